@@ -1,0 +1,1 @@
+//! The supervisor: pipelines, tasks, offsets, retries, dead letters, status.

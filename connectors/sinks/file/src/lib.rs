@@ -1,0 +1,1 @@
+//! JSON-lines files as a sink, rolled, exactly once by offset-named files.

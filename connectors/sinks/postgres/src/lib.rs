@@ -1,0 +1,1 @@
+//! PostgreSQL as a sink: upsert or append, exactly once.

@@ -1,0 +1,1 @@
+//! SQLite as a sink: upsert or append, exactly once.

@@ -1,0 +1,1 @@
+//! Files as a source: lines or JSON lines, once or followed through rotation.

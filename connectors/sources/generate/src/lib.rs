@@ -1,0 +1,1 @@
+//! Seeded, rate-limited synthetic records.

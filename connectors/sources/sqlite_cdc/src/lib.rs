@@ -1,0 +1,1 @@
+//! SQLite change data capture: triggers and an outbox table.

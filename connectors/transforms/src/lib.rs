@@ -1,0 +1,1 @@
+//! filter, rename, mask, route, cast, insert_field, unwrap.

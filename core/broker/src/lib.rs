@@ -1,0 +1,1 @@
+//! The socket side of a broker: listener, connections, one handler per API.

@@ -1,0 +1,1 @@
+//! Kafka producer, consumer, admin and raw batches, over TCP or in process.

@@ -1,0 +1,1 @@
+//! YAML with spans into validated types: problems, secrets, JSON Schema.

@@ -1,0 +1,1 @@
+//! Cluster metadata: the image and the records that change it.

@@ -1,0 +1,1 @@
+//! Record batch v2: views without copying, builder, validation, capped compression.

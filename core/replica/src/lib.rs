@@ -1,0 +1,1 @@
+//! Leader and follower roles of a partition: high watermark, ISR, durability.

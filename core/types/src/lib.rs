@@ -1,0 +1,1 @@
+//! Look-alike integers and names as types, and every bound in one place.

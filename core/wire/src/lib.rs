@@ -1,0 +1,1 @@
+//! The Kafka protocol: messages, frames, error codes. No I/O.

@@ -1,0 +1,1 @@
+//! kill -9 and its kin, with a checker.
