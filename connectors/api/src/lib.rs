@@ -1,1 +1,31 @@
-//! What a connector is: the traits, the record and value model, options, errors, the contract suite.
+//! What a connector is: the traits, the record and value model, options, errors, and the contract suite.
+//!
+//! One [`Batch`] travels between source, transforms, format and sink, built in or WASM: an arena of bytes with rows
+//! of typed fields under an [`EventSchema`]. Nothing builds a tree of values per record on the hot path.
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod config;
+mod context;
+mod error;
+pub mod infer;
+pub mod row;
+pub mod schema;
+mod sink;
+mod source;
+mod transform;
+
+pub use batch::{Batch, BatchBuilder, Op, RecordView};
+pub use config::{
+    ConfigProblem, ConfigProblems, ConfigSpec, ConnectorKind, Descriptor, Guarantee, OptionSpec, OptionType,
+    RawConfig, Secret,
+};
+pub use context::{Progress, ProgressSnapshot, TaskContext};
+pub use error::{ConnectorError, ErrorKind};
+pub use row::{Row, RowWriter, Value};
+pub use schema::{EventSchema, Field, RowSchema, SchemaId, SourceBlock, Type};
+pub use sink::{Durability, Rejected, Sink, SinkBatch, SinkConnector, SinkFactory, Written};
+pub use source::{
+    Budget, Poll, Position, Source, SourceBatch, SourceConnector, SourceFactory, SourceOffsets, TaskSpec,
+};
+pub use transform::{Transform, TransformFactory, Transformed};

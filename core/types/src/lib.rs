@@ -1,1 +1,15 @@
 //! Look-alike integers and names as types, and every bound in one place.
+//!
+//! Depends on nothing internal. An [`Offset`] cannot be passed where a [`LeaderEpoch`] is meant; conversion from
+//! and to the raw integer happens where bytes are read and written, and nowhere else.
+#![forbid(unsafe_code)]
+
+mod ids;
+pub mod limits;
+mod names;
+
+pub use ids::{
+    BrokerEpoch, BrokerId, GenerationId, LeaderEpoch, Offset, PartitionEpoch, ProducerEpoch, ProducerId,
+    TopicId,
+};
+pub use names::{GroupId, InvalidName, TopicName, TopicPartition};

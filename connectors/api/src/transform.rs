@@ -1,0 +1,45 @@
+//! What changes records on their way.
+
+use async_trait::async_trait;
+
+use super::batch::Batch;
+use super::config::{ConfigProblems, Descriptor, RawConfig};
+use super::error::ConnectorError;
+use super::sink::Rejected;
+
+/// Makes transforms of one type out of configurations.
+pub trait TransformFactory: Send + Sync {
+    /// Name, version and options.
+    fn descriptor(&self) -> &Descriptor;
+
+    /// Reads a configuration that already fits the [`Descriptor`]'s options. Pure: touches nothing outside.
+    ///
+    /// # Errors
+    /// Every problem at once (R12).
+    fn parse(&self, config: &RawConfig) -> Result<Box<dyn Transform>, ConfigProblems>;
+}
+
+/// The outcome of a transform.
+#[derive(Debug)]
+pub struct Transformed {
+    /// The records that go on. Each keeps the offset or position of the record it was made from.
+    pub batch: Batch,
+    /// Records of the input that could not be transformed: they go to the dead-letter topic.
+    pub rejected: Vec<Rejected>,
+}
+
+impl From<Batch> for Transformed {
+    fn from(batch: Batch) -> Self {
+        Self { batch, rejected: Vec::new() }
+    }
+}
+
+/// A transform in a pipeline; it may keep state (caches of schemas), but no records.
+#[async_trait]
+pub trait Transform: Send {
+    /// Transforms one batch, which may be empty.
+    ///
+    /// # Errors
+    /// When the transform itself is broken; a record it cannot handle is rejected instead.
+    async fn apply(&mut self, batch: Batch) -> Result<Transformed, ConnectorError>;
+}

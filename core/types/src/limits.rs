@@ -1,0 +1,56 @@
+//! Every bound in one place (R10): nothing read from outside is allocated for before it is checked against these.
+
+/// Bytes of the largest request frame a broker accepts (`socket.request.max.bytes`).
+pub const REQUEST_BYTES_MAX: usize = 100 * 1024 * 1024;
+/// Bytes of the largest response frame a client accepts.
+pub const RESPONSE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes that all connections of a broker together may hold of requests not yet answered (`queued.max.request.bytes`).
+pub const REQUEST_MEMORY_BYTES: usize = 256 * 1024 * 1024;
+/// Connections a broker accepts at the same time (`max.connections`).
+pub const CONNECTIONS_MAX: usize = 20_000;
+/// Requests of one connection that may be in work or wait for their answer to be written.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
+/// Bytes of the largest record batch by default (`message.max.bytes`, Kafka's default).
+pub const MESSAGE_BYTES_MAX_DEFAULT: usize = 1_048_588;
+/// Bytes of the largest record batch that any setting may allow.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that one record batch may decompress to, whatever its codec (a few KiB of zstd can expand to GiB).
+pub const BATCH_UNCOMPRESSED_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Records in one batch: Kafka's count is an `i32`, a record has at least seven bytes.
+pub const BATCH_RECORDS_MAX: usize = BATCH_UNCOMPRESSED_BYTES_MAX / 7;
+/// Headers of one record.
+pub const RECORD_HEADERS_MAX: usize = 4096;
+/// Bytes that one fetch response may carry (`fetch.max.bytes` of the broker).
+pub const FETCH_BYTES_MAX: usize = 55 * 1024 * 1024;
+/// Incremental fetch sessions a broker keeps (`max.incremental.fetch.session.cache.slots`).
+pub const FETCH_SESSIONS_MAX: usize = 1_000;
+/// Partitions of one topic.
+pub const PARTITIONS_PER_TOPIC_MAX: i32 = 10_000;
+/// Partitions of one broker.
+pub const PARTITIONS_MAX: usize = 100_000;
+/// Producers whose state one partition remembers.
+pub const PRODUCERS_PER_PARTITION_MAX: usize = 100_000;
+/// Bytes of the metadata that may accompany a committed offset (`offset.metadata.max.bytes`).
+pub const OFFSET_METADATA_BYTES_MAX: usize = 4096;
+/// Members of one consumer group (`group.max.size`).
+pub const GROUP_MEMBERS_MAX: usize = 10_000;
+/// Bytes of subscription and assignment that the members of one group may hold together.
+pub const GROUP_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Groups of one coordinator partition.
+pub const GROUPS_MAX: usize = 100_000;
+/// Bytes of records that a producer holds before `send` waits (`buffer.memory`).
+pub const PRODUCER_BUFFER_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of fetched records that a consumer holds before it stops fetching.
+pub const CONSUMER_BUFFER_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of one YAML file.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes of one secret read from a file or the environment.
+pub const SECRET_BYTES_MAX: u64 = 64 * 1024;
+/// Fields of one row schema (PostgreSQL allows 1,600 columns).
+pub const SCHEMA_FIELDS_MAX: usize = 4096;
+/// Bytes of one batch between source, transforms and sink, above which a source returns what it has.
+pub const BATCH_BYTES_TARGET: usize = 1024 * 1024;
+/// Bytes of one field's value (PostgreSQL's own bound is 1 GiB; a record must fit a record batch).
+pub const FIELD_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+/// Bytes of one line of an input file.
+pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
