@@ -1,0 +1,52 @@
+//! The header fields that a broker owns, changed in place.
+
+use towpath_types::{LeaderEpoch, Offset};
+
+use crate::header::{
+    AT_ATTRIBUTES, AT_CRC, AT_LEADER_EPOCH, AT_MAX_TIMESTAMP, ATTRIBUTE_LOG_APPEND_TIME, CRC_FROM,
+    HEADER_BYTES, get,
+};
+use crate::{BatchError, TimestampType};
+
+fn checked(batch: &mut [u8]) -> Result<&mut [u8], BatchError> {
+    let available = batch.len();
+    if available < HEADER_BYTES {
+        return Err(BatchError::Truncated { needed: HEADER_BYTES, available });
+    }
+    Ok(batch)
+}
+
+/// Sets the base offset and the partition leader epoch. Both are outside of the checksum, which stays valid.
+///
+/// # Errors
+/// [`BatchError::Truncated`] if there is no whole header.
+pub fn assign(batch: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) -> Result<(), BatchError> {
+    let batch = checked(batch)?;
+    batch[..8].copy_from_slice(&base_offset.get().to_be_bytes());
+    batch[AT_LEADER_EPOCH..AT_LEADER_EPOCH + 4].copy_from_slice(&epoch.get().to_be_bytes());
+    Ok(())
+}
+
+/// Sets the timestamp type and the largest timestamp (ms), and recomputes the checksum: `header` is the batch's
+/// first 61 bytes, `payload` the rest.
+///
+/// # Errors
+/// [`BatchError::Truncated`] if there is no whole header.
+pub fn set_timestamp(
+    header: &mut [u8],
+    payload: &[u8],
+    timestamp_type: TimestampType,
+    max_timestamp: i64,
+) -> Result<(), BatchError> {
+    let header = checked(header)?;
+    let attributes = i16::from_be_bytes(get(header, AT_ATTRIBUTES));
+    let attributes = match timestamp_type {
+        TimestampType::CreateTime => attributes & !ATTRIBUTE_LOG_APPEND_TIME,
+        TimestampType::LogAppendTime => attributes | ATTRIBUTE_LOG_APPEND_TIME,
+    };
+    header[AT_ATTRIBUTES..AT_ATTRIBUTES + 2].copy_from_slice(&attributes.to_be_bytes());
+    header[AT_MAX_TIMESTAMP..AT_MAX_TIMESTAMP + 8].copy_from_slice(&max_timestamp.to_be_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&header[CRC_FROM..HEADER_BYTES]), payload);
+    header[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_be_bytes());
+    Ok(())
+}
