@@ -1,1 +1,28 @@
-//! Real servers and processes for the tests: PostgreSQL, Apache Kafka, towpath itself, client environments, a fault proxy.
+//! Real servers and processes for the tests: PostgreSQL, Apache Kafka, towpath itself, client environments, a
+//! fault proxy.
+//!
+//! Everything started here lives in a temporary folder on free ports and ends with the test: on drop, and, through
+//! [`watchdog`], also when the test process itself dies in whatever way. Calls block unless they say `async`;
+//! a failed start carries the end of the server's log in its error.
+
+pub mod child;
+pub mod connect;
+pub mod envs;
+pub mod http;
+pub mod kafka;
+pub mod paths;
+pub mod peers;
+pub mod ports;
+pub mod postgres;
+pub mod process;
+pub mod proxy;
+pub mod stats;
+pub mod temp;
+pub mod watchdog;
+
+pub use child::Guarded;
+pub use kafka::Kafka;
+pub use postgres::Postgres;
+pub use process::Towpath;
+pub use proxy::TcpProxy;
+pub use temp::TempDir;

@@ -1,0 +1,85 @@
+//! A helper process that outlives the test process by a moment, to kill what it left running.
+//!
+//! A parent-death signal would need `unsafe` between fork and exec, and it fires when the *thread* that started the
+//! child ends, not the process. Instead one small shell reads the process groups and folders to clean from a pipe;
+//! the kernel closes that pipe when the test process ends, however it ends, and the shell then cleans up.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use anyhow::{Context, Result, bail};
+
+const SCRIPT: &str = r#"
+trap '' INT TERM HUP PIPE
+declare -A groups folders
+while IFS=' ' read -r op arg; do
+    case "$op" in
+        +g) groups[$arg]=1 ;;
+        -g) unset "groups[$arg]" ;;
+        +d) folders[$arg]=1 ;;
+        -d) unset "folders[$arg]" ;;
+    esac
+done
+for g in "${!groups[@]}"; do kill -9 -- "-$g"; done
+for d in "${!folders[@]}"; do rm -rf -- "$d" || { sleep 0.2; rm -rf -- "$d"; }; done
+"#;
+
+static PIPE: OnceLock<Result<Mutex<ChildStdin>, String>> = OnceLock::new();
+
+fn start() -> Result<Mutex<ChildStdin>, String> {
+    let mut child = Command::new("bash")
+        .args(["--noprofile", "--norc", "-c", SCRIPT])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir("/")
+        .process_group(0)
+        .spawn()
+        .map_err(|e| format!("cannot start the watchdog (bash): {e}"))?;
+    child.stdin.take().map(Mutex::new).ok_or_else(|| "the watchdog has no pipe".to_owned())
+}
+
+fn tell(line: &str) -> Result<()> {
+    let pipe = match PIPE.get_or_init(start) {
+        Ok(pipe) => pipe,
+        Err(message) => bail!("{message}"),
+    };
+    let mut pipe = pipe.lock().unwrap_or_else(PoisonError::into_inner);
+    pipe.write_all(line.as_bytes()).context("the watchdog is gone")
+}
+
+/// From now on, the process group `pgid` is killed if this process ends.
+///
+/// # Errors
+/// If the watchdog cannot be started or is gone.
+pub fn watch_group(pgid: u32) -> Result<()> {
+    tell(&format!("+g {pgid}\n"))
+}
+
+/// Forgets a process group that has ended.
+pub fn forget_group(pgid: u32) {
+    // A watchdog that is gone watches nothing any more.
+    drop(tell(&format!("-g {pgid}\n")));
+}
+
+/// From now on, the folder is removed if this process ends.
+///
+/// # Errors
+/// If the watchdog cannot be started or is gone, or the path holds a line break.
+pub fn watch_folder(path: &Path) -> Result<()> {
+    let text = path.to_str().context("a temporary folder whose path is not UTF-8")?;
+    if text.contains('\n') {
+        bail!("a temporary folder whose path holds a line break");
+    }
+    tell(&format!("+d {text}\n"))
+}
+
+/// Forgets a folder that has been removed.
+pub fn forget_folder(path: &Path) {
+    if let Some(text) = path.to_str() {
+        drop(tell(&format!("-d {text}\n")));
+    }
+}
