@@ -148,7 +148,7 @@ pub enum OptionType {
         /// Without `://`.
         schemes: Vec<String>,
     },
-    /// A path, relative to the YAML file.
+    /// A path; a relative one is meant from the directory in which towpath was started.
     Path,
     /// A span of time: `500ms`, `10s`, `5m`, `2h`, `7d`. Normal form: milliseconds.
     Duration,

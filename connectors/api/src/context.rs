@@ -18,7 +18,7 @@ pub struct TaskContext {
     pub stop: CancellationToken,
     /// Where long work says how far it is.
     pub progress: Arc<Progress>,
-    /// The directory against which relative paths of the configuration are meant.
+    /// The directory from which relative paths are meant: where towpath was started.
     pub base_dir: Arc<PathBuf>,
 }
 

@@ -9,6 +9,10 @@ pub mod config;
 mod context;
 mod error;
 pub mod infer;
+pub mod names;
+pub mod pipeline;
+mod redact;
+mod registry;
 pub mod row;
 pub mod schema;
 mod sink;
@@ -22,6 +26,13 @@ pub use config::{
 };
 pub use context::{Progress, ProgressSnapshot, TaskContext};
 pub use error::{ConnectorError, ErrorKind};
+pub use names::{TopicPattern, TopicTemplate};
+pub use pipeline::{
+    DeadLetterSpec, FormatKind, FormatSpec, JsonSchemas, NewTopicSpec, PipelineSpec, RetrySpec, SinkSpec,
+    SourceSpec, TransformSpec,
+};
+pub use redact::Redactor;
+pub use registry::Registry;
 pub use row::{Row, RowWriter, Value};
 pub use schema::{EventSchema, Field, RowSchema, SchemaId, SourceBlock, Type};
 pub use sink::{Durability, Rejected, Sink, SinkBatch, SinkConnector, SinkFactory, Written};
