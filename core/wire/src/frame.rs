@@ -246,3 +246,6 @@ pub fn decode_response<R: Request>(
     d.finish()?;
     Ok((header, response))
 }
+
+#[cfg(test)]
+mod tests;

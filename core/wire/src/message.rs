@@ -77,3 +77,6 @@ pub trait Request: Message {
     /// The answer; it has the request's version.
     type Response: Message;
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,3 +11,6 @@ pub use descriptor::{FieldDescriptor, FieldType, StructDescriptor};
 pub use encoder::{Encoder, SHARED_BYTES_MIN, Segments};
 pub use error::{DecodeError, EncodeError};
 pub use value::{Nullable, Value, decode_nullable_struct, encode_nullable_struct};
+
+#[cfg(test)]
+mod tests;
