@@ -41,6 +41,8 @@ pub struct PipelineSpec {
     pub tombstones: bool,
     /// How topics are created that do not exist yet.
     pub new_topics: NewTopicSpec,
+    /// How record batches are compressed on their way into the topic.
+    pub compression: Compression,
     /// How a failed task is restarted.
     pub retry: RetrySpec,
     /// Whether the tasks start paused.
@@ -63,6 +65,7 @@ impl PipelineSpec {
             dead_letter: DeadLetterSpec::default(),
             tombstones: true,
             new_topics: NewTopicSpec::default(),
+            compression: Compression::default(),
             retry: RetrySpec::default(),
             paused: false,
         }
@@ -209,6 +212,22 @@ pub enum JsonSchemas {
     Inline,
     /// Nowhere: readers infer it.
     None,
+}
+
+/// A codec of record batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// As they are.
+    #[default]
+    None,
+    /// Gzip.
+    Gzip,
+    /// Snappy.
+    Snappy,
+    /// LZ4.
+    Lz4,
+    /// Zstandard.
+    Zstd,
 }
 
 /// What becomes of records that cannot be processed.

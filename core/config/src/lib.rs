@@ -1,1 +1,24 @@
-//! YAML with spans into validated types: problems, secrets, JSON Schema.
+//! YAML into validated types, with every problem at its line and column (R12).
+//!
+//! The way of a file: text → [`tree`] (values with spans) → secrets resolved → checked against declared options
+//! ([`validate`]) → connectors parse their own part → [`Config`]. Nothing here touches the network.
+#![forbid(unsafe_code)]
+
+mod config;
+mod json_schema;
+mod layout;
+mod load;
+mod pipeline;
+mod problem;
+mod secret;
+mod secrets;
+mod suggest;
+pub mod tree;
+pub mod validate;
+
+pub use config::{ClusterConfig, Config, NodeConfig};
+pub use json_schema::json_schema;
+pub use layout::{cluster_options, node_options, pipeline_options};
+pub use load::{load, load_text};
+pub use problem::{Problem, Problems};
+pub use secrets::Secrets;

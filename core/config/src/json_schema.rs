@@ -1,0 +1,135 @@
+//! The JSON Schema of the YAML, for editors (`towpath schema`), out of the same declarations that validate it.
+
+use serde_json::{Map, Value as Json, json};
+use towpath_api::{ConfigSpec, ConnectorKind, Descriptor, OptionSpec, OptionType};
+
+use super::layout::{cluster_options, node_options, pipeline_options};
+
+/// The schema (draft 2020-12) of a configuration with these connector types.
+#[must_use]
+pub fn json_schema(descriptors: &[&Descriptor]) -> Json {
+    let of_kind = |kind: ConnectorKind| {
+        let variants: Vec<_> =
+            descriptors.iter().filter(|descriptor| descriptor.kind == kind).map(|it| connector(it)).collect();
+        json!({ "type": "object", "required": ["type"], "oneOf": variants })
+    };
+    let mut pipeline = object(&pipeline_options());
+    for (key, schema) in [
+        ("source", json!({ "$ref": "#/$defs/source" })),
+        ("sink", json!({ "$ref": "#/$defs/sink" })),
+        ("transforms", json!({ "type": "array", "items": { "$ref": "#/$defs/transform" } })),
+    ] {
+        replace_keeping_description(&mut pipeline["properties"][key], schema);
+    }
+    pipeline["properties"]["format"]["anyOf"] = json!([
+        { "enum": ["json", "raw"] },
+        {
+            "type": "object",
+            "required": ["type"],
+            "additionalProperties": false,
+            "properties": {
+                "type": { "enum": ["json", "raw"] },
+                "schemas": { "enum": ["id", "inline", "none"], "default": "id" },
+            },
+        },
+    ]);
+    pipeline["properties"]["dead_letter"]["anyOf"] = json!([
+        { "type": "boolean" },
+        {
+            "type": "object",
+            "additionalProperties": false,
+            "properties": { "enabled": { "type": "boolean" }, "topic": { "type": "string" } },
+        },
+    ]);
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Towpath configuration",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "node": object(&node_options()),
+            "cluster": object(&cluster_options()),
+            "pipelines": { "type": "object", "additionalProperties": { "$ref": "#/$defs/pipeline" } },
+        },
+        "$defs": {
+            "pipeline": pipeline,
+            "source": of_kind(ConnectorKind::Source),
+            "sink": of_kind(ConnectorKind::Sink),
+            "transform": of_kind(ConnectorKind::Transform),
+        },
+    })
+}
+
+fn replace_keeping_description(slot: &mut Json, mut schema: Json) {
+    schema["description"] = slot["description"].take();
+    *slot = schema;
+}
+
+fn connector(descriptor: &Descriptor) -> Json {
+    let mut schema = object(&descriptor.options);
+    schema["title"] = json!(descriptor.name);
+    schema["description"] = json!(descriptor.summary);
+    schema["properties"]["type"] = json!({ "const": descriptor.name });
+    if let Some(required) = schema["required"].as_array_mut() {
+        required.insert(0, json!("type"));
+    }
+    schema
+}
+
+fn object(spec: &ConfigSpec) -> Json {
+    let properties: Map<_, _> =
+        spec.options.iter().map(|option| (option.name.clone(), property(option))).collect();
+    let required: Vec<_> =
+        spec.options.iter().filter(|option| option.required).map(|it| json!(it.name)).collect();
+    json!({ "type": "object", "additionalProperties": false, "properties": properties, "required": required })
+}
+
+fn property(option: &OptionSpec) -> Json {
+    let mut schema = of_type(&option.ty);
+    schema["description"] = json!(option.doc);
+    if let Some(default) = &option.default {
+        // Durations and sizes are kept as numbers but written with units.
+        schema["default"] = match option.ty {
+            OptionType::Duration => json!(format!("{default}ms")),
+            _ => default.clone(),
+        };
+    }
+    schema
+}
+
+fn of_type(ty: &OptionType) -> Json {
+    // Any text may be a reference to a secret.
+    let reference = json!({ "type": "string", "pattern": r"\$\{(env|file):[^}]+\}" });
+    match ty {
+        OptionType::Bool => json!({ "type": "boolean" }),
+        OptionType::Int { min, max } => {
+            json!({ "anyOf": [{ "type": "integer", "minimum": min, "maximum": max }, reference] })
+        }
+        OptionType::String | OptionType::Path => json!({ "type": ["string", "integer"] }),
+        OptionType::NonEmptyString => json!({ "type": ["string", "integer"], "minLength": 1 }),
+        OptionType::Url { schemes } => json!({
+            "anyOf": [{ "type": "string", "pattern": format!("^({})://", schemes.join("|")) }, reference],
+        }),
+        OptionType::Duration => json!({
+            "anyOf": [{ "type": "string", "pattern": r"^[0-9.]+\s*(ms|s|m|h|d)$" }, { "const": 0 }, reference],
+        }),
+        OptionType::ByteSize => json!({
+            "anyOf": [
+                { "type": "integer", "minimum": 0 },
+                { "type": "string", "pattern": r"^[0-9.]+\s*([KMG]i?B|B)?$" },
+                reference,
+            ],
+        }),
+        OptionType::Enum(choices) => json!({
+            "anyOf": choices
+                .iter()
+                .map(|choice| json!({ "const": choice.name, "description": choice.doc }))
+                .collect::<Vec<_>>(),
+        }),
+        OptionType::List(item) => json!({ "type": "array", "items": of_type(item) }),
+        OptionType::Map(item) => json!({ "type": "object", "additionalProperties": of_type(item) }),
+        OptionType::Object(spec) => object(spec),
+        OptionType::Scalar => json!({ "type": ["string", "number", "boolean", "null"] }),
+        OptionType::Any => json!({}),
+    }
+}

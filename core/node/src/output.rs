@@ -1,0 +1,91 @@
+//! Tables for people, JSON for machines.
+
+use std::io::Write as _;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value as Json;
+
+use super::failure::Failure;
+
+/// Rows that can be shown either way.
+pub(crate) struct Listing {
+    /// Column titles and the keys of the JSON objects.
+    columns: Vec<(&'static str, &'static str)>,
+    rows: Vec<Vec<Json>>,
+}
+
+impl Listing {
+    /// Columns as (title, JSON key).
+    pub(crate) fn new(columns: &[(&'static str, &'static str)]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row, one value a column.
+    pub(crate) fn row(&mut self, values: Vec<Json>) {
+        debug_assert_eq!(values.len(), self.columns.len(), "one value a column");
+        self.rows.push(values);
+    }
+
+    /// The rows as JSON objects.
+    pub(crate) fn to_json(&self) -> Json {
+        let object = |row: &Vec<Json>| {
+            self.columns.iter().zip(row).map(|((_, key), value)| ((*key).to_owned(), value.clone())).collect()
+        };
+        Json::Array(self.rows.iter().map(|row| Json::Object(object(row))).collect())
+    }
+
+    /// Writes the listing to standard output.
+    pub(crate) fn print(&self, json: bool) -> Result<(), Failure> {
+        if json {
+            return print_json(&self.to_json());
+        }
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_header(self.columns.iter().map(|(title, _)| *title));
+        for row in &self.rows {
+            table.add_row(row.iter().map(cell));
+        }
+        for line in table.lines() {
+            print_line(line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+fn cell(value: &Json) -> String {
+    match value {
+        Json::Null => "-".to_owned(),
+        Json::String(text) => text.clone(),
+        Json::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+/// One JSON document on standard output.
+pub(crate) fn print_json(value: &Json) -> Result<(), Failure> {
+    print_line(&format!("{value:#}"))
+}
+
+/// One line on standard output.
+pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{line}").map_err(Failure::from)
+}
+
+/// A line for people on standard error: where a command tells what it is doing.
+pub(crate) fn tell(line: &str) {
+    crate::eprintln_safely(line);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_listing_has_the_same_content_both_ways() {
+        let mut listing = Listing::new(&[("TOPIC", "topic"), ("REPLICAS", "replicas"), ("ERROR", "error")]);
+        listing.row(vec![json!("a"), json!([1, 2]), Json::Null]);
+        assert_eq!(listing.to_json(), json!([{ "topic": "a", "replicas": [1, 2], "error": null }]));
+        assert_eq!(listing.rows[0].iter().map(cell).collect::<Vec<_>>(), ["a", "1, 2", "-"]);
+    }
+}
