@@ -158,3 +158,24 @@ fn skips_unknown_tags<M: Message>() {
 fn unknown_tagged_fields_are_skipped() {
     towpath_wire::for_each_request!(skip_unknown);
 }
+
+#[test]
+fn error_codes_are_those_of_the_other_implementation() {
+    use kafka_protocol::error::ResponseError;
+    use towpath_wire::ErrorCode;
+    let mut compared = 0;
+    for ours in ErrorCode::ALL {
+        let Some(theirs) = ResponseError::try_from_code(ours.code()) else {
+            assert_eq!(*ours, ErrorCode::None);
+            continue;
+        };
+        if matches!(theirs, ResponseError::Unknown(_)) {
+            continue;
+        }
+        let name = ours.name().replace('_', "").to_lowercase();
+        assert_eq!(name, theirs.to_string().to_lowercase(), "{}", ours.code());
+        assert_eq!(ours.is_retriable(), theirs.is_retriable(), "{ours}");
+        compared += 1;
+    }
+    assert!(compared > 120, "only {compared} codes are known to both");
+}

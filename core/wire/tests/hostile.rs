@@ -250,3 +250,27 @@ fn an_array_of_the_smallest_elements_stays_in_proportion() {
         }
     }
 }
+
+macro_rules! names_of_all {
+    ($($request:ident,)*) => {
+        [$(towpath_wire::$request::KEY.name()),*]
+    };
+}
+
+#[test]
+fn every_request_has_a_fuzz_target() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fuzz");
+    let manifest = std::fs::read_to_string(format!("{folder}/Cargo.toml")).unwrap();
+    for name in towpath_wire::for_each_request!(names_of_all) {
+        let snake = name.chars().fold(String::new(), |mut snake, character| {
+            if character.is_uppercase() && !snake.is_empty() {
+                snake.push('_');
+            }
+            snake.extend(character.to_lowercase());
+            snake
+        });
+        let target = std::fs::read_to_string(format!("{folder}/fuzz_targets/{snake}.rs")).expect(&snake);
+        assert!(target.contains(&format!("towpath_wire::{name}Request")), "{snake}");
+        assert!(manifest.contains(&format!("name = \"{snake}\"")), "{snake} is not in the manifest");
+    }
+}

@@ -1,0 +1,5 @@
+//! DescribeLogDirs: the request, the response and the frame.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| towpath_fuzz::exercise::<towpath_wire::DescribeLogDirsRequest>(data));
