@@ -9,14 +9,14 @@ use super::secrets::Secrets;
 use super::tree::{Node, Value};
 
 /// Where secrets come from; a trait of its own so that tests need not change the process's environment.
-pub trait Environment {
+pub(crate) trait Environment {
     /// The variable `name`, if it is set and Unicode.
     fn variable(&self, name: &str) -> Option<String>;
 }
 
 /// The process's own environment.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ProcessEnvironment;
+pub(crate) struct ProcessEnvironment;
 
 impl Environment for ProcessEnvironment {
     fn variable(&self, name: &str) -> Option<String> {
