@@ -1,0 +1,471 @@
+//! Connections and metadata, shared by everything made from a client.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rand::seq::SliceRandom;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use towpath_types::{TopicName, TopicPartition};
+use towpath_wire::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use towpath_wire::{ApiKey, ErrorCode, Request};
+
+use crate::backoff::Backoff;
+use crate::connection::Connection;
+use crate::metadata::{Cluster, Node, TopicMeta};
+use crate::{
+    Admin, ClientConfig, ClientError, Consumer, ConsumerConfig, Producer, ProducerConfig, RawClient,
+};
+
+/// A client of one cluster; cheap to clone. It must be used within a Tokio runtime.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(crate) inner: Arc<ClientInner>,
+}
+
+/// Requests that may wait long on the broker get connections of their own, so that they hold up nothing else: every
+/// producer, consumer and group member has a channel, the rest shares channel 0.
+pub(crate) type ChannelId = u64;
+
+/// The channel of metadata and admin requests.
+pub(crate) const SHARED_CHANNEL: ChannelId = 0;
+
+#[derive(Debug)]
+pub(crate) struct ClientInner {
+    pub(crate) config: ClientConfig,
+    client_id: Arc<str>,
+    /// Node −1−n is the n-th bootstrap server.
+    bootstrap: Vec<Node>,
+    cluster: watch::Sender<Arc<Cluster>>,
+    /// One metadata request at a time.
+    refreshing: tokio::sync::Mutex<()>,
+    pool: Mutex<HashMap<(i32, ChannelId), Arc<Slot>>>,
+    channels: AtomicU64,
+}
+
+/// The connection to one broker on one channel.
+#[derive(Debug)]
+struct Slot {
+    current: Mutex<Option<Connection>>,
+    opening: tokio::sync::Mutex<Opening>,
+}
+
+#[derive(Debug)]
+struct Opening {
+    backoff: Backoff,
+    not_before: Option<Instant>,
+}
+
+/// A channel of its own; its connections close when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    client: Arc<ClientInner>,
+    id: ChannelId,
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.client.pool.lock().retain(|(_, channel), _| *channel != self.id);
+    }
+}
+
+impl Channel {
+    /// The connection to a broker on this channel, opened if need be.
+    pub(crate) async fn connection(&self, node: i32) -> Result<Connection, ClientError> {
+        self.client.connection(node, self.id).await
+    }
+}
+
+impl Client {
+    /// Connects to a cluster: the first bootstrap server that answers tells the rest.
+    ///
+    /// # Errors
+    /// [`ClientError::Bootstrap`] when none answers, [`ClientError::Usage`] for an address that is not `host:port`.
+    pub async fn connect(config: ClientConfig) -> Result<Self, ClientError> {
+        let bootstrap = config
+            .bootstrap_servers
+            .iter()
+            .map(|address| parse_address(address))
+            .collect::<Result<Vec<_>, _>>()?;
+        if bootstrap.is_empty() {
+            return Err(ClientError::Usage("bootstrap_servers is empty"));
+        }
+        let inner = Arc::new(ClientInner {
+            client_id: Arc::from(config.client_id.as_str()),
+            config,
+            bootstrap,
+            cluster: watch::Sender::new(Arc::default()),
+            refreshing: tokio::sync::Mutex::new(()),
+            pool: Mutex::default(),
+            channels: AtomicU64::new(SHARED_CHANNEL + 1),
+        });
+        inner.refresh(&[], false).await?;
+        Ok(Self { inner })
+    }
+
+    /// A producer. Must be called within a Tokio runtime: it starts a task that ends with the producer.
+    #[must_use]
+    pub fn producer(&self, config: ProducerConfig) -> Producer {
+        Producer::new(Arc::clone(&self.inner), config)
+    }
+
+    /// A consumer with nothing assigned. Must be called within a Tokio runtime.
+    #[must_use]
+    pub fn consumer(&self, config: ConsumerConfig) -> Consumer {
+        Consumer::new(Arc::clone(&self.inner), config)
+    }
+
+    /// Administration: topics, configs, groups, offsets.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin::new(Arc::clone(&self.inner))
+    }
+
+    /// Whole record batches in and out.
+    #[must_use]
+    pub fn raw(&self) -> RawClient {
+        RawClient::new(Arc::clone(&self.inner))
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &ClientConfig {
+        &self.inner.config
+    }
+
+    /// The cluster's id, if it has told one.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<String> {
+        self.inner.cluster().cluster_id.clone()
+    }
+}
+
+fn parse_address(address: &str) -> Result<Node, ClientError> {
+    let problem = ClientError::Usage("a bootstrap server is not `host:port`");
+    let (host, port) = address.trim().rsplit_once(':').ok_or(problem.clone())?;
+    let port = port.parse().map_err(|_| problem.clone())?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() {
+        return Err(problem);
+    }
+    Ok(Node { host: host.to_owned(), port, rack: None })
+}
+
+impl ClientInner {
+    /// The newest snapshot.
+    pub(crate) fn cluster(&self) -> Arc<Cluster> {
+        Arc::clone(&self.cluster.borrow())
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.config.request_timeout_ms)
+    }
+
+    pub(crate) fn retry_backoff(&self) -> Backoff {
+        Backoff::new(self.config.retry_backoff_ms, self.config.retry_backoff_ms_max)
+    }
+
+    pub(crate) fn channel(self: &Arc<Self>) -> Channel {
+        Channel { client: Arc::clone(self), id: self.channels.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    fn node(&self, node: i32) -> Option<Node> {
+        match usize::try_from(-1 - i64::from(node)) {
+            Ok(index) => self.bootstrap.get(index).cloned(),
+            Err(_) => self.cluster.borrow().nodes.get(&node).cloned(),
+        }
+    }
+
+    fn slot(&self, node: i32, channel: ChannelId) -> Arc<Slot> {
+        let mut pool = self.pool.lock();
+        let slot = pool.entry((node, channel)).or_insert_with(|| {
+            let backoff =
+                Backoff::new(self.config.reconnect_backoff_ms, self.config.reconnect_backoff_ms_max);
+            Arc::new(Slot {
+                current: Mutex::default(),
+                opening: tokio::sync::Mutex::new(Opening { backoff, not_before: None }),
+            })
+        });
+        Arc::clone(slot)
+    }
+
+    /// The connection to a broker, opened if need be, after the backoff of earlier failures.
+    pub(crate) async fn connection(&self, node: i32, channel: ChannelId) -> Result<Connection, ClientError> {
+        let unknown = || ClientError::Connect {
+            broker: Arc::from(format!("broker {node}")),
+            source: Arc::new(std::io::Error::new(
+                std::io::ErrorKind::NotFound,
+                "the cluster's metadata does not name this broker",
+            )),
+        };
+        let address = self.node(node).ok_or_else(unknown)?;
+        let broker: Arc<str> = Arc::from(format!("{}:{}", address.host, address.port));
+        let slot = self.slot(node, channel);
+        if let Some(connection) = slot.usable(&broker) {
+            return Ok(connection);
+        }
+        let mut opening = slot.opening.lock().await;
+        if let Some(connection) = slot.usable(&broker) {
+            return Ok(connection);
+        }
+        if let Some(not_before) = opening.not_before {
+            tokio::time::sleep_until(not_before).await;
+        }
+        match self.open(&address, broker).await {
+            Ok(connection) => {
+                opening.backoff.reset();
+                opening.not_before = None;
+                *slot.current.lock() = Some(connection.clone());
+                Ok(connection)
+            }
+            Err(error) => {
+                let delay = opening.backoff.next();
+                opening.not_before = Some(Instant::now() + delay);
+                Err(error)
+            }
+        }
+    }
+
+    async fn open(&self, address: &Node, broker: Arc<str>) -> Result<Connection, ClientError> {
+        let limit = Duration::from_millis(self.config.connect_timeout_ms);
+        let connect_error = |source| ClientError::Connect { broker: Arc::clone(&broker), source };
+        let stream = match timeout(limit, self.config.transport.connect(&address.host, address.port)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(source)) => return Err(connect_error(Arc::new(source))),
+            Err(_) => return Err(connect_error(Arc::new(std::io::ErrorKind::TimedOut.into()))),
+        };
+        Connection::open(stream, Arc::clone(&broker), Arc::clone(&self.client_id), limit).await
+    }
+
+    /// A connection to any broker: an open one, else any known broker, else a bootstrap server (KIP-899: when all
+    /// known brokers are gone, the bootstrap servers may know the new ones).
+    pub(crate) async fn any_connection(&self) -> Result<Connection, ClientError> {
+        let mut candidates: Vec<i32> = self.cluster.borrow().nodes.keys().copied().collect();
+        candidates.shuffle(&mut rand::rng());
+        let mut servers: Vec<i32> = (0..self.bootstrap.len()).map(|index| -1 - index as i32).collect();
+        servers.shuffle(&mut rand::rng());
+        candidates.extend(servers);
+        let open = candidates.iter().find_map(|node| {
+            let slot = self.pool.lock().get(&(*node, SHARED_CHANNEL)).cloned()?;
+            let connection = slot.current.lock().clone()?;
+            (connection.is_open() && self.node(*node).is_some()).then_some(connection)
+        });
+        if let Some(connection) = open {
+            return Ok(connection);
+        }
+        let mut last = ClientError::Closed;
+        for node in candidates {
+            match self.connection(node, SHARED_CHANNEL).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        let servers = self.config.bootstrap_servers.join(", ").into_boxed_str();
+        Err(ClientError::Bootstrap { servers, source: Box::new(last) })
+    }
+
+    /// Sends a request to any broker.
+    pub(crate) async fn request_any<R: Request>(
+        &self,
+        request: &R,
+    ) -> Result<(R::Response, Arc<str>), ClientError> {
+        let connection = self.any_connection().await?;
+        let response = connection.request(request, self.request_timeout()).await?;
+        Ok((response, Arc::clone(connection.broker())))
+    }
+
+    /// Sends a request to the controller, or what the cluster presents as such.
+    pub(crate) async fn request_controller<R: Request>(
+        &self,
+        request: &R,
+        timeout_after: Duration,
+    ) -> Result<(R::Response, Arc<str>), ClientError> {
+        let controller = self.cluster.borrow().controller;
+        let connection = if self.cluster.borrow().nodes.contains_key(&controller) {
+            self.connection(controller, SHARED_CHANNEL).await?
+        } else {
+            self.any_connection().await?
+        };
+        let response = connection.request(request, timeout_after).await?;
+        Ok((response, Arc::clone(connection.broker())))
+    }
+
+    /// Asks for metadata without keeping it; `None` asks for all topics.
+    pub(crate) async fn fetch_metadata(
+        &self,
+        topics: Option<&[TopicName]>,
+        auto_create: bool,
+    ) -> Result<(MetadataResponse, Arc<str>), ClientError> {
+        let request = MetadataRequest {
+            topics: topics.map(|topics| {
+                let named = |name: &TopicName| MetadataRequestTopic {
+                    name: Some(name.as_str().to_owned()),
+                    ..Default::default()
+                };
+                topics.iter().map(named).collect()
+            }),
+            allow_auto_topic_creation: auto_create,
+            ..Default::default()
+        };
+        let (response, broker) = self.request_any(&request).await?;
+        match ErrorCode::from_code(response.error_code) {
+            ErrorCode::None => Ok((response, broker)),
+            ErrorCode::RebootstrapRequired => {
+                self.rebootstrap();
+                Err(broker_error(ErrorCode::RebootstrapRequired, ApiKey::Metadata, &broker, "the cluster"))
+            }
+            code => Err(broker_error(code, ApiKey::Metadata, &broker, "the cluster")),
+        }
+    }
+
+    /// Forgets all brokers, so that the bootstrap servers are asked.
+    fn rebootstrap(&self) {
+        self.pool.lock().retain(|(node, _), _| *node < 0);
+        self.cluster.send_modify(|cluster| {
+            let mut next = Cluster::clone(cluster);
+            next.nodes.clear();
+            *cluster = Arc::new(next);
+        });
+    }
+
+    /// Learns the named topics anew, and the brokers.
+    pub(crate) async fn refresh(
+        &self,
+        topics: &[TopicName],
+        auto_create: bool,
+    ) -> Result<Arc<Cluster>, ClientError> {
+        let before = self.cluster.borrow().version;
+        let _one = self.refreshing.lock().await;
+        let now = self.cluster();
+        let fresh = |name| now.topics.get(name).is_some_and(|topic: &Arc<TopicMeta>| topic.version > before);
+        if now.version > before && topics.iter().all(fresh) {
+            return Ok(now);
+        }
+        let (response, _) = self.fetch_metadata(Some(topics), auto_create).await?;
+        let next = Arc::new(self.cluster.borrow().merge(response, topics));
+        self.cluster.send_replace(Arc::clone(&next));
+        Ok(next)
+    }
+
+    /// The topic as last learnt.
+    pub(crate) fn known_topic(&self, name: &TopicName) -> Option<Arc<TopicMeta>> {
+        self.cluster.borrow().topics.get(name).cloned()
+    }
+
+    /// The topic, asked for if it is not known, until it is there or the time is up.
+    pub(crate) async fn topic(
+        &self,
+        name: &TopicName,
+        auto_create: bool,
+        within_ms: u64,
+    ) -> Result<Arc<TopicMeta>, ClientError> {
+        if let Some(topic) = self.known_topic(name) {
+            return Ok(topic);
+        }
+        self.retry("finding the topic", within_ms, async || {
+            let cluster = self.refresh(std::slice::from_ref(name), auto_create).await?;
+            let unknown = || ClientError::UnknownTopic { topic: name.clone() };
+            cluster.topics.get(name).cloned().ok_or_else(unknown)
+        })
+        .await
+    }
+
+    /// The leader of a partition, its epoch, and the topic.
+    pub(crate) async fn leader(
+        &self,
+        partition: &TopicPartition,
+    ) -> Result<(i32, i32, Arc<TopicMeta>), ClientError> {
+        let topic = self.topic(&partition.topic, false, self.config.api_timeout_ms).await?;
+        let Some(meta) = topic.partition(partition.partition) else {
+            let count = topic.partitions.len();
+            return Err(ClientError::UnknownPartition { partition: partition.clone(), count });
+        };
+        if meta.leader < 0 {
+            return Err(ClientError::NoLeader { partition: partition.clone() });
+        }
+        Ok((meta.leader, meta.leader_epoch, Arc::clone(&topic)))
+    }
+
+    /// Remembers where a broker listens that a response named beside the metadata.
+    pub(crate) fn learn_node(&self, id: i32, host: &str, port: i32) {
+        let Ok(port) = u16::try_from(port) else { return };
+        if self.cluster.borrow().nodes.contains_key(&id) {
+            return;
+        }
+        self.cluster.send_modify(|cluster| {
+            let mut next = Cluster::clone(cluster);
+            next.nodes.insert(id, Node { host: host.to_owned(), port, rack: None });
+            *cluster = Arc::new(next);
+        });
+    }
+
+    /// Repeats an operation after retriable errors, with backoff, until the time is up.
+    pub(crate) async fn retry<T>(
+        &self,
+        what: &'static str,
+        within_ms: u64,
+        mut attempt: impl AsyncFnMut() -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        let deadline = Instant::now().checked_add(Duration::from_millis(within_ms));
+        let mut backoff = self.retry_backoff();
+        loop {
+            let error = match attempt().await {
+                Ok(value) => return Ok(value),
+                Err(error) if error.is_retriable() => error,
+                Err(error) => return Err(error),
+            };
+            let delay = backoff.next();
+            if deadline.is_some_and(|deadline| Instant::now() + delay >= deadline) {
+                return Err(match error {
+                    ClientError::UnknownTopic { .. } | ClientError::Bootstrap { .. } => error,
+                    error => {
+                        ClientError::Timeout { what, after_ms: within_ms, source: Some(Box::new(error)) }
+                    }
+                });
+            }
+            tracing::debug!(what, %error, "retrying");
+            tokio::time::sleep(delay).await;
+        }
+    }
+}
+
+impl Slot {
+    fn usable(&self, broker: &Arc<str>) -> Option<Connection> {
+        let current = self.current.lock();
+        current.as_ref().filter(|connection| connection.is_open() && connection.broker() == broker).cloned()
+    }
+}
+
+/// A broker's error code as an error.
+pub(crate) fn broker_error(
+    code: ErrorCode,
+    api: ApiKey,
+    broker: &Arc<str>,
+    subject: impl std::fmt::Display,
+) -> ClientError {
+    let subject = subject.to_string().into_boxed_str();
+    ClientError::Broker { code, api, broker: Arc::clone(broker), subject, message: None }
+}
+
+/// As [`broker_error`], with the broker's own words; `Ok` for no error.
+pub(crate) fn check(
+    code: i16,
+    message: Option<String>,
+    api: ApiKey,
+    broker: &Arc<str>,
+    subject: impl std::fmt::Display,
+) -> Result<(), ClientError> {
+    match ErrorCode::from_code(code) {
+        ErrorCode::None => Ok(()),
+        code => Err(ClientError::Broker {
+            code,
+            api,
+            broker: Arc::clone(broker),
+            subject: subject.to_string().into_boxed_str(),
+            message: message.map(String::into_boxed_str),
+        }),
+    }
+}

@@ -1,0 +1,7 @@
+//! Classic groups: membership with any protocol, and the consumer's.
+
+mod membership;
+
+pub use membership::{
+    GroupProtocol, JoinedMember, Membership, MembershipConfig, MembershipEvent, MembershipIdentity,
+};
