@@ -1,6 +1,8 @@
 //! Our encoding against that of the `kafka-protocol` crate, for every API and version that both know, and against an
 //! encoder that works from the field tables, for every API and version that we know.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support;
 
 use bytes::{Bytes, BytesMut};
@@ -174,7 +176,10 @@ fn error_codes_are_those_of_the_other_implementation() {
         }
         let name = ours.name().replace('_', "").to_lowercase();
         assert_eq!(name, theirs.to_string().to_lowercase(), "{}", ours.code());
-        assert_eq!(ours.is_retriable(), theirs.is_retriable(), "{ours}");
+        // Kafka 4.3 has made it retriable; the other implementation is of 4.1.
+        if *ours != ErrorCode::ConcurrentTransactions {
+            assert_eq!(ours.is_retriable(), theirs.is_retriable(), "{ours}");
+        }
         compared += 1;
     }
     assert!(compared > 120, "only {compared} codes are known to both");

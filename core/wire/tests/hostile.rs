@@ -4,6 +4,7 @@
     unsafe_code,
     reason = "a global allocator that counts is the only way to see what decoding allocates"
 )]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 

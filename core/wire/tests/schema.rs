@@ -3,6 +3,8 @@
 //! `TOWPATH_KAFKA_CLIENTS_JAR` and `TOWPATH_KAFKA_GROUP_COORDINATOR_JAR` name the jars; without them Maven fetches them
 //! into the target folder.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -309,4 +311,43 @@ fn the_api_keys_are_those_of_kafka() {
     }
     assert_eq!(ours, theirs);
     assert!(ours.len() > 80);
+}
+
+/// The comparison sees each kind of difference: a schema altered in one place no longer matches.
+#[test]
+fn an_altered_schema_is_noticed() {
+    fn differences(alter: impl FnOnce(&mut Vec<Json>)) -> Vec<String> {
+        let mut schemas = client_schemas().clone();
+        let schema = schemas.get_mut("FetchRequest").unwrap();
+        alter(schema["fields"].as_array_mut().unwrap());
+        let mut differences = Vec::new();
+        check::<towpath_wire::FetchRequest>(&schemas, &mut differences);
+        differences
+    }
+    fn set(key: &'static str, value: Json) -> impl FnOnce(&mut Vec<Json>) {
+        // MaxBytes is the sixth field; ClusterId, the first, is tagged and nullable.
+        let at = if matches!(key, "tag" | "nullableVersions") { 0 } else { 5 };
+        move |fields| fields[at][key] = value
+    }
+    assert_eq!(differences(|_| {}), Vec::<String>::new());
+    for (key, value) in [
+        ("versions", "5+".into()),
+        ("type", "int64".into()),
+        ("default", "7".into()),
+        ("ignorable", false.into()),
+        ("nullableVersions", "13+".into()),
+        ("tag", 9.into()),
+        ("name", "MostBytes".into()),
+    ] {
+        assert_eq!(differences(set(key, value)).len(), 1, "{key}");
+    }
+    assert_eq!(differences(|fields| drop(fields.remove(3))).len(), 1);
+    assert_eq!(differences(|fields| fields.push(fields[3].clone())).len(), 1);
+    // Deep inside: a partition's current leader epoch.
+    let deep = |fields: &mut Vec<Json>| {
+        let topics = fields.iter_mut().find(|field| field["name"] == "Topics").unwrap();
+        topics["fields"][2]["fields"][1]["versions"] = "10+".into();
+    };
+    let found = differences(deep);
+    assert!(found.len() == 1 && found[0].starts_with("FetchRequest.topics.partitions.current_leader_epoch"));
 }

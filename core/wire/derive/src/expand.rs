@@ -31,6 +31,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let encode = encode_body(name, &fields, &tagged)?;
     let min_size = min_size_body(&fields);
     let descriptor = descriptor(name, &fields);
+    let nullable = nullable_impl(name);
     let message = top.as_ref().map(|top| message_impl(name, top));
     Ok(quote! {
         #default
@@ -61,6 +62,15 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
             }
         }
 
+        #nullable
+        #descriptor
+        #message
+    })
+}
+
+/// A struct may be null wherever a message has it: the byte in front of it says.
+fn nullable_impl(name: &Ident) -> TokenStream {
+    quote! {
         impl ::towpath_wire::codec::Nullable for #name {
             fn decode_nullable(
                 d: &mut ::towpath_wire::codec::Decoder,
@@ -83,10 +93,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
                 1
             }
         }
-
-        #descriptor
-        #message
-    })
+    }
 }
 
 /// `impl Default` with the defaults of the schema.
@@ -153,7 +160,7 @@ fn in_range(range: Range) -> Option<TokenStream> {
         (true, false) => Some(quote!(version >= #min)),
         (false, true) => Some(quote!(version <= #max)),
         (true, true) if min == max => Some(quote!(version == #min)),
-        (true, true) => Some(quote!((version >= #min && version <= #max))),
+        (true, true) => Some(quote!((#min..=#max).contains(&version))),
     }
 }
 

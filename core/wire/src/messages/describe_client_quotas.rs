@@ -8,7 +8,7 @@ use towpath_wire_derive::Message;
 pub struct DescribeClientQuotasRequest {
     /// Filter components to apply to quota entities.
     pub components: Vec<ComponentData>,
-    /// Whether the match is strict, i.e.
+    /// Whether entities with further components than those named are left out.
     pub strict: bool,
 }
 

@@ -9,7 +9,7 @@ pub struct InitProducerIdRequest {
     /// The transactional id.
     #[wire(nullable = "0+")]
     pub transactional_id: Option<String>,
-    /// The time(milliseconds) to wait before aborting idle transactions sent by this producer.
+    /// The time (milliseconds) to wait before aborting idle transactions sent by this producer.
     pub transaction_timeout_ms: i32,
     /// The producer.
     #[wire(versions = "3+", default = "-1")]

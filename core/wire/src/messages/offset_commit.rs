@@ -19,7 +19,7 @@ pub struct OffsetCommitRequest {
     /// The id that a static member chose for itself; null for a dynamic one.
     #[wire(versions = "7+", nullable = "7+", default = "null")]
     pub group_instance_id: Option<String>,
-    /// The time period(milliseconds) to retain the offset.
+    /// The time period (milliseconds) to retain the offset.
     #[wire(versions = "2-4", ignorable, default = "-1")]
     pub retention_time_ms: i64,
     /// One entry for each topic.
