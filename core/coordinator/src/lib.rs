@@ -1,1 +1,29 @@
-//! Group coordination as pure state machines.
+//! Group coordination: classic consumer groups and committed offsets, with exactly Kafka's semantics.
+//!
+//! - [`machine`] is the pure part: a [`GroupMachine`] holds the groups of one partition of `__consumer_offsets`.
+//!   Requests, the passing of time and finished appends go in; answers and records to append come out
+//!   ([`Command`]). It does no I/O, has no clock and makes no random choice of its own.
+//! - [`GroupCoordinator`] is the thin driver: it maps a group to its partition, loads a partition when its broker
+//!   leads it, writes what the machine wants written through [`OffsetsLog`], and lets time pass.
+//! - [`record`] is the form of a group in the offsets topic: Kafka's own, so that Kafka's tools can read it.
+//!
+//! An answer to a commit, and the assignment of a generation, leave only after their records are committed in the
+//! offsets topic.
+//!
+//! Two rooms are kept free beside [`machine`]: `consumer` for the groups of KIP-848 and `transaction` for the
+//! transaction coordinator, with transactional offsets as one more kind of pending offset in `machine::offsets`.
+#![forbid(unsafe_code)]
+
+mod config;
+mod hash;
+mod log;
+pub mod machine;
+pub mod record;
+mod service;
+
+pub use config::GroupConfig;
+pub use hash::{java_hash, partition_for};
+pub use log::{LoadedChunk, OffsetsLog, OffsetsLogError, StoredRecord};
+pub use machine::{ClientContext, Command, GroupMachine, Now, Reply, Waiter};
+pub use record::{BadRecord, OffsetsRecord};
+pub use service::{Clock, GroupCoordinator, PartitionState, PartitionStatus};

@@ -36,6 +36,8 @@ pub const OFFSET_METADATA_BYTES_MAX: usize = 4096;
 pub const GROUP_MEMBERS_MAX: usize = 10_000;
 /// Bytes of subscription and assignment that the members of one group may hold together.
 pub const GROUP_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that the groups of one coordinator partition may hold together, committed offsets included.
+pub const GROUP_PARTITION_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Groups of one coordinator partition.
 pub const GROUPS_MAX: usize = 100_000;
 /// Bytes of records that a producer holds before `send` waits (`buffer.memory`).

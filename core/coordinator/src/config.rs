@@ -1,0 +1,50 @@
+//! The settings of the group coordinator, under Kafka's names.
+
+use towpath_types::limits;
+
+/// The settings of the group coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// `group.min.session.timeout.ms`: a shorter session timeout is refused.
+    pub session_timeout_ms_min: i32,
+    /// `group.max.session.timeout.ms`: a longer session timeout is refused.
+    pub session_timeout_ms_max: i32,
+    /// `group.initial.rebalance.delay.ms`: how long the first generation of an empty group waits for more members.
+    /// Kafka's default is 3 s, which spares a starting fleet some rebalances; ours is 0, since every consumer
+    /// that starts alone (a console, a test, a single worker) would pay for it.
+    pub initial_rebalance_delay_ms: i32,
+    /// How long the JoinGroup of a new member may wait before the member is taken for gone (five minutes in Kafka).
+    pub new_member_join_timeout_ms: i32,
+    /// `group.max.size`: members of one group, those included that were given an id and have not joined with it.
+    pub members_max: usize,
+    /// Groups of one partition of the offsets topic.
+    pub groups_max: usize,
+    /// Bytes of subscriptions and assignments of one group.
+    pub group_bytes_max: usize,
+    /// Bytes of everything that the groups of one partition of the offsets topic hold, committed offsets included.
+    pub partition_bytes_max: usize,
+    /// `offset.metadata.max.bytes`, counted as Kafka counts it: in UTF-16 units.
+    pub offset_metadata_max: usize,
+    /// `offsets.retention.minutes`, in milliseconds: how long offsets outlive the group's last member.
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`.
+    pub offsets_retention_check_interval_ms: i64,
+}
+
+impl Default for GroupConfig {
+    fn default() -> Self {
+        Self {
+            session_timeout_ms_min: 6_000,
+            session_timeout_ms_max: 30 * 60 * 1_000,
+            initial_rebalance_delay_ms: 0,
+            new_member_join_timeout_ms: 5 * 60 * 1_000,
+            members_max: limits::GROUP_MEMBERS_MAX,
+            groups_max: limits::GROUPS_MAX,
+            group_bytes_max: limits::GROUP_STATE_BYTES_MAX,
+            partition_bytes_max: limits::GROUP_PARTITION_BYTES_MAX,
+            offset_metadata_max: limits::OFFSET_METADATA_BYTES_MAX,
+            offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
+            offsets_retention_check_interval_ms: 10 * 60 * 1_000,
+        }
+    }
+}

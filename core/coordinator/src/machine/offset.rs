@@ -1,0 +1,300 @@
+//! OffsetCommit, OffsetFetch and OffsetDelete.
+
+use std::sync::Arc;
+
+use towpath_types::TopicId;
+use towpath_wire::offset_commit::{
+    OffsetCommitRequestPartition, OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use towpath_wire::offset_delete::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
+use towpath_wire::offset_fetch::{
+    OffsetFetchRequestGroup, OffsetFetchResponseGroup, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopics,
+};
+use towpath_wire::{
+    ErrorCode, OffsetCommitKey, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest,
+    OffsetDeleteResponse,
+};
+use uuid::Uuid;
+
+use super::append::Effect;
+use super::group::{Group, GroupState};
+use super::member::MemberId;
+use super::offsets::{Committed, Place};
+use super::turn::Turn;
+use super::{Command, GroupMachine, Now, Reply, Waiter};
+use crate::record::{self, OffsetsRecord};
+
+/// From here on an unknown group has an error of its own.
+const VERSION_GROUP_NOT_FOUND: i16 = 9;
+
+/// The answer to a commit of which every partition fails with `error`.
+pub(crate) fn commit_error(request: &OffsetCommitRequest, error: ErrorCode) -> OffsetCommitResponse {
+    let partition = |partition: &OffsetCommitRequestPartition| OffsetCommitResponsePartition {
+        partition_index: partition.partition_index,
+        error_code: error.code(),
+    };
+    let topics = request.topics.iter().map(|topic| OffsetCommitResponseTopic {
+        name: topic.name.clone(),
+        topic_id: topic.topic_id,
+        partitions: topic.partitions.iter().map(partition).collect(),
+    });
+    OffsetCommitResponse { topics: topics.collect(), ..OffsetCommitResponse::default() }
+}
+
+impl GroupMachine {
+    /// Takes an OffsetCommit whose topics have names (and ids where they are known). The answer comes when the
+    /// offsets are committed in the log.
+    pub fn commit_offsets(
+        &mut self,
+        now: Now,
+        waiter: Waiter,
+        request: &OffsetCommitRequest,
+        version: i16,
+        out: &mut Vec<Command>,
+    ) {
+        let exists = self.groups.contains_key(request.group_id.as_str());
+        let error = if exists {
+            None
+        } else if request.generation_id_or_member_epoch < 0 {
+            // Somebody who assigns partitions to itself: the group is but a name for its offsets.
+            (!self.ensure_group(&request.group_id, now)).then_some(ErrorCode::InvalidCommitOffsetSize)
+        } else if version >= VERSION_GROUP_NOT_FOUND {
+            Some(ErrorCode::GroupIdNotFound)
+        } else {
+            Some(ErrorCode::IllegalGeneration)
+        };
+        if let Some(error) = error {
+            out.push(Command::Respond { waiter, reply: Reply::Commit(commit_error(request, error)) });
+            return;
+        }
+        self.turn(&request.group_id, now, out, |turn| turn.commit(waiter, request));
+    }
+
+    /// The committed offsets that a group asks for, by topic name. A group or partition without any has offset −1.
+    #[must_use]
+    pub fn fetch_offsets(&self, request: &OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+        let group =
+            self.groups.get(request.group_id.as_str()).filter(|group| group.state != GroupState::Dead);
+        let topics = match &request.topics {
+            None => group.map(all_offsets).unwrap_or_default(),
+            Some(topics) => topics
+                .iter()
+                .map(|topic| OffsetFetchResponseTopics {
+                    name: topic.name.clone(),
+                    topic_id: topic.topic_id,
+                    partitions: topic
+                        .partition_indexes
+                        .iter()
+                        .map(|partition| {
+                            let committed =
+                                group.and_then(|group| group.offsets.get(&topic.name, *partition));
+                            fetched(*partition, committed.filter(|offset| is_of(offset, topic.topic_id)))
+                        })
+                        .collect(),
+                })
+                .collect(),
+        };
+        OffsetFetchResponseGroup {
+            group_id: request.group_id.clone(),
+            topics,
+            error_code: ErrorCode::None.code(),
+        }
+    }
+
+    /// Takes an OffsetDelete. The answer comes when the tombstones are committed in the log.
+    pub fn delete_offsets(
+        &mut self,
+        now: Now,
+        waiter: Waiter,
+        request: &OffsetDeleteRequest,
+        out: &mut Vec<Command>,
+    ) {
+        let error = if request.group_id.is_empty() {
+            Some(ErrorCode::InvalidGroupId)
+        } else if self.groups.contains_key(request.group_id.as_str()) {
+            None
+        } else {
+            Some(ErrorCode::GroupIdNotFound)
+        };
+        if let Some(error) = error {
+            let response = OffsetDeleteResponse { error_code: error.code(), ..Default::default() };
+            out.push(Command::Respond { waiter, reply: Reply::OffsetDelete(response) });
+            return;
+        }
+        self.turn(&request.group_id, now, out, |turn| turn.delete_offsets(waiter, request));
+    }
+}
+
+fn all_offsets(group: &Group) -> Vec<OffsetFetchResponseTopics> {
+    let topic = |(name, partitions): (&Arc<str>, &std::collections::BTreeMap<i32, Committed>)| {
+        let newest = partitions.values().max_by_key(|committed| committed.commit_timestamp_ms);
+        OffsetFetchResponseTopics {
+            name: (**name).to_owned(),
+            topic_id: newest.map_or(Uuid::nil(), |committed| committed.topic_id.get()),
+            partitions: partitions
+                .iter()
+                .map(|(partition, committed)| fetched(*partition, Some(committed)))
+                .collect(),
+        }
+    };
+    group.offsets.iter().map(topic).collect()
+}
+
+/// Whether an offset belongs to the topic with this id: one that was committed to a deleted topic of the same name
+/// does not.
+fn is_of(committed: &Committed, topic: Uuid) -> bool {
+    topic.is_nil() || committed.topic_id.is_zero() || committed.topic_id.get() == topic
+}
+
+fn fetched(partition_index: i32, committed: Option<&Committed>) -> OffsetFetchResponsePartitions {
+    OffsetFetchResponsePartitions {
+        partition_index,
+        committed_offset: committed.map_or(-1, |committed| committed.offset),
+        committed_leader_epoch: committed.map_or(-1, |committed| committed.leader_epoch),
+        metadata: Some(committed.map_or_else(String::new, |committed| committed.metadata.clone())),
+        error_code: ErrorCode::None.code(),
+    }
+}
+
+impl Turn<'_> {
+    fn validate_commit(&self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+        let generation = request.generation_id_or_member_epoch;
+        let instance = request.group_instance_id.as_deref();
+        match self.group.state {
+            GroupState::Dead => return Err(ErrorCode::CoordinatorNotAvailable),
+            GroupState::Empty if generation < 0 => return Ok(()),
+            _ => {}
+        }
+        if generation >= 0 || !request.member_id.is_empty() || instance.is_some() {
+            self.group.validate(&request.member_id, instance)?;
+            // R6: who belongs to an older generation changes nothing.
+            if generation != self.group.generation {
+                return Err(ErrorCode::IllegalGeneration);
+            }
+        } else {
+            return Err(ErrorCode::UnknownMemberId);
+        }
+        if self.group.state == GroupState::CompletingRebalance {
+            return Err(ErrorCode::RebalanceInProgress);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, waiter: Waiter, request: &OffsetCommitRequest) {
+        if let Err(error) = self.validate_commit(request) {
+            self.respond(waiter, Reply::Commit(commit_error(request, error)));
+            return;
+        }
+        if self.group.is_in(&[GroupState::Stable, GroupState::PreparingRebalance]) {
+            let id: MemberId = Arc::from(request.member_id.as_str());
+            self.renew_session(&id);
+        }
+        // Versions 2 to 4 can bring a retention of their own.
+        let expire_timestamp_ms = (request.retention_time_ms >= 0)
+            .then(|| self.now.wall_ms.saturating_add(request.retention_time_ms));
+        let mut response = OffsetCommitResponse::default();
+        let mut records = Vec::new();
+        let mut offsets: Vec<(Place, Committed)> = Vec::new();
+        for topic in &request.topics {
+            let name = self.group.offsets.topic_name(&topic.name);
+            let mut answers = Vec::with_capacity(topic.partitions.len());
+            for partition in &topic.partitions {
+                let committed = Committed {
+                    offset: partition.committed_offset,
+                    leader_epoch: partition.committed_leader_epoch,
+                    metadata: partition.committed_metadata.clone().unwrap_or_default(),
+                    commit_timestamp_ms: self.now.wall_ms,
+                    expire_timestamp_ms,
+                    topic_id: TopicId::new(topic.topic_id),
+                };
+                let place = (Arc::clone(&name), partition.partition_index);
+                let error = match self.offset_record(&place, &committed) {
+                    Ok(record) => {
+                        self.group.offsets.begin(place.clone());
+                        records.push(record);
+                        offsets.push((place, committed));
+                        ErrorCode::None
+                    }
+                    Err(error) => error,
+                };
+                let (partition_index, error_code) = (partition.partition_index, error.code());
+                answers.push(OffsetCommitResponsePartition { partition_index, error_code });
+            }
+            response.topics.push(OffsetCommitResponseTopic {
+                name: topic.name.clone(),
+                topic_id: topic.topic_id,
+                partitions: answers,
+            });
+        }
+        if records.is_empty() {
+            self.respond(waiter, Reply::Commit(response));
+        } else {
+            self.append(records, Effect::Commit { waiter, response, offsets });
+        }
+    }
+
+    fn offset_record(&self, place: &Place, committed: &Committed) -> Result<OffsetsRecord, ErrorCode> {
+        let config = &self.shared.config;
+        // Kafka counts Java chars, whatever the setting's name says.
+        if committed.metadata.encode_utf16().count() > config.offset_metadata_max {
+            return Err(ErrorCode::OffsetMetadataTooLarge);
+        }
+        // R10: a partition that is known already needs no more room.
+        if self.shared.bytes >= config.partition_bytes_max && !self.group.offsets.knows(&place.0, place.1) {
+            return Err(ErrorCode::InvalidCommitOffsetSize);
+        }
+        record::offset_record(&self.offset_key(place), Some(&committed.to_value()), self.now.wall_ms).map_err(
+            |error| {
+                tracing::warn!(group = %self.group.id, topic = %place.0, %error, "an offset cannot be stored");
+                ErrorCode::UnknownServerError
+            },
+        )
+    }
+
+    fn offset_key(&self, (topic, partition): &Place) -> OffsetCommitKey {
+        OffsetCommitKey {
+            group: (*self.group.id).to_owned(),
+            topic: (**topic).to_owned(),
+            partition: *partition,
+        }
+    }
+
+    /// The tombstones of these offsets. An offset that stands in the log has a key that can be written.
+    pub(super) fn tombstones(&self, places: &[Place]) -> Vec<OffsetsRecord> {
+        let tombstone = |place| record::offset_record(&self.offset_key(place), None, self.now.wall_ms).ok();
+        places.iter().filter_map(tombstone).collect()
+    }
+
+    fn delete_offsets(&mut self, waiter: Waiter, request: &OffsetDeleteRequest) {
+        let error = match self.group.state {
+            GroupState::Dead => ErrorCode::GroupIdNotFound,
+            GroupState::Empty => ErrorCode::None,
+            // Of other kinds of groups it is not known what they are subscribed to.
+            _ if !self.group.is_consumer() => ErrorCode::NonEmptyGroup,
+            _ => ErrorCode::None,
+        };
+        let mut response =
+            OffsetDeleteResponse { error_code: error.code(), ..OffsetDeleteResponse::default() };
+        let mut places = Vec::new();
+        for topic in request.topics.iter().filter(|_| error == ErrorCode::None) {
+            let in_use = self.group.state != GroupState::Empty && self.group.is_subscribed(&topic.name);
+            let error = if in_use { ErrorCode::GroupSubscribedToTopic } else { ErrorCode::None };
+            let mut answers = Vec::with_capacity(topic.partitions.len());
+            for partition in &topic.partitions {
+                let partition_index = partition.partition_index;
+                if !in_use && self.group.offsets.knows(&topic.name, partition_index) {
+                    places.push((self.group.offsets.topic_name(&topic.name), partition_index));
+                }
+                answers.push(OffsetDeleteResponsePartition { partition_index, error_code: error.code() });
+            }
+            response.topics.push(OffsetDeleteResponseTopic { name: topic.name.clone(), partitions: answers });
+        }
+        let records = self.tombstones(&places);
+        if records.is_empty() {
+            self.respond(waiter, Reply::OffsetDelete(response));
+        } else {
+            self.append(records, Effect::DeleteOffsets { answer: Some((waiter, response)), places });
+        }
+    }
+}

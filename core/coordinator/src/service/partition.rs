@@ -1,0 +1,378 @@
+//! One partition of the offsets topic: its machine, the task that loads it and then writes and lets time pass for it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+use towpath_types::Offset;
+use towpath_wire::ErrorCode;
+use uuid::Uuid;
+
+use super::Clock;
+use crate::config::GroupConfig;
+use crate::log::{LoadedChunk, OffsetsLog, OffsetsLogError};
+use crate::machine::{AppendToken, Command, GroupMachine, MachineStats, Now, Reply, Waiter};
+use crate::record::OffsetsRecord;
+
+/// Bytes read at a time while loading.
+const LOAD_BYTES: usize = 1024 * 1024;
+/// Bytes of records that one append collects; a single larger change goes alone.
+const APPEND_BYTES: usize = 256 * 1024;
+/// How long loading waits after a failed read, at first and at most.
+const LOAD_RETRY_MIN: Duration = Duration::from_millis(200);
+const LOAD_RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// How far a partition is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionState {
+    /// The log is being read.
+    Loading,
+    /// Requests are served.
+    Active,
+    /// The log cannot be read; nothing is served from half of it (R7).
+    Failed,
+    /// The broker gives the partition up, or stops.
+    Closed,
+}
+
+/// What there is to tell about a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// The partition of the offsets topic.
+    pub partition: i32,
+    /// How far it is.
+    pub state: PartitionState,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// How much it holds.
+    pub stats: MachineStats,
+}
+
+struct Core {
+    state: PartitionState,
+    error: Option<String>,
+    machine: GroupMachine,
+    waiters: HashMap<Waiter, oneshot::Sender<Reply>>,
+    queue: VecDeque<(AppendToken, Vec<OffsetsRecord>)>,
+    commands: Vec<Command>,
+    /// The deadline that the task sleeps towards.
+    armed_ms: i64,
+    next_waiter: u64,
+}
+
+/// A partition that this broker leads.
+pub(super) struct Partition {
+    id: i32,
+    log: Arc<dyn OffsetsLog>,
+    clock: Arc<dyn Clock>,
+    born: Instant,
+    core: Mutex<Core>,
+    wake_writer: Notify,
+    wake_timer: Notify,
+    finished: Notify,
+    is_finished: AtomicU64,
+}
+
+impl Partition {
+    pub(super) fn new(
+        id: i32,
+        config: GroupConfig,
+        log: Arc<dyn OffsetsLog>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        let core = Core {
+            state: PartitionState::Loading,
+            error: None,
+            machine: GroupMachine::new(config, Box::new(Uuid::new_v4)),
+            waiters: HashMap::new(),
+            queue: VecDeque::new(),
+            commands: Vec::new(),
+            armed_ms: i64::MAX,
+            next_waiter: 0,
+        };
+        Arc::new(Self {
+            id,
+            log,
+            clock,
+            born: Instant::now(),
+            core: Mutex::new(core),
+            wake_writer: Notify::new(),
+            wake_timer: Notify::new(),
+            finished: Notify::new(),
+            is_finished: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn status(&self) -> PartitionStatus {
+        let core = self.core.lock();
+        let (state, error) = (core.state, core.error.clone());
+        PartitionStatus { partition: self.id, state, error, stats: core.machine.stats() }
+    }
+
+    fn now(&self) -> Now {
+        let monotonic_ms = i64::try_from(self.born.elapsed().as_millis()).unwrap_or(i64::MAX);
+        Now { monotonic_ms, wall_ms: self.clock.now_ms() }
+    }
+
+    /// Lets the machine act at once.
+    ///
+    /// # Errors
+    /// What a client is told while the partition is not active.
+    pub(super) fn act<R>(
+        &self,
+        act: impl FnOnce(&mut GroupMachine, Now, &mut Vec<Command>) -> R,
+    ) -> Result<R, ErrorCode> {
+        let mut core = self.core.lock();
+        match core.state {
+            PartitionState::Active => Ok(self.act_locked(&mut core, act)),
+            PartitionState::Loading => Err(ErrorCode::CoordinatorLoadInProgress),
+            PartitionState::Failed => Err(ErrorCode::CoordinatorNotAvailable),
+            PartitionState::Closed => Err(ErrorCode::NotCoordinator),
+        }
+    }
+
+    /// Lets the machine act for somebody who waits for the answer.
+    ///
+    /// # Errors
+    /// As [`Partition::act`].
+    pub(super) async fn ask(
+        &self,
+        act: impl FnOnce(&mut GroupMachine, Now, Waiter, &mut Vec<Command>),
+    ) -> Result<Reply, ErrorCode> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut core = self.core.lock();
+            match core.state {
+                PartitionState::Active => {}
+                PartitionState::Loading => return Err(ErrorCode::CoordinatorLoadInProgress),
+                PartitionState::Failed => return Err(ErrorCode::CoordinatorNotAvailable),
+                PartitionState::Closed => return Err(ErrorCode::NotCoordinator),
+            }
+            let waiter = Waiter(core.next_waiter);
+            core.next_waiter += 1;
+            core.waiters.insert(waiter, sender);
+            self.act_locked(&mut core, |machine, now, out| act(machine, now, waiter, out));
+        }
+        receiver.await.map_err(|_| ErrorCode::NotCoordinator)
+    }
+
+    fn act_locked<R>(
+        &self,
+        core: &mut Core,
+        act: impl FnOnce(&mut GroupMachine, Now, &mut Vec<Command>) -> R,
+    ) -> R {
+        let mut commands = std::mem::take(&mut core.commands);
+        let result = act(&mut core.machine, self.now(), &mut commands);
+        let mut wake_writer = false;
+        for command in commands.drain(..) {
+            match command {
+                Command::Respond { waiter, reply } => {
+                    if let Some(sender) = core.waiters.remove(&waiter) {
+                        // Whoever asked may be gone; its connection broke.
+                        let _gone = sender.send(reply);
+                    }
+                }
+                Command::Append { token, records } => {
+                    core.queue.push_back((token, records));
+                    wake_writer = true;
+                }
+            }
+        }
+        core.commands = commands;
+        if wake_writer {
+            self.wake_writer.notify_one();
+        }
+        if core.machine.next_deadline_ms().unwrap_or(i64::MAX) < core.armed_ms {
+            self.wake_timer.notify_one();
+        }
+        result
+    }
+
+    /// Gives the partition up; [`Partition::finished`] tells when that is done. What is on its way to the log is
+    /// still written and answered.
+    pub(super) fn close(&self) {
+        let mut core = self.core.lock();
+        if core.state != PartitionState::Closed {
+            core.state = PartitionState::Closed;
+        }
+        drop(core);
+        self.wake_writer.notify_one();
+        self.wake_timer.notify_one();
+    }
+
+    pub(super) async fn finished(&self) {
+        loop {
+            let notified = self.finished.notified();
+            if self.is_finished.load(Ordering::Acquire) != 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.core.lock().state == PartitionState::Closed
+    }
+
+    /// The partition's life.
+    pub(super) async fn run(self: Arc<Self>) {
+        if self.load().await {
+            tokio::join!(self.write(), self.pass_time());
+        }
+        if self.is_closed() {
+            let mut core = self.core.lock();
+            self.act_locked(&mut core, |machine, _, out| machine.unload(ErrorCode::NotCoordinator, out));
+            core.waiters.clear();
+            core.queue.clear();
+        }
+        self.is_finished.store(1, Ordering::Release);
+        self.finished.notify_waiters();
+    }
+
+    /// Reads the log; true when the partition is active.
+    async fn load(&self) -> bool {
+        let mut from = Offset::ZERO;
+        let mut records = 0usize;
+        let mut retry = LOAD_RETRY_MIN;
+        loop {
+            if self.is_closed() {
+                return false;
+            }
+            let chunk = match self.log.read(self.id, from, LOAD_BYTES).await {
+                Ok(chunk) => chunk,
+                Err(error @ OffsetsLogError::Corrupt { .. }) => {
+                    self.fail(&error.to_string());
+                    return false;
+                }
+                Err(error) => {
+                    tracing::warn!(partition = self.id, %error, "the offsets topic cannot be read; trying again");
+                    // Closing is noticed at the latest when this has passed.
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(LOAD_RETRY_MAX);
+                    continue;
+                }
+            };
+            retry = LOAD_RETRY_MIN;
+            records += chunk.records.len();
+            let (next, at_end) = (chunk.next_offset, chunk.at_end);
+            if let Err(reason) = self.replay(&chunk) {
+                self.fail(&reason);
+                return false;
+            }
+            if at_end {
+                break;
+            }
+            if next <= from {
+                self.fail(&format!("reading does not get past offset {from}"));
+                return false;
+            }
+            from = next;
+        }
+        let mut core = self.core.lock();
+        if core.state != PartitionState::Loading {
+            return false;
+        }
+        core.state = PartitionState::Active;
+        self.act_locked(&mut core, |machine, now, out| machine.loaded(now, out));
+        if records > 0 {
+            let groups = core.machine.stats().groups;
+            tracing::info!(partition = self.id, records, groups, "groups and offsets are loaded");
+        }
+        true
+    }
+
+    fn replay(&self, chunk: &LoadedChunk) -> Result<(), String> {
+        let mut core = self.core.lock();
+        for record in &chunk.records {
+            core.machine
+                .replay(record.key.as_ref(), record.value.as_ref())
+                .map_err(|error| format!("the record at offset {} is of no use: {error}", record.offset))?;
+        }
+        Ok(())
+    }
+
+    /// R7: nothing is served from a log that cannot be understood as a whole.
+    fn fail(&self, reason: &str) {
+        tracing::error!(
+            partition = self.id,
+            reason,
+            "the offsets topic cannot be loaded; its groups are not served"
+        );
+        let mut core = self.core.lock();
+        if core.state != PartitionState::Closed {
+            core.state = PartitionState::Failed;
+            core.error = Some(reason.to_owned());
+        }
+    }
+
+    /// What goes into the next append: everything that waits, within reason.
+    fn next_append(&self) -> (Vec<AppendToken>, Vec<OffsetsRecord>) {
+        let mut core = self.core.lock();
+        let (mut tokens, mut records) = (Vec::new(), Vec::new());
+        let mut bytes = 0usize;
+        while let Some((_, next)) = core.queue.front() {
+            bytes += next.iter().map(OffsetsRecord::size_in_bytes).sum::<usize>();
+            if !tokens.is_empty() && bytes > APPEND_BYTES {
+                break;
+            }
+            if let Some((token, next)) = core.queue.pop_front() {
+                tokens.push(token);
+                records.extend(next);
+            }
+        }
+        (tokens, records)
+    }
+
+    /// Writes what the machine wants written, one append at a time.
+    async fn write(&self) {
+        loop {
+            let (tokens, records) = self.next_append();
+            if tokens.is_empty() {
+                if self.is_closed() {
+                    return;
+                }
+                self.wake_writer.notified().await;
+                continue;
+            }
+            let result = self.log.append(self.id, &records).await;
+            if let Err(error) = &result {
+                let cause = std::error::Error::source(error).map(ToString::to_string);
+                tracing::warn!(partition = self.id, %error, cause, "groups or offsets could not be stored");
+            }
+            let result = result.map_err(|error| error.error_code());
+            let mut core = self.core.lock();
+            for token in tokens {
+                self.act_locked(&mut core, |machine, now, out| machine.appended(now, token, result, out));
+            }
+        }
+    }
+
+    /// Lets time pass.
+    async fn pass_time(&self) {
+        loop {
+            let deadline_ms = {
+                let mut core = self.core.lock();
+                if core.state == PartitionState::Closed {
+                    return;
+                }
+                core.armed_ms = core.machine.next_deadline_ms().unwrap_or(i64::MAX);
+                core.armed_ms
+            };
+            let wait_ms = u64::try_from(deadline_ms - self.now().monotonic_ms).unwrap_or(0);
+            // A day at most: adding i64::MAX to an instant would overflow.
+            let wait = Duration::from_millis(wait_ms.min(24 * 60 * 60 * 1_000));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.wake_timer.notified() => continue,
+            }
+            let mut core = self.core.lock();
+            if core.state == PartitionState::Active {
+                self.act_locked(&mut core, |machine, now, out| machine.tick(now, out));
+            }
+        }
+    }
+}
