@@ -4,10 +4,10 @@ use bytes::{Bytes, BytesMut};
 use towpath_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, limits};
 
 use crate::header::{
-    ATTRIBUTE_CONTROL, ATTRIBUTE_DELETE_HORIZON, ATTRIBUTE_LOG_APPEND_TIME, ATTRIBUTE_TRANSACTIONAL,
-    CRC_FROM, HEADER_BYTES, LENGTH_PREFIX_BYTES,
+    ATTRIBUTE_COMPRESSION, ATTRIBUTE_CONTROL, ATTRIBUTE_DELETE_HORIZON, ATTRIBUTE_LOG_APPEND_TIME,
+    ATTRIBUTE_TRANSACTIONAL, CRC_FROM, HEADER_BYTES, LENGTH_PREFIX_BYTES,
 };
-use crate::{BuildError, Codec, Compression, Compressor, Header, TimestampType, varint};
+use crate::{BatchHeader, BuildError, Codec, Compression, Compressor, Header, TimestampType, varint};
 
 /// Bytes that a record with these parts takes at most in a batch (not compressed).
 #[must_use]
@@ -84,6 +84,18 @@ impl BatchBuilder {
     /// Sets the idempotent producer's identity and the sequence number of the first record.
     pub fn set_producer(&mut self, id: ProducerId, epoch: ProducerEpoch, base_sequence: i32) {
         self.producer = Some((id, epoch, base_sequence));
+    }
+
+    /// Takes over everything but the records of an existing batch: offsets, leader epoch, producer, attributes
+    /// (without the codec), largest timestamp. For a rewrite of the same records, or of fewer.
+    pub fn set_like(&mut self, header: &BatchHeader) {
+        self.base_offset = header.base_offset;
+        self.partition_leader_epoch = header.partition_leader_epoch;
+        self.producer = Some((header.producer_id, header.producer_epoch, header.base_sequence));
+        self.attributes = header.attributes & !ATTRIBUTE_COMPRESSION;
+        self.base_timestamp = Some(header.base_timestamp);
+        self.forced_max_timestamp = Some(header.max_timestamp);
+        self.forced_last_offset_delta = Some(header.last_offset_delta);
     }
 
     /// Marks the batch as part of a transaction.

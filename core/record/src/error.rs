@@ -121,6 +121,9 @@ pub enum ValidateError {
         /// `max.message.bytes`.
         max: usize,
     },
+    /// The batch could not be compressed with the topic's codec.
+    #[error(transparent)]
+    Rewrite(BuildError),
     /// `UNSUPPORTED_COMPRESSION_TYPE`.
     #[error("{0} is not allowed here")]
     UnsupportedCompression(Compression),

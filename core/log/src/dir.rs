@@ -1,0 +1,404 @@
+//! One data directory: its lock, its identity, its checkpoints, and the partitions in it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
+
+use crate::checkpoint;
+use crate::config::LogConfig;
+use crate::disk::Disk;
+use crate::error::LogError;
+use crate::log::{Log, OpenLog};
+use crate::storage::{Clock, Storage, StorageLock};
+
+const LOCK_FILE: &str = ".lock";
+const META_FILE: &str = "meta.properties";
+const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
+const PARTITION_META_FILE: &str = "partition.metadata";
+const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
+const HIGH_WATERMARKS_FILE: &str = "replication-offset-checkpoint";
+const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
+const CLEANER_FILE: &str = "cleaner-offset-checkpoint";
+const DELETE_SUFFIX: &str = "-delete";
+/// Names of directories are bounded by the file system.
+const DIR_NAME_BYTES_MAX: usize = 255;
+
+/// Whose directory it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirIdentity {
+    /// `cluster.id`.
+    pub cluster_id: String,
+    /// `node.id`.
+    pub node_id: i32,
+}
+
+/// How a directory is opened.
+#[derive(Debug, Clone)]
+pub struct LogDirOptions {
+    /// Whose it must be; a new directory takes it on.
+    pub identity: DirIdentity,
+    /// Bytes of recent batches that all logs of the directory may keep in memory.
+    pub tail_bytes_max: usize,
+}
+
+/// One open data directory.
+#[derive(Debug)]
+pub struct LogDir {
+    disk: Arc<Disk>,
+    _lock: Box<dyn StorageLock>,
+    directory_id: TopicId,
+    clean: bool,
+    recovery_points: BTreeMap<TopicPartition, Offset>,
+    log_starts: BTreeMap<TopicPartition, Offset>,
+    high_watermarks: BTreeMap<TopicPartition, Offset>,
+    clean_offsets: Mutex<BTreeMap<TopicPartition, Offset>>,
+    logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
+    /// Held while checkpoints are written, and while directories come and go.
+    changing: Mutex<()>,
+}
+
+impl LogDir {
+    /// Locks the directory (made if need be), checks whose it is, and reads its checkpoints. The partitions are
+    /// opened by [`Self::open_all`].
+    ///
+    /// # Errors
+    /// [`LogError::Locked`] if another process has it, [`LogError::Identity`], [`LogError::Corrupt`],
+    /// [`LogError::Io`].
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        path: &Path,
+        options: &LogDirOptions,
+    ) -> Result<Self, LogError> {
+        let disk = Disk::new(storage, clock, path.to_owned(), options.tail_bytes_max);
+        disk.wrote("make", path, disk.storage.create_dir_all(path))?;
+        let lock_path = path.join(LOCK_FILE);
+        let lock = match disk.storage.lock(&lock_path) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                return Err(LogError::Locked(path.to_owned()));
+            }
+            result => disk.wrote("lock", &lock_path, result)?,
+        };
+        let directory_id = check_identity(&disk, &options.identity)?;
+        let marker = path.join(CLEAN_SHUTDOWN_FILE);
+        let clean = disk.read_small(&marker)?.is_some();
+        // The marker says something about the past only; a crash from here on is a crash.
+        disk.remove_file(&marker)?;
+        disk.sync_dir(path)?;
+        let read = |name: &str| checkpoint::read_offsets(&disk, &path.join(name));
+        Ok(Self {
+            recovery_points: read(RECOVERY_POINTS_FILE)?,
+            log_starts: read(LOG_STARTS_FILE)?,
+            high_watermarks: read(HIGH_WATERMARKS_FILE)?,
+            clean_offsets: Mutex::new(read(CLEANER_FILE)?),
+            disk,
+            _lock: lock,
+            directory_id,
+            clean,
+            logs: RwLock::new(HashMap::new()),
+            changing: Mutex::new(()),
+        })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.disk.root
+    }
+
+    /// The directory's own id (`directory.id`), for which Kafka uses the same form as for topic ids.
+    #[must_use]
+    pub const fn directory_id(&self) -> TopicId {
+        self.directory_id
+    }
+
+    /// Whether the last process that had the directory shut down cleanly.
+    #[must_use]
+    pub const fn was_clean(&self) -> bool {
+        self.clean
+    }
+
+    /// Why the directory takes no more work, if it does not (R14).
+    #[must_use]
+    pub fn offline_reason(&self) -> Option<&str> {
+        self.disk.offline_reason()
+    }
+
+    /// The high watermarks as of the last checkpoint.
+    #[must_use]
+    pub const fn high_watermarks(&self) -> &BTreeMap<TopicPartition, Offset> {
+        &self.high_watermarks
+    }
+
+    /// Opens every partition of the directory. One that cannot be opened does not keep the others from it: the
+    /// second list says which, and why.
+    ///
+    /// # Errors
+    /// [`LogError`] if the directory itself cannot be read.
+    pub fn open_all(
+        &self,
+        config: impl Fn(&TopicPartition, TopicId) -> LogConfig,
+    ) -> Result<(Vec<Arc<Log>>, Vec<(TopicPartition, LogError)>), LogError> {
+        let _changing = self.changing.lock();
+        let root = &self.disk.root;
+        let entries = self.disk.did_read("list", root, self.disk.storage.list(root))?;
+        let mut opened = Vec::new();
+        let mut failed = Vec::new();
+        for entry in entries.iter().filter(|entry| entry.is_dir) {
+            let path = root.join(&entry.name);
+            if entry.name.ends_with(DELETE_SUFFIX) {
+                self.disk.wrote("remove", &path, self.disk.storage.remove_dir_all(&path))?;
+                continue;
+            }
+            let Some(partition) = parse_dir(&entry.name) else { continue };
+            match self.open_one(&partition, &path, &config) {
+                Ok(Some(log)) => opened.push(log),
+                Ok(None) => {}
+                Err(error) => failed.push((partition, error)),
+            }
+        }
+        let mut logs = self.logs.write();
+        for log in &opened {
+            logs.insert(log.partition().clone(), Arc::clone(log));
+        }
+        Ok((opened, failed))
+    }
+
+    fn open_one(
+        &self,
+        partition: &TopicPartition,
+        path: &Path,
+        config: &impl Fn(&TopicPartition, TopicId) -> LogConfig,
+    ) -> Result<Option<Arc<Log>>, LogError> {
+        let meta = path.join(PARTITION_META_FILE);
+        let Some(content) = self.disk.read_small(&meta)? else {
+            // The metadata is the first file of a partition: without it the creation was not finished.
+            tracing::warn!(partition = %partition, "directory without partition.metadata removed");
+            self.disk.wrote("remove", path, self.disk.storage.remove_dir_all(path))?;
+            return Ok(None);
+        };
+        let topic_id = parse_properties(&content)
+            .and_then(|properties| properties.get("topic_id")?.parse().ok())
+            .ok_or_else(|| LogError::corrupt(&meta, "it has no topic_id"))?;
+        let known = |offsets: &BTreeMap<TopicPartition, Offset>| {
+            offsets.get(partition).copied().unwrap_or(Offset::ZERO)
+        };
+        let open = OpenLog {
+            partition: partition.clone(),
+            topic_id,
+            config: config(partition, topic_id),
+            clean: self.clean,
+            recovery_point: known(&self.recovery_points),
+            log_start: known(&self.log_starts),
+        };
+        Log::open(&self.disk, path, open).map(Some)
+    }
+
+    /// Makes a new partition.
+    ///
+    /// # Errors
+    /// [`LogError::Partition`] if it is there already; [`LogError`].
+    pub fn create(
+        &self,
+        partition: &TopicPartition,
+        topic_id: TopicId,
+        config: LogConfig,
+    ) -> Result<Arc<Log>, LogError> {
+        let _changing = self.changing.lock();
+        self.disk.check()?;
+        if self.logs.read().contains_key(partition) {
+            return Err(LogError::Partition(format!("{partition} is in the directory already")));
+        }
+        let path = self.disk.root.join(partition.to_string());
+        if self.disk.storage.list(&path).is_ok() {
+            return Err(LogError::Partition(format!("{} exists and was not opened", path.display())));
+        }
+        self.disk.wrote("make", &path, self.disk.storage.create_dir_all(&path))?;
+        let meta = format!("version: 0\ntopic_id: {topic_id}");
+        self.disk.replace(&path.join(PARTITION_META_FILE), meta.as_bytes())?;
+        let open = OpenLog {
+            partition: partition.clone(),
+            topic_id,
+            config,
+            clean: true,
+            recovery_point: Offset::ZERO,
+            log_start: Offset::ZERO,
+        };
+        let log = Log::open(&self.disk, &path, open)?;
+        self.disk.sync_dir(&self.disk.root)?;
+        self.logs.write().insert(partition.clone(), Arc::clone(&log));
+        Ok(log)
+    }
+
+    /// The log of a partition.
+    #[must_use]
+    pub fn get(&self, partition: &TopicPartition) -> Option<Arc<Log>> {
+        self.logs.read().get(partition).cloned()
+    }
+
+    /// All logs, in no order.
+    #[must_use]
+    pub fn logs(&self) -> Vec<Arc<Log>> {
+        self.logs.read().values().cloned().collect()
+    }
+
+    /// Removes a partition with its files. Readers that still hold a piece of a file can finish.
+    ///
+    /// # Errors
+    /// [`LogError::Partition`] if it is not there; [`LogError`].
+    pub fn delete(&self, partition: &TopicPartition) -> Result<(), LogError> {
+        let _changing = self.changing.lock();
+        let Some(log) = self.logs.write().remove(partition) else {
+            return Err(LogError::Partition(format!("{partition} is not in the directory")));
+        };
+        log.shut();
+        self.clean_offsets.lock().remove(partition);
+        let from = log.dir().to_owned();
+        let to = self.deleted_dir(partition, log.topic_id());
+        self.disk.rename(&from, &to)?;
+        self.disk.sync_dir(&self.disk.root)?;
+        self.disk.wrote("remove", &to, self.disk.storage.remove_dir_all(&to))
+    }
+
+    /// Kafka's name for a directory on its way out: topic, a unique id, `-delete`; within the bound.
+    fn deleted_dir(&self, partition: &TopicPartition, topic_id: TopicId) -> PathBuf {
+        let unique = format!("-{}.{:x}{DELETE_SUFFIX}", partition.partition, topic_id.get().simple());
+        let mut name = partition.topic.as_str().to_owned();
+        name.truncate(DIR_NAME_BYTES_MAX - unique.len());
+        self.disk.root.join(name + &unique)
+    }
+
+    /// Writes the recovery points and log start offsets of all logs. Call it every minute or so, after
+    /// [`Log::flush`] of those that have much to lose, and after `DeleteRecords`.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn checkpoint(&self) -> Result<(), LogError> {
+        let _changing = self.changing.lock();
+        self.checkpoint_locked()
+    }
+
+    fn checkpoint_locked(&self) -> Result<(), LogError> {
+        let logs = self.logs();
+        let root = &self.disk.root;
+        let recovery_points: BTreeMap<_, _> =
+            logs.iter().map(|log| (log.partition().clone(), log.recovery_point())).collect();
+        checkpoint::write_offsets(&self.disk, &root.join(RECOVERY_POINTS_FILE), &recovery_points)?;
+        for log in &logs {
+            if let Some(written) = recovery_points.get(log.partition()) {
+                log.recovery_point_written(*written);
+            }
+        }
+        // As in Kafka: only where it is not simply the first segment's.
+        let log_starts: BTreeMap<_, _> = logs
+            .iter()
+            .filter(|log| log.log_start_offset() > log.first_segment_base_offset())
+            .map(|log| (log.partition().clone(), log.log_start_offset()))
+            .collect();
+        checkpoint::write_offsets(&self.disk, &root.join(LOG_STARTS_FILE), &log_starts)
+    }
+
+    /// Writes the high watermarks, which the replicas know.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn checkpoint_high_watermarks(
+        &self,
+        high_watermarks: &BTreeMap<TopicPartition, Offset>,
+    ) -> Result<(), LogError> {
+        let _changing = self.changing.lock();
+        checkpoint::write_offsets(&self.disk, &self.disk.root.join(HIGH_WATERMARKS_FILE), high_watermarks)
+    }
+
+    /// Compacts a log, if it is due (see [`Log::clean`]), from where the last compaction ended.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn clean(
+        &self,
+        partition: &TopicPartition,
+        high_watermark: Offset,
+        options: &crate::CleanOptions,
+    ) -> Result<Option<crate::CleanStats>, LogError> {
+        let Some(log) = self.get(partition) else {
+            return Err(LogError::Partition(format!("{partition} is not in the directory")));
+        };
+        let from = self.clean_offsets.lock().get(partition).copied().unwrap_or(Offset::ZERO);
+        let stats = log.clean(from, high_watermark, options)?;
+        if let Some(stats) = stats {
+            let _changing = self.changing.lock();
+            let mut offsets = self.clean_offsets.lock();
+            offsets.insert(partition.clone(), stats.clean_to);
+            checkpoint::write_offsets(&self.disk, &self.disk.root.join(CLEANER_FILE), &offsets)?;
+        }
+        Ok(stats)
+    }
+
+    /// Closes every log, writes the checkpoints and then the marker of a clean shutdown. `broker_epoch` goes into
+    /// the marker, so that the next registration can prove it (KIP-966).
+    ///
+    /// # Errors
+    /// [`LogError`]; without the marker the next start recovers as after a crash.
+    pub fn close(&self, broker_epoch: i64) -> Result<(), LogError> {
+        for log in self.logs() {
+            log.close()?;
+        }
+        let _changing = self.changing.lock();
+        self.checkpoint_locked()?;
+        let marker = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
+        self.disk.replace(&self.disk.root.join(CLEAN_SHUTDOWN_FILE), marker.as_bytes())
+    }
+}
+
+/// Splits `topic-partition`.
+fn parse_dir(name: &str) -> Option<TopicPartition> {
+    let (topic, partition) = name.rsplit_once('-')?;
+    let number: i32 = partition.parse().ok()?;
+    // `+1` and `01` are no names that we give.
+    if number < 0 || number.to_string() != partition {
+        return None;
+    }
+    Some(TopicPartition::new(TopicName::new(topic).ok()?, number))
+}
+
+/// Java properties as far as Kafka's own files use them: `key=value` or `key: value`, `#` comments.
+fn parse_properties(content: &[u8]) -> Option<BTreeMap<&str, &str>> {
+    let text = std::str::from_utf8(content).ok()?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| line.split_once(['=', ':']).map(|(key, value)| (key.trim(), value.trim()))).collect()
+}
+
+/// Reads `meta.properties`, or writes it into a new directory; returns the directory's id.
+fn check_identity(disk: &Disk, identity: &DirIdentity) -> Result<TopicId, LogError> {
+    let path = disk.root.join(META_FILE);
+    let Some(content) = disk.read_small(&path)? else {
+        let id = TopicId::random();
+        let text = format!(
+            "version=1\ncluster.id={}\nnode.id={}\ndirectory.id={id}\n",
+            identity.cluster_id, identity.node_id
+        );
+        disk.replace(&path, text.as_bytes())?;
+        return Ok(id);
+    };
+    let properties =
+        parse_properties(&content).ok_or_else(|| LogError::corrupt(&path, "it is no properties file"))?;
+    let node_id = identity.node_id.to_string();
+    for (key, expected) in [("cluster.id", identity.cluster_id.as_str()), ("node.id", node_id.as_str())] {
+        let found = properties.get(key).copied().unwrap_or_default();
+        if found != expected {
+            return Err(LogError::Identity {
+                dir: disk.root.clone(),
+                key,
+                found: found.to_owned(),
+                expected: expected.to_owned(),
+            });
+        }
+    }
+    properties
+        .get("directory.id")
+        .and_then(|id| id.parse().ok())
+        .ok_or_else(|| LogError::corrupt(&path, "it has no directory.id"))
+}

@@ -1,0 +1,339 @@
+//! Appending, by the leader and by followers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use towpath_record::{
+    BatchBuilder, BatchError, BatchHeader, HEADER_BYTES, Origin, RecordBatch, TimestampType, ValidBatch,
+    ValidateError, ValidateOptions, batches, control_record, edit, validate,
+};
+use towpath_types::{LeaderEpoch, Offset, limits};
+
+use super::{Log, Writer};
+use crate::config::LogConfig;
+use crate::error::{AppendError, LogError};
+use crate::producer::Decision;
+use crate::segment::{LOG, SNAPSHOT, Segment, segment_path};
+use crate::tail::TailBatch;
+
+/// Where a batch went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppendInfo {
+    /// The offset of its first record.
+    pub first_offset: Offset,
+    /// The offset of its last record.
+    pub last_offset: Offset,
+    /// The append time (ms), where the topic's timestamps are the broker's.
+    pub log_append_time_ms: Option<i64>,
+    /// The log start offset at that time.
+    pub log_start_offset: Offset,
+    /// The batch was in the log already: nothing was appended, and these are the original offsets.
+    pub duplicate: bool,
+    /// A segment was closed before this batch: [`Log::flush`] is due, off the caller's thread.
+    pub rolled: bool,
+}
+
+/// A batch on its way into the file: the header as it will stand there, and the rest as it came.
+struct Prepared {
+    header: [u8; HEADER_BYTES],
+    payload: Bytes,
+    valid: ValidBatch,
+}
+
+impl Log {
+    /// Appends one produced batch: validates it, recognises repetitions, assigns offsets (R2) and writes it once.
+    /// The bytes are not changed in place and not copied: the header is patched on its way into the file.
+    ///
+    /// # Errors
+    /// [`AppendError`]; unless it is [`AppendError::Storage`] the log is as it was.
+    pub fn append_as_leader(
+        &self,
+        batch: Bytes,
+        leader_epoch: LeaderEpoch,
+        origin: Origin,
+    ) -> Result<AppendInfo, AppendError> {
+        self.disk.check()?;
+        let config = self.config();
+        let now_ms = self.disk.clock.now_ms();
+        let mut prepared = prepare(batch, &config, origin, now_ms)?;
+        let mut writer = self.writer.lock();
+        let writer = &mut *writer;
+        self.check_open(writer)?;
+        let current = self.epochs.read().latest();
+        if leader_epoch < current {
+            // R6: a leader of an older epoch writes nothing.
+            return Err(AppendError::FencedLeaderEpoch { found: leader_epoch, current });
+        }
+        let log_append_time = config.timestamp_type == TimestampType::LogAppendTime;
+        let log_start_offset = self.log_start_offset();
+        if let Decision::Duplicate { first, last, timestamp } =
+            writer.producers.check(&prepared.valid.header)?
+        {
+            return Ok(AppendInfo {
+                first_offset: first,
+                last_offset: last,
+                log_append_time_ms: log_append_time.then_some(timestamp),
+                log_start_offset,
+                duplicate: true,
+                rolled: false,
+            });
+        }
+        let first_offset = self.log_end_offset();
+        let header =
+            self.assign(&mut prepared, first_offset, leader_epoch, log_append_time.then_some(now_ms))?;
+        let rolled = self.roll_if_full(writer, &config, &header)?;
+        if leader_epoch > current {
+            self.epochs.write().assign(leader_epoch, first_offset);
+        }
+        self.write(writer, &config, &header, [&prepared.header, &prepared.payload])?;
+        Ok(AppendInfo {
+            first_offset,
+            last_offset: header.last_offset(),
+            log_append_time_ms: log_append_time.then_some(now_ms),
+            log_start_offset,
+            duplicate: false,
+            rolled,
+        })
+    }
+
+    /// Patches offset, epoch and, where the topic or a wrong claim needs it, the timestamp.
+    fn assign(
+        &self,
+        prepared: &mut Prepared,
+        first_offset: Offset,
+        leader_epoch: LeaderEpoch,
+        append_time: Option<i64>,
+    ) -> Result<BatchHeader, AppendError> {
+        let delta = i64::from(prepared.valid.header.last_offset_delta);
+        first_offset
+            .checked_add(delta)
+            .and_then(|last| last.checked_add(1))
+            .ok_or(AppendError::OffsetsExhausted)?;
+        let corrupt = |error: BatchError| AppendError::Invalid(error.into());
+        let header = &mut prepared.header;
+        edit::assign(header, first_offset, leader_epoch).map_err(corrupt)?;
+        let (timestamp_type, max) = match append_time {
+            Some(now_ms) => (TimestampType::LogAppendTime, now_ms),
+            None => (TimestampType::CreateTime, prepared.valid.max_timestamp),
+        };
+        let sent = &prepared.valid.header;
+        if sent.timestamp_type() != timestamp_type || sent.max_timestamp != max {
+            edit::set_timestamp(header, &prepared.payload, timestamp_type, max).map_err(corrupt)?;
+        }
+        BatchHeader::parse(header).map_err(corrupt)
+    }
+
+    /// Appends what was fetched from the leader: whole batches that begin at the log end offset, with the leader's
+    /// offsets and epochs. A partial last batch is left out. `epoch_max` is the leader epoch of the fetch: batches
+    /// of a newer epoch end the append (KAFKA-18723).
+    ///
+    /// # Errors
+    /// [`AppendError::UnexpectedOffset`], [`AppendError::Invalid`] (checksum), [`AppendError::Storage`]. Batches
+    /// before the one at fault are appended.
+    pub fn append_as_follower(
+        &self,
+        bytes: &Bytes,
+        epoch_max: LeaderEpoch,
+    ) -> Result<Option<AppendInfo>, AppendError> {
+        self.disk.check()?;
+        let config = self.config();
+        let mut writer = self.writer.lock();
+        let writer = &mut *writer;
+        let mut info: Option<AppendInfo> = None;
+        for batch in batches(bytes) {
+            let batch = batch.map_err(ValidateError::from)?;
+            if batch.partition_leader_epoch > epoch_max {
+                break;
+            }
+            self.check_open(writer)?;
+            let rolled = self.append_fetched(writer, &config, &batch)?;
+            let log_append_time = batch.timestamp_type() == TimestampType::LogAppendTime;
+            info = Some(AppendInfo {
+                first_offset: info.map_or(batch.base_offset, |info| info.first_offset),
+                last_offset: batch.last_offset(),
+                log_append_time_ms: log_append_time.then_some(batch.max_timestamp),
+                log_start_offset: self.log_start_offset(),
+                duplicate: false,
+                rolled: rolled || info.is_some_and(|info| info.rolled),
+            });
+        }
+        Ok(info)
+    }
+
+    fn append_fetched(
+        &self,
+        writer: &mut Writer,
+        config: &LogConfig,
+        batch: &RecordBatch,
+    ) -> Result<bool, AppendError> {
+        batch.verify_crc().map_err(ValidateError::from)?;
+        if batch.last_offset_delta < 0 || batch.record_count < 0 {
+            return Err(ValidateError::from(BatchError::Header("a negative count")).into());
+        }
+        // Compaction at the leader leaves gaps, so a batch may begin after the log's end, never before it.
+        let expected = self.log_end_offset();
+        if batch.base_offset < expected {
+            return Err(AppendError::UnexpectedOffset { found: batch.base_offset, expected });
+        }
+        if batch.base_offset.checked_add(i64::from(batch.last_offset_delta) + 1).is_none() {
+            return Err(AppendError::OffsetsExhausted);
+        }
+        let rolled = self.roll_if_full(writer, config, batch.header())?;
+        if batch.partition_leader_epoch > self.epochs.read().latest() {
+            self.epochs.write().assign(batch.partition_leader_epoch, batch.base_offset);
+        }
+        let (header, payload) = batch.bytes().split_at(HEADER_BYTES);
+        self.write(writer, config, batch.header(), [header, payload])?;
+        Ok(rolled)
+    }
+
+    /// Writes one batch at the end of the active segment and lets readers see it.
+    fn write(
+        &self,
+        writer: &mut Writer,
+        config: &LogConfig,
+        header: &BatchHeader,
+        parts: [&[u8]; 2],
+    ) -> Result<(), LogError> {
+        let segment = &writer.active;
+        let position = segment.size();
+        if let Err(error) = writer.file.write_at(parts, position) {
+            return self.disk.wrote("write", &segment.path(LOG), Err(error));
+        }
+        let marker = coordinator_epoch(header, parts);
+        writer.producers.update(header, marker);
+        segment.note(&self.disk, config, header)?;
+        let batch = TailBatch {
+            base_offset: header.base_offset.get(),
+            last_offset: header.last_offset().get(),
+            segment: segment.base,
+            position,
+            size: header.size_in_bytes(),
+            bytes: None,
+        };
+        self.tail.lock().push(batch, parts, (config.tail_bytes, config.tail_batch_bytes_max));
+        self.log_end.store(header.next_offset().get(), Ordering::Release);
+        Ok(())
+    }
+
+    fn roll_if_full(
+        &self,
+        writer: &mut Writer,
+        config: &LogConfig,
+        header: &BatchHeader,
+    ) -> Result<bool, LogError> {
+        let full = writer.active.is_full(&self.disk, config, header, header.last_offset().get())?;
+        if full {
+            // A follower's batch may begin after a gap; the segment's offsets are relative to its base.
+            self.roll_at(writer, header.base_offset.get())?;
+        }
+        Ok(full)
+    }
+
+    /// Closes the active segment, if it holds anything, and begins the next one.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn roll(&self) -> Result<(), LogError> {
+        let mut writer = self.writer.lock();
+        let writer = &mut *writer;
+        self.check_open(writer)?;
+        self.roll_at(writer, self.log_end_offset().get())
+    }
+
+    pub(super) fn roll_at(&self, writer: &mut Writer, base: i64) -> Result<(), LogError> {
+        let closing = Arc::clone(&writer.active);
+        if closing.size() == 0 && closing.base >= base {
+            return Ok(());
+        }
+        let disk = &self.disk;
+        closing.finish(disk)?;
+        let snapshot = segment_path(&self.dir, base, SNAPSHOT);
+        writer.producers.write_snapshot(disk, &snapshot)?;
+        let next = Segment::create(disk, &self.dir, base)?;
+        self.dir_unsynced.store(true, Ordering::Release);
+        if self.recovery_point_stale.load(Ordering::Acquire) {
+            closing.sync(disk)?;
+            closing.sync_indexes(disk)?;
+            super::flush::sync_file(disk, &snapshot)?;
+            disk.sync_dir(&self.dir)?;
+        }
+        {
+            let mut unsynced = self.unsynced.lock();
+            unsynced.closed.push(Arc::clone(&closing));
+            unsynced.snapshots.push(snapshot);
+        }
+        writer.file = next.file(disk)?;
+        writer.active = Arc::clone(&next);
+        let mut segments = self.segments.write();
+        let mut list = Vec::clone(&segments);
+        list.push(next);
+        *segments = Arc::new(list);
+        Ok(())
+    }
+}
+
+/// The coordinator epoch of a transaction marker.
+pub(super) fn coordinator_epoch(header: &BatchHeader, parts: [&[u8]; 2]) -> Option<i32> {
+    if !header.is_control() {
+        return None;
+    }
+    let batch = RecordBatch::parse(&Bytes::from(parts.concat())).ok()?;
+    let records = batch.records().ok()?;
+    let record = records.iter().next()?.ok()?;
+    control_record(&record).ok()?.coordinator_epoch
+}
+
+/// Validates a batch, and compresses it anew where the topic's codec is not the producer's.
+fn prepare(batch: Bytes, config: &LogConfig, origin: Origin, now_ms: i64) -> Result<Prepared, AppendError> {
+    let options = ValidateOptions {
+        origin,
+        message_bytes_max: config.message_bytes_max,
+        compacted: config.compact,
+        timestamp_type: config.timestamp_type,
+        timestamp_before_max_ms: config.timestamp_before_max_ms,
+        timestamp_after_max_ms: config.timestamp_after_max_ms,
+        now_ms,
+        uncompressed_bytes_max: limits::BATCH_UNCOMPRESSED_BYTES_MAX,
+    };
+    let mut batch = batch;
+    let mut valid = validate(&batch, &options)?;
+    if let Some(codec) = config.compression
+        && codec.compression != valid.compression
+        && !valid.header.is_control()
+    {
+        batch = recompress(&batch, codec)?;
+        valid.header = BatchHeader::parse(&batch).map_err(ValidateError::from)?;
+        valid.compression = codec.compression;
+        if batch.len() > config.message_bytes_max {
+            let max = config.message_bytes_max;
+            return Err(ValidateError::TooLarge { bytes: batch.len(), max }.into());
+        }
+    }
+    let segment_bytes = usize::try_from(config.segment_bytes).unwrap_or(usize::MAX);
+    if batch.len() > segment_bytes {
+        return Err(AppendError::LargerThanSegment { bytes: batch.len(), max: segment_bytes });
+    }
+    let mut header = [0; HEADER_BYTES];
+    header.copy_from_slice(&batch[..HEADER_BYTES]);
+    Ok(Prepared { header, payload: batch.slice(HEADER_BYTES..), valid })
+}
+
+fn recompress(batch: &Bytes, codec: towpath_record::Codec) -> Result<Bytes, AppendError> {
+    let invalid = |error: BatchError| AppendError::Invalid(error.into());
+    let batch = RecordBatch::parse(batch).map_err(invalid)?;
+    let records = batch.records().map_err(invalid)?;
+    let mut builder = BatchBuilder::new(codec);
+    builder.set_like(batch.header());
+    let mut headers = Vec::new();
+    for record in &records {
+        let record = record.map_err(invalid)?;
+        headers.clear();
+        headers.extend(record.headers);
+        builder
+            .append(record.timestamp, record.key, record.value, &headers)
+            .map_err(|error| AppendError::Invalid(ValidateError::Rewrite(error)))?;
+    }
+    builder.build().map_err(|error| AppendError::Invalid(ValidateError::Rewrite(error)))
+}

@@ -1,0 +1,428 @@
+//! Opening a log: after a clean shutdown, and after a crash.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::{Mutex, RwLock};
+use towpath_record::{BatchHeader, HEADER_BYTES, RecordBatch};
+use towpath_types::{Offset, TopicId, TopicPartition};
+
+use super::append::coordinator_epoch;
+use super::flush::EPOCHS_FILE;
+use super::{Log, Unsynced, Writer};
+use crate::checkpoint;
+use crate::clean;
+use crate::config::LogConfig;
+use crate::disk::Disk;
+use crate::epoch::EpochCache;
+use crate::error::LogError;
+use crate::producer::ProducerState;
+use crate::scan::{HeaderScan, read_batch};
+use crate::segment::{INDEX, LOG, SCAN_WINDOW_BYTES, SNAPSHOT, Segment, TIME_INDEX, TXN_INDEX, segment_path};
+use crate::storage::StorageFile;
+use crate::tail::Tail;
+
+/// What the directory knows of a log that is to be opened.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenLog {
+    pub(crate) partition: TopicPartition,
+    pub(crate) topic_id: TopicId,
+    pub(crate) config: LogConfig,
+    /// Whether the last shutdown was clean.
+    pub(crate) clean: bool,
+    pub(crate) recovery_point: Offset,
+    pub(crate) log_start: Offset,
+}
+
+/// Splits `%020d.suffix`.
+pub(crate) fn parse_name(name: &str) -> Option<(i64, &str)> {
+    let (base, suffix) = name.split_at_checked(20)?;
+    if !base.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some((base.parse().ok()?, suffix.strip_prefix('.')?))
+}
+
+/// The segments of a log that is being opened.
+struct Found {
+    segments: Vec<Arc<Segment>>,
+    next_offset: i64,
+    /// The base offset of the first segment that was scanned after a crash.
+    recovered_from: Option<i64>,
+}
+
+/// What a scan of one segment gave.
+struct Recovered {
+    segment: Segment,
+    next_offset: i64,
+    /// Bytes past the last good batch, which are to go.
+    bad: Option<String>,
+}
+
+impl Log {
+    /// Opens the log in `dir`, which exists, and makes it ready for use.
+    pub(crate) fn open(disk: &Arc<Disk>, dir: &Path, open: OpenLog) -> Result<Arc<Self>, LogError> {
+        disk.check()?;
+        let dir: Arc<Path> = Arc::from(dir);
+        clean::finish_swaps(disk, &dir)?;
+        let bases = find_segments(disk, &dir)?;
+        let mut found = load_segments(disk, &dir, &bases, &open)?;
+        let mut log_start = open.log_start.get().max(found.segments.first().map_or(0, |first| first.base));
+        if found.next_offset < log_start || found.segments.is_empty() {
+            for segment in found.segments.drain(..) {
+                tracing::warn!(partition = %open.partition, base = segment.base, "segment before the log start offset removed");
+                crate::segment::remove_segment(disk, &dir, segment.base)?;
+            }
+            found.next_offset = log_start;
+            found.segments.push(Segment::create(disk, &dir, log_start)?);
+        }
+        log_start = log_start.max(0);
+        let active = Arc::clone(&found.segments[found.segments.len() - 1]);
+        let file = active.file(disk)?;
+        let next_offset = found.next_offset;
+        let epochs = load_epochs(disk, &dir, &found, log_start)?;
+        let recovery_point =
+            if open.clean { next_offset } else { open.recovery_point.get().min(next_offset) };
+        let log = Self {
+            disk: Arc::clone(disk),
+            dir,
+            partition: open.partition,
+            topic_id: open.topic_id,
+            config: RwLock::new(Arc::new(open.config)),
+            flushing: Mutex::new(()),
+            cleaning: Mutex::new(()),
+            writer: Mutex::new(Writer { active, file, producers: ProducerState::default(), closed: false }),
+            unsynced: Mutex::new(Unsynced::default()),
+            segments: RwLock::new(Arc::new(found.segments)),
+            tail: Mutex::new(Tail::new(Arc::clone(disk))),
+            epochs: RwLock::new(epochs),
+            log_start: AtomicI64::new(log_start),
+            log_end: AtomicI64::new(next_offset),
+            recovery_point: AtomicI64::new(recovery_point),
+            recovery_point_stale: AtomicBool::new(open.recovery_point.get() > next_offset),
+            dir_unsynced: AtomicBool::new(true),
+        };
+        log.drop_snapshots_after(next_offset)?;
+        log.writer.lock().producers = log.load_producers(next_offset)?;
+        if found.recovered_from.is_some() {
+            log.settle(found.recovered_from)?;
+        }
+        Ok(Arc::new(log))
+    }
+
+    /// Makes durable what a recovery has kept, so that it is not lost by the next crash.
+    fn settle(&self, from: Option<i64>) -> Result<(), LogError> {
+        let _flushing = self.flushing.lock();
+        let segments = self.segments();
+        let from = from.unwrap_or(0);
+        for segment in segments.iter().filter(|segment| segment.base >= from) {
+            segment.sync(&self.disk)?;
+        }
+        if let Some((_active, closed)) = segments.split_last() {
+            self.unsynced.lock().closed.extend(closed.iter().filter(|closed| closed.base >= from).cloned());
+        }
+        self.flush_locked().map(drop)
+    }
+
+    fn drop_snapshots_after(&self, offset: i64) -> Result<(), LogError> {
+        for snapshot in self.snapshot_offsets()? {
+            if snapshot > offset {
+                self.disk.remove_file(&segment_path(&self.dir, snapshot, SNAPSHOT))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The offsets of the producer snapshots that are there, in no order.
+    pub(super) fn snapshot_offsets(&self) -> Result<Vec<i64>, LogError> {
+        let entries = self.disk.did_read("list", &self.dir, self.disk.storage.list(&self.dir))?;
+        let names = entries.iter().filter_map(|entry| parse_name(&entry.name));
+        Ok(names.filter(|(_, suffix)| *suffix == SNAPSHOT).map(|(offset, _)| offset).collect())
+    }
+
+    /// The producer state at `end`: the newest snapshot that can be read, and what follows it in the log.
+    pub(super) fn load_producers(&self, end: i64) -> Result<ProducerState, LogError> {
+        let mut snapshots = self.snapshot_offsets()?;
+        snapshots.sort_unstable_by(|a, b| b.cmp(a));
+        let mut state = ProducerState::default();
+        let mut from = i64::MIN;
+        for offset in snapshots.into_iter().filter(|offset| *offset <= end) {
+            let path = segment_path(&self.dir, offset, SNAPSHOT);
+            if let Some(read) = ProducerState::read_snapshot(&self.disk, &path)? {
+                state = read;
+                from = offset;
+                break;
+            }
+            tracing::warn!(path = %path.display(), "unreadable producer snapshot ignored");
+            self.disk.remove_file(&path)?;
+        }
+        if from < end {
+            self.replay_producers(&mut state, from, end)?;
+        }
+        Ok(state)
+    }
+
+    fn replay_producers(&self, state: &mut ProducerState, from: i64, end: i64) -> Result<(), LogError> {
+        let segments = self.segments();
+        for (index, segment) in segments.iter().enumerate() {
+            let segment_end = segments.get(index + 1).map_or(i64::MAX, |next| next.base);
+            if segment_end <= from || segment.base >= end || segment.size() == 0 {
+                continue;
+            }
+            let start = segment.find(&self.disk, from.max(segment.base), segment.size())?;
+            let Some(start) = start else { continue };
+            let file = segment.file(&self.disk)?;
+            let path = segment.path(LOG);
+            let range = start.position..segment.size();
+            let mut scan = HeaderScan::new(&self.disk, file.as_ref(), &path, range, SCAN_WINDOW_BYTES);
+            while let Some(placed) = scan.next()? {
+                let header = &placed.header;
+                if header.base_offset.get() >= end {
+                    break;
+                }
+                if header.last_offset().get() < from || !header.has_producer_id() {
+                    continue;
+                }
+                let marker = if header.is_control() {
+                    let batch = read_batch(&self.disk, file.as_ref(), &path, &placed)?;
+                    coordinator_epoch(header, [batch.bytes(), &[]])
+                } else {
+                    None
+                };
+                state.update(header, marker);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tidies the directory and returns the segments' base offsets, in order.
+fn find_segments(disk: &Disk, dir: &Path) -> Result<BTreeSet<i64>, LogError> {
+    let entries = disk.did_read("list", dir, disk.storage.list(dir))?;
+    let names = entries.iter().filter_map(|entry| parse_name(&entry.name));
+    let bases: BTreeSet<i64> = names.filter(|(_, suffix)| *suffix == LOG).map(|(base, _)| base).collect();
+    for entry in entries.iter().filter(|entry| !entry.is_dir) {
+        let stray_index = parse_name(&entry.name).is_some_and(|(base, suffix)| {
+            [INDEX, TIME_INDEX, TXN_INDEX].contains(&suffix) && !bases.contains(&base)
+        });
+        if stray_index || entry.name.ends_with(".deleted") || entry.name.ends_with(".tmp") {
+            disk.remove_file(&dir.join(&entry.name))?;
+        }
+    }
+    Ok(bases)
+}
+
+fn load_segments(
+    disk: &Disk,
+    dir: &Arc<Path>,
+    bases: &BTreeSet<i64>,
+    open: &OpenLog,
+) -> Result<Found, LogError> {
+    let bases: Vec<i64> = bases.iter().copied().collect();
+    // After a crash everything from the segment on that holds the last flushed record may be torn.
+    let last_flushed = open.recovery_point.get().saturating_sub(1);
+    let trusted = if open.clean {
+        bases.len()
+    } else {
+        bases.partition_point(|base| *base <= last_flushed).saturating_sub(1)
+    };
+    let mut found = Found { segments: Vec::with_capacity(bases.len()), next_offset: 0, recovered_from: None };
+    for (index, base) in bases.iter().enumerate() {
+        let is_last = index + 1 == bases.len();
+        if index < trusted && load_trusted(disk, dir, *base, is_last, open, &mut found)? {
+            continue;
+        }
+        found.recovered_from.get_or_insert(*base);
+        let expected = found.next_offset.max(*base);
+        let recovered = recover_segment(disk, dir, *base, expected, &open.config)?;
+        found.next_offset = recovered.next_offset.max(*base);
+        let segment = Arc::new(recovered.segment);
+        if let Some(problem) = recovered.bad {
+            cut(disk, dir, open, &segment, &problem, &bases[index + 1..])?;
+            found.segments.push(segment);
+            break;
+        }
+        if !is_last {
+            segment.finish(disk)?;
+        }
+        found.segments.push(segment);
+    }
+    Ok(found)
+}
+
+/// Opens a segment that a clean shutdown or an earlier flush vouches for. `false`: it has to be scanned.
+fn load_trusted(
+    disk: &Disk,
+    dir: &Arc<Path>,
+    base: i64,
+    is_last: bool,
+    open: &OpenLog,
+    found: &mut Found,
+) -> Result<bool, LogError> {
+    let path = segment_path(dir, base, LOG);
+    let file = disk.did_read("open", &path, disk.storage.open(&path, crate::storage::OpenMode::ReadWrite))?;
+    let size = disk.did_read("read", &path, file.bytes())?;
+    let segment = match Segment::open(disk, dir, base, size)? {
+        Some(segment) => segment,
+        None => {
+            tracing::warn!(partition = %open.partition, base, "index missing or not sane, rebuilding it");
+            reindex(disk, dir, base, file.as_ref(), size, &open.config)?
+        }
+    };
+    if is_last {
+        match segment.read_end(disk)? {
+            (next_offset, position) if position == size => found.next_offset = next_offset,
+            // Whoever wrote the marker of a clean shutdown was wrong about this one.
+            _ => return Ok(false),
+        }
+    }
+    found.segments.push(Arc::new(segment));
+    Ok(true)
+}
+
+/// Rebuilds the indexes of a segment whose content is trusted.
+fn reindex(
+    disk: &Disk,
+    dir: &Arc<Path>,
+    base: i64,
+    file: &dyn StorageFile,
+    size: u64,
+    config: &LogConfig,
+) -> Result<Segment, LogError> {
+    let segment = Segment::unindexed(dir, base);
+    let path = segment.path(LOG);
+    let mut scan = HeaderScan::new(disk, file, &path, 0..size, SCAN_WINDOW_BYTES);
+    while let Some(placed) = scan.next()? {
+        segment.note(disk, config, &placed.header)?;
+    }
+    if segment.size() != size {
+        return Err(LogError::corrupt(&path, format!("no batch begins at byte {}", segment.size())));
+    }
+    segment.finish(disk)?;
+    segment.sync_indexes(disk)?;
+    Ok(segment)
+}
+
+/// Scans a segment after a crash: every batch with its checksum, up to the first bad one.
+fn recover_segment(
+    disk: &Disk,
+    dir: &Arc<Path>,
+    base: i64,
+    expected: i64,
+    config: &LogConfig,
+) -> Result<Recovered, LogError> {
+    let segment = Segment::unindexed(dir, base);
+    let path = segment.path(LOG);
+    let file = segment.file(disk)?;
+    let size = disk.did_read("read", &path, file.bytes())?;
+    let mut next_offset = expected;
+    let mut bad = None;
+    let mut buffer = BytesMut::new();
+    while segment.size() < size {
+        match check_batch(disk, file.as_ref(), &path, segment.size()..size, next_offset, base, &mut buffer)? {
+            Ok(header) => {
+                next_offset = header.next_offset().get();
+                segment.note(disk, config, &header)?;
+            }
+            Err(problem) => {
+                bad = Some(format!("at byte {} of {size}: {problem}", segment.size()));
+                break;
+            }
+        }
+    }
+    Ok(Recovered { segment, next_offset, bad })
+}
+
+/// Reads one batch and says what is wrong with it, if anything.
+fn check_batch(
+    disk: &Disk,
+    file: &dyn StorageFile,
+    path: &Path,
+    range: std::ops::Range<u64>,
+    next_offset: i64,
+    segment_base: i64,
+    buffer: &mut BytesMut,
+) -> Result<Result<BatchHeader, String>, LogError> {
+    let available = range.end - range.start;
+    let mut head = [0; HEADER_BYTES];
+    let read = disk.did_read("read", path, file.read_at(&mut head, range.start))?;
+    let header = match BatchHeader::parse(&head[..read]) {
+        Ok(header) => header,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let size = header.size_in_bytes();
+    if size as u64 > available {
+        return Ok(Err(format!("a batch of {size} bytes is cut short")));
+    }
+    let relative = header.last_offset().get().saturating_sub(segment_base);
+    if header.base_offset.get() < next_offset
+        || header.last_offset_delta < 0
+        || header.record_count < 0
+        || relative > i64::from(i32::MAX)
+    {
+        return Ok(Err(format!("offset {} does not belong here", header.base_offset)));
+    }
+    buffer.clear();
+    buffer.resize(size, 0);
+    let read = disk.did_read("read", path, file.read_at(buffer, range.start))?;
+    buffer.truncate(read);
+    let bytes: Bytes = buffer.split().freeze();
+    let checked = RecordBatch::parse(&bytes).and_then(|batch| batch.verify_crc());
+    // The memory is used again for the next batch.
+    if let Ok(back) = bytes.try_into_mut() {
+        *buffer = back;
+    }
+    Ok(checked.map(|()| header).map_err(|error| error.to_string()))
+}
+
+/// Cuts a segment at its last good batch and removes those after it.
+fn cut(
+    disk: &Disk,
+    dir: &Path,
+    open: &OpenLog,
+    segment: &Segment,
+    problem: &str,
+    later: &[i64],
+) -> Result<(), LogError> {
+    tracing::warn!(
+        partition = %open.partition, segment = segment.base, problem, later_segments = later.len(),
+        "the log ends in a batch that was not written whole; it is truncated there"
+    );
+    let path = segment.path(LOG);
+    let file = segment.file(disk)?;
+    disk.wrote("truncate", &path, file.truncate(segment.size()))?;
+    disk.wrote("sync", &path, file.sync_data())?;
+    for base in later.iter().rev() {
+        crate::segment::remove_segment(disk, dir, *base)?;
+    }
+    disk.sync_dir(dir)
+}
+
+/// The leader-epoch cache: from its file, and from the batches where the file cannot know better.
+fn load_epochs(disk: &Disk, dir: &Path, found: &Found, log_start: i64) -> Result<EpochCache, LogError> {
+    let from_file = checkpoint::read_epochs(disk, &dir.join(EPOCHS_FILE))?;
+    let scan_from = match (&from_file, found.recovered_from) {
+        (None, _) => Some(i64::MIN),
+        (Some(_), from) => from,
+    };
+    let mut epochs = EpochCache::new(from_file.unwrap_or_default());
+    if let Some(from) = scan_from {
+        epochs.truncate_from_end(Offset::new(from));
+        for segment in found.segments.iter().filter(|segment| segment.base >= from && segment.size() > 0) {
+            let file = segment.file(disk)?;
+            let path = segment.path(LOG);
+            let mut scan = HeaderScan::new(disk, file.as_ref(), &path, 0..segment.size(), SCAN_WINDOW_BYTES);
+            while let Some(placed) = scan.next()? {
+                if placed.header.partition_leader_epoch > epochs.latest() {
+                    epochs.assign(placed.header.partition_leader_epoch, placed.header.base_offset);
+                }
+            }
+        }
+    }
+    epochs.truncate_from_end(Offset::new(found.next_offset));
+    epochs.truncate_from_start(Offset::new(log_start));
+    Ok(epochs)
+}

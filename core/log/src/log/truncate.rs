@@ -1,0 +1,110 @@
+//! Cutting the log's end off: what a follower does when it has diverged from its leader.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use towpath_types::Offset;
+
+use super::{Log, Writer};
+use crate::error::LogError;
+use crate::segment::{SNAPSHOT, Segment, remove_segment, segment_path};
+
+impl Log {
+    /// Removes the records from `target` on, with what indexes, epochs and producer state say of them. The log end
+    /// offset is `target` afterwards, unless it was lower already. It is durable when this returns.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn truncate_to(&self, target: Offset) -> Result<(), LogError> {
+        let _cleaning = self.cleaning.lock();
+        let _flushing = self.flushing.lock();
+        let mut writer = self.writer.lock();
+        let writer = &mut *writer;
+        self.check_open(writer)?;
+        if target >= self.log_end_offset() {
+            return Ok(());
+        }
+        let first = self.segments().first().map_or(0, |segment| segment.base);
+        if target.get() < first {
+            return self.restart_at(writer, target.get());
+        }
+        self.begin_truncation(target.get());
+        let (kept, removed): (Vec<_>, Vec<_>) =
+            self.segments().iter().cloned().partition(|segment| segment.base <= target.get());
+        self.remove_from_end(&removed)?;
+        let Some(last) = kept.last().cloned() else {
+            return self.restart_at(writer, target.get());
+        };
+        *self.segments.write() = Arc::new(kept);
+        if let Some(placed) = last.find(&self.disk, target.get(), last.size())? {
+            last.truncate(&self.disk, placed.position)?;
+        }
+        writer.file = last.file(&self.disk)?;
+        writer.active = last;
+        self.log_end.store(target.get(), Ordering::Release);
+        self.log_start.fetch_min(target.get(), Ordering::AcqRel);
+        self.epochs.write().truncate_from_end(target);
+        self.write_epochs()?;
+        self.remove_snapshots_after(target.get())?;
+        self.disk.sync_dir(&self.dir)?;
+        writer.producers = self.load_producers(target.get())?;
+        Ok(())
+    }
+
+    /// Removes everything and begins anew at `offset`: the leader no longer has what would follow.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), LogError> {
+        let _cleaning = self.cleaning.lock();
+        let _flushing = self.flushing.lock();
+        let mut writer = self.writer.lock();
+        self.check_open(&writer)?;
+        self.restart_at(&mut writer, offset.get())
+    }
+
+    fn begin_truncation(&self, target: i64) {
+        self.tail.lock().clear();
+        self.recovery_point_stale.store(true, Ordering::Release);
+        self.recovery_point.fetch_min(target, Ordering::AcqRel);
+    }
+
+    /// Removes segments, the newest first, so that a crash on the way leaves no gap.
+    fn remove_from_end(&self, removed: &[Arc<Segment>]) -> Result<(), LogError> {
+        let mut unsynced = self.unsynced.lock();
+        unsynced.closed.retain(|segment| removed.iter().all(|gone| gone.base != segment.base));
+        unsynced.snapshots.clear();
+        drop(unsynced);
+        for segment in removed.iter().rev() {
+            remove_segment(&self.disk, &self.dir, segment.base)?;
+        }
+        Ok(())
+    }
+
+    fn restart_at(&self, writer: &mut Writer, offset: i64) -> Result<(), LogError> {
+        self.begin_truncation(offset);
+        let segments = self.segments();
+        self.remove_from_end(&segments)?;
+        self.remove_snapshots_after(i64::MIN)?;
+        let segment = Segment::create(&self.disk, &self.dir, offset)?;
+        writer.file = segment.file(&self.disk)?;
+        writer.active = Arc::clone(&segment);
+        writer.producers.clear();
+        *self.segments.write() = Arc::new(vec![segment]);
+        self.log_end.store(offset, Ordering::Release);
+        self.log_start.store(offset, Ordering::Release);
+        self.epochs.write().clear();
+        self.write_epochs()?;
+        self.disk.sync_dir(&self.dir)
+    }
+
+    /// Removes the producer snapshots past `offset`.
+    fn remove_snapshots_after(&self, offset: i64) -> Result<(), LogError> {
+        for snapshot in self.snapshot_offsets()? {
+            if snapshot > offset {
+                self.disk.remove_file(&segment_path(&self.dir, snapshot, SNAPSHOT))?;
+            }
+        }
+        Ok(())
+    }
+}
