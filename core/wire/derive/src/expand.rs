@@ -417,3 +417,6 @@ fn message_impl(name: &Ident, top: &Top) -> TokenStream {
         #request
     }
 }
+
+#[cfg(test)]
+mod tests;
