@@ -1,0 +1,143 @@
+//! Other people's clients against our broker, one test each. The scripts are in `tests/interop/<client>`; each runs
+//! its cases in order and ends with 1 at the first failure.
+//!
+//! `cargo test --release -p towpath-integration --test interop -- --ignored --nocapture` runs the same scripts against
+//! a real Apache Kafka: what fails there is the script's fault, not ours.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use towpath_harness::{Guarded, Kafka, Towpath, envs, kafka};
+
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The clients, by the folder of their script.
+const CLIENTS: [&str; 8] = [
+    "confluent_kafka",
+    "kafka_python",
+    "aiokafka",
+    "kafkajs",
+    "platformatic_kafka",
+    "java",
+    "kcat",
+    "kafka_python_suite",
+];
+
+fn command(client: &str) -> Result<Command> {
+    let folder = envs::interop().join(client);
+    let mut command = match client {
+        "confluent_kafka" | "kafka_python" | "aiokafka" => {
+            let mut command = Command::new(envs::python()?);
+            command.arg(folder.join("interop.py"));
+            command
+        }
+        "kafka_python_suite" => {
+            let mut command = Command::new(envs::python()?);
+            command.arg(folder.join("run.py"));
+            command
+        }
+        "kafkajs" | "platformatic_kafka" => envs::node()?.script(&folder.join("interop.js")),
+        "java" => {
+            let mut command = Command::new("java");
+            command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+            command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", &envs::java()?, "Interop"]);
+            command
+        }
+        "kcat" => Command::new(folder.join("interop.sh")),
+        other => bail!("no such client: {other}"),
+    };
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(command)
+}
+
+/// Runs a client's script; what it printed is shown either way.
+fn run(client: &str, bootstrap: &str, more: &[String]) -> Result<()> {
+    let mut command = command(client)?;
+    command.arg(bootstrap);
+    if client == "kafka_python_suite" {
+        command.arg(envs::python_sdist("kafka-python")?);
+    }
+    command.args(more);
+    let start = Instant::now();
+    let output = Guarded::output(client, command, TIMEOUT)?;
+    print!("{}", output.stdout);
+    println!("{client}: {:.1} s", start.elapsed().as_secs_f64());
+    if !output.status.success() {
+        bail!("{client} ended with {}\n{}", output.status, output.stderr);
+    }
+    let all_passed = |line: &str| line.strip_suffix(" passed, 0 failed").is_some_and(|n| n.parse() != Ok(0));
+    if !output.stdout.lines().any(all_passed) {
+        bail!("{client} did not say how many cases passed\n{}", output.stderr);
+    }
+    Ok(())
+}
+
+fn against_towpath(client: &str) {
+    let broker = Towpath::broker().unwrap();
+    let result = run(client, &broker.bootstrap(), &[]);
+    if let Err(error) = result {
+        panic!("{error:#}\n{}", broker.log_tail());
+    }
+}
+
+#[test]
+fn confluent_kafka() {
+    against_towpath("confluent_kafka");
+}
+
+#[test]
+fn kafka_python() {
+    against_towpath("kafka_python");
+}
+
+#[test]
+fn aiokafka() {
+    against_towpath("aiokafka");
+}
+
+#[test]
+fn kafkajs() {
+    against_towpath("kafkajs");
+}
+
+#[test]
+fn platformatic_kafka() {
+    against_towpath("platformatic_kafka");
+}
+
+#[test]
+fn java() {
+    against_towpath("java");
+}
+
+#[test]
+fn kcat() {
+    against_towpath("kcat");
+}
+
+#[test]
+fn kafka_python_suite() {
+    against_towpath("kafka_python_suite");
+}
+
+/// Judges the scripts, not Towpath: all of them have to pass against the broker whose protocol it is.
+#[test]
+#[ignore = "judges the scripts, not Towpath"]
+fn the_scripts_pass_against_apache_kafka() {
+    // As kafka-python's suite sets its brokers up.
+    let options = kafka::Options::default().set("num.partitions", "4").set("group.min.session.timeout.ms", "1000");
+    let server = Kafka::start(&options).unwrap();
+    let mut failures = Vec::new();
+    for client in CLIENTS {
+        let ceiling = envs::interop().join("kafka_python_suite/tests.ceiling");
+        let more = match client {
+            "kafka_python_suite" => vec!["--list".to_owned(), ceiling.display().to_string()],
+            _ => Vec::new(),
+        };
+        if let Err(error) = run(client, &server.bootstrap(), &more).context(client) {
+            failures.push(format!("{error:#}"));
+        }
+    }
+    assert!(failures.is_empty(), "{}\n{}", failures.join("\n"), server.log_tail());
+}
