@@ -1,10 +1,10 @@
 //! The header fields that a broker owns, changed in place.
 
-use towpath_types::{LeaderEpoch, Offset};
+use towpath_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
 use crate::header::{
-    AT_ATTRIBUTES, AT_CRC, AT_LEADER_EPOCH, AT_MAX_TIMESTAMP, ATTRIBUTE_LOG_APPEND_TIME, CRC_FROM,
-    HEADER_BYTES, get,
+    AT_ATTRIBUTES, AT_BASE_SEQUENCE, AT_CRC, AT_LEADER_EPOCH, AT_MAX_TIMESTAMP, AT_PRODUCER_EPOCH,
+    AT_PRODUCER_ID, ATTRIBUTE_LOG_APPEND_TIME, CRC_FROM, HEADER_BYTES, get,
 };
 use crate::{BatchError, TimestampType};
 
@@ -48,5 +48,25 @@ pub fn set_timestamp(
     header[AT_MAX_TIMESTAMP..AT_MAX_TIMESTAMP + 8].copy_from_slice(&max_timestamp.to_be_bytes());
     let crc = crc32c::crc32c_append(crc32c::crc32c(&header[CRC_FROM..HEADER_BYTES]), payload);
     header[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_be_bytes());
+    Ok(())
+}
+
+/// Sets the producer's identity and the first sequence number of a whole batch, and recomputes the checksum: what a
+/// producer does that sends a batch again under a new epoch.
+///
+/// # Errors
+/// [`BatchError::Truncated`] if there is no whole header.
+pub fn set_producer(
+    batch: &mut [u8],
+    id: ProducerId,
+    epoch: ProducerEpoch,
+    base_sequence: i32,
+) -> Result<(), BatchError> {
+    let batch = checked(batch)?;
+    batch[AT_PRODUCER_ID..AT_PRODUCER_ID + 8].copy_from_slice(&id.get().to_be_bytes());
+    batch[AT_PRODUCER_EPOCH..AT_PRODUCER_EPOCH + 2].copy_from_slice(&epoch.get().to_be_bytes());
+    batch[AT_BASE_SEQUENCE..AT_BASE_SEQUENCE + 4].copy_from_slice(&base_sequence.to_be_bytes());
+    let crc = crc32c::crc32c(&batch[CRC_FROM..]);
+    batch[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_be_bytes());
     Ok(())
 }

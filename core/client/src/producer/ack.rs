@@ -76,10 +76,34 @@ pub(super) struct BatchOutcome {
     pub(super) log_append_time_ms: i64,
 }
 
+/// The batch's end of it: dropped without an outcome, the acks learn that the producer was closed.
+#[derive(Debug, Default)]
+pub(super) struct DoneGuard(Arc<BatchDone>);
+
+impl DoneGuard {
+    pub(super) fn share(&self) -> Arc<BatchDone> {
+        Arc::clone(&self.0)
+    }
+
+    pub(super) fn complete(self, outcome: Result<BatchOutcome, ClientError>) {
+        self.0.complete(outcome);
+    }
+}
+
+impl Drop for DoneGuard {
+    fn drop(&mut self) {
+        self.0.complete(Err(ClientError::Closed));
+    }
+}
+
 impl BatchDone {
-    pub(super) fn complete(&self, outcome: Result<BatchOutcome, ClientError>) {
+    /// The first outcome counts.
+    fn complete(&self, outcome: Result<BatchOutcome, ClientError>) {
         let wakers = {
             let mut state = self.state.lock();
+            if state.outcome.is_some() {
+                return;
+            }
             state.outcome = Some(outcome);
             std::mem::take(&mut state.wakers)
         };

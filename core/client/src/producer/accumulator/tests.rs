@@ -1,0 +1,194 @@
+use std::collections::HashMap as StdHashMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::metadata::PartitionMeta;
+use towpath_wire::ErrorCode;
+
+const LINGER: Duration = Duration::from_millis(5);
+
+fn settings() -> Settings {
+    Settings {
+        batch_bytes: 1000,
+        linger: LINGER,
+        buffer_memory: 10_000,
+        delivery_timeout: Some(Duration::from_secs(2)),
+        codec: Codec::default(),
+        idempotent: true,
+        in_flight_per_partition: 5,
+        backoff: Backoff::new(10, 10),
+    }
+}
+
+fn cluster(leaders: &[i32]) -> Cluster {
+    let name = TopicName::new("t").unwrap();
+    let partition = |leader: &i32| PartitionMeta {
+        leader: *leader,
+        leader_epoch: 0,
+        replicas: vec![],
+        isr: vec![],
+        offline: vec![],
+        error: ErrorCode::None,
+    };
+    let meta = TopicMeta {
+        name: name.clone(),
+        id: TopicId::random(),
+        internal: false,
+        partitions: leaders.iter().map(partition).collect(),
+        version: 1,
+    };
+    Cluster { topics: StdHashMap::from([(name, Arc::new(meta))]), ..Default::default() }
+}
+
+struct World {
+    accumulator: Accumulator,
+    cluster: Cluster,
+    now: Instant,
+    topic: TopicName,
+}
+
+impl World {
+    fn new(settings: Settings, leaders: &[i32]) -> Self {
+        let mut accumulator = Accumulator::new(settings);
+        accumulator.set_identity((ProducerId::new(1), ProducerEpoch::new(0)));
+        let cluster = cluster(leaders);
+        cluster.topics.values().for_each(|meta| accumulator.learn(meta));
+        Self { accumulator, cluster, now: Instant::now(), topic: TopicName::new("t").unwrap() }
+    }
+
+    fn append(&mut self, partition: i32, bytes: usize) -> Appended {
+        let value = vec![7; bytes];
+        let record = NewRecord {
+            topic: &self.topic,
+            partition: Some(partition),
+            timestamp_ms: 1,
+            key: None,
+            value: Some(&value),
+            headers: &[],
+            bytes: towpath_record::record_bytes(None, Some(&value), &[]),
+            want_ack: false,
+        };
+        let now = self.now;
+        self.accumulator.append(&record, || now)
+    }
+
+    fn plan(&mut self) -> Plan {
+        self.accumulator.plan(self.now, &self.cluster, |_| Readiness::Ready)
+    }
+
+    fn answer(&mut self, sent: Sendable, verdict: Verdict) {
+        let outcome = BatchOutcome { partition: sent.partition, base_offset: 0, log_append_time_ms: -1 };
+        let now = self.now;
+        let _ = self.accumulator.answered(sent.queue, sent.batch, verdict, outcome, ClientError::Closed, now);
+    }
+}
+
+fn batches(plan: Plan) -> Vec<Sendable> {
+    plan.requests.into_iter().flat_map(|request| request.batches).collect()
+}
+
+#[test]
+fn a_batch_lingers_then_goes() {
+    let mut world = World::new(settings(), &[1]);
+    assert!(matches!(world.append(0, 10), Appended::Done { wake: true, .. }), "the sender sets a timer");
+    assert!(matches!(world.append(0, 10), Appended::Done { wake: false, .. }), "and is not woken again");
+    let plan = world.plan();
+    assert_eq!(plan.wake_at, Some(world.now + LINGER));
+    assert!(batches(plan).is_empty());
+    world.now += LINGER;
+    let sent = batches(world.plan());
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].batch.records, 2);
+}
+
+#[test]
+fn a_full_batch_goes_at_once_and_one_per_partition() {
+    let mut world = World::new(settings(), &[1, 1]);
+    for _ in 0..5 {
+        world.append(0, 400);
+        world.append(1, 400);
+    }
+    let plan = world.plan();
+    assert_eq!(plan.requests.len(), 1, "both partitions have one leader");
+    let sent = batches(plan);
+    assert_eq!(sent.iter().map(|s| s.partition).collect::<std::collections::BTreeSet<_>>().len(), 2);
+    assert_eq!(sent.len(), 2, "a request has one batch of a partition");
+}
+
+#[test]
+fn memory_is_bounded_and_freed_by_answers() {
+    let mut world = World::new(settings(), &[1]);
+    let mut appended = 0;
+    while matches!(world.append(0, 900), Appended::Done { .. }) {
+        appended += 1;
+    }
+    assert!((9..=11).contains(&appended), "{appended}");
+    assert!(world.accumulator.used() <= 10_000);
+    for sent in batches(world.plan()) {
+        world.answer(sent, Verdict::Acked);
+    }
+    assert!(matches!(world.append(0, 900), Appended::Done { .. }));
+}
+
+#[test]
+fn a_record_larger_than_the_buffer_passes_when_it_is_empty() {
+    let mut world = World::new(settings(), &[1]);
+    assert!(matches!(world.append(0, 20_000), Appended::Done { .. }));
+    assert!(matches!(world.append(0, 1), Appended::Full));
+}
+
+#[test]
+fn nothing_is_reordered_when_the_first_of_two_fails() {
+    let mut world = World::new(settings(), &[1]);
+    for _ in 0..2 {
+        world.append(0, 950);
+    }
+    let first = batches(world.plan()).remove(0);
+    let second = batches(world.plan()).remove(0);
+    let (first_id, second_id) = (first.batch.id, second.batch.id);
+    world.answer(first, Verdict::Retry);
+    world.append(0, 950);
+    world.now += Duration::from_millis(20);
+    assert!(batches(world.plan()).is_empty(), "the second is still in flight");
+    world.answer(second, Verdict::Retry);
+    world.now += Duration::from_millis(20);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.extend(batches(world.plan()).iter().map(|sent| sent.batch.id));
+    }
+    assert_eq!(ids, [first_id, second_id, second_id + 1]);
+}
+
+#[test]
+fn without_a_leader_metadata_is_wanted_and_time_runs_out() {
+    let mut world = World::new(settings(), &[-1]);
+    world.append(0, 10);
+    let barrier = world.accumulator.begin_barrier();
+    world.now += LINGER;
+    assert_eq!(world.plan().stale, [TopicName::new("t").unwrap()]);
+    world.now += Duration::from_secs(2);
+    assert!(world.plan().freed);
+    let result = world.accumulator.barriers.poll(barrier, Waker::noop()).unwrap();
+    assert!(matches!(result, Err(ClientError::DeliveryTimeout { records: 1, .. })), "{result:?}");
+    assert_eq!(world.accumulator.used(), 0);
+}
+
+#[test]
+fn without_an_identity_one_is_asked_for() {
+    let mut world = World::new(settings(), &[1]);
+    world.accumulator.identity = None;
+    world.append(0, 990);
+    let plan = world.plan();
+    assert!(plan.needs_id);
+    assert!(batches(plan).is_empty());
+}
+
+#[test]
+fn a_flush_does_not_wait_for_the_linger() {
+    let mut world = World::new(settings(), &[1]);
+    world.append(0, 10);
+    world.accumulator.flush();
+    assert_eq!(batches(world.plan()).len(), 1);
+    world.append(0, 10);
+    assert!(batches(world.plan()).is_empty(), "what comes later lingers");
+}

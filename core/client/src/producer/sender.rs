@@ -1,0 +1,473 @@
+//! The task behind a producer: carries out the accumulator's plans.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::Instant;
+use towpath_types::{ProducerEpoch, ProducerId, TopicName};
+use towpath_wire::messages::init_producer_id::InitProducerIdRequest;
+use towpath_wire::messages::produce::{
+    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
+};
+use towpath_wire::{ApiKey, ErrorCode, Request};
+
+use super::Shared;
+use super::accumulator::{NodeRequest, Plan, Readiness, Sendable};
+use super::ack::BatchOutcome;
+use super::queue::{Verdict, judge};
+use crate::ClientError;
+use crate::backoff::Backoff;
+use crate::client::{Channel, ClientInner, check};
+use crate::connection::Connection;
+use crate::error::code_wants_metadata;
+use crate::metadata::Cluster;
+
+/// The last version that names topics; the next has their ids.
+const PRODUCE_VERSION_NAMES: i16 = 12;
+
+/// What the sender knows of a broker.
+#[derive(Debug, Default)]
+struct NodeState {
+    connection: Option<Connection>,
+    connecting: bool,
+    in_flight: usize,
+}
+
+/// What the sender waits for.
+enum Event {
+    Connected(i32, Result<Connection, ClientError>),
+    Answered(i32, Vec<Sendable>, Result<Option<ProduceResponse>, ClientError>, Arc<str>),
+    Refreshed(Result<Arc<Cluster>, ClientError>),
+    Identity(Result<(ProducerId, ProducerEpoch), ClientError>),
+}
+
+pub(super) struct Sender {
+    client: Arc<ClientInner>,
+    channel: Arc<Channel>,
+    shared: Arc<Shared>,
+    nodes: HashMap<i32, NodeState>,
+    events: FuturesUnordered<BoxFuture<'static, Event>>,
+    refreshing: bool,
+    identifying: bool,
+    /// Not before, after a failure.
+    refresh_after: Option<Instant>,
+    refresh_backoff: Backoff,
+    identify_backoff: Backoff,
+    refresh_due: Instant,
+}
+
+impl Sender {
+    pub(super) fn new(client: Arc<ClientInner>, shared: Arc<Shared>) -> Self {
+        let max_age = Duration::from_millis(client.config.metadata_max_age_ms);
+        Self {
+            channel: Arc::new(client.channel()),
+            refresh_backoff: client.retry_backoff(),
+            identify_backoff: client.retry_backoff(),
+            client,
+            shared,
+            nodes: HashMap::new(),
+            events: FuturesUnordered::new(),
+            refreshing: false,
+            identifying: false,
+            refresh_after: None,
+            refresh_due: Instant::now() + max_age,
+        }
+    }
+
+    /// Runs until the producer is closed.
+    pub(super) async fn run(mut self) {
+        while !self.shared.closed.load(Ordering::Acquire) {
+            let wake_at = self.step();
+            tokio::select! {
+                biased;
+                Some(event) = self.events.next() => self.handle(event),
+                () = self.shared.wake.notified() => {}
+                () = sleep_until(wake_at) => {}
+            }
+        }
+        let wakers = {
+            let mut accumulator = self.shared.accumulator.lock();
+            let mut wakers = accumulator.fail_all(&ClientError::Closed);
+            wakers.extend(accumulator.barriers.take_wakers());
+            wakers
+        };
+        wakers.into_iter().for_each(std::task::Waker::wake);
+        self.shared.freed.notify_waiters();
+    }
+
+    /// Sends what can be sent; says when to look again.
+    fn step(&mut self) -> Option<Instant> {
+        loop {
+            let now = Instant::now();
+            let cluster = self.client.cluster();
+            let nodes = &mut self.nodes;
+            for state in nodes.values_mut() {
+                if state.connection.as_ref().is_some_and(|connection| !connection.is_open()) {
+                    state.connection = None;
+                }
+            }
+            let in_flight_max = self.shared.in_flight_max;
+            let readiness = |node: i32| match nodes.get(&node) {
+                Some(state) if state.connecting || state.in_flight >= in_flight_max => Readiness::Busy,
+                Some(NodeState { connection: Some(_), .. }) => Readiness::Ready,
+                _ => Readiness::Unconnected,
+            };
+            let mut plan = self.shared.accumulator.lock().plan(now, &cluster, readiness);
+            plan.wakers.drain(..).for_each(std::task::Waker::wake);
+            if plan.freed {
+                self.shared.freed.notify_waiters();
+            }
+            let sent = !plan.requests.iter().all(|request| request.batches.is_empty());
+            self.carry_out(&mut plan, now);
+            if !sent {
+                return min(plan.wake_at, self.refresh_wake(now, &plan.stale));
+            }
+        }
+    }
+
+    fn carry_out(&mut self, plan: &mut Plan, now: Instant) {
+        for request in plan.requests.drain(..) {
+            if !request.batches.is_empty() {
+                self.send(request);
+            }
+        }
+        for node in plan.connect.drain(..) {
+            self.connect(node);
+        }
+        if plan.needs_id && !self.identifying {
+            self.identify(Duration::ZERO);
+        }
+        if now >= self.refresh_due {
+            let topics = self.shared.accumulator.lock().topic_names();
+            self.refresh(topics);
+        } else if !plan.stale.is_empty() && self.refresh_after.is_none_or(|at| at <= now) {
+            plan.stale.sort_unstable();
+            plan.stale.dedup();
+            self.refresh(plan.stale.clone());
+        }
+    }
+
+    fn refresh_wake(&self, now: Instant, stale: &[TopicName]) -> Option<Instant> {
+        let retry = self.refresh_after.filter(|at| !stale.is_empty() && *at > now && !self.refreshing);
+        min(Some(self.refresh_due), retry)
+    }
+
+    fn connect(&mut self, node: i32) {
+        self.nodes.entry(node).or_default().connecting = true;
+        let channel = Arc::clone(&self.channel);
+        self.events.push(Box::pin(async move { Event::Connected(node, channel.connection(node).await) }));
+    }
+
+    fn identify(&mut self, delay: Duration) {
+        self.identifying = true;
+        let client = Arc::clone(&self.client);
+        self.events.push(Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            Event::Identity(init_producer_id(&client).await)
+        }));
+    }
+
+    fn refresh(&mut self, topics: Vec<TopicName>) {
+        self.refresh_due = Instant::now() + Duration::from_millis(self.client.config.metadata_max_age_ms);
+        if self.refreshing {
+            return;
+        }
+        self.refreshing = true;
+        let client = Arc::clone(&self.client);
+        let auto_create = self.shared.allow_auto_create_topics;
+        self.events
+            .push(Box::pin(async move { Event::Refreshed(client.refresh(&topics, auto_create).await) }));
+    }
+
+    /// Builds the batches and puts the request on the wire.
+    fn send(&mut self, request: NodeRequest) {
+        let node = request.node;
+        let mut batches = request.batches;
+        let mut built = Vec::with_capacity(batches.len());
+        let mut builders = Vec::new();
+        let mut index = 0;
+        while index < batches.len() {
+            match batches[index].batch.build() {
+                Ok((bytes, builder)) => {
+                    built.push(bytes);
+                    builders.extend(builder);
+                    index += 1;
+                }
+                Err(error) => {
+                    let failed = batches.swap_remove(index);
+                    self.finish_one(failed, Verdict::Fail, error);
+                }
+            }
+        }
+        if !builders.is_empty() {
+            let mut accumulator = self.shared.accumulator.lock();
+            builders.into_iter().for_each(|builder| accumulator.recycle(builder));
+        }
+        if batches.is_empty() {
+            return;
+        }
+        let state = self.nodes.entry(node).or_default();
+        let Some(connection) = state.connection.clone() else {
+            let error = ClientError::Closed;
+            batches.into_iter().for_each(|batch| self.finish_one(batch, Verdict::Retry, error.clone()));
+            return;
+        };
+        state.in_flight += 1;
+        let event = self.put_on_wire(node, connection, batches, built);
+        self.events.push(event);
+    }
+
+    fn put_on_wire(
+        &self,
+        node: i32,
+        connection: Connection,
+        batches: Vec<Sendable>,
+        built: Vec<bytes::Bytes>,
+    ) -> BoxFuture<'static, Event> {
+        let broker = Arc::clone(connection.broker());
+        let version = match connection.version_of(ProduceRequest::KEY) {
+            Ok(version) => version,
+            Err(error) => return Box::pin(async move { Event::Answered(node, batches, Err(error), broker) }),
+        };
+        let ids = batches.iter().all(|sendable| !sendable.topic_id.is_zero());
+        let version = if ids { version } else { version.min(PRODUCE_VERSION_NAMES) };
+        let limit = self.client.request_timeout();
+        let request = produce_request(&batches, built, self.shared.acks.wire(), limit);
+        if request.acks == 0 {
+            let written = connection.begin_oneway(&request, version);
+            return Box::pin(async move {
+                let result = match written {
+                    Ok(written) => written.await.map(|()| None).map_err(|_| connection.disconnected()),
+                    Err(error) => Err(error),
+                };
+                Event::Answered(node, batches, result, broker)
+            });
+        }
+        let in_flight = connection.begin(&request, version);
+        Box::pin(async move {
+            let result = match in_flight {
+                Ok(in_flight) => in_flight.answer(limit).await.map(Some),
+                Err(error) => Err(error),
+            };
+            Event::Answered(node, batches, result, broker)
+        })
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Connected(node, result) => {
+                let state = self.nodes.entry(node).or_default();
+                state.connecting = false;
+                match result {
+                    Ok(connection) => state.connection = Some(connection),
+                    Err(error) => {
+                        tracing::debug!(%error, "producer cannot connect");
+                        let mut accumulator = self.shared.accumulator.lock();
+                        accumulator.set_problem(error);
+                        let topics = accumulator.topic_names();
+                        drop(accumulator);
+                        self.refresh(topics);
+                    }
+                }
+            }
+            Event::Answered(node, batches, result, broker) => {
+                if let Some(state) = self.nodes.get_mut(&node) {
+                    state.in_flight = state.in_flight.saturating_sub(1);
+                }
+                self.answered(batches, result, &broker);
+                self.shared.freed.notify_waiters();
+            }
+            Event::Refreshed(result) => {
+                self.refreshing = false;
+                match result {
+                    Ok(_) => self.refresh_backoff.reset(),
+                    Err(error) => self.shared.accumulator.lock().set_problem(error),
+                }
+                // Also after a success: a topic without a leader is not asked for in a busy loop.
+                self.refresh_after = Some(Instant::now() + self.refresh_backoff.next());
+            }
+            Event::Identity(result) => {
+                self.identifying = false;
+                match result {
+                    Ok(identity) => {
+                        self.identify_backoff.reset();
+                        self.shared.accumulator.lock().set_identity(identity);
+                    }
+                    Err(error) => self.identity_failed(error),
+                }
+            }
+        }
+    }
+
+    fn identity_failed(&mut self, error: ClientError) {
+        tracing::debug!(%error, "no producer id");
+        if error.is_retriable() {
+            self.shared.accumulator.lock().set_problem(error);
+            let delay = self.identify_backoff.next();
+            self.identify(delay);
+            return;
+        }
+        let wakers = self.shared.accumulator.lock().fail_all(&error);
+        wakers.into_iter().for_each(std::task::Waker::wake);
+        self.shared.freed.notify_waiters();
+    }
+
+    fn answered(
+        &mut self,
+        batches: Vec<Sendable>,
+        result: Result<Option<ProduceResponse>, ClientError>,
+        broker: &Arc<str>,
+    ) {
+        let mut stale = Vec::new();
+        match result {
+            Ok(response) => {
+                let response = response.unwrap_or_default();
+                for sendable in batches {
+                    let answer =
+                        if self.shared.acks.wire() == 0 { Some(&ONEWAY) } else { find(&response, &sendable) };
+                    let code = answer.map(|answer| ErrorCode::from_code(answer.error_code));
+                    if code.is_some_and(code_wants_metadata) {
+                        stale.push(sendable.topic.clone());
+                    }
+                    self.conclude(sendable, answer, broker);
+                }
+            }
+            Err(error) => {
+                let verdict = if error.is_retriable() { Verdict::Retry } else { Verdict::Fail };
+                for sendable in batches {
+                    if error.wants_metadata() {
+                        stale.push(sendable.topic.clone());
+                    }
+                    self.finish_one(sendable, verdict, error.clone());
+                }
+            }
+        }
+        if !stale.is_empty() {
+            stale.sort_unstable();
+            stale.dedup();
+            self.refresh(stale);
+        }
+    }
+
+    fn conclude(&self, sendable: Sendable, answer: Option<&PartitionProduceResponse>, broker: &Arc<str>) {
+        let Some(answer) = answer else {
+            let problem = "it leaves out a partition";
+            let broker = Arc::clone(broker);
+            let error = ClientError::Malformed { broker, api: ApiKey::Produce, problem };
+            self.finish_one(sendable, Verdict::Fail, error);
+            return;
+        };
+        let mut accumulator = self.shared.accumulator.lock();
+        let head = accumulator.is_head(sendable.queue, &sendable.batch);
+        let code = ErrorCode::from_code(answer.error_code);
+        let verdict = judge(code, accumulator.is_idempotent(), head);
+        let outcome = BatchOutcome {
+            partition: sendable.partition,
+            base_offset: answer.base_offset,
+            log_append_time_ms: answer.log_append_time_ms,
+        };
+        let subject = format_args!("{}-{}", sendable.topic, sendable.partition);
+        let error = match check(answer.error_code, words(answer), ApiKey::Produce, broker, subject) {
+            Ok(()) => ClientError::Closed,
+            Err(error) => error,
+        };
+        let now = Instant::now();
+        let wakers = accumulator.answered(sendable.queue, sendable.batch, verdict, outcome, error, now);
+        drop(accumulator);
+        wakers.into_iter().for_each(std::task::Waker::wake);
+    }
+
+    fn finish_one(&self, sendable: Sendable, verdict: Verdict, error: ClientError) {
+        let outcome = BatchOutcome { partition: sendable.partition, base_offset: -1, log_append_time_ms: -1 };
+        let wakers = self.shared.accumulator.lock().answered(
+            sendable.queue,
+            sendable.batch,
+            verdict,
+            outcome,
+            error,
+            Instant::now(),
+        );
+        wakers.into_iter().for_each(std::task::Waker::wake);
+    }
+}
+
+/// The answer to a request that has none.
+static ONEWAY: PartitionProduceResponse = PartitionProduceResponse {
+    index: 0,
+    error_code: 0,
+    base_offset: -1,
+    log_append_time_ms: -1,
+    log_start_offset: -1,
+    record_errors: Vec::new(),
+    error_message: None,
+    current_leader: towpath_wire::messages::produce::LeaderIdAndEpoch { leader_id: -1, leader_epoch: -1 },
+};
+
+/// The broker's words: of the batch, or of the first record at fault.
+fn words(answer: &PartitionProduceResponse) -> Option<String> {
+    let of_record = || {
+        let first = answer.record_errors.first()?;
+        let message = first.batch_index_error_message.as_deref().unwrap_or("refused");
+        Some(format!("record {} of the batch: {message}", first.batch_index))
+    };
+    of_record().or_else(|| answer.error_message.clone())
+}
+
+fn find<'a>(response: &'a ProduceResponse, sendable: &Sendable) -> Option<&'a PartitionProduceResponse> {
+    let same = |topic: &&towpath_wire::messages::produce::TopicProduceResponse| {
+        if topic.topic_id.is_nil() {
+            topic.name == sendable.topic.as_str()
+        } else {
+            topic.topic_id == sendable.topic_id.get()
+        }
+    };
+    let topics = response.responses.iter().filter(same);
+    topics.flat_map(|topic| &topic.partition_responses).find(|answer| answer.index == sendable.partition)
+}
+
+fn produce_request(
+    batches: &[Sendable],
+    built: Vec<bytes::Bytes>,
+    acks: i16,
+    limit: Duration,
+) -> ProduceRequest {
+    let mut topic_data: Vec<TopicProduceData> = Vec::new();
+    for (sendable, records) in batches.iter().zip(built) {
+        let data = PartitionProduceData { index: sendable.partition, records: Some(records) };
+        match topic_data.iter_mut().find(|topic| topic.name == sendable.topic.as_str()) {
+            Some(topic) => topic.partition_data.push(data),
+            None => topic_data.push(TopicProduceData {
+                name: sendable.topic.as_str().to_owned(),
+                topic_id: sendable.topic_id.get(),
+                partition_data: vec![data],
+            }),
+        }
+    }
+    let timeout_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    ProduceRequest { transactional_id: None, acks, timeout_ms, topic_data }
+}
+
+async fn init_producer_id(client: &ClientInner) -> Result<(ProducerId, ProducerEpoch), ClientError> {
+    let request = InitProducerIdRequest { transaction_timeout_ms: i32::MAX, ..Default::default() };
+    let (response, broker) = client.request_any(&request).await?;
+    check(response.error_code, None, ApiKey::InitProducerId, &broker, "the producer")?;
+    Ok((ProducerId::new(response.producer_id), ProducerEpoch::new(response.producer_epoch)))
+}
+
+fn min(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
