@@ -1,1 +1,12 @@
-//! PostgreSQL change data capture: consistent snapshot, then logical replication.
+//! PostgreSQL change data capture.
+#![forbid(unsafe_code)]
+
+mod catalog;
+mod cells;
+mod errors;
+mod lsn;
+mod pgoutput;
+mod session;
+mod shape;
+mod values;
+mod wire;

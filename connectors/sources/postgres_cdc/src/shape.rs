@@ -1,0 +1,204 @@
+//! What a table's records look like: its event schema and how each column's text is read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use towpath_api::{ConnectorError, EventSchema, Field, RowSchema, RowWriter, SourceBlock, Type};
+use towpath_sql::TableName;
+
+use super::cells::{Cell, Cells};
+use super::values::{self, Codec};
+
+/// A column as catalog and stream describe it together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    pub(crate) ty: Type,
+    pub(crate) codec: Codec,
+    /// `format_type()` of the base type.
+    pub(crate) formatted: String,
+    pub(crate) nullable: bool,
+    pub(crate) key: bool,
+}
+
+/// What is the same for every table of one task.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) pipeline: Arc<str>,
+    pub(crate) database: String,
+}
+
+/// What each record's source block says beside its constants.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Provenance {
+    /// Commit time; for a snapshot, the time when it was taken.
+    pub(crate) ts_ms: i64,
+    pub(crate) snapshot: bool,
+    /// Not known for rows of a snapshot.
+    pub(crate) xid: Option<u32>,
+    /// Of the change itself; for a snapshot, its consistent point.
+    pub(crate) lsn: u64,
+    pub(crate) commit_lsn: u64,
+}
+
+impl Provenance {
+    fn schema() -> RowSchema {
+        RowSchema::new(vec![
+            Field::required("ts_ms", Type::Int64),
+            Field::required("snapshot", Type::String),
+            Field::nullable("txId", Type::Int64),
+            Field::required("lsn", Type::Int64),
+            Field::required("commit_lsn", Type::Int64),
+        ])
+    }
+
+    /// Writes the fields of [`Provenance::schema`].
+    pub(crate) fn write(&self, row: &mut RowWriter<'_>) {
+        row.int(self.ts_ms);
+        row.text(if self.snapshot { "true" } else { "false" });
+        match self.xid {
+            Some(xid) => row.int(i64::from(xid)),
+            None => row.null(),
+        }
+        row.int(self.lsn as i64);
+        row.int(self.commit_lsn as i64);
+    }
+}
+
+/// A table's schema and columns.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    pub(crate) schema: Arc<EventSchema>,
+    pub(crate) table: TableName,
+    columns: Vec<Column>,
+    key: Vec<usize>,
+}
+
+/// Which cells of an image mean something.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Image<'a> {
+    /// All of them.
+    Whole,
+    /// Those of the key; the others were not told.
+    KeyOnly,
+    /// All of them, unchanged ones to be taken from this old row.
+    Over(Cells<'a>),
+}
+
+impl Shape {
+    /// The shape of `table`.
+    pub(crate) fn new(origin: &Origin, table: TableName, columns: Vec<Column>) -> Self {
+        let field = |column: &Column| Field {
+            name: column.name.clone(),
+            ty: column.ty.clone(),
+            nullable: column.nullable,
+            source_type: Some(towpath_sql::pg_type::source_type(&column.formatted)),
+        };
+        let key: Vec<usize> = (0..columns.len()).filter(|index| columns[*index].key).collect();
+        let key_schema = (!key.is_empty()).then(|| {
+            let fields = key.iter().map(|index| Field { nullable: false, ..field(&columns[*index]) });
+            Arc::new(RowSchema::new(fields.collect()))
+        });
+        let schema_name = table.schema.clone().unwrap_or_default();
+        let constants = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("connector", "postgresql"),
+            ("name", &origin.pipeline),
+            ("db", &origin.database),
+            ("schema", &schema_name),
+            ("table", &table.table),
+        ];
+        let source = SourceBlock {
+            constants: constants.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            fields: Provenance::schema(),
+        };
+        let variables: BTreeMap<String, String> =
+            [("database", &origin.database), ("schema", &schema_name), ("table", &table.table)]
+                .map(|(name, value)| (name.to_owned(), value.clone()))
+                .into();
+        let value = Arc::new(RowSchema::new(columns.iter().map(field).collect()));
+        let schema = EventSchema::new(format!("{schema_name}.{}", table.table), value)
+            .with_key(key_schema)
+            .with_source(Some(Arc::new(source)))
+            .with_variables(variables);
+        Self { schema: Arc::new(schema), table, columns, key }
+    }
+
+    /// Whether records have a key.
+    pub(crate) const fn is_keyed(&self) -> bool {
+        !self.key.is_empty()
+    }
+
+    pub(crate) fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// Whether the key's cells differ. Unchanged ones do not.
+    pub(crate) fn key_differs(&self, old: Cells<'_>, new: Cells<'_>) -> bool {
+        self.key.iter().any(|index| match (old.get(*index), new.get(*index)) {
+            (_, Cell::Unchanged) => false,
+            (old, new) => old != new,
+        })
+    }
+
+    /// Writes the key out of a row's cells; `fallback` has those that the row does not tell.
+    pub(crate) fn write_key(
+        &self,
+        row: &mut RowWriter<'_>,
+        cells: Cells<'_>,
+        fallback: Option<Cells<'_>>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), ConnectorError> {
+        for index in &self.key {
+            let cell = match (cells.get(*index), fallback) {
+                (Cell::Unchanged, Some(fallback)) => fallback.get(*index),
+                (cell, _) => cell,
+            };
+            self.write_cell(row, *index, cell, scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Writes an image of the row.
+    pub(crate) fn write_row(
+        &self,
+        row: &mut RowWriter<'_>,
+        cells: Cells<'_>,
+        image: Image<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), ConnectorError> {
+        for index in 0..self.columns.len() {
+            let cell = match (cells.get(index), image) {
+                (_, Image::KeyOnly) if !self.columns[index].key => Cell::Unchanged,
+                (Cell::Unchanged, Image::Over(old)) => old.get(index),
+                (cell, _) => cell,
+            };
+            self.write_cell(row, index, cell, scratch)?;
+        }
+        Ok(())
+    }
+
+    fn write_cell(
+        &self,
+        row: &mut RowWriter<'_>,
+        index: usize,
+        cell: Cell<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), ConnectorError> {
+        match cell {
+            Cell::Null => row.null(),
+            Cell::Unchanged => row.absent(),
+            Cell::Text(bytes) => {
+                let column = &self.columns[index];
+                values::write(row, &column.codec, bytes, scratch).map_err(|cause| {
+                    ConnectorError::terminal(
+                        "PG_VALUE",
+                        format!("a value of column {:?} of {} cannot be read", column.name, self.table),
+                    )
+                    .with_cause(cause)
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
