@@ -1,1 +1,23 @@
-//! Cluster metadata: the image and the records that change it.
+//! Cluster metadata: the image, the records that change it, and the decisions that make such records.
+//!
+//! - [`MetadataImage`] is what a broker knows of the cluster. It changes only by [`MetadataImage::apply`], one
+//!   [`MetadataRecord`] after the other, so every node that reads the same log has the same image.
+//! - [`decide`] holds pure functions: image and request in, records and answer out. Nothing there does I/O.
+//! - [`Controller`] runs them one at a time, commits the records to a [`MetadataLog`], applies them and publishes
+//!   the new image. On one node the log is a local, flushed one ([`LocalMetadataLog`]); a quorum replaces only that.
+//! - [`topic_config`] declares every topic configuration once: name, type, default, check and documentation.
+#![forbid(unsafe_code)]
+
+mod controller;
+pub mod decide;
+mod image;
+mod local_log;
+mod record;
+pub mod topic_config;
+
+pub use controller::{Controller, ControllerError, MetadataLog};
+pub use decide::{AdminError, Decision};
+pub use image::{BrokerRegistration, ImageError, MetadataImage, PartitionImage, TopicImage};
+pub use local_log::LocalMetadataLog;
+pub use record::{MetadataRecord, RecordError, RegisterBroker};
+pub use topic_config::{ConfigType, TopicConfig, TopicConfigKey};

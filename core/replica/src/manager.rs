@@ -1,0 +1,305 @@
+//! The partitions of one broker.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, RwLock};
+use towpath_log::{CleanOptions, LogDir, LogError};
+use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
+
+use crate::flusher::Flusher;
+use crate::{Leadership, Partition, PartitionError, Settings};
+
+/// What a manager is made of.
+#[derive(Debug)]
+pub struct ReplicaSettings {
+    /// The data directory, its partitions opened.
+    pub dir: Arc<LogDir>,
+    /// Its flusher.
+    pub flusher: Arc<Flusher>,
+}
+
+/// A partition, and its files as soon as somebody needs them.
+#[derive(Debug)]
+struct Slot {
+    leadership: Mutex<Leadership>,
+    partition: OnceLock<Arc<Partition>>,
+}
+
+/// One topic's partitions that this broker holds.
+#[derive(Debug)]
+pub struct TopicReplicas {
+    name: TopicName,
+    id: TopicId,
+    settings: RwLock<Settings>,
+    slots: RwLock<Vec<Arc<Slot>>>,
+    dir: Arc<LogDir>,
+    flusher: Arc<Flusher>,
+    /// Held while files are made, so that two requests do not make the same ones, and so that none is made for a
+    /// topic that is being deleted.
+    deleted: Mutex<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Topics {
+    by_name: HashMap<TopicName, Arc<TopicReplicas>>,
+    by_id: HashMap<TopicId, Arc<TopicReplicas>>,
+}
+
+/// The partitions of one broker, by topic name and by topic id.
+#[derive(Debug)]
+pub struct ReplicaManager {
+    dir: Arc<LogDir>,
+    flusher: Arc<Flusher>,
+    topics: RwLock<Topics>,
+}
+
+impl TopicReplicas {
+    /// The topic's name.
+    #[must_use]
+    pub const fn name(&self) -> &TopicName {
+        &self.name
+    }
+
+    /// The topic's id.
+    #[must_use]
+    pub const fn id(&self) -> TopicId {
+        self.id
+    }
+
+    /// How many partitions there are.
+    #[must_use]
+    pub fn partition_count(&self) -> usize {
+        self.slots.read().len()
+    }
+
+    /// The partition of an index, its files made if they are not there; `None` if the topic has no such partition.
+    ///
+    /// # Errors
+    /// [`PartitionError::Storage`], [`PartitionError::Deleted`].
+    pub fn partition(&self, index: i32) -> Result<Option<Arc<Partition>>, PartitionError> {
+        let slot = usize::try_from(index).ok().and_then(|index| self.slots.read().get(index).cloned());
+        let Some(slot) = slot else { return Ok(None) };
+        if let Some(partition) = slot.partition.get() {
+            return Ok(Some(Arc::clone(partition)));
+        }
+        let deleted = self.deleted.lock();
+        if *deleted {
+            return Err(PartitionError::Deleted);
+        }
+        if let Some(partition) = slot.partition.get() {
+            return Ok(Some(Arc::clone(partition)));
+        }
+        let id = TopicPartition::new(self.name.clone(), index);
+        let settings = self.settings.read().clone();
+        let log = match self.dir.get(&id) {
+            Some(log) => log,
+            None => self.dir.create(&id, self.id, settings.log)?,
+        };
+        let committed = self.dir.high_watermarks().get(&id).copied().unwrap_or(Offset::ZERO);
+        let leadership = slot.leadership.lock().clone();
+        let flusher = Arc::clone(&self.flusher);
+        let partition = Partition::lead(log, leadership, committed, &settings, flusher);
+        let partition = slot.partition.get_or_init(|| partition);
+        Ok(Some(Arc::clone(partition)))
+    }
+
+    /// The partition of an index if its files are there.
+    #[must_use]
+    pub fn open_partition(&self, index: i32) -> Option<Arc<Partition>> {
+        let slots = self.slots.read();
+        slots.get(usize::try_from(index).ok()?)?.partition.get().cloned()
+    }
+
+    fn opened(&self) -> Vec<Arc<Partition>> {
+        self.slots.read().iter().filter_map(|slot| slot.partition.get().cloned()).collect()
+    }
+
+    fn update(&self, leaderships: Vec<Leadership>, settings: &Settings) {
+        let mut slots = self.slots.write();
+        for (index, leadership) in leaderships.into_iter().enumerate() {
+            match slots.get(index) {
+                Some(slot) => {
+                    let mut known = slot.leadership.lock();
+                    if *known != leadership {
+                        if let Some(partition) = slot.partition.get() {
+                            partition.update(leadership.clone());
+                        }
+                        *known = leadership;
+                    }
+                }
+                None => slots
+                    .push(Arc::new(Slot { leadership: Mutex::new(leadership), partition: OnceLock::new() })),
+            }
+        }
+        let mut current = self.settings.write();
+        if *current != *settings {
+            *current = settings.clone();
+            for slot in &*slots {
+                if let Some(partition) = slot.partition.get() {
+                    partition.configure(settings);
+                }
+            }
+        }
+    }
+}
+
+impl ReplicaManager {
+    /// A manager without topics.
+    #[must_use]
+    pub fn new(settings: ReplicaSettings) -> Self {
+        Self { dir: settings.dir, flusher: settings.flusher, topics: RwLock::default() }
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub const fn dir(&self) -> &Arc<LogDir> {
+        &self.dir
+    }
+
+    /// Takes a topic from the metadata, new or changed: one leadership for every partition. With `eager`, files are
+    /// made at once; those that exist are always opened.
+    ///
+    /// # Errors
+    /// [`PartitionError`] of the first partition whose files could not be made or opened.
+    pub fn set_topic(
+        &self,
+        name: &TopicName,
+        id: TopicId,
+        leaderships: Vec<Leadership>,
+        settings: &Settings,
+        eager: bool,
+    ) -> Result<(), PartitionError> {
+        let topic = {
+            let mut topics = self.topics.write();
+            match topics.by_id.get(&id) {
+                Some(topic) => Arc::clone(topic),
+                None => {
+                    let topic = Arc::new(TopicReplicas {
+                        name: name.clone(),
+                        id,
+                        settings: RwLock::new(settings.clone()),
+                        slots: RwLock::default(),
+                        dir: Arc::clone(&self.dir),
+                        flusher: Arc::clone(&self.flusher),
+                        deleted: Mutex::new(false),
+                    });
+                    topics.by_name.insert(name.clone(), Arc::clone(&topic));
+                    topics.by_id.insert(id, Arc::clone(&topic));
+                    topic
+                }
+            }
+        };
+        topic.update(leaderships, settings);
+        for index in 0..i32::try_from(topic.partition_count()).unwrap_or(i32::MAX) {
+            let id = TopicPartition::new(name.clone(), index);
+            if eager || self.dir.get(&id).is_some() {
+                topic.partition(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a topic and its files.
+    ///
+    /// # Errors
+    /// [`LogError`]; the partitions are gone all the same, and their files go at the next start.
+    pub fn remove_topic(&self, id: TopicId) -> Result<(), LogError> {
+        let removed = {
+            let mut topics = self.topics.write();
+            let removed = topics.by_id.remove(&id);
+            if let Some(topic) = &removed
+                && topics.by_name.get(&topic.name).is_some_and(|named| named.id == id)
+            {
+                topics.by_name.remove(&topic.name);
+            }
+            removed
+        };
+        let Some(topic) = removed else { return Ok(()) };
+        *topic.deleted.lock() = true;
+        let mut result = Ok(());
+        for partition in topic.opened() {
+            partition.delete();
+            result = result.and(self.dir.delete(partition.id()));
+        }
+        result
+    }
+
+    /// A topic by its name.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> Option<Arc<TopicReplicas>> {
+        self.topics.read().by_name.get(name).cloned()
+    }
+
+    /// A topic by its id.
+    #[must_use]
+    pub fn topic_by_id(&self, id: TopicId) -> Option<Arc<TopicReplicas>> {
+        self.topics.read().by_id.get(&id).cloned()
+    }
+
+    /// All partitions whose files are open, in no order.
+    #[must_use]
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.topics.read().by_id.values().flat_map(|topic| topic.opened()).collect()
+    }
+
+    /// Writes the checkpoints: high watermarks, recovery points, log start offsets.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn checkpoint(&self) -> Result<(), LogError> {
+        let high_watermarks: BTreeMap<TopicPartition, Offset> = self
+            .partitions()
+            .iter()
+            .map(|partition| (partition.id().clone(), partition.high_watermark()))
+            .collect();
+        self.dir.checkpoint_high_watermarks(&high_watermarks)?;
+        self.dir.checkpoint()
+    }
+
+    /// Removes segments past their retention, and forgets producers that have been silent for too long.
+    pub fn enforce_retention(&self) {
+        for partition in self.partitions() {
+            partition.log().expire_producers();
+            match partition.log().delete_old_segments(partition.high_watermark()) {
+                Ok(_) | Err(LogError::Closed(_)) => {}
+                Err(error) => tracing::error!(partition = %partition.id(), %error, "retention failed"),
+            }
+        }
+    }
+
+    /// Compacts the logs that are due.
+    pub fn compact(&self) {
+        for partition in self.partitions() {
+            if !partition.log().config().compact {
+                continue;
+            }
+            match self.dir.clean(partition.id(), partition.high_watermark(), &CleanOptions::default()) {
+                Ok(_) | Err(LogError::Closed(_) | LogError::Partition(_)) => {}
+                Err(error) => tracing::error!(partition = %partition.id(), %error, "compaction failed"),
+            }
+        }
+    }
+
+    /// Asks for the flushes that `flush.ms` wants, `elapsed_ms` after the last call.
+    pub fn flush_old(&self, elapsed_ms: i64) {
+        for partition in self.partitions() {
+            partition.flush_if_old(elapsed_ms);
+        }
+    }
+
+    /// Stops flushing, writes everything out and marks the directory as shut down cleanly.
+    ///
+    /// # Errors
+    /// [`LogError`]; the next start then recovers as after a crash.
+    pub fn close(&self, broker_epoch: i64) -> Result<(), LogError> {
+        self.flusher.stop();
+        let high_watermarks: BTreeMap<TopicPartition, Offset> = self
+            .partitions()
+            .iter()
+            .map(|partition| (partition.id().clone(), partition.high_watermark()))
+            .collect();
+        self.dir.checkpoint_high_watermarks(&high_watermarks)?;
+        self.dir.close(broker_epoch)
+    }
+}
