@@ -338,7 +338,8 @@ mod tests {
 
     #[test]
     fn run_tells_what_the_program_said() {
-        let error = Guarded::run("shell", shell("echo alas >&2; exit 3"), Duration::from_secs(10)).unwrap_err();
+        let error =
+            Guarded::run("shell", shell("echo alas >&2; exit 3"), Duration::from_secs(10)).unwrap_err();
         assert!(format!("{error:#}").contains("alas"), "{error:#}");
         let error = Guarded::run("shell", shell("sleep 60"), Duration::from_millis(50)).unwrap_err();
         assert!(format!("{error:#}").contains("has not ended within"), "{error:#}");

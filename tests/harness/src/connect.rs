@@ -44,8 +44,11 @@ impl Connect {
     pub fn start(options: &Options) -> Result<Self> {
         let folder = TempDir::new("connect")?;
         let rest: SocketAddr = (Ipv4Addr::LOCALHOST, free_port()?).into();
-        let plugins =
-            options.plugins.iter().map(|p| p.resolve().map(|f| f.display().to_string())).collect::<Result<Vec<_>>>()?;
+        let plugins = options
+            .plugins
+            .iter()
+            .map(|p| p.resolve().map(|f| f.display().to_string()))
+            .collect::<Result<Vec<_>>>()?;
         let mut worker = vec![
             ("bootstrap.servers".to_owned(), options.bootstrap.clone()),
             ("listeners".to_owned(), format!("http://{rest}")),
@@ -59,7 +62,8 @@ impl Connect {
         let worker_file = folder.join("worker.properties");
         std::fs::write(&worker_file, properties(&worker))?;
         let jvm = [format!("-Xmx{}m", options.heap_mib), format!("-Xms{}m", options.heap_mib)];
-        let mut command = peers::java("org.apache.kafka.connect.cli.ConnectStandalone", &jvm, &folder.join("log"))?;
+        let mut command =
+            peers::java("org.apache.kafka.connect.cli.ConnectStandalone", &jvm, &folder.join("log"))?;
         command.arg(&worker_file);
         for (index, connector) in options.connectors.iter().enumerate() {
             let file = folder.join(format!("connector-{index}.properties"));
@@ -109,9 +113,10 @@ impl Connect {
     pub fn wait_running(&mut self, connector: &str, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
         loop {
-            let text = http::get(self.rest, &format!("/connectors/{connector}/status"), Duration::from_secs(5))
-                .map(|r| r.body)
-                .unwrap_or_default();
+            let text =
+                http::get(self.rest, &format!("/connectors/{connector}/status"), Duration::from_secs(5))
+                    .map(|r| r.body)
+                    .unwrap_or_default();
             let status: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
             let state = |v: &Value| v.get("state").and_then(Value::as_str).unwrap_or("").to_owned();
             let mut states: Vec<String> =

@@ -104,7 +104,8 @@ pub fn node() -> Result<Node> {
             std::fs::copy(file, folder.join(file.file_name().context("a file has a name")?))?;
         }
         let mut npm = Command::new("npm");
-        npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error", "--engine-strict=false"]).current_dir(folder);
+        npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error", "--engine-strict=false"])
+            .current_dir(folder);
         Guarded::run("npm ci", npm, INSTALL_TIMEOUT)
             .context("is npm installed? see tests/harness/install")
             .map(drop)

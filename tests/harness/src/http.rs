@@ -34,7 +34,8 @@ pub fn request(
     body: Option<&str>,
     timeout: Duration,
 ) -> Result<Response> {
-    let mut stream = TcpStream::connect_timeout(&address, timeout).with_context(|| format!("connect to {address}"))?;
+    let mut stream =
+        TcpStream::connect_timeout(&address, timeout).with_context(|| format!("connect to {address}"))?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
@@ -50,7 +51,10 @@ pub fn request(
 }
 
 fn parse(bytes: &[u8]) -> Result<Response> {
-    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").context("an HTTP response without an end of its head")?;
+    let end = bytes
+        .windows(4)
+        .position(|w| w == b"\r\n\r\n")
+        .context("an HTTP response without an end of its head")?;
     let (head, body) = bytes.split_at(end + 4);
     let head = String::from_utf8_lossy(head);
     let status = head
@@ -111,7 +115,8 @@ mod tests {
         let plain = parse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").unwrap();
         assert_eq!((plain.status, plain.body.as_str()), (200, "hi"));
         let chunked =
-            parse(b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n").unwrap();
+            parse(b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+                .unwrap();
         assert_eq!((chunked.status, chunked.body.as_str()), (503, "abcde"));
         assert!(parse(b"HTTP/1.1 200 OK\r\n").is_err());
     }

@@ -248,7 +248,8 @@ fn random_uuid() -> String {
 /// # Errors
 /// If it does not answer, or answers something else.
 pub fn brokers(address: SocketAddr, timeout: Duration) -> Result<u32> {
-    let mut stream = TcpStream::connect_timeout(&address, timeout).with_context(|| format!("connect to {address}"))?;
+    let mut stream =
+        TcpStream::connect_timeout(&address, timeout).with_context(|| format!("connect to {address}"))?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     // length, api key 3, version 1, correlation 7, client id null, topics: none (an empty array in version 1)
@@ -291,7 +292,10 @@ mod tests {
             let id = random_uuid();
             assert_eq!(id.len(), 22);
             assert!(!id.starts_with('-'), "{id}");
-            assert!(["A", "Q", "g", "w"].iter().any(|end| id.ends_with(end)), "{id} has stray bits at its end");
+            assert!(
+                ["A", "Q", "g", "w"].iter().any(|end| id.ends_with(end)),
+                "{id} has stray bits at its end"
+            );
         }
     }
 }

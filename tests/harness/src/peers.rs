@@ -85,13 +85,15 @@ impl Plugin {
     fn wants(self, jar: &str) -> bool {
         match self {
             // What Kafka's own class path holds already stays out.
-            Self::DebeziumPostgres => {
-                ["debezium", "postgresql", "protobuf-java", "sketches-java"].iter().any(|p| jar.starts_with(p))
-            }
-            // Its own Jackson conflicts with Connect's, and the drivers of other databases are not needed.
-            Self::DebeziumJdbc => !["jackson-", "ojdbc", "mssql", "kafka-clients", "connect-", "slf4j", "log4j"]
+            Self::DebeziumPostgres => ["debezium", "postgresql", "protobuf-java", "sketches-java"]
                 .iter()
                 .any(|p| jar.starts_with(p)),
+            // Its own Jackson conflicts with Connect's, and the drivers of other databases are not needed.
+            Self::DebeziumJdbc => {
+                !["jackson-", "ojdbc", "mssql", "kafka-clients", "connect-", "slf4j", "log4j"]
+                    .iter()
+                    .any(|p| jar.starts_with(p))
+            }
         }
     }
 

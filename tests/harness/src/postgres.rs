@@ -79,7 +79,8 @@ impl Postgres {
         let binaries = find_binaries()?;
         let folder = TempDir::new("postgres")?;
         if let Some((uid, gid)) = server_user()? {
-            std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid)).context("cannot give the folder away")?;
+            std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid))
+                .context("cannot give the folder away")?;
         }
         let data = folder.join("data");
         let mut initdb = as_server_user(&binaries.join("initdb"))?;
@@ -194,7 +195,8 @@ impl Postgres {
     pub fn psql(&self, database: &str, sql: &str) -> Result<String> {
         let mut command = self.program("psql");
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql]);
-        Guarded::run("psql", command, Duration::from_secs(300)).map(|text| text.trim_end_matches('\n').to_owned())
+        Guarded::run("psql", command, Duration::from_secs(300))
+            .map(|text| text.trim_end_matches('\n').to_owned())
     }
 
     /// Runs a file of SQL by `psql`.
@@ -383,7 +385,8 @@ fn find_binaries() -> Result<PathBuf> {
     if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
         for version in versions.flatten() {
             let bin = version.path().join("bin");
-            if let (Ok(number), true) = (version.file_name().to_string_lossy().parse(), bin.join("postgres").is_file())
+            if let (Ok(number), true) =
+                (version.file_name().to_string_lossy().parse(), bin.join("postgres").is_file())
             {
                 found.push((number, bin));
             }

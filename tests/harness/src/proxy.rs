@@ -246,7 +246,11 @@ mod tests {
         let (sent, read) = tokio::join!(to.write_all(&bytes), from.read_exact(&mut back));
         sent.unwrap();
         read.unwrap();
-        assert!(start.elapsed() < Duration::from_secs(3), "{:?}: chunks wait for one another", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(3),
+            "{:?}: chunks wait for one another",
+            start.elapsed()
+        );
         assert_eq!(bytes, back);
     }
 

@@ -41,7 +41,12 @@ fn command(client: &str) -> Result<Command> {
         "java" => {
             let mut command = Command::new("java");
             command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
-            command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", &envs::java()?, "Interop"]);
+            command.args([
+                "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
+                "-cp",
+                &envs::java()?,
+                "Interop",
+            ]);
             command
         }
         "kcat" => Command::new(folder.join("interop.sh")),
@@ -126,7 +131,8 @@ fn kafka_python_suite() {
 #[ignore = "judges the scripts, not Towpath"]
 fn the_scripts_pass_against_apache_kafka() {
     // As kafka-python's suite sets its brokers up.
-    let options = kafka::Options::default().set("num.partitions", "4").set("group.min.session.timeout.ms", "1000");
+    let options =
+        kafka::Options::default().set("num.partitions", "4").set("group.min.session.timeout.ms", "1000");
     let server = Kafka::start(&options).unwrap();
     let mut failures = Vec::new();
     for client in CLIENTS {
