@@ -524,6 +524,20 @@ impl RecordBuilder<'_> {
         self
     }
 
+    /// As [`RecordBuilder::source`], for a writer that can fail.
+    ///
+    /// # Errors
+    /// What `write` returns; drop the record then.
+    pub fn try_source<E>(
+        &mut self,
+        write: impl FnOnce(&mut RowWriter<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if let Some(block) = self.schema.source() {
+            self.entry.source = Self::try_write(&mut self.batch.arena, &block.fields, write)?;
+        }
+        Ok(())
+    }
+
     fn write(arena: &mut Vec<u8>, schema: &RowSchema, write: impl FnOnce(&mut RowWriter<'_>)) -> Slot {
         let mut writer = RowWriter::new(arena, schema);
         write(&mut writer);
