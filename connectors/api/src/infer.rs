@@ -11,11 +11,14 @@ use super::schema::{EventSchema, Field, RowSchema, Type};
 /// Shapes kept before the cache starts anew; a stream with more shapes pays for building them again.
 const SHAPES_MAX: usize = 1024;
 
+/// A name, a key's row and a value's row.
+type Shape = (String, Option<Arc<RowSchema>>, Arc<RowSchema>);
+
 /// Finds the schema of schemaless JSON, and remembers the shapes that it has seen.
 #[derive(Debug, Default)]
 pub struct Inference {
     shapes: HashMap<Vec<Field>, Arc<RowSchema>>,
-    events: HashMap<(String, Option<Arc<RowSchema>>, Arc<RowSchema>), Arc<EventSchema>>,
+    events: HashMap<Shape, Arc<EventSchema>>,
 }
 
 impl Inference {
@@ -50,7 +53,7 @@ impl Inference {
             self.events.clear();
         }
         let entry = self.events.entry((name.to_owned(), key, value));
-        let make = |(name, key, value): &(String, Option<Arc<RowSchema>>, Arc<RowSchema>)| {
+        let make = |(name, key, value): &Shape| {
             Arc::new(EventSchema::new(name.as_str(), Arc::clone(value)).with_key(key.clone()))
         };
         Arc::clone(match entry {

@@ -37,6 +37,7 @@ pub use row::{Row, RowWriter, Value};
 pub use schema::{EventSchema, Field, RowSchema, SchemaId, SourceBlock, Type};
 pub use sink::{Durability, Rejected, Sink, SinkBatch, SinkConnector, SinkFactory, Written};
 pub use source::{
-    Budget, Poll, Position, Source, SourceBatch, SourceConnector, SourceFactory, SourceOffsets, TaskSpec,
+    Budget, Poll, Position, RejectedInput, Source, SourceBatch, SourceConnector, SourceFactory,
+    SourceOffsets, TaskSpec,
 };
 pub use transform::{Transform, TransformFactory, Transformed};

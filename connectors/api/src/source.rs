@@ -89,6 +89,20 @@ pub struct SourceBatch {
     pub batch: Batch,
     /// The source partitions whose offset changes with this batch; the runtime merges them into what it stores.
     pub offsets: SourceOffsets,
+    /// Input that is no record (a line that is not JSON): it goes to the dead-letter topic, durably, before the
+    /// offsets count (R5); where there is none, the task fails at it.
+    pub rejected: Vec<RejectedInput>,
+}
+
+/// Input that a source could not make a record of.
+#[derive(Debug)]
+pub struct RejectedInput {
+    /// Where it stood, for people (`orders.jsonl, byte 1234`).
+    pub position: String,
+    /// The input as it was.
+    pub bytes: Vec<u8>,
+    /// Why.
+    pub error: ConnectorError,
 }
 
 /// How far a source has been read: a JSON document for each *source partition* (a table, a file, a slot), which the

@@ -1,6 +1,7 @@
 //! Declared options against a tree: every problem with its place, and the values in normal form.
 
 use serde_json::{Map, Value as Json};
+use towpath_api::config::Choice;
 use towpath_api::{ConfigSpec, OptionSpec, OptionType, RawConfig};
 
 use super::problem::Problem;
@@ -77,10 +78,8 @@ impl Validator<'_> {
             }
             return option.default.clone();
         }
-        if option.secret {
-            if let Some(text) = node.as_str() {
-                self.secrets.add(text);
-            }
+        if let (true, Some(text)) = (option.secret, node.as_str()) {
+            self.secrets.add(text);
         }
         self.value(node, &option.ty)
     }
@@ -121,48 +120,9 @@ impl Validator<'_> {
                     ("GB", 1_000_000_000),
                 ],
             ),
-            OptionType::Enum(choices) => {
-                let words = || choices.iter().map(|choice| choice.name.as_str());
-                match node.as_str() {
-                    Some(word) if words().any(|choice| choice == word) => Some(Json::String(word.to_owned())),
-                    other => {
-                        let all = words().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
-                        let mut problem = self.mismatch_problem(node, &format!("one of {all}"));
-                        if let Some(word) = other.and_then(|word| nearest(word, words())) {
-                            problem.hint = Some(format!("did you mean `{word}`?"));
-                        }
-                        self.problems.push(problem);
-                        None
-                    }
-                }
-            }
-            OptionType::List(item) => match &node.value {
-                Value::List(items) => {
-                    let values: Vec<_> = items.iter().map(|node| self.value(node, item)).collect();
-                    values.into_iter().collect::<Option<Vec<_>>>().map(Json::Array)
-                }
-                _ => {
-                    let problem = self
-                        .mismatch_problem(node, "a list")
-                        .with_hint("write `[a, b]`, or one `- item` a line");
-                    self.problems.push(problem);
-                    None
-                }
-            },
-            OptionType::Map(item) => match &node.value {
-                Value::Map(entries) => {
-                    let values: Vec<_> = entries
-                        .iter()
-                        .map(|(key, node)| (key.name.clone(), self.value(node, item)))
-                        .collect();
-                    values
-                        .into_iter()
-                        .map(|(key, value)| Some((key, value?)))
-                        .collect::<Option<_>>()
-                        .map(Json::Object)
-                }
-                _ => self.mismatch(node, "a map"),
-            },
+            OptionType::Enum(choices) => self.choice(node, choices),
+            OptionType::List(item) => self.list(node, item),
+            OptionType::Map(item) => self.map(node, item),
             OptionType::Object(spec) => Some(Json::Object(self.object(node, spec, &[]))),
             OptionType::Scalar => match &node.value {
                 Value::List(_) | Value::Map(_) => self.mismatch(node, "a single value"),
@@ -170,6 +130,40 @@ impl Validator<'_> {
             },
             OptionType::Any => Some(to_json(node)),
         }
+    }
+
+    fn choice(&mut self, node: &Node, choices: &[Choice]) -> Option<Json> {
+        let words = || choices.iter().map(|choice| choice.name.as_str());
+        let given = node.as_str();
+        if let Some(word) = given.filter(|word| words().any(|choice| choice == *word)) {
+            return Some(Json::String(word.to_owned()));
+        }
+        let all = words().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+        let mut problem = self.mismatch_problem(node, &format!("one of {all}"));
+        if let Some(word) = given.and_then(|word| nearest(word, words())) {
+            problem.hint = Some(format!("did you mean `{word}`?"));
+        }
+        self.problems.push(problem);
+        None
+    }
+
+    fn list(&mut self, node: &Node, item: &OptionType) -> Option<Json> {
+        let Value::List(items) = &node.value else {
+            let problem =
+                self.mismatch_problem(node, "a list").with_hint("write `[a, b]`, or one `- item` a line");
+            self.problems.push(problem);
+            return None;
+        };
+        // Every item is looked at, also behind a wrong one.
+        let values: Vec<_> = items.iter().map(|node| self.value(node, item)).collect();
+        values.into_iter().collect::<Option<Vec<_>>>().map(Json::Array)
+    }
+
+    fn map(&mut self, node: &Node, item: &OptionType) -> Option<Json> {
+        let Value::Map(entries) = &node.value else { return self.mismatch(node, "a map") };
+        let values: Vec<_> =
+            entries.iter().map(|(key, node)| (key.name.clone(), self.value(node, item))).collect();
+        values.into_iter().map(|(key, value)| Some((key, value?))).collect::<Option<_>>().map(Json::Object)
     }
 
     fn int(&mut self, node: &Node, min: i64, max: i64) -> Option<Json> {

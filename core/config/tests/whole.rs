@@ -1,4 +1,10 @@
 //! Whole configurations, right and wrong, through the crate's public face.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

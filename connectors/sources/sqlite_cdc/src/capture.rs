@@ -65,10 +65,10 @@ impl Capture {
         for table in self.wanted_tables(&mut transaction, options).await? {
             let current = known.iter().rev().find(|captured| captured.table.name == table.name);
             let same = current.is_some_and(|captured| captured.table.columns == table.columns);
-            if let (Some(captured), true) = (current, same) {
-                if self.triggers_of(&mut transaction, captured.epoch).await? == 3 {
-                    continue;
-                }
+            if let (Some(captured), true) = (current, same)
+                && self.triggers_of(&mut transaction, captured.epoch).await? == 3
+            {
+                continue;
             }
             let before = current.is_some();
             let captured = self.add_triggers(&mut transaction, table).await?;

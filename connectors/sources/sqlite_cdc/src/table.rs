@@ -125,10 +125,11 @@ impl Table {
         let mut misfit = None;
         for literal in Literals::of(row) {
             let literal = literal?;
-            if let Some(field) = self.schema.value().fields.get(count) {
-                if misfit.is_none() && !fits(&field.ty, &literal) {
-                    misfit = Some(count);
-                }
+            if let Some(field) = self.schema.value().fields.get(count)
+                && misfit.is_none()
+                && !fits(&field.ty, &literal)
+            {
+                misfit = Some(count);
             }
             count += 1;
         }

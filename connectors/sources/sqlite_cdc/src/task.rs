@@ -221,7 +221,7 @@ impl Task {
         }
         let offsets = SourceOffsets { partitions: [(table_partition(&name), json!(offset))].into() };
         self.copies.insert(name, offset);
-        Ok(Some(Poll::Batch(SourceBatch { batch: builder.build(), offsets })))
+        Ok(Some(Poll::Batch(SourceBatch { batch: builder.build(), offsets, ..SourceBatch::default() })))
     }
 
     async fn stream_page(&mut self, budget: Budget) -> Result<Option<Poll>, ConnectorError> {
@@ -266,7 +266,8 @@ impl Task {
                 break;
             }
         }
-        Ok(Some(Poll::Batch(SourceBatch { batch: builder.build(), offsets: self.stream_offsets() })))
+        let offsets = self.stream_offsets();
+        Ok(Some(Poll::Batch(SourceBatch { batch: builder.build(), offsets, ..SourceBatch::default() })))
     }
 
     fn stream_offsets(&mut self) -> SourceOffsets {

@@ -1,4 +1,10 @@
 //! Against real database files that another connection writes to.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
 
 use std::num::NonZeroU32;
 use std::path::Path;
