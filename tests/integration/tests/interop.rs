@@ -4,6 +4,8 @@
 //! `cargo test --release -p towpath-integration --test interop -- --ignored --nocapture` runs the same scripts against
 //! a real Apache Kafka: what fails there is the script's fault, not ours.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests, which may")]
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 

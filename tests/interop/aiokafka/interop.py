@@ -65,6 +65,14 @@ def some(count=120, big=200_000):
     return [(k, v, [(n, h) for n, h in headers if h is not None]) for k, v, headers in records(count, big)]
 
 
+async def eventually(ask, expected, what):
+    """Asks until the answer is the expected one: metadata travels to the broker that answers."""
+    deadline = Deadline()
+    while (seen := await ask()) != expected:
+        deadline.check(lambda: f"{what}: {seen} instead of {expected}")
+        await asyncio.sleep(0.01)
+
+
 async def consume(topic, count, partitions=(0,), **config):
     consumer = AIOKafkaConsumer(bootstrap_servers=SERVER, auto_offset_reset="earliest", check_crcs=True, **config)
     consumer.assign([TopicPartition(topic, p) for p in partitions])
@@ -102,18 +110,18 @@ async def _admin():
         equal(len(described["partitions"]), 3, "partitions")
         equal(len((await admin.describe_cluster())["brokers"]) >= 1, True, "brokers")
 
-        async def config():
+        async def config(key):
             resource = ConfigResource(ConfigResourceType.TOPIC, topic)
             answer = (await admin.describe_configs([resource]))[0]
-            return {entry[0]: entry[1] for entry in answer.resources[0][4]}
-        equal((await config())["retention.ms"], "7200000", "retention.ms")
-        equal((await config())["cleanup.policy"], "delete", "cleanup.policy")
+            return {entry[0]: entry[1] for entry in answer.resources[0][4]}[key]
+        await eventually(lambda: config("retention.ms"), "7200000", "retention.ms")
+        equal(await config("cleanup.policy"), "delete", "cleanup.policy")
         # The old call replaces all: what is not named goes back to its default.
         change = ConfigResource(ConfigResourceType.TOPIC, topic, configs={"max.message.bytes": "123456"})
         answer = (await admin.alter_configs([change]))[0]
         equal(answer.resources[0][0], 0, "altering")
-        equal((await config())["max.message.bytes"], "123456", "max.message.bytes after the change")
-        equal((await config())["retention.ms"], "604800000", "retention.ms, which was not named")
+        await eventually(lambda: config("max.message.bytes"), "123456", "max.message.bytes after the change")
+        equal(await config("retention.ms"), "604800000", "retention.ms, which was not named")
 
         await admin.create_partitions({topic: NewPartitions(5)})
         deadline = Deadline()

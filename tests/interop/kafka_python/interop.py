@@ -16,7 +16,7 @@ from kafka.errors import (  # noqa: E402
     TopicAlreadyExistsError, UnknownTopicOrPartitionError,
 )
 from kafka.structs import OffsetAndMetadata  # noqa: E402
-from common import DEADLINE_S, Deadline, bootstrap, equal, name, records, run  # noqa: E402
+from common import DEADLINE_S, Deadline, bootstrap, equal, eventually, name, records, run  # noqa: E402
 
 SERVER = bootstrap()
 ADMIN = KafkaAdminClient(bootstrap_servers=SERVER)
@@ -99,17 +99,17 @@ def case_admin():
     equal(config(config_filter="all")["cleanup.policy"]["value"], "delete", "cleanup.policy")
     change = {"retention.ms": "3600000", "cleanup.policy": (AlterConfigOp.APPEND, "compact")}
     ADMIN.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=change)])
-    equal(config()["retention.ms"]["value"], "3600000", "retention.ms after the change")
-    equal(config()["cleanup.policy"]["value"], "delete,compact", "cleanup.policy after the change")
+    eventually(lambda: config().get("retention.ms", {}).get("value"), "3600000", "retention.ms after the change")
+    eventually(lambda: config().get("cleanup.policy", {}).get("value"), "delete,compact", "cleanup.policy after the change")
     ADMIN.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs={"segment.bytes": "2000000"})],
                         incremental=False)
-    equal(config()["segment.bytes"]["value"], "2000000", "segment.bytes, altered in the old way")
+    eventually(lambda: config().get("segment.bytes", {}).get("value"), "2000000", "segment.bytes, altered in the old way")
     ADMIN.reset_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=["retention.ms"])])
-    equal("retention.ms" in config(), False, "retention.ms after its reset")
+    eventually(lambda: "retention.ms" in config(), False, "retention.ms after its reset")
 
     ADMIN.create_partitions({topic: 5})
     ADMIN.wait_for_topics([topic])
-    equal(len(ADMIN.describe_topics([topic])[0]["partitions"]), 5, "partitions after adding")
+    eventually(lambda: len(ADMIN.describe_topics([topic])[0]["partitions"]), 5, "partitions after adding")
     refused(InvalidPartitionsError, ADMIN.create_partitions, {topic: 2})
     equal(len(ADMIN.describe_topic_partitions([topic])["topics"][0]["partitions"]), 5, "partitions, by their own API")
     ADMIN.delete_topics([topic])

@@ -2,7 +2,7 @@
 // kafkajs against a broker: node interop.js HOST:PORT
 
 const { AssignerProtocol, CompressionCodecs, CompressionTypes, ConfigResourceTypes, Kafka, logLevel } = require('kafkajs')
-const { bootstrap, bytes, equal, name, records, refused, run, text, until, within } = require('../node/common.js')
+const { bootstrap, bytes, equal, eventually, name, records, refused, run, text, until, within } = require('../node/common.js')
 
 // This client has neither of these built in; their plugs are as its documentation shows.
 CompressionCodecs[CompressionTypes.Snappy] = require('kafkajs-snappy')
@@ -72,7 +72,7 @@ async function adminCase () {
   const again = { topics: [{ topic, numPartitions: 3, replicationFactor: 1 }] }
   equal(await admin.createTopics(again), false, 'creating it again')
   await refused(admin.createTopics({ topics: [{ topic: 'no/such name' }] }), is('INVALID_TOPIC_EXCEPTION'), 'a bad name')
-  equal((await admin.listTopics()).includes(topic), true, 'the topic is listed')
+  await eventually(async () => (await admin.listTopics()).includes(topic), true, 'the topic is listed')
   const { topics: [described] } = await admin.fetchTopicMetadata({ topics: [topic] })
   equal(described.partitions.length, 3, 'partitions')
   const cluster = await admin.describeCluster()
@@ -84,7 +84,7 @@ async function adminCase () {
     })
     return Object.fromEntries(resources[0].configEntries.map(e => [e.configName, e.configValue]))
   }
-  equal((await config())['retention.ms'], '7200000', 'retention.ms')
+  await eventually(async () => (await config())['retention.ms'], '7200000', 'retention.ms')
   equal((await config())['cleanup.policy'], 'delete', 'cleanup.policy')
   // The old call replaces all: what is not named goes back to its default.
   await admin.alterConfigs({
@@ -92,7 +92,7 @@ async function adminCase () {
       type: ConfigResourceTypes.TOPIC, name: topic, configEntries: [{ name: 'max.message.bytes', value: '123456' }]
     }]
   })
-  equal((await config())['max.message.bytes'], '123456', 'max.message.bytes after the change')
+  await eventually(async () => (await config())['max.message.bytes'], '123456', 'max.message.bytes after the change')
   equal((await config())['retention.ms'], '604800000', 'retention.ms, which was not named')
 
   await admin.createPartitions({ topicPartitions: [{ topic, count: 5 }] })

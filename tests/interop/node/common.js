@@ -43,6 +43,15 @@ async function until (condition, what) {
   }
 }
 
+/** Asks until the answer is the expected one: metadata travels to the broker that answers. */
+async function eventually (ask, expected, what) {
+  let seen
+  await until(async () => {
+    seen = await ask()
+    return show(seen) === show(expected)
+  }, () => `${what}: ${show(seen)} instead of ${show(expected)}`)
+}
+
 async function refused (promise, matches, what) {
   try {
     await promise
@@ -102,4 +111,4 @@ function bootstrap () {
   return process.argv[2]
 }
 
-module.exports = { name, fail, show, equal, within, until, refused, bytes, records, text, run, bootstrap }
+module.exports = { name, fail, show, equal, eventually, within, until, refused, bytes, records, text, run, bootstrap }

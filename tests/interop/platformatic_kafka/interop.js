@@ -2,7 +2,7 @@
 // @platformatic/kafka against a broker: node interop.js HOST:PORT
 
 const { Admin, Consumer, Producer, compressionsAlgorithms } = require('@platformatic/kafka')
-const { bootstrap, bytes, equal, fail, name, records, refused, run, text, until } = require('../node/common.js')
+const { bootstrap, bytes, equal, eventually, fail, name, records, refused, run, text, until } = require('../node/common.js')
 
 const server = bootstrap()
 const base = { clientId: 'platformatic', bootstrapBrokers: [server], retries: 5, retryDelay: 50, timeout: 20_000 }
@@ -80,7 +80,7 @@ async function adminCase () {
   await refused(admin.createTopics({ topics: [topic], partitions: 3, replicas: 1 }), is('TOPIC_ALREADY_EXISTS'), 'again')
   await refused(admin.createTopics({ topics: ['no/such name'], partitions: 1, replicas: 1 }),
     is('INVALID_TOPIC_EXCEPTION'), 'a bad name')
-  equal((await admin.listTopics()).includes(topic), true, 'the topic is listed')
+  await eventually(async () => (await admin.listTopics()).includes(topic), true, 'the topic is listed')
   equal(await partitionsOf(topic), 3, 'partitions')
   const cluster = await admin.metadata({ topics: [] })
   equal(cluster.brokers.size >= 1 && cluster.id.length > 0, true, 'the cluster')
@@ -90,7 +90,7 @@ async function adminCase () {
     const [described] = await admin.describeConfigs({ resources: [{ ...resource, configurationKeys: null }] })
     return Object.fromEntries(described.configs.map(c => [c.name, c.value]))
   }
-  equal((await config())['retention.ms'], '7200000', 'retention.ms')
+  await eventually(async () => (await config())['retention.ms'], '7200000', 'retention.ms')
   equal((await config())['cleanup.policy'], 'delete', 'cleanup.policy')
   await admin.incrementalAlterConfigs({
     resources: [{
@@ -101,7 +101,7 @@ async function adminCase () {
       ]
     }]
   })
-  equal((await config())['retention.ms'], '3600000', 'retention.ms after the change')
+  await eventually(async () => (await config())['retention.ms'], '3600000', 'retention.ms after the change')
   equal((await config())['cleanup.policy'], 'delete,compact', 'cleanup.policy after the change')
   await admin.createPartitions({ topics: [{ name: topic, count: 5, assignments: null }] })
   await until(async () => (await partitionsOf(topic)) === 5, () => 'five partitions')

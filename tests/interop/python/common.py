@@ -32,6 +32,14 @@ def equal(seen, expected, what):
         raise AssertionError(f"{what}: {clip(seen)} instead of {clip(expected)}")
 
 
+def eventually(ask, expected, what):
+    """Asks until the answer is the expected one: metadata travels to the broker that answers."""
+    deadline = Deadline()
+    while (seen := ask()) != expected:
+        deadline.check(lambda: f"{what}: {clip(seen)} instead of {clip(expected)}")
+        time.sleep(0.01)
+
+
 def clip(value, limit=600):
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "…"

@@ -1,5 +1,7 @@
 //! The architecture, held: each test is one rule over the whole repository.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may")]
+
 use towpath_tidy::{
     Dependencies, Finding, Tree, config_references, crate_roots_hold_no_code, dead_files, file_sizes,
     foreign_names, function_sizes, table, top_level, workspace_lints,

@@ -166,6 +166,36 @@ public final class Interop {
         }
     }
 
+    private interface Question {
+        Object ask() throws Exception;
+    }
+
+    /** Asks until the answer is the expected one: metadata travels to the broker that answers. */
+    private static void eventually(Question question, Object expected, String what) throws Exception {
+        Object[] seen = new Object[1];
+        until(() -> {
+            try {
+                seen[0] = question.ask();
+            } catch (ExecutionException e) {
+                if (!(e.getCause() instanceof org.apache.kafka.common.errors.RetriableException)) {
+                    throw new AssertionError(e);
+                }
+                seen[0] = e;
+            } catch (Exception e) {
+                throw new AssertionError(e);
+            }
+            return java.util.Objects.equals(seen[0], expected);
+        }, () -> what + ": " + clip(seen[0]) + " instead of " + clip(expected));
+    }
+
+    private static Config configOf(ConfigResource resource) throws Exception {
+        return get(admin.describeConfigs(List.of(resource)).all()).get(resource);
+    }
+
+    private static int partitionsOf(String topic) throws Exception {
+        return get(admin.describeTopics(List.of(topic)).allTopicNames()).get(topic).partitions().size();
+    }
+
     private static String create(int partitions, Map<String, String> configs) throws Exception {
         String topic = name("java");
         get(admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1).configs(configs))).all());
@@ -304,8 +334,7 @@ public final class Interop {
             List.of(new NewTopic(name("x"), 1, (short) 1).configs(Map.of("no.such.config", "1")))).all());
         String defaults = name("defaults");
         get(admin.createTopics(List.of(new NewTopic(defaults, Optional.empty(), Optional.empty()))).all());
-        Set<String> listed = get(admin.listTopics().names());
-        equal(listed.containsAll(Set.of(topic, defaults)), true, "the topics listed");
+        eventually(() -> get(admin.listTopics().names()).containsAll(Set.of(topic, defaults)), true, "the topics listed");
         TopicDescription described = get(admin.describeTopics(List.of(topic)).allTopicNames()).get(topic);
         equal(described.partitions().size(), 3, "partitions");
         equal(described.partitions().get(0).isr().size(), 1, "in-sync replicas");
@@ -316,7 +345,7 @@ public final class Interop {
         equal(get(admin.describeCluster().controller()) != null, true, "the controller");
 
         ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic);
-        Config config = get(admin.describeConfigs(List.of(resource)).all()).get(resource);
+        Config config = configOf(resource);
         equal(config.get("retention.ms").value(), "7200000", "retention.ms");
         equal(config.get("retention.ms").source(), ConfigEntry.ConfigSource.DYNAMIC_TOPIC_CONFIG, "its source");
         equal(config.get("cleanup.policy").value(), "delete", "cleanup.policy");
@@ -325,35 +354,21 @@ public final class Interop {
         get(admin.incrementalAlterConfigs(Map.of(resource, List.of(
             new AlterConfigOp(new ConfigEntry("retention.ms", "3600000"), AlterConfigOp.OpType.SET),
             new AlterConfigOp(new ConfigEntry("cleanup.policy", "compact"), AlterConfigOp.OpType.APPEND)))).all());
-        config = get(admin.describeConfigs(List.of(resource)).all()).get(resource);
-        equal(config.get("retention.ms").value(), "3600000", "retention.ms after the change");
-        equal(config.get("cleanup.policy").value(), "delete,compact", "cleanup.policy after the change");
+        eventually(() -> configOf(resource).get("retention.ms").value(), "3600000", "retention.ms after the change");
+        equal(configOf(resource).get("cleanup.policy").value(), "delete,compact", "cleanup.policy after the change");
         get(admin.incrementalAlterConfigs(Map.of(resource, List.of(
             new AlterConfigOp(new ConfigEntry("retention.ms", null), AlterConfigOp.OpType.DELETE),
             new AlterConfigOp(new ConfigEntry("cleanup.policy", "delete"), AlterConfigOp.OpType.SUBTRACT)))).all());
-        config = get(admin.describeConfigs(List.of(resource)).all()).get(resource);
-        equal(config.get("retention.ms").value(), "604800000", "retention.ms back at its default");
-        equal(config.get("cleanup.policy").value(), "compact", "cleanup.policy after the subtraction");
+        eventually(() -> configOf(resource).get("retention.ms").value(), "604800000", "retention.ms back at its default");
+        equal(configOf(resource).get("cleanup.policy").value(), "compact", "cleanup.policy after the subtraction");
         refused(InvalidConfigurationException.class, admin.incrementalAlterConfigs(Map.of(resource, List.of(
             new AlterConfigOp(new ConfigEntry("retention.ms", "soon"), AlterConfigOp.OpType.SET)))).all());
 
         get(admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(5))).all());
-        until(() -> {
-            try {
-                return get(admin.describeTopics(List.of(topic)).allTopicNames()).get(topic).partitions().size() == 5;
-            } catch (Exception e) {
-                throw new AssertionError(e);
-            }
-        }, () -> "five partitions");
+        eventually(() -> partitionsOf(topic), 5, "partitions after adding");
         refused(InvalidPartitionsException.class, admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(2))).all());
         get(admin.deleteTopics(List.of(topic, defaults)).all());
-        until(() -> {
-            try {
-                return !get(admin.listTopics().names()).contains(topic);
-            } catch (Exception e) {
-                throw new AssertionError(e);
-            }
-        }, () -> "the topic to go");
+        eventually(() -> get(admin.listTopics().names()).contains(topic), false, "the topic is still listed");
         refused(UnknownTopicOrPartitionException.class, admin.deleteTopics(List.of(topic)).all());
     }
 
