@@ -1,1 +1,27 @@
 //! The socket side of a broker: listener, connections, one handler per API.
+//!
+//! A request's way: `listener` accepts, `connection` reads a frame, `handlers` decodes it and runs the handler of its
+//! API, `outgoing` writes the answer. What a client can make the broker hold is bounded in `memory` (R10). The state
+//! that all connections share is in `state`; it changes metadata only through [`towpath_controller::Controller`] and
+//! keeps partitions in [`towpath_replica::ReplicaManager`].
+#![forbid(unsafe_code)]
+
+mod background;
+mod broker;
+mod config;
+mod connection;
+mod error;
+mod fetch_session;
+mod handlers;
+mod listener;
+mod memory;
+mod metrics;
+mod offsets_log;
+mod outgoing;
+mod producer_ids;
+mod state;
+mod stream;
+
+pub use broker::{Broker, BrokerStatus};
+pub use config::{BrokerConfig, Endpoint, Limits};
+pub use error::BrokerError;

@@ -281,6 +281,13 @@ impl ReplicaManager {
         }
     }
 
+    /// Lets logs that nobody has written to since the last call give back the memory of their recent batches.
+    pub fn release_idle_memory(&self) {
+        for partition in self.partitions() {
+            partition.release_if_idle();
+        }
+    }
+
     /// Asks for the flushes that `flush.ms` wants, `elapsed_ms` after the last call.
     pub fn flush_old(&self, elapsed_ms: i64) {
         for partition in self.partitions() {

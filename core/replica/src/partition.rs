@@ -35,6 +35,8 @@ pub struct Appended {
     pub info: AppendInfo,
     /// Whether it is committed already: an ack need not wait.
     pub committed: bool,
+    /// Bytes that were appended.
+    pub bytes: u64,
 }
 
 /// Where a fetch reads.
@@ -83,6 +85,8 @@ pub struct Partition {
     /// Whether the partition is in the flusher's queue.
     queued: AtomicBool,
     deleted: AtomicBool,
+    /// The log end offset when memory was last looked at.
+    end_last_seen: AtomicI64,
     moved: Notify,
     waiters: Mutex<Vec<Arc<FetchWaiter>>>,
 }
@@ -110,6 +114,7 @@ impl Partition {
             flusher,
             queued: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
+            end_last_seen: AtomicI64::new(-1),
             moved: Notify::new(),
             waiters: Mutex::new(Vec::new()),
         });
@@ -182,7 +187,11 @@ impl Partition {
         self.high_watermark()
     }
 
-    fn check_online(&self) -> Result<(), PartitionError> {
+    /// Whether the partition can be used at all.
+    ///
+    /// # Errors
+    /// [`PartitionError::Deleted`], [`PartitionError::Offline`].
+    pub fn check_online(&self) -> Result<(), PartitionError> {
         if self.deleted.load(Ordering::Acquire) {
             return Err(PartitionError::Deleted);
         }
@@ -238,7 +247,8 @@ impl Partition {
             drop(state);
             self.flush_if_due(&info);
         }
-        Ok(Appended { info, committed: self.high_watermark() > info.last_offset })
+        let bytes = if info.duplicate { 0 } else { bytes };
+        Ok(Appended { info, committed: self.high_watermark() > info.last_offset, bytes })
     }
 
     fn flush_if_due(self: &Arc<Self>, info: &AppendInfo) {
@@ -280,6 +290,14 @@ impl Partition {
         let behind = self.log.recovery_point() < self.log.log_end_offset();
         if behind && since_last_ms >= self.flush_ms.load(Ordering::Relaxed) {
             self.flusher.request(Arc::clone(self));
+        }
+    }
+
+    /// Gives back the log's memory if nothing was written since the last call.
+    pub(crate) fn release_if_idle(&self) {
+        let end = self.log.log_end_offset().get();
+        if self.end_last_seen.swap(end, Ordering::Relaxed) == end {
+            self.log.release_memory();
         }
     }
 

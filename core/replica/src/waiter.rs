@@ -21,6 +21,11 @@ impl FetchWaiter {
         Arc::new(Self { missing, notify: Notify::new() })
     }
 
+    /// Waits for `bytes` more bytes from now on.
+    pub fn rearm(&self, bytes: usize) {
+        self.missing.store(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Release);
+    }
+
     /// `bytes` were committed.
     pub(crate) fn committed(&self, bytes: u64) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX).max(1);

@@ -1,0 +1,349 @@
+//! One connection: requests in, answers out, in order.
+//!
+//! Requests are begun in the order in which they arrive, each up to the point where it has to wait (for a flush, for
+//! records, for a group); those that wait go on side by side, and the answers leave in the order of the requests.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use towpath_telemetry::names;
+use towpath_wire::frame::{self, FrameLengthError};
+use towpath_wire::{ApiKey, DecodeError};
+
+use crate::handlers::{self, Begun, Reply, ReplyFuture};
+use crate::memory::{Lease, RETRY};
+use crate::outgoing::{Outgoing, WriteError};
+use crate::state::BrokerState;
+use crate::stream::Stream;
+
+/// Bytes that are read at a time into memory that the thread's connections share.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// From this many missing bytes of a frame on, they are read straight into the connection's buffer.
+const DIRECT_BYTES_MIN: usize = 16 * 1024;
+/// How long an idle connection keeps its buffer.
+const BUFFER_IDLE: Duration = Duration::from_secs(1);
+
+thread_local! {
+    static SCRATCH: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// The address; none inside the process.
+    pub(crate) address: Option<IpAddr>,
+}
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectionEnd {
+    #[error("the client closed the connection")]
+    Closed,
+    #[error("the broker is shutting down")]
+    Shutdown,
+    #[error("it stood still while memory was needed, or was idle for too long")]
+    Reclaimed,
+    #[error("the request asks for the connection to end")]
+    Asked,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameLengthError),
+    #[error("a request cannot be read")]
+    Decode(#[from] DecodeError),
+    #[error("there is no API {key} in version {version} here")]
+    Unsupported { key: i16, version: i16 },
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// A request that is in work or whose answer waits for those before it.
+struct Slot {
+    api: ApiKey,
+    began: Instant,
+    bytes: usize,
+    state: SlotState,
+}
+
+enum SlotState {
+    Waiting(ReplyFuture),
+    Done(Reply),
+}
+
+/// One connection.
+pub(crate) struct Connection {
+    broker: Arc<BrokerState>,
+    peer: Peer,
+    stream: Stream,
+    buffer: BytesMut,
+    /// Bytes of the buffer's memory, 0 when it has none of its own.
+    allocated: usize,
+    /// The largest frame that came whole: so much room is made at once for the next.
+    trusted: usize,
+    in_flight_bytes: usize,
+    slots: VecDeque<Slot>,
+    outgoing: Outgoing,
+    lease: Lease,
+}
+
+/// What ended a wait.
+enum Event {
+    Answer,
+    Read(usize),
+}
+
+impl Connection {
+    pub(crate) fn new(broker: Arc<BrokerState>, stream: Stream, peer: Peer) -> Self {
+        let lease = broker.memory.lease();
+        Self {
+            broker,
+            peer,
+            stream,
+            buffer: BytesMut::new(),
+            allocated: 0,
+            trusted: 0,
+            in_flight_bytes: 0,
+            slots: VecDeque::new(),
+            outgoing: Outgoing::default(),
+            lease,
+        }
+    }
+
+    /// Serves the connection until it ends.
+    pub(crate) async fn run(mut self) {
+        let end = match self.serve().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        let reason = match &end {
+            ConnectionEnd::Closed | ConnectionEnd::Shutdown | ConnectionEnd::Asked | ConnectionEnd::Io(_) => {
+                None
+            }
+            ConnectionEnd::Reclaimed => Some("reclaimed"),
+            ConnectionEnd::Frame(_) => Some("frame_too_large"),
+            ConnectionEnd::Decode(_) => Some("undecodable"),
+            ConnectionEnd::Unsupported { .. } => Some("unsupported"),
+            ConnectionEnd::Write(_) => Some("not_reading"),
+        };
+        if let Some(reason) = reason {
+            metrics::counter!(names::CONNECTIONS_CLOSED, "reason" => reason).increment(1);
+        }
+        tracing::debug!(peer = ?self.peer.address, reason = %ErrorChain(&end), "connection ended");
+    }
+
+    async fn serve(&mut self) -> Result<std::convert::Infallible, ConnectionEnd> {
+        loop {
+            self.begin_requests()?;
+            self.collect_answers()?;
+            if !self.outgoing.is_empty() {
+                self.write().await?;
+                continue;
+            }
+            self.account();
+            let may_read = self.slots.len() < self.broker.config.limits.requests_in_flight_max;
+            if may_read && self.broker.memory.is_exhausted() {
+                self.wait_for_memory().await?;
+                continue;
+            }
+            if let Event::Read(read) = self.wait(may_read).await? {
+                if read == 0 {
+                    return Err(ConnectionEnd::Closed);
+                }
+                self.lease.progress();
+            }
+        }
+    }
+
+    /// Begins every request that is there whole.
+    fn begin_requests(&mut self) -> Result<(), ConnectionEnd> {
+        let limits = &self.broker.config.limits;
+        let (requests_max, bytes_max) = (limits.requests_in_flight_max, limits.request_bytes_max);
+        while self.slots.len() < requests_max {
+            let Some(frame) = frame::take_frame(&mut self.buffer, bytes_max)? else { return Ok(()) };
+            self.begin(frame)?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, frame: Bytes) -> Result<(), ConnectionEnd> {
+        let bytes = frame.len();
+        self.trusted = self.trusted.max(bytes);
+        let began = Instant::now();
+        let (api, begun) = handlers::begin(&self.broker, &self.peer, frame)?;
+        let state = match begun {
+            Begun::Done(reply) => SlotState::Done(reply),
+            Begun::Waiting(mut future) => {
+                // Up to its first wait the request runs now, before the next one begins.
+                match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(reply) => SlotState::Done(reply),
+                    Poll::Pending => SlotState::Waiting(future),
+                }
+            }
+        };
+        self.in_flight_bytes += bytes;
+        self.slots.push_back(Slot { api, began, bytes, state });
+        Ok(())
+    }
+
+    /// Moves the answers that are ready, and have no unready one before them, to the way out.
+    fn collect_answers(&mut self) -> Result<(), ConnectionEnd> {
+        while let Some(Slot { state: SlotState::Done(_), .. }) = self.slots.front() {
+            let Some(slot) = self.slots.pop_front() else { return Ok(()) };
+            self.in_flight_bytes = self.in_flight_bytes.saturating_sub(slot.bytes);
+            self.broker.metrics.answered(slot.api, slot.began);
+            match slot.state {
+                SlotState::Done(Reply::Frame(frame)) => self.outgoing.push(frame),
+                SlotState::Done(Reply::Nothing) | SlotState::Waiting(_) => {}
+                SlotState::Done(Reply::Close) => return Err(ConnectionEnd::Asked),
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self) -> Result<(), ConnectionEnd> {
+        self.lease.set_busy(true);
+        self.account();
+        let stall = self.broker.config.limits.write_stall_max;
+        let lease = &self.lease;
+        self.outgoing.write_all(&mut self.stream, stall, || lease.progress()).await?;
+        Ok(())
+    }
+
+    /// Says how much memory the connection holds. R10: counted is what is there.
+    fn account(&self) {
+        let buffer = self.allocated.max(self.buffer.len());
+        self.lease.set(buffer + self.in_flight_bytes + self.outgoing.memory_bytes());
+        self.lease.set_busy(!self.slots.is_empty() || !self.outgoing.is_empty());
+    }
+
+    /// Waits until there is memory to read into. Those that hold parts of requests and stand still go first.
+    async fn wait_for_memory(&mut self) -> Result<(), ConnectionEnd> {
+        self.lease.set_blocked(true);
+        let closed = self.broker.memory.reclaim();
+        if closed > 0 {
+            tracing::warn!(
+                closed,
+                "request memory is used up: closed the connections that stood still the longest"
+            );
+        }
+        let broker = Arc::clone(&self.broker);
+        let event = tokio::select! {
+            () = broker.memory.wait() => Ok(()),
+            () = tokio::time::sleep(RETRY) => Ok(()),
+            () = self.lease.closed() => Err(ConnectionEnd::Reclaimed),
+            () = answer_ready(&mut self.slots) => Ok(()),
+        };
+        self.lease.set_blocked(false);
+        event
+    }
+
+    /// Waits for an answer that may leave, or for bytes.
+    async fn wait(&mut self, may_read: bool) -> Result<Event, ConnectionEnd> {
+        let idle = self.allocated > 0 && self.slots.is_empty() && self.buffer.is_empty();
+        if idle {
+            if let Ok(event) = tokio::time::timeout(BUFFER_IDLE, self.next_event(may_read)).await {
+                return event;
+            }
+            // Ten thousand idle connections hold no buffers.
+            self.buffer = BytesMut::new();
+            self.allocated = 0;
+            self.trusted = 0;
+            self.account();
+        }
+        self.next_event(may_read).await
+    }
+
+    async fn next_event(&mut self, may_read: bool) -> Result<Event, ConnectionEnd> {
+        let Self { broker, stream, buffer, allocated, trusted, slots, lease, .. } = self;
+        let mut closed = pin!(lease.closed());
+        poll_fn(|cx| {
+            if poll_slots(slots, cx) {
+                return Poll::Ready(Ok(Event::Answer));
+            }
+            if closed.as_mut().poll(cx).is_ready() {
+                let stopping = broker.is_stopping();
+                let end = if stopping { ConnectionEnd::Shutdown } else { ConnectionEnd::Reclaimed };
+                return Poll::Ready(Err(end));
+            }
+            if !may_read {
+                return Poll::Pending;
+            }
+            poll_fill(stream, buffer, allocated, *trusted, cx)
+                .map_ok(Event::Read)
+                .map_err(ConnectionEnd::from)
+        })
+        .await
+    }
+}
+
+/// Polls every request in work; whether the first one's answer is ready.
+fn poll_slots(slots: &mut VecDeque<Slot>, cx: &mut Context<'_>) -> bool {
+    for slot in slots.iter_mut() {
+        if let SlotState::Waiting(future) = &mut slot.state
+            && let Poll::Ready(reply) = future.as_mut().poll(cx)
+        {
+            slot.state = SlotState::Done(reply);
+        }
+    }
+    matches!(slots.front(), Some(Slot { state: SlotState::Done(_), .. }))
+}
+
+async fn answer_ready(slots: &mut VecDeque<Slot>) {
+    poll_fn(|cx| if poll_slots(slots, cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// Reads what is there. R10: a frame's announced length makes no room by itself; the buffer at most doubles what has
+/// arrived, up to the frame's end.
+fn poll_fill(
+    stream: &mut Stream,
+    buffer: &mut BytesMut,
+    allocated: &mut usize,
+    trusted: usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    let missing = match frame::announced_length(buffer, usize::MAX) {
+        Ok(Some(length)) => (length + frame::LENGTH_BYTES).saturating_sub(buffer.len()),
+        _ => 0,
+    };
+    if missing >= DIRECT_BYTES_MIN || (*allocated > 0 && missing > 0) {
+        let step = missing.min(buffer.len().max(trusted.saturating_sub(buffer.len())).max(SCRATCH_BYTES));
+        if buffer.capacity() - buffer.len() == 0 {
+            buffer.reserve(step);
+        }
+        *allocated = buffer.capacity();
+        return pin!(stream.read_buf(buffer)).poll(cx);
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.resize(SCRATCH_BYTES, 0);
+        let mut read = ReadBuf::new(scratch);
+        std::task::ready!(Pin::new(stream).poll_read(cx, &mut read))?;
+        buffer.extend_from_slice(read.filled());
+        if *allocated > 0 || buffer.capacity() >= DIRECT_BYTES_MIN {
+            *allocated = buffer.capacity();
+        }
+        Poll::Ready(Ok(read.filled().len()))
+    })
+}
+
+/// An error with its causes, in one line.
+pub(crate) struct ErrorChain<'a>(pub(crate) &'a (dyn std::error::Error + 'a));
+
+impl std::fmt::Display for ErrorChain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

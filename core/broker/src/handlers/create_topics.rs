@@ -1,0 +1,111 @@
+//! CreateTopics.
+
+use std::sync::Arc;
+
+use towpath_controller::MetadataImage;
+use towpath_controller::decide::{AdminError, Assignment, CreatedTopic, Decision, NewTopic, create_topics};
+use towpath_types::{BrokerId, TopicId};
+use towpath_wire::create_topics::{CreatableTopic, CreatableTopicConfigs, CreatableTopicResult};
+use towpath_wire::{CreateTopicsRequest, CreateTopicsResponse, ErrorCode};
+
+use super::RequestContext;
+use crate::connection::ErrorChain;
+use crate::state::BrokerState;
+
+fn new_topic(topic: &CreatableTopic) -> NewTopic {
+    NewTopic {
+        name: topic.name.clone(),
+        partitions: topic.num_partitions,
+        replication_factor: topic.replication_factor,
+        assignments: topic
+            .assignments
+            .iter()
+            .map(|assignment| Assignment {
+                partition: assignment.partition_index,
+                brokers: assignment.broker_ids.iter().map(|id| BrokerId::new(*id)).collect(),
+            })
+            .collect(),
+        configs: topic.configs.iter().map(|config| (config.name.clone(), config.value.clone())).collect(),
+    }
+}
+
+pub(super) async fn handle(
+    broker: Arc<BrokerState>,
+    cx: RequestContext,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    let topics: Vec<NewTopic> = request.topics.iter().map(new_topic).collect();
+    let defaults = broker.topic_defaults();
+    let validate_only = request.validate_only;
+    let decide = move |image: &MetadataImage| {
+        let mut decision = create_topics(image, &topics, &defaults, TopicId::random);
+        // Before version 4 a topic's partitions and replicas had to be said (KIP-464).
+        for (topic, answer) in topics.iter().zip(&mut decision.answer) {
+            let unsaid = topic.partitions == -1 || topic.replication_factor == -1;
+            if cx.version < 4 && unsaid && topic.assignments.is_empty() && answer.is_ok() {
+                *answer = Err(AdminError::new(
+                    ErrorCode::UnsupportedVersion,
+                    "Partitions and replication factor can be left to the broker from version 4 on.",
+                ));
+                decision.records.clear();
+            }
+        }
+        if validate_only { Decision::unchanged(decision.answer) } else { decision }
+    };
+    let answers = match broker.change(decide).await {
+        Ok(answers) => answers,
+        Err(error) => {
+            let refusal = AdminError::new(error.code(), ErrorChain(&error).to_string());
+            vec![Err(refusal); request.topics.len()]
+        }
+    };
+    let topics = request
+        .topics
+        .into_iter()
+        .zip(answers)
+        .map(|(topic, answer)| match answer {
+            Ok(created) => succeeded(&broker, topic.name, &created, validate_only),
+            Err(error) => CreatableTopicResult {
+                name: topic.name,
+                error_code: error.code.code(),
+                error_message: Some(error.message),
+                // Java's AdminClient takes null without an error for a fault of ours.
+                configs: Some(Vec::new()),
+                ..CreatableTopicResult::default()
+            },
+        })
+        .collect();
+    CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
+}
+
+fn succeeded(
+    broker: &BrokerState,
+    name: String,
+    created: &CreatedTopic,
+    validate_only: bool,
+) -> CreatableTopicResult {
+    let configs = towpath_controller::topic_config::KEYS
+        .iter()
+        .filter_map(|key| {
+            let values = key.values(&created.configs, &broker.config.topic_defaults);
+            let (value, source) = values.first()?;
+            Some(CreatableTopicConfigs {
+                name: key.name.to_owned(),
+                value: Some((*value).to_owned()),
+                read_only: false,
+                config_source: *source as i8,
+                is_sensitive: false,
+            })
+        })
+        .collect();
+    CreatableTopicResult {
+        name,
+        topic_id: if validate_only { TopicId::ZERO.get() } else { created.id.get() },
+        error_code: ErrorCode::None.code(),
+        error_message: None,
+        topic_config_error_code: ErrorCode::None.code(),
+        num_partitions: created.partitions,
+        replication_factor: created.replication_factor,
+        configs: Some(configs),
+    }
+}

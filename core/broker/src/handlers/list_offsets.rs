@@ -1,0 +1,126 @@
+//! ListOffsets: the first, last and timestamped offsets of partitions.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use towpath_replica::{Partition, PartitionError};
+use towpath_types::{LeaderEpoch, Offset};
+use towpath_wire::list_offsets::{ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use towpath_wire::{ErrorCode, ListOffsetsRequest, ListOffsetsResponse};
+
+use super::{RequestContext, partition_error_code};
+use crate::state::BrokerState;
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
+/// A tool that looks at a partition as it is, whoever leads it.
+const DEBUGGING_REPLICA: i32 = -2;
+
+/// What a lookup found: timestamp, offset, leader epoch.
+type Located = (i64, Offset, Option<LeaderEpoch>);
+
+pub(super) async fn handle(
+    broker: Arc<BrokerState>,
+    cx: RequestContext,
+    request: ListOffsetsRequest,
+) -> ListOffsetsResponse {
+    let mut seen = HashSet::new();
+    let mut twice = HashSet::new();
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            let key = (topic.name.as_str(), partition.partition_index);
+            if !seen.insert(key) {
+                twice.insert(key);
+            }
+        }
+    }
+    let topics = request
+        .topics
+        .iter()
+        .map(|topic| {
+            let replicas = broker.replicas.topic(&topic.name);
+            let partitions = topic.partitions.iter().map(|asked| {
+                if twice.contains(&(topic.name.as_str(), asked.partition_index)) {
+                    return failed(asked, ErrorCode::InvalidRequest);
+                }
+                let partition = replicas.as_ref().map_or(Ok(None), |topic| topic.partition(asked.partition_index));
+                match partition {
+                    Ok(Some(partition)) => list(&partition, cx.version, request.replica_id, asked),
+                    Ok(None) => failed(asked, ErrorCode::UnknownTopicOrPartition),
+                    Err(error) => failed(asked, partition_error_code(&error)),
+                }
+            });
+            ListOffsetsTopicResponse { name: topic.name.clone(), partitions: partitions.collect() }
+        })
+        .collect();
+    ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
+}
+
+fn failed(asked: &ListOffsetsPartition, code: ErrorCode) -> ListOffsetsPartitionResponse {
+    ListOffsetsPartitionResponse {
+        partition_index: asked.partition_index,
+        error_code: code.code(),
+        ..ListOffsetsPartitionResponse::default()
+    }
+}
+
+fn list(
+    partition: &Partition,
+    version: i16,
+    replica: i32,
+    asked: &ListOffsetsPartition,
+) -> ListOffsetsPartitionResponse {
+    // Each special timestamp belongs to the versions that know it.
+    let min_version = match asked.timestamp {
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        EARLIEST_PENDING_UPLOAD => 11,
+        _ => 0,
+    };
+    if version < min_version || asked.timestamp < EARLIEST_PENDING_UPLOAD {
+        return failed(asked, ErrorCode::UnsupportedVersion);
+    }
+    let found = partition
+        .check_epoch(LeaderEpoch::new(asked.current_leader_epoch))
+        .and_then(|()| locate(partition, replica, asked.timestamp));
+    match found {
+        Ok(Some((timestamp, offset, epoch))) => ListOffsetsPartitionResponse {
+            partition_index: asked.partition_index,
+            error_code: ErrorCode::None.code(),
+            timestamp,
+            offset: offset.get(),
+            leader_epoch: if version >= 4 { epoch.map_or(-1, LeaderEpoch::get) } else { -1 },
+        },
+        Ok(None) => failed(asked, ErrorCode::None),
+        // Clients before version 5 know only the older word for "not yet".
+        Err(PartitionError::OffsetNotAvailable) if version < 5 => failed(asked, ErrorCode::LeaderNotAvailable),
+        Err(error) => failed(asked, partition_error_code(&error)),
+    }
+}
+
+fn locate(partition: &Partition, replica: i32, timestamp: i64) -> Result<Option<Located>, PartitionError> {
+    match timestamp {
+        LATEST => {
+            let offset =
+                if replica == DEBUGGING_REPLICA { partition.log().log_end_offset() } else { partition.latest_offset()? };
+            Ok(Some((-1, offset, Some(partition.leader_epoch()))))
+        }
+        EARLIEST | EARLIEST_LOCAL => {
+            partition.check_online()?;
+            let start = partition.log().log_start_offset();
+            let epoch = partition.log().epoch_at(start).unwrap_or(partition.leader_epoch());
+            Ok(Some((-1, start, Some(epoch))))
+        }
+        // Nothing is tiered and nothing waits to be.
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(None),
+        MAX_TIMESTAMP => Ok(partition.max_timestamp()?.map(|found| (found.timestamp, found.offset, found.leader_epoch))),
+        at_least => {
+            Ok(partition.lookup_timestamp(at_least)?.map(|found| (found.timestamp, found.offset, found.leader_epoch)))
+        }
+    }
+}

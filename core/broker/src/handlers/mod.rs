@@ -1,0 +1,211 @@
+//! One file per API. A handler takes the broker's state, what is known of the request's origin, and the decoded
+//! request, and returns the response; everything around it is here.
+//!
+//! To add an API: a file with `pub(crate) async fn handle(broker: Arc<BrokerState>, cx: RequestContext, request:
+//! XRequest) -> XResponse`, and a line in [`apis!`](self) below. What is not in the table is not advertised and closes
+//! the connection.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use towpath_wire::frame::{RequestHeader, encode_response, peek_request};
+use towpath_wire::{ApiKey, Decoder, ErrorCode, Message, Request, VersionRange};
+
+use crate::connection::{ConnectionEnd, Peer};
+use crate::outgoing::Frame;
+use crate::state::BrokerState;
+
+/// What is known of a request besides its content.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestContext {
+    /// The request's version.
+    pub(crate) version: i16,
+    /// What the answer repeats.
+    pub(crate) correlation_id: i32,
+    /// The name that the client gives itself.
+    pub(crate) client_id: Option<String>,
+    /// The client's address; none inside the process.
+    pub(crate) address: Option<IpAddr>,
+}
+
+impl RequestContext {
+    /// The client's host as Kafka shows it in group descriptions: a slash and the address.
+    pub(crate) fn client_host(&self) -> String {
+        match self.address {
+            Some(address) => format!("/{address}"),
+            None => "/in-process".to_owned(),
+        }
+    }
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// An answer.
+    Frame(Frame),
+    /// No answer (`acks=0`).
+    Nothing,
+    /// The connection ends.
+    Close,
+}
+
+/// A request in work.
+pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Reply> + Send>>;
+
+/// A request that was begun.
+pub(crate) enum Begun {
+    /// And finished.
+    Done(Reply),
+    /// And waits.
+    Waiting(ReplyFuture),
+}
+
+impl RequestContext {
+    /// The answer to the request as a frame. One that cannot be encoded is a fault of ours: the connection ends.
+    pub(crate) fn reply<M: Message>(&self, api: ApiKey, response: &M) -> Reply {
+        match encode_response(api, self.version, self.correlation_id, response) {
+            Ok(segments) => Reply::Frame(segments.into()),
+            Err(error) => {
+                tracing::error!(%api, version = self.version, %error, "an answer cannot be encoded");
+                Reply::Close
+            }
+        }
+    }
+}
+
+/// The table of APIs: `Key => module`, where the module is `handlers::module`. APIs whose answers are not plain
+/// messages are begun by a function of their own.
+macro_rules! apis {
+    (
+        special { $($special:ident),* $(,)? }
+        plain { $($key:ident => $module:ident :: $request:ident),* $(,)? }
+    ) => {
+        $(mod $module;)*
+
+        /// The APIs that this broker has, in the order of their keys.
+        pub(crate) fn supported() -> Vec<ApiKey> {
+            let mut keys = vec![$(ApiKey::$special,)* $(ApiKey::$key,)*];
+            keys.sort_unstable();
+            keys
+        }
+
+        fn begin_plain(
+            broker: &Arc<BrokerState>,
+            cx: RequestContext,
+            key: ApiKey,
+            body: Decoder,
+        ) -> Result<Begun, ConnectionEnd> {
+            match key {
+                $(ApiKey::$key => begin_message::<towpath_wire::$request, _>(broker, cx, body, $module::handle),)*
+                _ => Err(ConnectionEnd::Unsupported { key: key.code(), version: cx.version }),
+            }
+        }
+    };
+}
+
+mod api_versions;
+mod authorized;
+mod fetch;
+mod produce;
+
+apis! {
+    special { ApiVersions, Produce, Fetch }
+    plain {
+        Metadata => metadata::MetadataRequest,
+        ListOffsets => list_offsets::ListOffsetsRequest,
+        CreateTopics => create_topics::CreateTopicsRequest,
+    }
+}
+
+fn begin_message<R, F>(
+    broker: &Arc<BrokerState>,
+    cx: RequestContext,
+    mut body: Decoder,
+    handle: fn(Arc<BrokerState>, RequestContext, R) -> F,
+) -> Result<Begun, ConnectionEnd>
+where
+    R: Request,
+    F: Future<Output = R::Response> + Send + 'static,
+{
+    let request = R::decode(&mut body, cx.version)?;
+    body.finish()?;
+    let response = handle(Arc::clone(broker), cx.clone(), request);
+    Ok(Begun::Waiting(Box::pin(async move { cx.reply(R::KEY, &response.await) })))
+}
+
+/// The versions of an API that this broker serves.
+pub(crate) fn served_versions(key: ApiKey) -> VersionRange {
+    key.stable_versions()
+}
+
+/// Reads a request and begins it.
+///
+/// # Errors
+/// [`ConnectionEnd`] for what cannot be read or is not there: the connection ends.
+pub(crate) fn begin(
+    broker: &Arc<BrokerState>,
+    peer: &Peer,
+    frame: Bytes,
+) -> Result<(ApiKey, Begun), ConnectionEnd> {
+    let peek = peek_request(&frame)?;
+    let unsupported = ConnectionEnd::Unsupported { key: peek.api_key, version: peek.api_version };
+    let Ok(key) = ApiKey::try_from(peek.api_key) else { return Err(unsupported) };
+    if key == ApiKey::ApiVersions && !served_versions(key).contains(peek.api_version) {
+        // The body of a version from the future is not ours to parse (KIP-511).
+        return Ok((key, Begun::Done(api_versions::unsupported_version(peek.correlation_id))));
+    }
+    if !broker.apis.contains(&key) || !served_versions(key).contains(peek.api_version) {
+        return Err(unsupported);
+    }
+    let mut body = Decoder::new(frame);
+    let header = RequestHeader::decode(&mut body)?;
+    let cx = RequestContext {
+        version: header.request_api_version,
+        correlation_id: header.correlation_id,
+        client_id: header.client_id,
+        address: peer.address,
+    };
+    let begun = match key {
+        ApiKey::ApiVersions => api_versions::begin(broker, &cx, body)?,
+        ApiKey::Produce => produce::begin(broker, cx, body)?,
+        ApiKey::Fetch => fetch::begin(broker, cx, body)?,
+        _ => begin_plain(broker, cx, key, body)?,
+    };
+    Ok((key, begun))
+}
+
+/// The protocol's code of a partition's error.
+pub(crate) fn partition_error_code(error: &towpath_replica::PartitionError) -> ErrorCode {
+    use towpath_log::AppendError;
+    use towpath_record::ValidateError;
+    use towpath_replica::PartitionError;
+    match error {
+        PartitionError::NotLeader => ErrorCode::NotLeaderOrFollower,
+        PartitionError::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
+        PartitionError::UnknownLeaderEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
+        PartitionError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
+        PartitionError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        PartitionError::OffsetNotAvailable => ErrorCode::OffsetNotAvailable,
+        PartitionError::Deleted => ErrorCode::UnknownTopicOrPartition,
+        PartitionError::Append(error) => match error {
+            AppendError::Invalid(error) => match error {
+                ValidateError::Corrupt(_) => ErrorCode::CorruptMessage,
+                ValidateError::InvalidBatch(_) | ValidateError::InvalidRecords(_) => ErrorCode::InvalidRecord,
+                ValidateError::InvalidTimestamps(_) => ErrorCode::InvalidTimestamp,
+                ValidateError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+                ValidateError::UnsupportedCompression(_) => ErrorCode::UnsupportedCompressionType,
+                _ => ErrorCode::UnknownServerError,
+            },
+            AppendError::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
+            AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+            AppendError::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+            AppendError::FencedLeaderEpoch { .. } => ErrorCode::NotLeaderOrFollower,
+            AppendError::Storage(_) => ErrorCode::KafkaStorageError,
+            _ => ErrorCode::UnknownServerError,
+        },
+        _ => ErrorCode::KafkaStorageError,
+    }
+}

@@ -1,0 +1,291 @@
+//! One budget of memory for the requests and answers of all connections (R10).
+//!
+//! Memory is counted when it is there, not when it is announced: a connection's buffer grows with the bytes that
+//! arrive. When the budget is used up, reading waits; the connections that hold part of a request and have made no
+//! progress for the longest time are then closed, so that those that do make progress are served.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use slab::Slab;
+use tokio::sync::Notify;
+
+/// How long a connection may stand still before it may be closed for its memory.
+const STALL_MS_MIN: u64 = 250;
+/// How long one that stands still only because it waits for memory is spared.
+const BLOCKED_MS_MIN: u64 = 2_000;
+/// How long a reader waits for memory before it looks again.
+pub(crate) const RETRY: Duration = Duration::from_millis(50);
+
+/// The budget.
+#[derive(Debug)]
+pub(crate) struct MemoryBudget {
+    limit: usize,
+    used: AtomicUsize,
+    /// Bytes of connections that were told to close and have not given them back yet.
+    closing: AtomicI64,
+    started: Instant,
+    freed: Notify,
+    connections: Mutex<Slab<Arc<Account>>>,
+}
+
+/// One connection's part of it.
+#[derive(Debug)]
+pub(crate) struct Account {
+    held: AtomicUsize,
+    /// Milliseconds since the budget was made.
+    progress_ms: AtomicU64,
+    blocked: AtomicBool,
+    /// Whether requests of the connection are in work, or answers on their way.
+    busy: AtomicBool,
+    closing: AtomicBool,
+    close: Notify,
+}
+
+/// A connection's account; dropping it gives everything back.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    budget: Arc<MemoryBudget>,
+    account: Arc<Account>,
+    key: usize,
+}
+
+impl MemoryBudget {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            used: AtomicUsize::new(0),
+            closing: AtomicI64::new(0),
+            started: Instant::now(),
+            freed: Notify::new(),
+            connections: Mutex::new(Slab::new()),
+        })
+    }
+
+    /// Bytes held by all connections.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.used() >= self.limit
+    }
+
+    /// Bytes that are free now.
+    pub(crate) fn free(&self) -> usize {
+        self.limit.saturating_sub(self.used())
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// An account for a new connection.
+    pub(crate) fn lease(self: &Arc<Self>) -> Lease {
+        let account = Arc::new(Account {
+            held: AtomicUsize::new(0),
+            progress_ms: AtomicU64::new(self.now_ms()),
+            blocked: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            close: Notify::new(),
+        });
+        let key = self.connections.lock().insert(Arc::clone(&account));
+        Lease { budget: Arc::clone(self), account, key }
+    }
+
+    /// Waits until memory was given back, or it is time to look again.
+    pub(crate) async fn wait(&self) {
+        let freed = self.freed.notified();
+        if self.is_exhausted() {
+            // The time running out is an answer as good as memory: the caller looks again.
+            let _ = tokio::time::timeout(RETRY, freed).await;
+        }
+    }
+
+    /// Closes the connections that have stood still for the longest time, as many as it takes.
+    pub(crate) fn reclaim(&self) -> usize {
+        let closing = usize::try_from(self.closing.load(Ordering::Relaxed)).unwrap_or(0);
+        let Some(mut excess) = (self.used() + 1).checked_sub(self.limit.saturating_add(closing)) else {
+            return 0;
+        };
+        if excess == 0 {
+            return 0;
+        }
+        let now = self.now_ms();
+        let mut candidates: Vec<(bool, u64, Arc<Account>)> = Vec::new();
+        for (_, account) in self.connections.lock().iter() {
+            let still = now.saturating_sub(account.progress_ms.load(Ordering::Relaxed));
+            let blocked = account.blocked.load(Ordering::Relaxed);
+            let spared = if blocked { BLOCKED_MS_MIN } else { STALL_MS_MIN };
+            let idle = account.busy.load(Ordering::Relaxed) || account.held.load(Ordering::Relaxed) == 0;
+            if still >= spared && !idle && !account.closing.load(Ordering::Relaxed) {
+                candidates.push((blocked, u64::MAX - still, Arc::clone(account)));
+            }
+        }
+        candidates.sort_unstable_by_key(|(blocked, order, _)| (*blocked, *order));
+        let mut closed = 0;
+        for (_, _, account) in candidates {
+            if excess == 0 {
+                break;
+            }
+            let held = account.held.load(Ordering::Relaxed);
+            if !account.closing.swap(true, Ordering::Relaxed) {
+                self.closing.fetch_add(held as i64, Ordering::Relaxed);
+                account.close.notify_one();
+                excess = excess.saturating_sub(held);
+                closed += 1;
+            }
+        }
+        closed
+    }
+
+    /// Tells every connection to close.
+    pub(crate) fn close_all(&self) {
+        for (_, account) in self.connections.lock().iter() {
+            account.close.notify_one();
+        }
+    }
+
+    /// Closes the connections that have been idle for `idle`; how many there were.
+    pub(crate) fn close_idle(&self, idle: Duration) -> usize {
+        let limit = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        let now = self.now_ms();
+        let mut closed = 0;
+        for (_, account) in self.connections.lock().iter() {
+            let still = now.saturating_sub(account.progress_ms.load(Ordering::Relaxed));
+            if still >= limit && !account.busy.load(Ordering::Relaxed) {
+                account.close.notify_one();
+                closed += 1;
+            }
+        }
+        closed
+    }
+}
+
+impl Lease {
+    /// Sets what the connection holds now.
+    pub(crate) fn set(&self, bytes: usize) {
+        let before = self.account.held.swap(bytes, Ordering::Relaxed);
+        if bytes > before {
+            self.budget.used.fetch_add(bytes - before, Ordering::Relaxed);
+        } else if bytes < before {
+            let used = self.budget.used.fetch_sub(before - bytes, Ordering::Relaxed);
+            if used >= self.budget.limit {
+                self.budget.freed.notify_waiters();
+            }
+        }
+    }
+
+    /// The connection read or wrote something.
+    pub(crate) fn progress(&self) {
+        self.account.progress_ms.store(self.budget.now_ms(), Ordering::Relaxed);
+    }
+
+    /// Whether the connection waits for memory.
+    pub(crate) fn set_blocked(&self, blocked: bool) {
+        self.account.blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    /// Whether requests are in work; such a connection is not closed for its memory, it gives it back by itself.
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.account.busy.store(busy, Ordering::Relaxed);
+    }
+
+    /// Resolves when the connection has to go.
+    pub(crate) async fn closed(&self) {
+        self.account.close.notified().await;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let held = self.account.held.load(Ordering::Relaxed);
+        self.set(0);
+        if self.account.closing.load(Ordering::Relaxed) {
+            self.budget.closing.fetch_sub(held as i64, Ordering::Relaxed);
+        }
+        self.budget.connections.lock().try_remove(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stand_still(lease: &Lease, ms: u64) {
+        // The budget's clock starts at zero: going back in time is done by making the past shorter.
+        let now = lease.budget.now_ms();
+        lease.account.progress_ms.store(now.saturating_sub(ms), Ordering::Relaxed);
+    }
+
+    fn old_budget(limit: usize) -> Arc<MemoryBudget> {
+        let mut budget = MemoryBudget::new(limit);
+        if let Some(budget) = Arc::get_mut(&mut budget)
+            && let Some(past) = budget.started.checked_sub(Duration::from_secs(60))
+        {
+            budget.started = past;
+        }
+        budget
+    }
+
+    fn is_closing(lease: &Lease) -> bool {
+        lease.account.closing.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn what_is_dropped_is_given_back() {
+        let budget = MemoryBudget::new(100);
+        let lease = budget.lease();
+        lease.set(70);
+        lease.set(40);
+        let other = budget.lease();
+        other.set(60);
+        assert!(budget.is_exhausted());
+        drop(other);
+        assert_eq!((budget.used(), budget.free()), (40, 60));
+        drop(lease);
+        assert_eq!(budget.used(), 0);
+        assert!(budget.connections.lock().is_empty());
+    }
+
+    #[test]
+    fn those_that_stand_still_the_longest_are_closed_and_no_more_than_needed() {
+        let budget = old_budget(100);
+        let leases: Vec<Lease> = (0..4).map(|_| budget.lease()).collect();
+        for (lease, still) in leases.iter().zip([1_000, 3_000, 2_000, 10]) {
+            lease.set(30);
+            stand_still(lease, still);
+        }
+        assert_eq!(budget.reclaim(), 1, "120 of 100 are held: one connection is enough");
+        assert!(is_closing(&leases[1]));
+        assert_eq!(budget.reclaim(), 0, "what is on its way back is counted");
+        leases[3].set(70);
+        assert_eq!(budget.reclaim(), 2);
+        assert!(is_closing(&leases[0]) && is_closing(&leases[2]));
+        assert!(!is_closing(&leases[3]), "one that made progress lives");
+        drop(leases);
+        assert_eq!((budget.used(), budget.closing.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn work_and_empty_hands_are_spared_and_the_blocked_come_last() {
+        let budget = old_budget(100);
+        let (busy, empty, blocked, stalled) =
+            (budget.lease(), budget.lease(), budget.lease(), budget.lease());
+        for lease in [&busy, &blocked, &stalled] {
+            lease.set(50);
+        }
+        for lease in [&busy, &empty, &blocked, &stalled] {
+            stand_still(lease, 20_000);
+        }
+        stand_still(&stalled, 300);
+        busy.set_busy(true);
+        blocked.set_blocked(true);
+        assert_eq!(budget.reclaim(), 2);
+        assert!(is_closing(&stalled) && is_closing(&blocked));
+        assert!(!is_closing(&busy) && !is_closing(&empty));
+    }
+}
