@@ -330,7 +330,10 @@ mod tests {
         ])
     }
 
-    fn check(text: &str) -> (RawConfig, Vec<(usize, usize, String, Option<String>)>) {
+    /// Line, column, message and hint.
+    type Shown = (usize, usize, String, Option<String>);
+
+    fn check(text: &str) -> (RawConfig, Vec<Shown>) {
         let file = Arc::new(SourceFile { path: "t.yaml".into(), text: text.to_owned() });
         let mut problems = Vec::new();
         let root = tree::parse(&file, &mut problems).unwrap();
