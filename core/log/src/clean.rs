@@ -92,7 +92,7 @@ struct Cleaning<'a> {
     disk: &'a Disk,
     config: &'a LogConfig,
     now_ms: i64,
-    high_watermark: i64,
+    bound: i64,
     map: KeyMap,
     /// The last offset of each producer, whose batch must leave its sequence number behind.
     producers: HashMap<i64, i64>,
@@ -104,15 +104,22 @@ fn corrupt(path: &Path, error: &BatchError) -> LogError {
 }
 
 impl Log {
-    /// Compacts the log if it is due: enough of it is dirty (`min.cleanable.dirty.ratio`), or it has been for too
-    /// long (`max.compaction.lag.ms`). `clean_to` is where the last compaction ended. Appends and reads go on.
-    ///
-    /// # Errors
-    /// [`LogError`].
-    pub fn clean(
+    /// Whether a compaction is due: enough of the log is dirty (`min.cleanable.dirty.ratio`), or it has been for
+    /// too long (`max.compaction.lag.ms`). `clean_to` is where the last compaction ended.
+    pub(crate) fn is_clean_due(&self, clean_to: Offset, high_watermark: Offset) -> Result<bool, LogError> {
+        let config = self.config();
+        let now_ms = self.disk().clock.now_ms();
+        let cleanable = self.cleanable(&config, high_watermark.get(), now_ms);
+        let first_dirty = clean_to.max(self.log_start_offset()).get();
+        Ok(config.compact && is_due(self.disk(), &config, &cleanable, first_dirty, now_ms)?)
+    }
+
+    /// Compacts the log if it is due. The bound must be below a recovery point that is on disk: recovery takes the
+    /// gaps that compaction leaves for losses, unless it knows better. Appends and reads go on.
+    pub(crate) fn clean(
         &self,
         clean_to: Offset,
-        high_watermark: Offset,
+        bound: Offset,
         options: &CleanOptions,
     ) -> Result<Option<CleanStats>, LogError> {
         let config = self.config();
@@ -122,7 +129,7 @@ impl Log {
         let _cleaning = self.cleaning.lock();
         self.disk().check()?;
         let now_ms = self.disk().clock.now_ms();
-        let cleanable = self.cleanable(&config, high_watermark.get(), now_ms);
+        let cleanable = self.cleanable(&config, bound.get(), now_ms);
         let first_dirty = clean_to.max(self.log_start_offset()).get();
         if !is_due(self.disk(), &config, &cleanable, first_dirty, now_ms)? {
             return Ok(None);
@@ -132,7 +139,7 @@ impl Log {
             disk: self.disk(),
             config: &config,
             now_ms,
-            high_watermark: high_watermark.get(),
+            bound: bound.get(),
             map: KeyMap { offsets: HashMap::new(), bytes: 0, bytes_max: options.map_bytes_max, end },
             producers: self.producer_offsets(),
             stats: CleanStats {
@@ -378,7 +385,7 @@ impl Cleaning<'_> {
         let last_offset = batch.last_offset().get();
         let is_producers_last =
             batch.has_producer_id() && self.producers.get(&batch.producer_id.get()) == Some(&last_offset);
-        is_producers_last || batch.next_offset().get() == self.high_watermark
+        is_producers_last || batch.next_offset().get() == self.bound
     }
 
     fn build(

@@ -313,7 +313,9 @@ impl LogDir {
         checkpoint::write_offsets(&self.disk, &self.disk.root.join(HIGH_WATERMARKS_FILE), high_watermarks)
     }
 
-    /// Compacts a log, if it is due (see [`Log::clean`]), from where the last compaction ended.
+    /// Compacts a log from where the last compaction ended, if it is due: enough of it is dirty
+    /// (`min.cleanable.dirty.ratio`), or it has been for too long (`max.compaction.lag.ms`). Only closed segments
+    /// below the high watermark take part. The log is flushed before; appends and reads go on meanwhile.
     ///
     /// # Errors
     /// [`LogError`].
@@ -327,7 +329,12 @@ impl LogDir {
             return Err(LogError::Partition(format!("{partition} is not in the directory")));
         };
         let from = self.clean_offsets.lock().get(partition).copied().unwrap_or(Offset::ZERO);
-        let stats = log.clean(from, high_watermark, options)?;
+        if !log.is_clean_due(from, high_watermark)? {
+            return Ok(None);
+        }
+        let flushed = log.flush()?;
+        self.checkpoint()?;
+        let stats = log.clean(from, high_watermark.min(flushed), options)?;
         if let Some(stats) = stats {
             let _changing = self.changing.lock();
             let mut offsets = self.clean_offsets.lock();

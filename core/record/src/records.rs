@@ -35,6 +35,12 @@ impl Records {
         self.header.record_count == 0
     }
 
+    /// Bytes of all records together, decompressed.
+    #[must_use]
+    pub const fn size_in_bytes(&self) -> usize {
+        self.payload.len()
+    }
+
     /// The records, in offset order.
     #[must_use]
     pub fn iter(&self) -> RecordIter<'_> {

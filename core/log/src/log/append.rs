@@ -225,8 +225,11 @@ impl Log {
     ) -> Result<bool, LogError> {
         let full = writer.active.is_full(&self.disk, config, header, header.last_offset().get())?;
         if full {
-            // A follower's batch may begin after a gap; the segment's offsets are relative to its base.
-            self.roll_at(writer, header.base_offset.get())?;
+            // At the log's end, also where a follower's batch begins after a gap: recovery takes a gap between two
+            // segments for a loss. Only a gap that no relative offset can bridge is left.
+            let end = self.log_end_offset().get();
+            let bridges = header.last_offset().get() - end <= i64::from(i32::MAX);
+            self.roll_at(writer, if bridges { end } else { header.base_offset.get() })?;
         }
         Ok(full)
     }

@@ -27,6 +27,7 @@ impl Log {
     /// # Errors
     /// [`LogError`]; after a failed fsync the directory is offline (R14).
     pub fn flush(&self) -> Result<Offset, LogError> {
+        self.disk.check()?;
         let wanted = self.log_end_offset();
         let guard = self.flushing.lock();
         // Someone else's flush, which began after our call, may have covered ours.

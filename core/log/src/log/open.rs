@@ -235,6 +235,11 @@ fn load_segments(
         if index < trusted && load_trusted(disk, dir, *base, is_last, open, &mut found)? {
             continue;
         }
+        if found.recovered_from.is_some() && *base > found.next_offset && *base > open.recovery_point.get() {
+            // The end of the segment before was lost although this one was not: nothing after a loss counts.
+            drop_lost(disk, dir, open, found.next_offset, &bases[index..])?;
+            break;
+        }
         found.recovered_from.get_or_insert(*base);
         let expected = found.next_offset.max(*base);
         let recovered = recover_segment(disk, dir, *base, expected, &open.config)?;
@@ -376,6 +381,18 @@ fn check_batch(
         *buffer = back;
     }
     Ok(checked.map(|()| header).map_err(|error| error.to_string()))
+}
+
+/// Removes segments that do not follow what is there.
+fn drop_lost(disk: &Disk, dir: &Path, open: &OpenLog, end: i64, lost: &[i64]) -> Result<(), LogError> {
+    tracing::warn!(
+        partition = %open.partition, end, segments = lost.len(),
+        "records before these segments were not written before the crash; the log ends before them"
+    );
+    for base in lost.iter().rev() {
+        crate::segment::remove_segment(disk, dir, *base)?;
+    }
+    disk.sync_dir(dir)
 }
 
 /// Cuts a segment at its last good batch and removes those after it.

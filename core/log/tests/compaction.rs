@@ -1,0 +1,248 @@
+//! Compaction keeps the newest record of each key, at its offset, whatever happens on the way.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use common::{Machine, append, partition, small_segments};
+use towpath_log::{CleanOptions, CleanStats, Log, LogConfig};
+use towpath_record::{BatchBuilder, Compression, batches};
+use towpath_types::{Offset, ProducerEpoch, ProducerId};
+
+type Entry = (i64, String, Option<String>);
+
+fn config() -> LogConfig {
+    LogConfig {
+        compact: true,
+        delete: false,
+        dirty_ratio_min: 0.0,
+        delete_retention_ms: 1000,
+        segment_bytes: 1000,
+        ..small_segments()
+    }
+}
+
+fn keyed(records: &[(&str, Option<&str>)], compression: Compression) -> Bytes {
+    let mut builder = BatchBuilder::new(compression);
+    for (key, value) in records {
+        builder.append(1_000_000, Some(key.as_bytes()), value.map(str::as_bytes), &[]).unwrap();
+    }
+    builder.build().unwrap()
+}
+
+fn entries(log: &Log) -> Vec<Entry> {
+    let mut all: Vec<Entry> = Vec::new();
+    let mut next = log.log_start_offset();
+    while next < log.log_end_offset() {
+        let bytes = log.read(next, 800, log.log_end_offset(), true).unwrap().into_bytes().unwrap();
+        assert!(!bytes.is_empty(), "a gap is skipped, not an end: at {next}");
+        for batch in batches(&bytes) {
+            let batch = batch.unwrap();
+            batch.verify_crc().unwrap();
+            for record in &batch.records().unwrap() {
+                let record = record.unwrap();
+                let text = |part: &[u8]| String::from_utf8(part.to_vec()).unwrap();
+                assert!(record.offset >= next);
+                all.push((record.offset.get(), text(record.key.unwrap()), record.value.map(text)));
+            }
+            next = batch.next_offset();
+        }
+    }
+    all
+}
+
+fn newest(entries: &[Entry]) -> BTreeMap<String, String> {
+    let mut map = BTreeMap::new();
+    for (_, key, value) in entries {
+        match value {
+            Some(value) => map.insert(key.clone(), value.clone()),
+            None => map.remove(key),
+        };
+    }
+    map
+}
+
+fn clean(machine: &Machine, options: CleanOptions) -> Option<CleanStats> {
+    machine.dir().clean(&partition(), machine.log().log_end_offset(), &options).unwrap()
+}
+
+/// Forty batches over ten keys, some deleted on the way, in every codec.
+fn fill(log: &Log) -> Vec<Entry> {
+    for index in 0..80usize {
+        let keys: Vec<String> = (0..3).map(|offset| format!("k{}", (index * 7 + offset * 3) % 10)).collect();
+        let values: Vec<String> = (0..3).map(|offset| format!("v{index}.{offset}")).collect();
+        let records: Vec<(&str, Option<&str>)> =
+            (0..3).map(|at| (keys[at].as_str(), (index % 5 != at).then_some(values[at].as_str()))).collect();
+        append(log, keyed(&records, Compression::ALL[index % 5])).unwrap();
+    }
+    entries(log)
+}
+
+#[test]
+fn the_newest_record_of_each_key_stays_at_its_offset() {
+    let mut machine = Machine::new(config());
+    let log = machine.log();
+    let before = fill(&log);
+    let active = log.active_segment_base_offset();
+    let stats = clean(&machine, CleanOptions::default()).unwrap();
+    assert_eq!(stats.clean_to, active);
+    assert!(stats.bytes_after < stats.bytes_before / 2);
+    let check = |log: &Log| {
+        let after = entries(log);
+        assert_eq!(newest(&after), newest(&before));
+        assert!(after.iter().all(|entry| before.contains(entry)), "nothing moves, nothing changes");
+        let closed = after.iter().filter(|entry| entry.0 < active.get());
+        let mut keys: Vec<&String> = closed.map(|(_, key, _)| key).collect();
+        keys.sort();
+        assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "one record a key in what was compacted");
+    };
+    check(&log);
+    assert!(clean(&machine, CleanOptions::default()).is_none(), "nothing new, nothing to do");
+    check(&machine.restart());
+    check(&machine.crash());
+    assert!(clean(&machine, CleanOptions::default()).is_none(), "the checkpoint remembers");
+}
+
+#[test]
+fn tombstones_outlive_the_first_compaction_by_the_retention() {
+    let machine = Machine::new(config());
+    let log = machine.log();
+    append(&log, keyed(&[("a", Some("1")), ("b", Some("1"))], Compression::None)).unwrap();
+    append(&log, keyed(&[("a", None)], Compression::None)).unwrap();
+    let more = |label: &str| {
+        log.roll().unwrap();
+        append(&log, keyed(&[("c", Some(label))], Compression::None)).unwrap();
+        log.roll().unwrap();
+        append(&log, keyed(&[("d", Some(label))], Compression::None)).unwrap();
+    };
+    more("1");
+    clean(&machine, CleanOptions::default()).unwrap();
+    let tombstone = (2, "a".to_owned(), None);
+    assert!(entries(&log).contains(&tombstone));
+    assert!(!entries(&log).iter().any(|entry| entry.0 == 0), "what it deletes is gone");
+    machine.clock.advance(999);
+    more("2");
+    clean(&machine, CleanOptions::default()).unwrap();
+    assert!(entries(&log).contains(&tombstone), "one millisecond early");
+    machine.clock.advance(1);
+    more("3");
+    clean(&machine, CleanOptions::default()).unwrap();
+    assert!(!entries(&log).contains(&tombstone));
+    assert_eq!(newest(&entries(&log))["b"], "1");
+}
+
+#[test]
+fn keys_that_do_not_fit_wait_for_the_next_compaction() {
+    let machine = Machine::new(config());
+    let log = machine.log();
+    let before = fill(&log);
+    let mut rounds = 0;
+    let mut last = Offset::ZERO;
+    while let Some(stats) = clean(&machine, CleanOptions { map_bytes_max: 200 }) {
+        assert!(stats.clean_to > last, "every round gets further");
+        last = stats.clean_to;
+        rounds += 1;
+        assert_eq!(newest(&entries(&log)), newest(&before));
+    }
+    assert!(rounds > 3);
+    assert_eq!(last, log.active_segment_base_offset());
+}
+
+#[test]
+fn nothing_at_or_above_the_high_watermark_or_too_young_is_touched() {
+    let machine = Machine::new(config());
+    let log = machine.log();
+    let before = fill(&log);
+    let run = |high_watermark: i64| {
+        machine.dir().clean(&partition(), Offset::new(high_watermark), &CleanOptions::default()).unwrap()
+    };
+    assert!(run(3).is_none());
+    log.set_config(LogConfig { compaction_lag_ms_min: 10, ..config() });
+    assert!(run(log.log_end_offset().get()).is_none(), "the records are of this very moment");
+    machine.clock.advance(10);
+    assert!(run(log.log_end_offset().get()).is_some());
+    assert_eq!(newest(&entries(&log)), newest(&before));
+    log.set_config(LogConfig { compact: false, ..config() });
+    assert!(run(log.log_end_offset().get()).is_none());
+}
+
+#[test]
+fn a_producer_keeps_its_last_sequence() {
+    let mut machine = Machine::new(config());
+    let log = machine.log();
+    let produced = |sequence: i32| {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.set_producer(ProducerId::new(5), ProducerEpoch::new(0), sequence);
+        builder.append(1_000_000, Some(b"a"), Some(b"from the producer"), &[]).unwrap();
+        builder.build().unwrap()
+    };
+    append(&log, produced(0)).unwrap();
+    append(&log, produced(1)).unwrap();
+    append(&log, keyed(&[("a", Some("newer"))], Compression::None)).unwrap();
+    log.roll().unwrap();
+    append(&log, keyed(&[("z", Some("1"))], Compression::None)).unwrap();
+    let stats = clean(&machine, CleanOptions::default()).unwrap();
+    assert_eq!(stats.records_kept, 1);
+    let bytes = log.read(Offset::ZERO, 1 << 20, log.log_end_offset(), true).unwrap().into_bytes().unwrap();
+    let first = batches(&bytes).next().unwrap().unwrap();
+    assert_eq!((first.base_offset.get(), first.base_sequence, first.record_count), (1, 1, 0));
+    // Even if no snapshot is left, the sequence is known from the empty batch.
+    for name in ["00000000000000000003.snapshot", "00000000000000000000.snapshot"] {
+        let _ = towpath_log::Storage::remove_file(&machine.storage, &common::file(name));
+    }
+    let log = machine.kill();
+    assert!(append(&log, produced(1)).unwrap().duplicate);
+    assert!(!append(&log, produced(2)).unwrap().duplicate);
+}
+
+#[test]
+fn readers_that_are_under_way_can_finish() {
+    let machine = Machine::new(config());
+    let log = machine.log();
+    let before = fill(&log);
+    log.release_memory();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    assert_eq!(newest(&entries(&log)), newest(&before));
+                }
+            });
+        }
+        for bytes in [300, 500, 1000, 100_000] {
+            while clean(&machine, CleanOptions { map_bytes_max: bytes }).is_some() {}
+            log.roll().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_crash_at_any_moment_leaves_the_old_or_the_new() {
+    let mut finished = false;
+    for seed in 0..3 {
+        for operations in 0..400 {
+            let mut machine = Machine::seeded(config(), seed * 1000 + operations);
+            let log = machine.log();
+            let before = fill(&log);
+            log.flush().unwrap();
+            machine.dir().checkpoint().unwrap();
+            machine.storage.stop_after(operations);
+            let end = log.log_end_offset();
+            let result = machine.dir().clean(&partition(), end, &CleanOptions { map_bytes_max: 450 });
+            let log = if operations % 2 == 0 { machine.crash() } else { machine.kill() };
+            let after = entries(&log);
+            assert_eq!(newest(&after), newest(&before), "after {operations} operations");
+            assert!(after.iter().all(|entry| before.contains(entry)));
+            assert_eq!(log.log_end_offset(), end);
+            while clean(&machine, CleanOptions::default()).is_some() {}
+            assert_eq!(newest(&entries(&log)), newest(&before));
+            if result.is_ok() {
+                assert!(operations > 10);
+                finished = true;
+                break;
+            }
+        }
+    }
+    assert!(finished, "some run came to its end");
+}

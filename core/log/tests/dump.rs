@@ -1,0 +1,118 @@
+//! Apache Kafka's own `DumpLogSegments` reads what we write: batches of every codec, both indexes, the producer
+//! snapshot. The jars come from Maven, or from the folder named by `TOWPATH_KAFKA_LIBS`.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use common::{EPOCH, append, options, partition};
+use towpath_log::{Clock, FileStorage, LogConfig, LogDir, SystemClock};
+use towpath_record::{BatchBuilder, Compression, Header, Origin};
+use towpath_types::{LeaderEpoch, ProducerEpoch, ProducerId, TopicId};
+
+/// The folder of Kafka's jars, filled on first use and kept beside the build.
+fn kafka_libs() -> PathBuf {
+    if let Some(libs) = std::env::var_os("TOWPATH_KAFKA_LIBS") {
+        return libs.into();
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+    let libs = root.join("target/peers/kafka");
+    if !libs.join(".complete").exists() {
+        std::fs::create_dir_all(&libs).unwrap();
+        let status = Command::new("mvn")
+            .args(["-q", "-B", "dependency:copy-dependencies", "-f"])
+            .arg(root.join("tests/harness/peers/pom.xml"))
+            .arg(format!("-DoutputDirectory={}", libs.display()))
+            .status()
+            .expect("Maven (`mvn`) is needed to obtain Apache Kafka");
+        assert!(status.success(), "Maven could not obtain Apache Kafka");
+        std::fs::write(libs.join(".complete"), "").unwrap();
+    }
+    libs
+}
+
+fn dump(libs: &Path, arguments: &[&str], files: &[PathBuf]) -> String {
+    let names: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
+    let output = Command::new("java")
+        .arg("-cp")
+        .arg(format!("{}/*", libs.display()))
+        .arg("org.apache.kafka.tools.DumpLogSegments")
+        .args(arguments)
+        .arg("--files")
+        .arg(names.join(","))
+        .output()
+        .expect("Java 17 (`java`) is needed");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+fn files(dir: &Path, suffix: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == suffix))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Two segments or more, all codecs, headers, tombstones, an idempotent producer, two epochs.
+fn write_log(root: &Path) -> PathBuf {
+    let dir = LogDir::open(Arc::new(FileStorage), Arc::new(SystemClock), root, &options()).unwrap();
+    let config = LogConfig { segment_bytes: 64 * 1024, index_interval_bytes: 1000, ..LogConfig::default() };
+    let log = dir.create(&partition(), TopicId::random(), config).unwrap();
+    let now = SystemClock.now_ms();
+    for index in 0..200i32 {
+        let mut builder = BatchBuilder::new(Compression::ALL[index as usize % 5]);
+        builder.set_producer(ProducerId::new(4711), ProducerEpoch::new(2), index * 5);
+        for record in 0..5 {
+            let text = format!("value {index}.{record} {}", "x".repeat(200 + index as usize));
+            let value = (record != 3).then_some(text.as_bytes());
+            let header = [Header::new("h", Some(b"1"))];
+            let timestamp = now - 100_000 + i64::from(index * 10 + record) - i64::from(index % 3) * 25;
+            builder.append(timestamp, Some(format!("key{record}").as_bytes()), value, &header).unwrap();
+        }
+        let epoch = if index < 100 { EPOCH } else { LeaderEpoch::new(4) };
+        log.append_as_leader(builder.build().unwrap(), epoch, Origin::Client).unwrap();
+    }
+    assert!(append(&log, common::batch(1, now, "late")).is_err(), "the older leader is fenced");
+    let path = log.dir().to_owned();
+    dir.close(1).unwrap();
+    path
+}
+
+#[test]
+fn kafkas_dump_tool_reads_our_files() {
+    let libs = kafka_libs();
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = write_log(&temporary.path().join("data"));
+    let logs = files(&dir, "log");
+    assert!(logs.len() >= 2);
+    let text = dump(&libs, &["--deep-iteration", "--print-data-log"], &logs);
+    assert_eq!(text.matches("isvalid: true").count(), 200, "{text}");
+    assert!(!text.contains("isvalid: false"));
+    assert_eq!(text.matches("| offset: ").count(), 1000, "every record, decompressed");
+    assert!(text.contains("key: key4") && text.contains("payload: value 199.4 x"));
+    assert!(text.contains("headerKeys: [h]"));
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        assert_eq!(text.matches(&format!("compresscodec: {codec} ")).count(), 40, "{codec}");
+    }
+    assert!(text.contains("producerId: 4711 producerEpoch: 2"));
+    assert!(text.contains("partitionLeaderEpoch: 4"));
+    let indexes = [files(&dir, "index"), files(&dir, "timeindex")].concat();
+    assert_eq!(indexes.len(), logs.len() * 2);
+    let checked = dump(&libs, &["--index-sanity-check"], &indexes);
+    assert_eq!(checked.matches("passed sanity check").count(), indexes.len(), "{checked}");
+    let verified = dump(&libs, &["--verify-index-only"], &indexes);
+    for complaint in ["ismatch", "out of order", "Out of order", "ndexes", "not found"] {
+        assert!(!verified.contains(complaint), "{verified}");
+    }
+    let entries = dump(&libs, &[], &indexes);
+    assert!(entries.matches("offset: ").count() > 100, "{entries}");
+    let snapshots = dump(&libs, &[], &files(&dir, "snapshot"));
+    assert!(snapshots.contains("producerId: 4711 producerEpoch: 2"), "{snapshots}");
+    assert!(snapshots.contains("lastSequence=999") || snapshots.contains("lastSequence: 999"), "{snapshots}");
+}
