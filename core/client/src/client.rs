@@ -365,20 +365,25 @@ impl ClientInner {
         if let Some(topic) = self.known_topic(name) {
             return Ok(topic);
         }
-        self.retry("finding the topic", within_ms, async || {
-            let cluster = self.refresh(std::slice::from_ref(name), auto_create).await?;
-            let unknown = || ClientError::UnknownTopic { topic: name.clone() };
-            cluster.topics.get(name).cloned().ok_or_else(unknown)
-        })
-        .await
+        let mut retry = self.retrying("finding the topic", within_ms);
+        loop {
+            let error = match self.refresh(std::slice::from_ref(name), auto_create).await {
+                Ok(cluster) => match cluster.topics.get(name) {
+                    Some(topic) => return Ok(Arc::clone(topic)),
+                    None => ClientError::UnknownTopic { topic: name.clone() },
+                },
+                Err(error) => error,
+            };
+            retry.after(error).await?;
+        }
     }
 
-    /// The leader of a partition, its epoch, and the topic.
+    /// The leader of a partition, its epoch, and the topic; an unknown topic is asked for once.
     pub(crate) async fn leader(
         &self,
         partition: &TopicPartition,
     ) -> Result<(i32, i32, Arc<TopicMeta>), ClientError> {
-        let topic = self.topic(&partition.topic, false, self.config.api_timeout_ms).await?;
+        let topic = self.topic(&partition.topic, false, 0).await?;
         let Some(meta) = topic.partition(partition.partition) else {
             let count = topic.partitions.len();
             return Err(ClientError::UnknownPartition { partition: partition.clone(), count });
@@ -402,33 +407,45 @@ impl ClientInner {
         });
     }
 
-    /// Repeats an operation after retriable errors, with backoff, until the time is up.
-    pub(crate) async fn retry<T>(
-        &self,
-        what: &'static str,
-        within_ms: u64,
-        mut attempt: impl AsyncFnMut() -> Result<T, ClientError>,
-    ) -> Result<T, ClientError> {
-        let deadline = Instant::now().checked_add(Duration::from_millis(within_ms));
-        let mut backoff = self.retry_backoff();
-        loop {
-            let error = match attempt().await {
-                Ok(value) => return Ok(value),
-                Err(error) if error.is_retriable() => error,
-                Err(error) => return Err(error),
-            };
-            let delay = backoff.next();
-            if deadline.is_some_and(|deadline| Instant::now() + delay >= deadline) {
-                return Err(match error {
-                    ClientError::UnknownTopic { .. } | ClientError::Bootstrap { .. } => error,
-                    error => {
-                        ClientError::Timeout { what, after_ms: within_ms, source: Some(Box::new(error)) }
-                    }
-                });
-            }
-            tracing::debug!(what, %error, "retrying");
-            tokio::time::sleep(delay).await;
+    /// The patience of an operation that is repeated after retriable errors.
+    pub(crate) fn retrying(&self, what: &'static str, within_ms: u64) -> Retry {
+        Retry {
+            what,
+            within_ms,
+            deadline: Instant::now().checked_add(Duration::from_millis(within_ms)),
+            backoff: self.retry_backoff(),
         }
+    }
+}
+
+/// See [`ClientInner::retrying`].
+#[derive(Debug)]
+pub(crate) struct Retry {
+    what: &'static str,
+    within_ms: u64,
+    deadline: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Retry {
+    /// Waits before the next attempt after a retriable error; gives back any other, or when the time is up.
+    pub(crate) async fn after(&mut self, error: ClientError) -> Result<(), ClientError> {
+        if !error.is_retriable() {
+            return Err(error);
+        }
+        let delay = self.backoff.next();
+        if self.deadline.is_some_and(|deadline| Instant::now() + delay >= deadline) {
+            return Err(match error {
+                ClientError::UnknownTopic { .. } | ClientError::Bootstrap { .. } => error,
+                error => {
+                    let (what, after_ms) = (self.what, self.within_ms);
+                    ClientError::Timeout { what, after_ms, source: Some(Box::new(error)) }
+                }
+            });
+        }
+        tracing::debug!(what = self.what, %error, "retrying");
+        tokio::time::sleep(delay).await;
+        Ok(())
     }
 }
 

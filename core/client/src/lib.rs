@@ -47,6 +47,7 @@ mod consumer;
 mod error;
 mod group;
 mod metadata;
+mod offsets;
 mod partitioner;
 mod producer;
 mod raw;

@@ -1,31 +1,133 @@
-//! The consumer.
+//! The consumer: [`fetcher`] fetches ahead into [`state`], `poll` takes from it.
 
+mod fetched;
+mod fetcher;
 mod records;
+mod session;
+mod state;
 mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+use towpath_types::{LeaderEpoch, Offset, TopicId, TopicName, TopicPartition};
+use towpath_wire::ErrorCode;
 
 pub use records::{PartitionRecords, Record, RecordsIter};
 pub use types::{CommittedOffset, ConsumerEvent, OffsetAndTimestamp, StartAt, Subscription};
 
 use crate::client::ClientInner;
-use crate::{ClientError, ConsumerConfig};
+use crate::group::{ConsumerGroup, Coordinator, MembershipIdentity};
+use crate::{ClientError, ConsumerConfig, IsolationLevel};
+use fetched::Reading;
+use fetcher::Fetcher;
+use state::{Position, State};
 
 /// Reads partitions, assigned by hand or by a group. Fetches ahead, within `buffer_bytes`, while the application
 /// works. Methods take `&self`; one task at a time should poll.
 #[derive(Debug)]
 pub struct Consumer {
-    #[allow(dead_code)]
     client: Arc<ClientInner>,
+    config: Arc<ConsumerConfig>,
+    shared: Arc<Shared>,
+    /// Answered by the next call of `poll_event`: the application has seen the revocation.
+    unanswered: Mutex<Option<oneshot::Sender<()>>>,
+    /// What a call of `poll` has found out and another will return.
+    mode: Mutex<Mode>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Idle,
+    Manual,
+    Group,
+}
+
+/// What a consumer shares with its fetcher and its group.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// Tells the fetcher that there is something to do.
+    wake: Notify,
+    /// Tells `poll` that there is something to return.
+    pub(crate) news: Notify,
+    pub(crate) closed: AtomicBool,
+    pub(crate) coordinator: Option<Arc<Coordinator>>,
+    events: Mutex<VecDeque<GroupEvent>>,
+    pub(crate) identity: Mutex<Option<MembershipIdentity>>,
+    pub(crate) last_poll: Mutex<Instant>,
+}
+
+/// What the group tells the application.
+#[derive(Debug)]
+pub(crate) enum GroupEvent {
+    Assigned(Vec<TopicPartition>),
+    /// Answered when the application may have committed.
+    Revoked(Vec<TopicPartition>, oneshot::Sender<()>),
+    Lost(Vec<TopicPartition>),
+    Failed(ClientError),
+}
+
+impl Shared {
+    /// Adds partitions that the group assigned; they start at the committed offsets.
+    pub(crate) fn add(&self, partitions: &[TopicPartition]) {
+        let mut state = self.state.lock();
+        for partition in partitions {
+            state.add(partition.clone(), StartAt::Committed, false);
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Stops reading partitions.
+    pub(crate) fn remove(&self, partitions: &[TopicPartition]) {
+        self.state.lock().remove(partitions);
+        self.wake.notify_one();
+    }
+
+    /// Queues something for the application.
+    pub(crate) fn tell(&self, event: GroupEvent) {
+        self.events.lock().push_back(event);
+        self.news.notify_waiters();
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 impl Consumer {
-    pub(crate) fn new(client: Arc<ClientInner>, _config: ConsumerConfig) -> Self {
-        Self { client }
+    pub(crate) fn new(client: Arc<ClientInner>, config: ConsumerConfig) -> Self {
+        let coordinator =
+            config.group_id.clone().map(|group| Arc::new(Coordinator::new(Arc::clone(&client), group)));
+        let config = Arc::new(config);
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::new(config.auto_offset_reset, client.retry_backoff())),
+            wake: Notify::new(),
+            news: Notify::new(),
+            closed: AtomicBool::new(false),
+            coordinator,
+            events: Mutex::default(),
+            identity: Mutex::default(),
+            last_poll: Mutex::new(Instant::now()),
+        });
+        let fetcher = Fetcher::new(Arc::clone(&client), Arc::clone(&config), Arc::clone(&shared));
+        tokio::spawn(fetcher.run());
+        Self { client, config, shared, unanswered: Mutex::default(), mode: Mutex::new(Mode::Idle) }
+    }
+
+    fn end(&self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.wake.notify_one();
+        self.shared.news.notify_waiters();
+        self.unanswered.lock().take();
     }
 
     /// Replaces the assignment. Partitions that stay and start at their current position keep what was fetched.
@@ -33,16 +135,38 @@ impl Consumer {
     ///
     /// # Errors
     /// [`ClientError::Usage`] when the consumer has subscribed.
-    pub fn assign(&self, _partitions: &[(TopicPartition, StartAt)]) -> Result<(), ClientError> {
-        Err(ClientError::Closed)
+    pub fn assign(&self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), ClientError> {
+        self.enter(Mode::Manual)?;
+        self.shared.state.lock().assign(partitions);
+        self.shared.wake.notify_one();
+        Ok(())
     }
 
-    /// Joins the group and reads what it assigns to this member.
+    /// Joins the group and reads what it assigns to this member. May be called once.
     ///
     /// # Errors
-    /// [`ClientError::Usage`] without `group_id`, or after a manual assignment.
-    pub fn subscribe(&self, _subscription: Subscription) -> Result<(), ClientError> {
-        Err(ClientError::Closed)
+    /// [`ClientError::Usage`] without `group_id`, after a manual assignment, or when called again.
+    pub fn subscribe(&self, subscription: Subscription) -> Result<(), ClientError> {
+        let Some(coordinator) = self.shared.coordinator.clone() else {
+            return Err(ClientError::Usage("to subscribe, a consumer needs a group_id"));
+        };
+        if *self.mode.lock() == Mode::Group {
+            return Err(ClientError::Usage("the consumer has subscribed already"));
+        }
+        self.enter(Mode::Group)?;
+        let (client, config) = (Arc::clone(&self.client), Arc::clone(&self.config));
+        let group = ConsumerGroup::new(client, config, coordinator, Arc::clone(&self.shared), subscription);
+        tokio::spawn(group.run());
+        Ok(())
+    }
+
+    fn enter(&self, wanted: Mode) -> Result<(), ClientError> {
+        let mut mode = self.mode.lock();
+        if *mode != Mode::Idle && *mode != wanted {
+            return Err(ClientError::Usage("a consumer either subscribes or is assigned by hand"));
+        }
+        *mode = wanted;
+        Ok(())
     }
 
     /// What is there, at once; else the first that comes within `max_wait`; else nothing. Rebalances happen without
@@ -52,56 +176,153 @@ impl Consumer {
     /// What keeps a partition from being read: [`ClientError::OffsetOutOfRange`], [`ClientError::TopicRecreated`],
     /// [`ClientError::CorruptBatch`], an authorization … It is reported again until the partition is assigned anew,
     /// sought or unassigned. What heals by itself is retried without a word.
-    pub async fn poll(&self, _max_wait: Duration) -> Result<Vec<PartitionRecords>, ClientError> {
-        Err(ClientError::Closed)
+    pub async fn poll(&self, max_wait: Duration) -> Result<Vec<PartitionRecords>, ClientError> {
+        let deadline = Instant::now() + max_wait;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let ConsumerEvent::Records(records) = self.poll_event(left).await? {
+                return Ok(records);
+            }
+        }
     }
 
     /// As [`Self::poll`], with the rebalances of the group.
     ///
     /// # Errors
-    /// As [`Self::poll`].
-    pub async fn poll_event(&self, _max_wait: Duration) -> Result<ConsumerEvent, ClientError> {
-        Err(ClientError::Closed)
+    /// As [`Self::poll`]; [`ClientError::MembershipLost`] when the group will not have this member any more.
+    pub async fn poll_event(&self, max_wait: Duration) -> Result<ConsumerEvent, ClientError> {
+        let deadline = Instant::now() + max_wait;
+        self.unanswered.lock().take();
+        *self.shared.last_poll.lock() = Instant::now();
+        loop {
+            if self.shared.closed.load(Ordering::Acquire) {
+                return Err(ClientError::Closed);
+            }
+            let mut news = std::pin::pin!(self.shared.news.notified());
+            // Registered before looking, so that nothing is missed in between.
+            news.as_mut().enable();
+            if let Some(event) = self.group_event()? {
+                return Ok(event);
+            }
+            let records = self.take()?;
+            if !records.is_empty() {
+                return Ok(ConsumerEvent::Records(records));
+            }
+            let waited = tokio::time::timeout_at(deadline, news).await;
+            *self.shared.last_poll.lock() = Instant::now();
+            if waited.is_err() {
+                return Ok(ConsumerEvent::Records(Vec::new()));
+            }
+        }
+    }
+
+    fn group_event(&self) -> Result<Option<ConsumerEvent>, ClientError> {
+        let Some(event) = self.shared.events.lock().pop_front() else { return Ok(None) };
+        Ok(Some(match event {
+            GroupEvent::Assigned(partitions) => ConsumerEvent::Assigned(partitions),
+            GroupEvent::Lost(partitions) => ConsumerEvent::Lost(partitions),
+            GroupEvent::Failed(error) => return Err(error),
+            GroupEvent::Revoked(partitions, answer) => {
+                self.shared.remove(&partitions);
+                *self.unanswered.lock() = Some(answer);
+                ConsumerEvent::Revoked(partitions)
+            }
+        }))
+    }
+
+    fn take(&self) -> Result<Vec<PartitionRecords>, ClientError> {
+        let reading = Reading {
+            check_crcs: self.config.check_crcs,
+            read_committed: self.config.isolation_level == IsolationLevel::ReadCommitted,
+            bytes_max: self.config.poll_bytes_max,
+        };
+        let mut state = self.shared.state.lock();
+        let was_full = state.buffered >= self.config.buffer_bytes;
+        let records = state.take(reading);
+        let has_room = state.buffered < self.config.buffer_bytes;
+        drop(state);
+        if was_full && has_room {
+            self.shared.wake.notify_one();
+        }
+        records
     }
 
     /// Moves the position; what was fetched is dropped.
     ///
     /// # Errors
     /// [`ClientError::NotAssigned`].
-    pub fn seek(&self, _partition: &TopicPartition, _to: StartAt) -> Result<(), ClientError> {
-        Err(ClientError::Closed)
+    pub fn seek(&self, partition: &TopicPartition, to: StartAt) -> Result<(), ClientError> {
+        if !self.shared.state.lock().seek(partition, to) {
+            return Err(ClientError::NotAssigned { partition: partition.clone() });
+        }
+        self.shared.wake.notify_one();
+        Ok(())
     }
 
     /// The next offset that `poll` returns; `None` until it is known (a start that must be looked up).
     #[must_use]
-    pub fn position(&self, _partition: &TopicPartition) -> Option<Offset> {
-        None
+    pub fn position(&self, partition: &TopicPartition) -> Option<Offset> {
+        match self.shared.state.lock().parts.get(partition)?.position {
+            Position::At(offset) => Some(offset),
+            Position::Start(_) => None,
+        }
     }
 
     /// The assigned partitions.
     #[must_use]
     pub fn assignment(&self) -> Vec<TopicPartition> {
-        Vec::new()
+        self.shared.state.lock().parts.keys().cloned().collect()
     }
 
-    /// The id of a topic that is being read; `None` until it is known.
+    /// The id of a topic that is being read; `None` until it is known, or when the cluster has none.
     #[must_use]
-    pub fn topic_id(&self, _topic: &TopicName) -> Option<TopicId> {
-        None
+    pub fn topic_id(&self, topic: &TopicName) -> Option<TopicId> {
+        let state = self.shared.state.lock();
+        state.parts.iter().find(|(partition, _)| partition.topic == *topic)?.1.topic_id
     }
 
     /// Stops fetching and returning these partitions; their positions stay.
-    pub fn pause(&self, _partitions: &[TopicPartition]) {}
+    pub fn pause(&self, partitions: &[TopicPartition]) {
+        self.set_paused(partitions, true);
+    }
 
     /// Goes on with paused partitions.
-    pub fn resume(&self, _partitions: &[TopicPartition]) {}
+    pub fn resume(&self, partitions: &[TopicPartition]) {
+        self.set_paused(partitions, false);
+    }
+
+    fn set_paused(&self, partitions: &[TopicPartition], paused: bool) {
+        let mut state = self.shared.state.lock();
+        for partition in partitions {
+            if let Some(part) = state.parts.get_mut(partition) {
+                part.paused = paused;
+            }
+        }
+        drop(state);
+        self.shared.wake.notify_one();
+    }
+
+    fn coordinator(&self) -> Result<&Arc<Coordinator>, ClientError> {
+        self.shared.coordinator.as_ref().ok_or(ClientError::Usage("offsets are a group's: set group_id"))
+    }
 
     /// Commits offsets (the next ones to read) to the group, and waits for the coordinator.
     ///
     /// # Errors
     /// [`ClientError::MembershipLost`] when the partitions are others' already (R6); a broker's error per group.
-    pub async fn commit(&self, _offsets: &BTreeMap<TopicPartition, Offset>) -> Result<(), ClientError> {
-        Err(ClientError::Closed)
+    pub async fn commit(&self, offsets: &BTreeMap<TopicPartition, Offset>) -> Result<(), ClientError> {
+        let offsets = {
+            let state = self.shared.state.lock();
+            let with_epoch = |(partition, offset): (&TopicPartition, &Offset)| {
+                let part = state.parts.get(partition);
+                // The epoch is that of the last record returned: true for this offset only.
+                let epoch = part.filter(|part| part.position == Position::At(*offset)).map(|p| p.last_epoch);
+                let leader_epoch = LeaderEpoch::new(epoch.unwrap_or(-1));
+                (partition.clone(), CommittedOffset { leader_epoch, ..CommittedOffset::from(*offset) })
+            };
+            offsets.iter().map(with_epoch).collect()
+        };
+        self.commit_with_metadata(&offsets).await
     }
 
     /// As [`Self::commit`], with metadata and leader epochs.
@@ -110,9 +331,28 @@ impl Consumer {
     /// As [`Self::commit`].
     pub async fn commit_with_metadata(
         &self,
-        _offsets: &BTreeMap<TopicPartition, CommittedOffset>,
+        offsets: &BTreeMap<TopicPartition, CommittedOffset>,
     ) -> Result<(), ClientError> {
-        Err(ClientError::Closed)
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let coordinator = self.coordinator()?;
+        let identity = self.shared.identity.lock().clone();
+        let group = || coordinator.group.as_str().into();
+        if *self.mode.lock() == Mode::Group && identity.is_none() {
+            return Err(ClientError::MembershipLost { group: group(), code: ErrorCode::UnknownMemberId });
+        }
+        for (_, result) in coordinator.commit(identity.as_ref(), offsets).await? {
+            result.map_err(|error| match error.code() {
+                Some(
+                    code @ (ErrorCode::IllegalGeneration
+                    | ErrorCode::UnknownMemberId
+                    | ErrorCode::FencedInstanceId),
+                ) => ClientError::MembershipLost { group: group(), code },
+                _ => error,
+            })?;
+        }
+        Ok(())
     }
 
     /// What the group has committed; partitions without a committed offset are left out.
@@ -121,9 +361,9 @@ impl Consumer {
     /// The coordinator's.
     pub async fn committed(
         &self,
-        _partitions: &[TopicPartition],
+        partitions: &[TopicPartition],
     ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
-        Err(ClientError::Closed)
+        self.coordinator()?.committed(Some(partitions)).await
     }
 
     /// The offsets of the first records there are.
@@ -132,9 +372,9 @@ impl Consumer {
     /// When a partition does not exist, or its leader does not answer within `api_timeout_ms`.
     pub async fn beginning_offsets(
         &self,
-        _partitions: &[TopicPartition],
+        partitions: &[TopicPartition],
     ) -> Result<BTreeMap<TopicPartition, Offset>, ClientError> {
-        Err(ClientError::Closed)
+        self.edge_offsets(partitions, -2).await
     }
 
     /// The high watermarks, or the last stable offsets for `read_committed`.
@@ -143,9 +383,23 @@ impl Consumer {
     /// As [`Self::beginning_offsets`].
     pub async fn end_offsets(
         &self,
-        _partitions: &[TopicPartition],
+        partitions: &[TopicPartition],
     ) -> Result<BTreeMap<TopicPartition, Offset>, ClientError> {
-        Err(ClientError::Closed)
+        self.edge_offsets(partitions, -1).await
+    }
+
+    async fn edge_offsets(
+        &self,
+        partitions: &[TopicPartition],
+        timestamp: i64,
+    ) -> Result<BTreeMap<TopicPartition, Offset>, ClientError> {
+        let wanted: Vec<_> = partitions.iter().map(|p| (p.clone(), timestamp)).collect();
+        let listed = self.client.list_offsets(&wanted, self.config.isolation_level).await;
+        let offset = |(partition, result): (TopicPartition, Result<crate::ListedOffset, ClientError>)| {
+            let offset = result?.offset.unwrap_or(Offset::ZERO);
+            Ok((partition, offset))
+        };
+        listed.into_iter().map(offset).collect()
     }
 
     /// The first records whose timestamps (ms) are not smaller; partitions without one are left out.
@@ -154,12 +408,30 @@ impl Consumer {
     /// As [`Self::beginning_offsets`].
     pub async fn offsets_for_times(
         &self,
-        _times: &[(TopicPartition, i64)],
+        times: &[(TopicPartition, i64)],
     ) -> Result<BTreeMap<TopicPartition, OffsetAndTimestamp>, ClientError> {
-        Err(ClientError::Closed)
+        let mut found = BTreeMap::new();
+        for (partition, result) in self.client.list_offsets(times, self.config.isolation_level).await {
+            let listed = result?;
+            if let Some(offset) = listed.offset {
+                let timestamp_ms = listed.timestamp_ms.unwrap_or(-1);
+                found.insert(partition, OffsetAndTimestamp { offset, timestamp_ms });
+            }
+        }
+        Ok(found)
     }
 
     /// Leaves the group (a static member stays for its session timeout) and stops fetching. Dropping a consumer
-    /// without this leaves the group to the session timeout.
-    pub async fn close(&self) {}
+    /// leaves the group in the background.
+    pub async fn close(&self) {
+        self.end();
+        if *self.mode.lock() == Mode::Group
+            && let Some(coordinator) = &self.shared.coordinator
+        {
+            let identity = self.shared.identity.lock().take();
+            if let Some(identity) = identity.filter(|identity| identity.group_instance_id.is_none()) {
+                coordinator.leave(&identity.member_id, None).await;
+            }
+        }
+    }
 }
