@@ -1,7 +1,9 @@
 //! The harness itself against the real servers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use towpath_harness::connect::{self, Connect};
+use towpath_harness::peers::Plugin;
 use towpath_harness::{Kafka, Postgres, envs, kafka, postgres};
 
 #[test]
@@ -67,4 +69,72 @@ fn the_environments_of_other_clients_can_be_made() {
     assert!(envs::python().unwrap().is_file());
     assert!(envs::node().unwrap().modules.join("kafkajs").is_dir());
     assert!(envs::java().unwrap().contains("classes"));
+}
+
+/// The peer of the benches, whole: PostgreSQL → Debezium → Apache Kafka → Debezium's JDBC sink → PostgreSQL.
+#[test]
+#[ignore = "shows that the benches' peers work; fetches 100 MB of jars and takes a minute"]
+fn debezium_copies_a_table() {
+    let server = Postgres::start(&postgres::Options::logical()).unwrap();
+    server.create_database("a").unwrap();
+    server.create_database("b").unwrap();
+    server
+        .psql("a", "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 500) i")
+        .unwrap();
+    let broker = Kafka::start(&kafka::Options::default()).unwrap();
+    let lines = |list: &[(&str, &str)]| {
+        list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>()
+    };
+    let port = server.port().to_string();
+    let jdbc = format!("jdbc:postgresql://127.0.0.1:{port}/b");
+    let source = lines(&[
+        ("name", "capture"),
+        ("connector.class", Plugin::DebeziumPostgres.class()),
+        ("database.hostname", "127.0.0.1"),
+        ("database.port", &port),
+        ("database.user", "postgres"),
+        ("database.dbname", "a"),
+        ("plugin.name", "pgoutput"),
+        ("topic.prefix", "shop"),
+    ]);
+    let sink = lines(&[
+        ("name", "deliver"),
+        ("connector.class", Plugin::DebeziumJdbc.class()),
+        ("topics", "shop.public.t"),
+        ("connection.url", &jdbc),
+        ("connection.username", "postgres"),
+        ("connection.password", ""),
+        ("insert.mode", "upsert"),
+        ("primary.key.mode", "record_key"),
+        ("schema.evolution", "basic"),
+        ("collection.name.format", "t"),
+    ]);
+    let mut worker = Connect::start(&connect::Options {
+        bootstrap: broker.bootstrap(),
+        heap_mib: 768,
+        plugins: vec![Plugin::DebeziumPostgres, Plugin::DebeziumJdbc],
+        worker: Vec::new(),
+        connectors: vec![source, sink],
+    })
+    .unwrap();
+    worker.wait_running("capture", Duration::from_secs(60)).unwrap();
+    worker.wait_running("deliver", Duration::from_secs(60)).unwrap();
+    server.psql("a", "UPDATE t SET v = 'changed' WHERE id <= 10; DELETE FROM t WHERE id > 490").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let sum = "SELECT count(*), sum(id), count(*) FILTER (WHERE v = 'changed') FROM t";
+    loop {
+        let (from, to) = (server.psql("a", sum).unwrap(), server.psql("b", sum));
+        // Debezium's sink leaves deleted rows unless it is told otherwise: the changed ones have to be there.
+        if to.as_ref().is_ok_and(|to| to.ends_with("|10") && to.starts_with("500|"))
+            && from.starts_with("490|")
+        {
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{from} in the source, {to:?} in the target\n{}",
+            worker.log_tail()
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
