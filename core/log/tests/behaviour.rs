@@ -418,12 +418,12 @@ fn one_directory_one_process_one_identity() {
 #[test]
 fn high_watermarks_and_files_are_kafkas() {
     let mut machine = Machine::new(small_segments());
-    append(&machine.log(), batch(40, 1000, "x")).unwrap();
-    append(&machine.log(), batch(40, 1000, "x")).unwrap();
+    append(&machine.log(), batch(20, 1000, "x")).unwrap();
+    append(&machine.log(), batch(20, 1000, "x")).unwrap();
     machine.dir().checkpoint_high_watermarks(&[(partition(), Offset::new(12))].into()).unwrap();
     let log = machine.restart();
     assert_eq!(machine.dir().high_watermarks()[&partition()], Offset::new(12));
-    assert_eq!(read_from(&log, Offset::new(70)).len(), 10);
+    assert_eq!(read_from(&log, Offset::new(30)).len(), 10);
     let mut names: Vec<String> = machine
         .storage
         .list(file("x").parent().unwrap())
@@ -438,7 +438,7 @@ fn high_watermarks_and_files_are_kafkas() {
             "00000000000000000000.index",
             "00000000000000000000.log",
             "00000000000000000000.timeindex",
-            "00000000000000000080.snapshot",
+            "00000000000000000040.snapshot",
             "leader-epoch-checkpoint",
             "partition.metadata",
         ]

@@ -254,14 +254,15 @@ impl Log {
         closing.finish(disk)?;
         let snapshot = segment_path(&self.dir, base, SNAPSHOT);
         writer.producers.write_snapshot(disk, &snapshot)?;
-        let next = Segment::create(disk, &self.dir, base)?;
-        self.dir_unsynced.store(true, Ordering::Release);
         if self.recovery_point_stale.load(Ordering::Acquire) {
+            // Before the next segment is there: recovery would not look at this one again.
             closing.sync(disk)?;
             closing.sync_indexes(disk)?;
             super::flush::sync_file(disk, &snapshot)?;
             disk.sync_dir(&self.dir)?;
         }
+        let next = Segment::create(disk, &self.dir, base)?;
+        self.dir_unsynced.store(true, Ordering::Release);
         {
             let mut unsynced = self.unsynced.lock();
             unsynced.closed.push(Arc::clone(&closing));

@@ -408,14 +408,15 @@ fn cut(
         partition = %open.partition, segment = segment.base, problem, later_segments = later.len(),
         "the log ends in a batch that was not written whole; it is truncated there"
     );
-    let path = segment.path(LOG);
-    let file = segment.file(disk)?;
-    disk.wrote("truncate", &path, file.truncate(segment.size()))?;
-    disk.wrote("sync", &path, file.sync_data())?;
+    // First those: they must not come back after this one was cut.
     for base in later.iter().rev() {
         crate::segment::remove_segment(disk, dir, *base)?;
     }
-    disk.sync_dir(dir)
+    disk.sync_dir(dir)?;
+    let path = segment.path(LOG);
+    let file = segment.file(disk)?;
+    disk.wrote("truncate", &path, file.truncate(segment.size()))?;
+    disk.wrote("sync", &path, file.sync_data())
 }
 
 /// The leader-epoch cache: from its file, and from the batches where the file cannot know better.

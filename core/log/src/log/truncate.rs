@@ -78,7 +78,8 @@ impl Log {
         for segment in removed.iter().rev() {
             remove_segment(&self.disk, &self.dir, segment.base)?;
         }
-        Ok(())
+        // They must not come back after what is before them was cut.
+        self.disk.sync_dir(&self.dir)
     }
 
     fn restart_at(&self, writer: &mut Writer, offset: i64) -> Result<(), LogError> {
