@@ -60,15 +60,16 @@ fn fail_commit(mut response: OffsetCommitResponse, error: ErrorCode) -> OffsetCo
 }
 
 impl Pending {
-    /// Who waits for the append itself.
+    /// Who waits for nothing but the append; members wait as members, in the group.
     pub(super) const fn waiter(&self) -> Option<Waiter> {
         match &self.effect {
-            Effect::Commit { waiter, .. } | Effect::StaticRejoin(StaticRejoin { waiter, .. }) => {
-                Some(*waiter)
-            }
+            Effect::Commit { waiter, .. } => Some(*waiter),
             Effect::DeleteOffsets { answer: Some((waiter, _)), .. } => Some(*waiter),
             Effect::DeleteGroup { waiter } => *waiter,
-            Effect::Emptied | Effect::Assign { .. } | Effect::DeleteOffsets { .. } => None,
+            Effect::Emptied
+            | Effect::StaticRejoin(_)
+            | Effect::Assign { .. }
+            | Effect::DeleteOffsets { answer: None, .. } => None,
         }
     }
 

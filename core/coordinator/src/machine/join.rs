@@ -121,8 +121,12 @@ impl Turn<'_> {
         let has_place = match self.group.state {
             GroupState::Empty | GroupState::Dead => given_out < config.members_max,
             GroupState::PreparingRebalance => {
+                // Those who have not rejoined may never: they do not take a place, but not without bound either
+                // (absent static members outlive generations).
+                let is_bounded =
+                    known.is_some() || self.group.members.len() + given_out < 2 * config.members_max;
                 known.is_some_and(|member| member.awaiting_join.is_some())
-                    || self.group.joined() + given_out < config.members_max
+                    || is_bounded && self.group.joined() + given_out < config.members_max
             }
             GroupState::CompletingRebalance | GroupState::Stable => {
                 known.is_some() || self.group.members.len() + given_out < config.members_max
