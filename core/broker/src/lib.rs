@@ -8,6 +8,7 @@
 
 mod background;
 mod broker;
+mod broker_settings;
 mod config;
 mod connection;
 mod error;

@@ -114,9 +114,21 @@ mod produce;
 apis! {
     special { ApiVersions, Produce, Fetch }
     plain {
-        Metadata => metadata::MetadataRequest,
         ListOffsets => list_offsets::ListOffsetsRequest,
+        Metadata => metadata::MetadataRequest,
         CreateTopics => create_topics::CreateTopicsRequest,
+        DeleteTopics => delete_topics::DeleteTopicsRequest,
+        DeleteRecords => delete_records::DeleteRecordsRequest,
+        InitProducerId => init_producer_id::InitProducerIdRequest,
+        OffsetForLeaderEpoch => offset_for_leader_epoch::OffsetForLeaderEpochRequest,
+        DescribeConfigs => describe_configs::DescribeConfigsRequest,
+        AlterConfigs => alter_configs::AlterConfigsRequest,
+        DescribeLogDirs => describe_log_dirs::DescribeLogDirsRequest,
+        CreatePartitions => create_partitions::CreatePartitionsRequest,
+        IncrementalAlterConfigs => incremental_alter_configs::IncrementalAlterConfigsRequest,
+        DescribeCluster => describe_cluster::DescribeClusterRequest,
+        ListConfigResources => list_config_resources::ListConfigResourcesRequest,
+        DescribeTopicPartitions => describe_topic_partitions::DescribeTopicPartitionsRequest,
     }
 }
 
