@@ -132,11 +132,6 @@ impl Cluster {
             topics,
         }
     }
-
-    /// The topic with an id.
-    pub(crate) fn topic_by_id(&self, id: TopicId) -> Option<&Arc<TopicMeta>> {
-        self.topics.values().find(|topic| topic.id == id)
-    }
 }
 
 #[cfg(test)]

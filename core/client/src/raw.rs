@@ -1,19 +1,26 @@
 //! Whole record batches in and out, without decompressing them: for mirroring.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use towpath_types::{LeaderEpoch, Offset, TopicId, TopicPartition};
+use towpath_wire::ApiKey;
+use towpath_wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
+use towpath_wire::messages::produce::{
+    PartitionProduceData, ProduceRequest, TopicProduceData, TopicProduceResponse,
+};
 
-use crate::client::ClientInner;
+use crate::client::{Channel, ClientInner, check};
 use crate::{Acks, ClientError, IsolationLevel};
 
 /// Fetches and produces whole record batches; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RawClient {
-    #[allow(dead_code)]
     client: Arc<ClientInner>,
+    channel: Arc<Channel>,
 }
 
 /// What to fetch, and how long to wait for it.
@@ -62,32 +69,236 @@ pub struct RawProduced {
     pub leader_epoch: LeaderEpoch,
 }
 
+/// What is asked of one broker.
+type Fetches = Vec<(TopicPartition, Offset, i32, TopicId)>;
+type FetchResults = Vec<(TopicPartition, Result<RawFetched, ClientError>)>;
+type ProduceResults = Vec<(TopicPartition, Result<RawProduced, ClientError>)>;
+
+/// A batch for one broker, with the leader epoch and the topic's id.
+type Produces = Vec<(TopicPartition, Bytes, i32, TopicId)>;
+
+/// The last versions that name topics; the next have their ids.
+const FETCH_VERSION_NAMES: i16 = 12;
+const PRODUCE_VERSION_NAMES: i16 = 12;
+
 impl RawClient {
     pub(crate) fn new(client: Arc<ClientInner>) -> Self {
-        Self { client }
+        Self { channel: Arc::new(client.channel()), client }
     }
 
     /// Fetches once from every broker that leads one of the partitions. Nothing is retried: a partition's error is
-    /// beside it.
+    /// beside it, and after one that says that leaders moved, the next call asks for the new ones. A clone of the
+    /// client shares its connections: for fetches that wait, take another `RawClient`.
     ///
     /// # Errors
-    /// When no broker could be asked at all.
-    pub async fn fetch(
-        &self,
-        _fetch: &RawFetch,
-    ) -> Result<Vec<(TopicPartition, Result<RawFetched, ClientError>)>, ClientError> {
-        Err(ClientError::Closed)
+    /// None of its own at present: every partition has its result.
+    pub async fn fetch(&self, fetch: &RawFetch) -> Result<FetchResults, ClientError> {
+        let mut results = FetchResults::new();
+        let mut by_node: HashMap<i32, Fetches> = HashMap::new();
+        for (partition, offset) in &fetch.partitions {
+            match self.client.leader(partition).await {
+                Ok((node, epoch, topic)) => {
+                    by_node.entry(node).or_default().push((partition.clone(), *offset, epoch, topic.id));
+                }
+                Err(error) => results.push((partition.clone(), Err(error))),
+            }
+        }
+        let asked = by_node.into_iter().map(|(node, partitions)| async move {
+            let answer = self.fetch_from(node, &partitions, fetch).await;
+            answer.unwrap_or_else(|error| {
+                partitions.into_iter().map(|(partition, ..)| (partition, Err(error.clone()))).collect()
+            })
+        });
+        results.extend(join_all(asked).await.into_iter().flatten());
+        self.refresh_stale(results.iter().filter_map(|(p, r)| Some((p, r.as_ref().err()?)))).await;
+        Ok(results)
     }
 
-    /// Appends one whole record batch to each of the partitions, as it is. Nothing is retried.
+    /// Learns the leaders of partitions anew whose errors say that they moved.
+    async fn refresh_stale<'a>(&self, failed: impl Iterator<Item = (&'a TopicPartition, &'a ClientError)>) {
+        let stale: BTreeSet<_> =
+            failed.filter(|(_, error)| error.wants_metadata()).map(|(p, _)| p.topic.clone()).collect();
+        if !stale.is_empty() {
+            let stale: Vec<_> = stale.into_iter().collect();
+            // A failure here shows in the caller's next attempt.
+            let _ = self.client.refresh(&stale, false).await;
+        }
+    }
+
+    async fn fetch_from(
+        &self,
+        node: i32,
+        partitions: &Fetches,
+        fetch: &RawFetch,
+    ) -> Result<FetchResults, ClientError> {
+        let connection = self.channel.connection(node).await?;
+        let version = connection.version_of(ApiKey::Fetch)?;
+        let ids = partitions.iter().all(|(.., id)| !id.is_zero());
+        let version = if ids { version } else { version.min(FETCH_VERSION_NAMES) };
+        let small = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
+        let mut topics: Vec<FetchTopic> = Vec::new();
+        for (partition, offset, epoch, id) in partitions {
+            let entry = FetchPartition {
+                partition: partition.partition,
+                current_leader_epoch: *epoch,
+                fetch_offset: offset.get(),
+                partition_max_bytes: small(fetch.partition_bytes_max),
+                ..Default::default()
+            };
+            match topics.last_mut().filter(|topic| topic.topic == partition.topic.as_str()) {
+                Some(topic) => topic.partitions.push(entry),
+                None => topics.push(FetchTopic {
+                    topic: partition.topic.as_str().to_owned(),
+                    topic_id: id.get(),
+                    partitions: vec![entry],
+                }),
+            }
+        }
+        let request = FetchRequest {
+            max_wait_ms: i32::try_from(fetch.wait_max.as_millis()).unwrap_or(i32::MAX),
+            min_bytes: small(fetch.bytes_min),
+            max_bytes: small(fetch.bytes_max),
+            isolation_level: fetch.isolation_level.wire(),
+            topics,
+            ..Default::default()
+        };
+        let limit = self.client.request_timeout() + fetch.wait_max;
+        let response = connection.request_at(&request, version, limit).await?;
+        let broker = connection.broker();
+        check(response.error_code, None, ApiKey::Fetch, broker, "the fetch")?;
+        let mut answers: HashMap<(uuid::Uuid, String, i32), PartitionData> = HashMap::new();
+        for topic in response.responses {
+            for data in topic.partitions {
+                answers.insert((topic.topic_id, topic.topic.clone(), data.partition_index), data);
+            }
+        }
+        let result = |(partition, _, _, id): &(TopicPartition, Offset, i32, TopicId)| {
+            let key = if version > FETCH_VERSION_NAMES {
+                (id.get(), String::new(), partition.partition)
+            } else {
+                (uuid::Uuid::nil(), partition.topic.as_str().to_owned(), partition.partition)
+            };
+            let fetched = match answers.remove(&key) {
+                Some(data) => raw_fetched(partition, *id, data, broker),
+                None => Err(left_out(ApiKey::Fetch, broker)),
+            };
+            (partition.clone(), fetched)
+        };
+        Ok(partitions.iter().map(result).collect())
+    }
+
+    /// Appends one whole record batch to each of the partitions, as it is. Nothing is retried; after an error that
+    /// says that leaders moved, the next call asks for the new ones.
     ///
     /// # Errors
-    /// When no broker could be asked at all.
+    /// None of its own at present: every partition has its result.
     pub async fn produce(
         &self,
-        _batches: Vec<(TopicPartition, Bytes)>,
-        _acks: Acks,
-    ) -> Result<Vec<(TopicPartition, Result<RawProduced, ClientError>)>, ClientError> {
-        Err(ClientError::Closed)
+        batches: Vec<(TopicPartition, Bytes)>,
+        acks: Acks,
+    ) -> Result<ProduceResults, ClientError> {
+        let mut results = ProduceResults::new();
+        let mut by_node: HashMap<i32, Produces> = HashMap::new();
+        for (partition, batch) in batches {
+            match self.client.leader(&partition).await {
+                Ok((node, epoch, topic)) => {
+                    by_node.entry(node).or_default().push((partition, batch, epoch, topic.id));
+                }
+                Err(error) => results.push((partition, Err(error))),
+            }
+        }
+        let asked = by_node.into_iter().map(|(node, batches)| async move {
+            let partitions: Vec<_> = batches.iter().map(|(partition, ..)| partition.clone()).collect();
+            let answer = self.produce_to(node, batches, acks).await;
+            answer.unwrap_or_else(|error| partitions.into_iter().map(|p| (p, Err(error.clone()))).collect())
+        });
+        results.extend(join_all(asked).await.into_iter().flatten());
+        self.refresh_stale(results.iter().filter_map(|(p, r)| Some((p, r.as_ref().err()?)))).await;
+        Ok(results)
     }
+
+    async fn produce_to(
+        &self,
+        node: i32,
+        batches: Produces,
+        acks: Acks,
+    ) -> Result<ProduceResults, ClientError> {
+        let connection = self.channel.connection(node).await?;
+        let version = connection.version_of(ApiKey::Produce)?;
+        let ids = batches.iter().all(|(.., id)| !id.is_zero());
+        let version = if ids { version } else { version.min(PRODUCE_VERSION_NAMES) };
+        let mut topic_data: Vec<TopicProduceData> = Vec::new();
+        for (partition, batch, _, id) in &batches {
+            let data = PartitionProduceData { index: partition.partition, records: Some(batch.clone()) };
+            match topic_data.iter_mut().find(|topic| topic.name == partition.topic.as_str()) {
+                Some(topic) => topic.partition_data.push(data),
+                None => topic_data.push(TopicProduceData {
+                    name: partition.topic.as_str().to_owned(),
+                    topic_id: id.get(),
+                    partition_data: vec![data],
+                }),
+            }
+        }
+        let limit = self.client.request_timeout();
+        let timeout_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+        let request = ProduceRequest { transactional_id: None, acks: acks.wire(), timeout_ms, topic_data };
+        if acks == Acks::None {
+            let written = connection.begin_oneway(&request, version)?;
+            written.await.map_err(|_| connection.disconnected())?;
+            let produced = |epoch| RawProduced {
+                base_offset: Offset::new(-1),
+                log_append_time_ms: None,
+                leader_epoch: LeaderEpoch::new(epoch),
+            };
+            return Ok(batches.into_iter().map(|(p, _, epoch, _)| (p, Ok(produced(epoch)))).collect());
+        }
+        let response = connection.request_at(&request, version, limit).await?;
+        let broker = connection.broker();
+        let result = |(partition, _, epoch, id): (TopicPartition, Bytes, i32, TopicId)| {
+            let same = |topic: &&TopicProduceResponse| match version > PRODUCE_VERSION_NAMES {
+                true => topic.topic_id == id.get(),
+                false => topic.name == partition.topic.as_str(),
+            };
+            let mut answers =
+                response.responses.iter().filter(same).flat_map(|topic| &topic.partition_responses);
+            let produced = match answers.find(|answer| answer.index == partition.partition) {
+                None => Err(left_out(ApiKey::Produce, broker)),
+                Some(answer) => {
+                    let message = answer.error_message.clone();
+                    let append_time = answer.log_append_time_ms;
+                    check(answer.error_code, message, ApiKey::Produce, broker, &partition).map(|()| {
+                        RawProduced {
+                            base_offset: Offset::new(answer.base_offset),
+                            log_append_time_ms: (append_time >= 0).then_some(append_time),
+                            leader_epoch: LeaderEpoch::new(epoch),
+                        }
+                    })
+                }
+            };
+            (partition, produced)
+        };
+        Ok(batches.into_iter().map(result).collect())
+    }
+}
+
+fn raw_fetched(
+    partition: &TopicPartition,
+    topic_id: TopicId,
+    data: PartitionData,
+    broker: &Arc<str>,
+) -> Result<RawFetched, ClientError> {
+    check(data.error_code, None, ApiKey::Fetch, broker, partition)?;
+    let known = |offset: i64| (offset >= 0).then(|| Offset::new(offset));
+    Ok(RawFetched {
+        partition: partition.clone(),
+        topic_id,
+        batches: data.records.unwrap_or_default(),
+        high_watermark: Offset::new(data.high_watermark),
+        last_stable_offset: known(data.last_stable_offset),
+        log_start_offset: known(data.log_start_offset),
+    })
+}
+
+fn left_out(api: ApiKey, broker: &Arc<str>) -> ClientError {
+    ClientError::Malformed { broker: Arc::clone(broker), api, problem: "it leaves out a partition" }
 }

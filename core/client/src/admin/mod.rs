@@ -1,11 +1,16 @@
 //! Administration.
 
+mod configs;
+mod groups;
+mod topics;
 mod types;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use towpath_types::{GroupId, Offset, TopicId, TopicName, TopicPartition};
+use towpath_types::{Offset, TopicPartition};
+use towpath_wire::messages::describe_cluster::DescribeClusterRequest;
+use towpath_wire::{ApiKey, ErrorCode};
 
 pub use types::{
     AlterConfig, BrokerInfo, ClusterDescription, ConfigEntry, ConfigResource, ConfigSource, GroupDescription,
@@ -13,181 +18,68 @@ pub use types::{
     TopicDescription, TopicListing,
 };
 
-use crate::ClientError;
-use crate::client::ClientInner;
-use crate::consumer::CommittedOffset;
+use crate::client::{ClientInner, check};
+use crate::{ClientError, IsolationLevel};
 
 /// Administration of a cluster; cheap to clone. A call about several things has a result for each of them; its own
-/// error means that the cluster could not be asked.
+/// error means that the cluster could not be asked. What heals by itself (leaders and coordinators that move) is
+/// retried within the client's `api_timeout_ms`.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    #[allow(dead_code)]
     client: Arc<ClientInner>,
 }
 
-#[allow(clippy::unused_async)]
 impl Admin {
     pub(crate) fn new(client: Arc<ClientInner>) -> Self {
         Self { client }
     }
 
-    /// Creates topics, or checks whether they could be created. The values are the ids.
-    ///
-    /// # Errors
-    /// When the cluster cannot be asked.
-    pub async fn create_topics(
-        &self,
-        _topics: &[NewTopic],
-        _validate_only: bool,
-    ) -> Result<PerItem<TopicName, TopicId>, ClientError> {
-        Err(ClientError::Closed)
-    }
-
-    /// Deletes topics.
-    ///
-    /// # Errors
-    /// When the cluster cannot be asked.
-    pub async fn delete_topics(&self, _topics: &[TopicName]) -> Result<PerItem<TopicName, ()>, ClientError> {
-        Err(ClientError::Closed)
-    }
-
-    /// All topics, by name.
-    ///
-    /// # Errors
-    /// When the cluster cannot be asked.
-    pub async fn list_topics(&self) -> Result<Vec<TopicListing>, ClientError> {
-        Err(ClientError::Closed)
-    }
-
-    /// Describes topics.
-    ///
-    /// # Errors
-    /// When the cluster cannot be asked.
-    pub async fn describe_topics(
-        &self,
-        _topics: &[TopicName],
-    ) -> Result<PerItem<TopicName, TopicDescription>, ClientError> {
-        Err(ClientError::Closed)
-    }
-
-    /// Raises the number of partitions to the totals given.
-    ///
-    /// # Errors
-    /// When the cluster cannot be asked.
-    pub async fn create_partitions(
-        &self,
-        _totals: &[(TopicName, i32)],
-    ) -> Result<PerItem<TopicName, ()>, ClientError> {
-        Err(ClientError::Closed)
-    }
-
-    /// All configs of topics, brokers or groups.
-    ///
-    /// # Errors
-    /// When the cluster cannot be asked.
-    pub async fn describe_configs(
-        &self,
-        _resources: &[ConfigResource],
-    ) -> Result<PerItem<ConfigResource, Vec<ConfigEntry>>, ClientError> {
-        Err(ClientError::Closed)
-    }
-
-    /// Changes single configs and leaves the others as they are.
-    ///
-    /// # Errors
-    /// When the cluster cannot be asked.
-    pub async fn incremental_alter_configs(
-        &self,
-        _changes: &[(ConfigResource, Vec<AlterConfig>)],
-        _validate_only: bool,
-    ) -> Result<PerItem<ConfigResource, ()>, ClientError> {
-        Err(ClientError::Closed)
+    fn timeout_ms(&self) -> i32 {
+        i32::try_from(self.client.config.request_timeout_ms).unwrap_or(i32::MAX)
     }
 
     /// Looks up offsets.
     ///
     /// # Errors
-    /// When the cluster cannot be asked.
+    /// None of its own at present: every partition has its result.
     pub async fn list_offsets(
         &self,
-        _partitions: &[(TopicPartition, OffsetSpec)],
+        partitions: &[(TopicPartition, OffsetSpec)],
     ) -> Result<PerItem<TopicPartition, ListedOffset>, ClientError> {
-        Err(ClientError::Closed)
-    }
-
-    /// All groups of all coordinators, by id.
-    ///
-    /// # Errors
-    /// When a broker cannot be asked.
-    pub async fn list_groups(&self) -> Result<Vec<GroupListing>, ClientError> {
-        Err(ClientError::Closed)
-    }
-
-    /// Describes groups; one that does not exist is `Dead`, or `GROUP_ID_NOT_FOUND` from newer brokers.
-    ///
-    /// # Errors
-    /// When the cluster cannot be asked.
-    pub async fn describe_groups(
-        &self,
-        _groups: &[GroupId],
-    ) -> Result<PerItem<GroupId, GroupDescription>, ClientError> {
-        Err(ClientError::Closed)
-    }
-
-    /// Deletes groups without members, with their offsets.
-    ///
-    /// # Errors
-    /// When the cluster cannot be asked.
-    pub async fn delete_groups(&self, _groups: &[GroupId]) -> Result<PerItem<GroupId, ()>, ClientError> {
-        Err(ClientError::Closed)
+        let wanted: Vec<_> = partitions.iter().map(|(p, spec)| (p.clone(), spec.wire())).collect();
+        Ok(self.client.list_offsets(&wanted, IsolationLevel::ReadUncommitted).await)
     }
 
     /// Deletes the records before the offsets given (−1: before the high watermark). The values are the new first
     /// offsets.
     ///
     /// # Errors
-    /// When the cluster cannot be asked.
+    /// None of its own at present: every partition has its result.
     pub async fn delete_records(
         &self,
-        _before: &BTreeMap<TopicPartition, Offset>,
+        before: &BTreeMap<TopicPartition, Offset>,
     ) -> Result<PerItem<TopicPartition, Offset>, ClientError> {
-        Err(ClientError::Closed)
-    }
-
-    /// What a group has committed: of the partitions given, or of all. Partitions without an offset are left out.
-    ///
-    /// # Errors
-    /// When the coordinator cannot be asked, or refuses.
-    pub async fn list_group_offsets(
-        &self,
-        _group: &GroupId,
-        _partitions: Option<&[TopicPartition]>,
-    ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
-        Err(ClientError::Closed)
-    }
-
-    /// Sets the offsets of a group that has no members.
-    ///
-    /// # Errors
-    /// When the coordinator cannot be asked.
-    pub async fn alter_group_offsets(
-        &self,
-        _group: &GroupId,
-        _offsets: &BTreeMap<TopicPartition, CommittedOffset>,
-    ) -> Result<PerItem<TopicPartition, ()>, ClientError> {
-        Err(ClientError::Closed)
-    }
-
-    /// Deletes committed offsets of partitions that the group's members do not read.
-    ///
-    /// # Errors
-    /// When the coordinator cannot be asked, or refuses.
-    pub async fn delete_group_offsets(
-        &self,
-        _group: &GroupId,
-        _partitions: &[TopicPartition],
-    ) -> Result<PerItem<TopicPartition, ()>, ClientError> {
-        Err(ClientError::Closed)
+        let mut results = BTreeMap::new();
+        for (partition, offset) in before {
+            let mut retry = self.client.retrying("deleting records", self.client.config.api_timeout_ms);
+            let result = loop {
+                match self.delete_records_of(partition, *offset).await {
+                    Ok(first) => break Ok(first),
+                    Err(error) => {
+                        if error.wants_metadata() {
+                            // A failure here shows in the next attempt.
+                            let topics = std::slice::from_ref(&partition.topic);
+                            let _ = self.client.refresh(topics, false).await;
+                        }
+                        if let Err(error) = retry.after(error).await {
+                            break Err(error);
+                        }
+                    }
+                }
+            };
+            results.insert(partition.clone(), result);
+        }
+        Ok(results)
     }
 
     /// The cluster's brokers.
@@ -195,6 +87,49 @@ impl Admin {
     /// # Errors
     /// When the cluster cannot be asked.
     pub async fn describe_cluster(&self) -> Result<ClusterDescription, ClientError> {
-        Err(ClientError::Closed)
+        let connection = self.client.any_connection().await?;
+        if connection.version_of(ApiKey::DescribeCluster).is_err() {
+            return self.describe_cluster_by_metadata().await;
+        }
+        let request = DescribeClusterRequest::default();
+        let response = connection.request(&request, self.client.request_timeout()).await?;
+        let message = response.error_message;
+        check(response.error_code, message, ApiKey::DescribeCluster, connection.broker(), "the cluster")?;
+        let mut brokers: Vec<BrokerInfo> = response
+            .brokers
+            .into_iter()
+            .map(|b| BrokerInfo { id: b.broker_id, host: b.host, port: b.port, rack: b.rack })
+            .collect();
+        brokers.sort_unstable_by_key(|broker| broker.id);
+        Ok(ClusterDescription {
+            cluster_id: Some(response.cluster_id),
+            controller: (response.controller_id >= 0).then_some(response.controller_id),
+            brokers,
+        })
     }
+
+    async fn describe_cluster_by_metadata(&self) -> Result<ClusterDescription, ClientError> {
+        let (response, _) = self.client.fetch_metadata(Some(&[]), false).await?;
+        let mut brokers: Vec<BrokerInfo> = response
+            .brokers
+            .into_iter()
+            .map(|b| BrokerInfo { id: b.node_id, host: b.host, port: b.port, rack: b.rack })
+            .collect();
+        brokers.sort_unstable_by_key(|broker| broker.id);
+        Ok(ClusterDescription {
+            cluster_id: response.cluster_id,
+            controller: (response.controller_id >= 0).then_some(response.controller_id),
+            brokers,
+        })
+    }
+}
+
+/// An item that the answer leaves out.
+fn left_out(api: ApiKey, broker: &Arc<str>) -> ClientError {
+    ClientError::Malformed { broker: Arc::clone(broker), api, problem: "it leaves out an item" }
+}
+
+/// Whether another broker may do it: the controller has moved.
+fn wants_controller(code: i16) -> bool {
+    ErrorCode::from_code(code) == ErrorCode::NotController
 }

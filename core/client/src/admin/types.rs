@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use towpath_types::{GroupId, LeaderEpoch, Offset, TopicId, TopicName, TopicPartition};
-use towpath_wire::ErrorCode;
 
 /// A topic to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,8 +243,3 @@ pub struct BrokerInfo {
 
 /// The results of a call about several things: each has its own.
 pub type PerItem<K, V> = BTreeMap<K, Result<V, crate::ClientError>>;
-
-/// A code that means "done already" to whoever only wants the outcome.
-pub(crate) fn already_exists(error: &crate::ClientError) -> bool {
-    error.code() == Some(ErrorCode::TopicAlreadyExists)
-}

@@ -1,0 +1,267 @@
+//! Topics, their partitions and records.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use towpath_types::{LeaderEpoch, Offset, TopicId, TopicName, TopicPartition};
+use towpath_wire::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
+use towpath_wire::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
+use towpath_wire::messages::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
+};
+use towpath_wire::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
+use towpath_wire::messages::metadata::MetadataResponseTopic;
+use towpath_wire::{ApiKey, ErrorCode, Request};
+
+use super::{
+    Admin, NewTopic, PartitionDescription, PerItem, TopicDescription, TopicListing, left_out,
+    wants_controller,
+};
+use crate::ClientError;
+use crate::client::{SHARED_CHANNEL, check};
+use crate::metadata::TopicMeta;
+
+/// The first version of DeleteTopics that takes states instead of names.
+const DELETE_VERSION_STATES: i16 = 6;
+
+impl Admin {
+    /// Sends a request to the controller, and once more when it has moved.
+    async fn controller<R: Request>(
+        &self,
+        request: &R,
+        moved: impl Fn(&R::Response) -> bool,
+    ) -> Result<(R::Response, Arc<str>), ClientError> {
+        let limit = self.client.request_timeout() + Duration::from_millis(1_000);
+        let mut retry = self.client.retrying("asking the controller", self.client.config.api_timeout_ms);
+        loop {
+            let (error, refresh) = match self.client.request_controller(request, limit).await {
+                Ok((response, broker)) if !moved(&response) => return Ok((response, broker)),
+                Ok((_, broker)) => {
+                    (check(ErrorCode::NotController.code(), None, R::KEY, &broker, "the cluster").err(), true)
+                }
+                // Whether it was carried out is not known: that is the caller's to find out.
+                Err(error @ ClientError::RequestTimeout { .. }) => return Err(error),
+                Err(error) => (Some(error), true),
+            };
+            let Some(error) = error else { continue };
+            retry.after(error).await?;
+            if refresh {
+                // A failure here shows in the next attempt.
+                let _ = self.client.refresh(&[], false).await;
+            }
+        }
+    }
+
+    /// Creates topics, or checks whether they could be created. The values are the ids (zero from clusters without).
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn create_topics(
+        &self,
+        topics: &[NewTopic],
+        validate_only: bool,
+    ) -> Result<PerItem<TopicName, TopicId>, ClientError> {
+        let creatable = |topic: &NewTopic| CreatableTopic {
+            name: topic.name.as_str().to_owned(),
+            num_partitions: topic.partitions.unwrap_or(-1),
+            replication_factor: topic.replication_factor.unwrap_or(-1),
+            assignments: Vec::new(),
+            configs: topic
+                .configs
+                .iter()
+                .map(|(name, value)| CreatableTopicConfig { name: name.clone(), value: Some(value.clone()) })
+                .collect(),
+        };
+        let request = CreateTopicsRequest {
+            topics: topics.iter().map(creatable).collect(),
+            timeout_ms: self.timeout_ms(),
+            validate_only,
+        };
+        let (response, broker) = self
+            .controller(&request, |response| response.topics.iter().any(|t| wants_controller(t.error_code)))
+            .await?;
+        let mut results: PerItem<TopicName, TopicId> = BTreeMap::new();
+        for topic in response.topics {
+            let name = TopicName::new(&topic.name)?;
+            let checked =
+                check(topic.error_code, topic.error_message, ApiKey::CreateTopics, &broker, &topic.name);
+            results.insert(name, checked.map(|()| TopicId::new(topic.topic_id)));
+        }
+        for topic in topics {
+            let missing = || Err(left_out(ApiKey::CreateTopics, &broker));
+            results.entry(topic.name.clone()).or_insert_with(missing);
+        }
+        Ok(results)
+    }
+
+    /// Deletes topics.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn delete_topics(&self, topics: &[TopicName]) -> Result<PerItem<TopicName, ()>, ClientError> {
+        let connection = self.client.any_connection().await?;
+        let mut request = DeleteTopicsRequest { timeout_ms: self.timeout_ms(), ..Default::default() };
+        let names = topics.iter().map(|name| name.as_str().to_owned());
+        if connection.version_of(ApiKey::DeleteTopics)? >= DELETE_VERSION_STATES {
+            let state = |name| DeleteTopicState { name: Some(name), ..Default::default() };
+            request.topics = names.map(state).collect();
+        } else {
+            request.topic_names = names.collect();
+        }
+        let (response, broker) = self
+            .controller(&request, |response| {
+                response.responses.iter().any(|topic| wants_controller(topic.error_code))
+            })
+            .await?;
+        let mut results: PerItem<TopicName, ()> = BTreeMap::new();
+        for topic in response.responses {
+            let Some(name) = topic.name else { continue };
+            let checked = check(topic.error_code, topic.error_message, ApiKey::DeleteTopics, &broker, &name);
+            results.insert(TopicName::new(&name)?, checked);
+        }
+        for topic in topics {
+            let missing = || Err(left_out(ApiKey::DeleteTopics, &broker));
+            results.entry(topic.clone()).or_insert_with(missing);
+        }
+        Ok(results)
+    }
+
+    /// All topics, by name.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn list_topics(&self) -> Result<Vec<TopicListing>, ClientError> {
+        let mut retry = self.client.retrying("listing topics", self.client.config.api_timeout_ms);
+        let (response, _) = loop {
+            match self.client.fetch_metadata(None, false).await {
+                Ok(response) => break response,
+                Err(error) => retry.after(error).await?,
+            }
+        };
+        let listing = |topic: MetadataResponseTopic| {
+            let name = TopicName::new(topic.name.as_deref()?).ok()?;
+            Some(TopicListing {
+                name,
+                id: TopicId::new(topic.topic_id),
+                internal: topic.is_internal,
+                partitions: topic.partitions.len(),
+            })
+        };
+        let mut topics: Vec<_> = response.topics.into_iter().filter_map(listing).collect();
+        topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(topics)
+    }
+
+    /// Describes topics. A partition without a leader is described as such, and is no error.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn describe_topics(
+        &self,
+        topics: &[TopicName],
+    ) -> Result<PerItem<TopicName, TopicDescription>, ClientError> {
+        let mut retry = self.client.retrying("describing topics", self.client.config.api_timeout_ms);
+        let (response, broker) = loop {
+            match self.client.fetch_metadata(Some(topics), false).await {
+                Ok(response) => break response,
+                Err(error) => retry.after(error).await?,
+            }
+        };
+        let mut results: PerItem<TopicName, TopicDescription> = BTreeMap::new();
+        for topic in response.topics {
+            let Some(name) = topic.name.clone() else { continue };
+            let key = TopicName::new(&name)?;
+            let described = match TopicMeta::from_wire(topic, 0) {
+                Ok(meta) => Ok(describe(&meta)),
+                Err(ErrorCode::UnknownTopicOrPartition) => {
+                    Err(ClientError::UnknownTopic { topic: key.clone() })
+                }
+                Err(code) => Err(crate::client::broker_error(code, ApiKey::Metadata, &broker, &name)),
+            };
+            results.insert(key, described);
+        }
+        for topic in topics {
+            let missing = || Err(left_out(ApiKey::Metadata, &broker));
+            results.entry(topic.clone()).or_insert_with(missing);
+        }
+        Ok(results)
+    }
+
+    /// Raises the number of partitions to the totals given.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn create_partitions(
+        &self,
+        totals: &[(TopicName, i32)],
+    ) -> Result<PerItem<TopicName, ()>, ClientError> {
+        let topic = |(name, count): &(TopicName, i32)| CreatePartitionsTopic {
+            name: name.as_str().to_owned(),
+            count: *count,
+            assignments: None,
+        };
+        let request = CreatePartitionsRequest {
+            topics: totals.iter().map(topic).collect(),
+            timeout_ms: self.timeout_ms(),
+            validate_only: false,
+        };
+        let (response, broker) = self
+            .controller(&request, |response| response.results.iter().any(|t| wants_controller(t.error_code)))
+            .await?;
+        let mut results: PerItem<TopicName, ()> = BTreeMap::new();
+        for topic in response.results {
+            let checked =
+                check(topic.error_code, topic.error_message, ApiKey::CreatePartitions, &broker, &topic.name);
+            results.insert(TopicName::new(&topic.name)?, checked);
+        }
+        for (topic, _) in totals {
+            let missing = || Err(left_out(ApiKey::CreatePartitions, &broker));
+            results.entry(topic.clone()).or_insert_with(missing);
+        }
+        Ok(results)
+    }
+
+    pub(super) async fn delete_records_of(
+        &self,
+        partition: &TopicPartition,
+        before: Offset,
+    ) -> Result<Offset, ClientError> {
+        let (leader, ..) = self.client.leader(partition).await?;
+        let connection = self.client.connection(leader, SHARED_CHANNEL).await?;
+        let request = DeleteRecordsRequest {
+            topics: vec![DeleteRecordsTopic {
+                name: partition.topic.as_str().to_owned(),
+                partitions: vec![DeleteRecordsPartition {
+                    partition_index: partition.partition,
+                    offset: before.get(),
+                }],
+            }],
+            timeout_ms: self.timeout_ms(),
+        };
+        let response = connection.request(&request, self.client.request_timeout()).await?;
+        let answer = response.topics.first().and_then(|topic| topic.partitions.first());
+        let Some(answer) = answer else {
+            return Err(left_out(ApiKey::DeleteRecords, connection.broker()));
+        };
+        check(answer.error_code, None, ApiKey::DeleteRecords, connection.broker(), partition)?;
+        Ok(Offset::new(answer.low_watermark))
+    }
+}
+
+fn describe(meta: &TopicMeta) -> TopicDescription {
+    let partitions = meta.partitions.iter().zip(0..).map(|(partition, index)| PartitionDescription {
+        partition: index,
+        leader: (partition.leader >= 0).then_some(partition.leader),
+        leader_epoch: LeaderEpoch::new(partition.leader_epoch),
+        replicas: partition.replicas.clone(),
+        in_sync_replicas: partition.isr.clone(),
+        offline_replicas: partition.offline.clone(),
+    });
+    TopicDescription {
+        name: meta.name.clone(),
+        id: meta.id,
+        internal: meta.internal,
+        partitions: partitions.collect(),
+    }
+}

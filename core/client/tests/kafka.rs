@@ -1,0 +1,108 @@
+//! The suite against a real Apache Kafka, and what only a broker that dies can show.
+
+mod suite;
+
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use towpath_client::{
+    Client, ClientConfig, ConsumerConfig, NewTopic, ProducerConfig, ProducerRecord, StartAt,
+};
+use towpath_harness::{Kafka, kafka};
+use towpath_types::{TopicName, TopicPartition};
+
+/// One broker for the whole suite: starting one takes seconds.
+fn cluster() -> ClientConfig {
+    static KAFKA: OnceLock<Mutex<Kafka>> = OnceLock::new();
+    let options = kafka::Options::default().set("auto.create.topics.enable", "false");
+    let kafka = KAFKA.get_or_init(|| Mutex::new(Kafka::start(&options).unwrap()));
+    let bootstrap = kafka.lock().unwrap().bootstrap();
+    ClientConfig { bootstrap_servers: vec![bootstrap], ..Default::default() }
+}
+
+suite!(cluster:
+    every_compression_arrives_as_it_was,
+    acks_tell_where_records_are,
+    keys_go_where_kafka_puts_them,
+    records_without_a_key_spread,
+    a_small_buffer_slows_down_and_loses_nothing,
+    weaker_acks_work,
+    what_the_broker_refuses_is_reported_and_the_rest_goes_on,
+    a_record_above_the_limit_is_refused_at_once,
+    unknown_topics_and_partitions_are_errors,
+    whole_batches_travel_raw,
+    reading_starts_where_it_is_told,
+    an_offset_that_does_not_exist_is_an_error_or_reset,
+    a_recreated_topic_is_an_error,
+    an_unknown_topic_is_reported_and_found_later,
+    paused_partitions_keep_their_place,
+    offsets_are_found_by_time_and_at_the_edges,
+    little_memory_still_reads_everything,
+    offsets_are_committed_and_resumed,
+    range_members_share_and_take_over,
+    cooperative_members_share_and_take_over,
+    a_revoked_partition_can_be_committed_first,
+    a_static_member_comes_back_without_a_rebalance,
+    patterns_find_topics_that_come_later,
+    a_fenced_commit_is_refused,
+    topics_are_created_described_grown_and_deleted,
+    configs_are_read_and_changed,
+    records_are_deleted_and_offsets_listed,
+    group_offsets_are_set_and_deleted,
+);
+
+/// R1 as the client sees it: the broker dies and comes back under load, and every record is there once, in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_killed_costs_neither_records_nor_order() {
+    let start = || Kafka::start(&kafka::Options::default()).unwrap();
+    let kafka = Arc::new(Mutex::new(tokio::task::spawn_blocking(start).await.unwrap()));
+    let bootstrap = kafka.lock().unwrap().bootstrap();
+    let config = ClientConfig { bootstrap_servers: vec![bootstrap], ..Default::default() };
+    let client = Client::connect(config).await.unwrap();
+    let topic = TopicName::new("survivor").unwrap();
+    let mut new = NewTopic::new(topic.clone());
+    new.partitions = Some(2);
+    client.admin().create_topics(&[new], false).await.unwrap()[&topic].as_ref().unwrap();
+    let producer = client.producer(ProducerConfig { delivery_timeout_ms: u64::MAX, ..Default::default() });
+    let killer = tokio::task::spawn_blocking(move || {
+        for _ in 0..2 {
+            std::thread::sleep(Duration::from_millis(700));
+            kafka.lock().unwrap().kill9().unwrap();
+            kafka.lock().unwrap().start_again().unwrap();
+        }
+        kafka
+    });
+    let mut sent = 0u32;
+    while !killer.is_finished() || sent < 20_000 {
+        let value = sent.to_string();
+        for partition in 0..2 {
+            let record = ProducerRecord {
+                partition: Some(partition),
+                value: Some(value.as_bytes()),
+                ..ProducerRecord::new(&topic)
+            };
+            producer.send(record).await.unwrap();
+        }
+        sent += 1;
+        if sent.is_multiple_of(100) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    producer.flush().await.unwrap();
+    let _kafka = killer.await.unwrap();
+    let consumer = client.consumer(ConsumerConfig::default());
+    let from = |index| (TopicPartition::new(topic.clone(), index), StartAt::Earliest);
+    consumer.assign(&[from(0), from(1)]).unwrap();
+    let mut next = [0u32; 2];
+    while next != [sent, sent] {
+        for batch in consumer.poll(Duration::from_secs(20)).await.unwrap() {
+            for record in &batch {
+                let value = String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap();
+                let at = &mut next[batch.partition.partition as usize];
+                assert_eq!(value, at.to_string(), "partition {}", batch.partition.partition);
+                *at += 1;
+            }
+        }
+    }
+    assert!(consumer.poll(Duration::from_millis(500)).await.unwrap().is_empty(), "nothing twice at the end");
+}
