@@ -39,6 +39,8 @@ pub struct NodeConfig {
     pub advertised: Option<String>,
     /// The HTTP listener, `host:port`.
     pub http: String,
+    /// What `up` tells people when everything runs.
+    pub message: Option<String>,
 }
 
 /// Someone else's cluster.
@@ -91,6 +93,7 @@ impl NodeConfig {
             kafka: raw.str("kafka").to_owned(),
             advertised: raw.opt_str("advertised").map(str::to_owned),
             http: raw.str("http").to_owned(),
+            message: raw.opt_str("message").map(str::to_owned),
         }
     }
 }

@@ -31,6 +31,11 @@ pub fn node_options() -> ConfigSpec {
             json!("127.0.0.1:8083"),
             "The address of /health, /ready, /metrics and /status (host:port; port 0 takes a free one).",
         ),
+        OptionSpec::optional(
+            "message",
+            OptionType::String,
+            "Text that `towpath up` shows when everything runs: what whoever started it may want to type next.",
+        ),
     ])
 }
 

@@ -8,7 +8,6 @@ mod http;
 mod output;
 mod progress;
 mod registry;
-mod worker;
 
 use std::process::ExitCode;
 
@@ -16,7 +15,7 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
-    if let Err(error) = towpath_telemetry::init_tracing(arguments.log_filter()) {
+    if let Err(error) = towpath_telemetry::init_tracing(arguments.log_filter(), towpath_telemetry::LogFormat::Text) {
         eprintln_safely(&format!("towpath: {error}"));
         return ExitCode::from(2);
     }

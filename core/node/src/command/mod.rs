@@ -1,0 +1,35 @@
+//! One file a subcommand.
+
+mod check;
+mod cluster;
+mod completions;
+mod connectors;
+mod consume;
+mod groups;
+mod pipelines;
+mod produce;
+mod schema;
+mod topics;
+mod up;
+mod validate;
+
+use super::cli::{Arguments, Command};
+use super::failure::Failure;
+
+/// Runs what was asked for.
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let json = arguments.json;
+    match arguments.command {
+        Command::Up(up) => up::run(up, json).await,
+        Command::Validate(files) => validate::run(&files, json),
+        Command::Check(files) => check::run(&files, json).await,
+        Command::Schema => schema::run(),
+        Command::Topics(command) => topics::run(command, json).await,
+        Command::Groups(command) => groups::run(command, json).await,
+        Command::Produce(produce) => produce::run(produce, json).await,
+        Command::Consume(consume) => consume::run(consume, json).await,
+        Command::Pipelines(command) => pipelines::run(command, json).await,
+        Command::Connectors(command) => connectors::run(&command, json),
+        Command::Completions { shell } => completions::run(shell),
+    }
+}

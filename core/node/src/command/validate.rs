@@ -1,0 +1,37 @@
+//! `towpath validate`
+
+use serde_json::json;
+use towpath_config::Config;
+
+use crate::cli::Files;
+use crate::failure::Failure;
+use crate::output::{Listing, tell};
+use crate::registry::built_in;
+
+pub(super) fn run(files: &Files, json: bool) -> Result<(), Failure> {
+    let config = towpath_config::load(&files.files, &built_in())?;
+    pipelines(&config).print(json)?;
+    if !json {
+        tell("no problem found; `towpath check` looks at the systems themselves");
+    }
+    Ok(())
+}
+
+/// What the files declare.
+fn pipelines(config: &Config) -> Listing {
+    let mut listing =
+        Listing::new(&[("PIPELINE", "pipeline"), ("SOURCE", "source"), ("TOPICS", "topics"), ("SINK", "sink")]);
+    for pipeline in &config.pipelines {
+        let topics: Vec<_> = match &pipeline.topic {
+            Some(topic) => vec![topic.as_str().to_owned()],
+            None => pipeline.topics.iter().map(|topic| topic.as_str().to_owned()).collect(),
+        };
+        listing.row(vec![
+            json!(pipeline.name),
+            json!(pipeline.source.as_ref().map(|source| &source.kind)),
+            json!(topics),
+            json!(pipeline.sink.as_ref().map(|sink| &sink.kind)),
+        ]);
+    }
+    listing
+}

@@ -1,0 +1,23 @@
+//! What connector types there are: the built-in ones. (Plugins will join them here, and only here.)
+
+use std::sync::Arc;
+
+use towpath_api::Registry;
+
+/// Every built-in source, transform and sink.
+pub(crate) fn built_in() -> Registry {
+    let mut registry = Registry::new();
+    registry
+        .add_source(Arc::new(towpath_source_postgres_cdc::PostgresCdc::default()))
+        .add_source(Arc::new(towpath_source_sqlite_cdc::SqliteCdc::default()))
+        .add_source(Arc::new(towpath_source_file::File::default()))
+        .add_source(Arc::new(towpath_source_generate::Generate::default()))
+        .add_sink(Arc::new(towpath_sink_postgres::PostgresSink::default()))
+        .add_sink(Arc::new(towpath_sink_sqlite::SqliteSink::default()))
+        .add_sink(Arc::new(towpath_sink_file::FileSink::default()))
+        .add_sink(Arc::new(towpath_sink_http::HttpSink::default()));
+    for transform in towpath_transforms::all() {
+        registry.add_transform(transform);
+    }
+    registry
+}
