@@ -157,10 +157,11 @@ class Member(threading.Thread):
     def __init__(self, group, topic, assignor):
         super().__init__(daemon=True)
         self.seen, self.assigned, self.leave, self.error = [], set(), threading.Event(), None
-        self.topic = topic
+        self.topic, self.group = topic, group
         self.consumer = KafkaConsumer(
             bootstrap_servers=SERVER, group_id=group, auto_offset_reset="earliest", enable_auto_commit=True,
             auto_commit_interval_ms=200, session_timeout_ms=10_000, heartbeat_interval_ms=300,
+            metadata_max_age_ms=2_000,  # a leader that joins before it knows the topic assigns nothing until then
             partition_assignment_strategy=[assignor])
 
     def run(self):
@@ -179,7 +180,8 @@ def wait(members, condition, what):
     deadline = Deadline()
     while not condition():
         deadline.check(lambda: f"{what}; assigned {[sorted(m.assigned) for m in members]}, "
-                               f"read {[len(m.seen) for m in members]}")
+                               f"read {[len(m.seen) for m in members]}; "
+                               f"{ADMIN.describe_groups([members[0].group])}")
         for member in members:
             if member.error:
                 raise member.error
