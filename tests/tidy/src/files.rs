@@ -175,6 +175,12 @@ fn modules(file: &str, root: bool, text: &str, masked: &Masked) -> Vec<String> {
     let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
     let inner = if root || name == "mod.rs" { folder.to_owned() } else { format!("{folder}/{}", stem(name)) };
     let mut found = Vec::new();
+    // A macro of this file that declares modules (`mod $name;`) may get any name in the file.
+    if masked.text().contains("mod $") {
+        let words =
+            masked.text().split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|w| !w.is_empty());
+        found.extend(words.map(|word| format!("{inner}/{word}.rs")));
+    }
     // Inline modules are a folder of their own.
     let mut at: Vec<(String, i32)> = Vec::new();
     let mut depth = 0i32;
@@ -337,7 +343,12 @@ mod tests {
             ("core/a/src/b/inner.rs", ""),
             ("core/a/src/b/inline/deep.rs", ""),
             ("core/a/src/b/after.rs", ""),
-            ("core/a/src/c/mod.rs", "#[cfg(test)] mod tests;"),
+            (
+                "core/a/src/c/mod.rs",
+                "#[cfg(test)] mod tests;\nmacro_rules! m { ($n:ident) => { mod $n; }; }\nm!(by_macro);",
+            ),
+            ("core/a/src/c/by_macro.rs", ""),
+            ("core/a/src/c/by_nobody.rs", ""),
             ("core/a/src/c/tests.rs", ""),
             ("core/a/src/odd/name.rs", ""),
             ("core/a/tests/t.rs", "mod common;"),
@@ -346,7 +357,10 @@ mod tests {
             ("core/a/src/b/dead.rs", "// mod dead;"),
         ]);
         let found = dead_files(&made.tree, &made.crates).unwrap();
-        assert_eq!(places(&found), ["core/a/src/b/dead.rs", "core/a/src/dead.rs"]);
+        assert_eq!(
+            places(&found),
+            ["core/a/src/b/dead.rs", "core/a/src/c/by_nobody.rs", "core/a/src/dead.rs"]
+        );
     }
 
     #[test]
