@@ -1,1 +1,8 @@
-//! kill -9 and its kin, with a checker.
+//! Databases that must end up equal, whatever was killed on the way. The tests are in `tests/`.
+#![forbid(unsafe_code)]
+
+mod equality;
+mod fire;
+
+pub use equality::{Table, assert_equal};
+pub use fire::{Fire, deliver};
