@@ -108,19 +108,27 @@ pub struct Field {
     /// `postgres:numeric(10,2)`. A sink of the same dialect creates the column with it where it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_type: Option<String>,
+    /// The name that the column had before it was renamed, in the first schema after the renaming: a sink renames
+    /// its own column instead of adding one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed_from: Option<String>,
+    /// What rows have in this field that were there before the column was added (its default at that time, as
+    /// text): a sink adds the column with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<String>,
 }
 
 impl Field {
     /// A field that cannot be null.
     #[must_use]
     pub fn required(name: impl Into<String>, ty: Type) -> Self {
-        Self { name: name.into(), ty, nullable: false, source_type: None }
+        Self { name: name.into(), ty, nullable: false, source_type: None, renamed_from: None, initial: None }
     }
 
     /// A field that can be null.
     #[must_use]
     pub fn nullable(name: impl Into<String>, ty: Type) -> Self {
-        Self { name: name.into(), ty, nullable: true, source_type: None }
+        Self { nullable: true, ..Self::required(name, ty) }
     }
 }
 

@@ -246,7 +246,7 @@ impl Document {
         let name = self.field.clone().unwrap_or_default();
         let nullable = self.optional && self.parameter(OUR_REQUIRED).is_none();
         let source_type = self.parameter(OUR_SOURCE_TYPE).map(str::to_owned);
-        Ok((Field { name, ty, nullable, source_type }, codec))
+        Ok((Field { nullable, source_type, ..Field::required(name, ty) }, codec))
     }
 
     fn row(&self) -> Result<RowPlan, FormatError> {

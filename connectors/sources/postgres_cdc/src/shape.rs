@@ -9,6 +9,9 @@ use towpath_sql::TableName;
 use super::cells::{Cell, Cells};
 use super::values::{self, Codec};
 
+/// The code of a value that cannot be carried: its row goes to the dead letters.
+pub(crate) const UNREADABLE_VALUE: &str = "PG_VALUE";
+
 /// A column as catalog and stream describe it together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Column {
@@ -89,10 +92,9 @@ impl Shape {
     /// The shape of `table`.
     pub(crate) fn new(origin: &Origin, table: TableName, columns: Vec<Column>) -> Self {
         let field = |column: &Column| Field {
-            name: column.name.clone(),
-            ty: column.ty.clone(),
             nullable: column.nullable,
             source_type: Some(towpath_sql::pg_type::source_type(&column.formatted)),
+            ..Field::required(column.name.as_str(), column.ty.clone())
         };
         let key: Vec<usize> = (0..columns.len()).filter(|index| columns[*index].key).collect();
         let key_schema = (!key.is_empty()).then(|| {
@@ -192,7 +194,7 @@ impl Shape {
                 let column = &self.columns[index];
                 values::write(row, &column.codec, bytes, scratch).map_err(|cause| {
                     ConnectorError::terminal(
-                        "PG_VALUE",
+                        UNREADABLE_VALUE,
                         format!("a value of column {:?} of {} cannot be read", column.name, self.table),
                     )
                     .with_cause(cause)

@@ -73,10 +73,9 @@ impl Table {
         types: &[Type],
     ) -> Self {
         let field = |(column, ty): (&Column, &Type)| Field {
-            name: column.name.clone(),
-            ty: ty.clone(),
             nullable: !column.not_null && column.key == 0,
             source_type: (!column.declared.is_empty()).then(|| format!("sqlite:{}", column.declared)),
+            ..Field::required(column.name.as_str(), ty.clone())
         };
         let fields: Vec<_> = columns.iter().zip(types).map(field).collect();
         let mut key_columns: Vec<_> = (0..columns.len()).filter(|index| columns[*index].key > 0).collect();
