@@ -40,4 +40,4 @@ pub use source::{
     Budget, Poll, Position, RejectedInput, Source, SourceBatch, SourceConnector, SourceFactory,
     SourceOffsets, TaskSpec,
 };
-pub use transform::{Transform, TransformFactory, Transformed};
+pub use transform::{RejectedRecords, Transform, TransformFactory, Transformed};

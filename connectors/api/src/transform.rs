@@ -2,10 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::batch::Batch;
+use super::batch::{Batch, BatchBuilder, RecordView};
 use super::config::{ConfigProblems, Descriptor, RawConfig};
 use super::error::ConnectorError;
-use super::sink::Rejected;
 
 /// Makes transforms of one type out of configurations.
 pub trait TransformFactory: Send + Sync {
@@ -24,13 +23,40 @@ pub trait TransformFactory: Send + Sync {
 pub struct Transformed {
     /// The records that go on. Each keeps the offset or position of the record it was made from.
     pub batch: Batch,
-    /// Records of the input that could not be transformed: they go to the dead-letter topic.
-    pub rejected: Vec<Rejected>,
+    /// Records that could not be transformed: they go to the dead-letter topic.
+    pub rejected: RejectedRecords,
 }
 
 impl From<Batch> for Transformed {
     fn from(batch: Batch) -> Self {
-        Self { batch, rejected: Vec::new() }
+        Self { batch, rejected: RejectedRecords::default() }
+    }
+}
+
+/// Records as they came into a transform that could not handle them, each with its reason.
+#[derive(Debug, Default)]
+pub struct RejectedRecords {
+    records: BatchBuilder,
+    errors: Vec<ConnectorError>,
+}
+
+impl RejectedRecords {
+    /// Adds a copy of `record`.
+    pub fn push(&mut self, record: RecordView<'_>, error: ConnectorError) {
+        self.records.push(record);
+        self.errors.push(error);
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    /// The records, and the reasons in the same order.
+    #[must_use]
+    pub fn into_parts(self) -> (Batch, Vec<ConnectorError>) {
+        (self.records.build(), self.errors)
     }
 }
 

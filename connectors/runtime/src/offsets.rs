@@ -1,0 +1,197 @@
+//! The compacted topic of source offsets.
+//!
+//! Keys are JSON: `["pipeline", task, "source partition"]` for the source's own documents, and
+//! `["pipeline", task, "topic", partition]` for the next offset in a target partition after the last record that the
+//! stored source offsets cover: where a restarted task begins to look for what it has already written.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value as Json, json};
+use towpath_api::{ConnectorError, SourceOffsets};
+use towpath_client::{Ack, Client, Producer, ProducerRecord};
+use towpath_formats::header::OFFSETS_TOPIC;
+use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
+
+use crate::error::cluster_error;
+use crate::reader::read_to_end;
+use crate::topics::{TopicKind, Topics};
+
+/// A place in a target partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TargetOffset {
+    pub(crate) id: TopicId,
+    pub(crate) next: Offset,
+}
+
+/// What is stored for a task.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Stored {
+    pub(crate) offsets: SourceOffsets,
+    pub(crate) targets: BTreeMap<TopicPartition, TargetOffset>,
+}
+
+fn offsets_topic() -> Result<TopicName, ConnectorError> {
+    TopicName::new(OFFSETS_TOPIC).map_err(|error| ConnectorError::bug("TOPIC_NAME", error.to_string()))
+}
+
+/// Reads what is stored for a task. Source partitions that another task of the pipeline stored are there too, the
+/// newest document of each: when the number of tasks changes, work moves with its offsets.
+pub(crate) async fn load(
+    client: &Client,
+    topics: &Topics,
+    pipeline: &str,
+    task: u32,
+) -> Result<Stored, ConnectorError> {
+    let topic = offsets_topic()?;
+    topics.ensure(&topic, TopicKind::State).await?;
+    let mut stored = Stored::default();
+    let partition = TopicPartition::new(topic, 0);
+    read_to_end(client, &partition, None, |record| {
+        stored.learn(pipeline, task, record.key, record.value).map_err(|what| {
+            // R7: a stored position that cannot be decoded is never replaced by an end.
+            let message = format!("the record at offset {} of {OFFSETS_TOPIC} {what}", record.offset);
+            ConnectorError::terminal("OFFSETS_UNREADABLE", message)
+                .with_hint("restore the topic, or delete the pipeline's offsets on purpose")
+        })
+    })
+    .await?;
+    Ok(stored)
+}
+
+impl Stored {
+    fn learn(
+        &mut self,
+        pipeline: &str,
+        task: u32,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<(), &'static str> {
+        let key: Json =
+            serde_json::from_slice(key.ok_or("has no key")?).map_err(|_| "has a key that is no JSON")?;
+        let parts = key.as_array().ok_or("has a key that is no array")?;
+        if parts.first().and_then(Json::as_str) != Some(pipeline) {
+            return Ok(());
+        }
+        let value: Option<Json> =
+            value.map(serde_json::from_slice).transpose().map_err(|_| "has a value that is no JSON")?;
+        match parts.as_slice() {
+            [_, _, Json::String(partition)] => {
+                let document = value.unwrap_or(Json::Null);
+                self.offsets.merge(SourceOffsets { partitions: [(partition.clone(), document)].into() });
+            }
+            [_, index, Json::String(topic), partition] if index.as_u64() == Some(task.into()) => {
+                let topic = TopicName::new(topic).map_err(|_| "names no topic")?;
+                let partition = partition.as_i64().and_then(|partition| i32::try_from(partition).ok());
+                let target = TopicPartition::new(topic, partition.ok_or("names no partition")?);
+                match value {
+                    None => {
+                        self.targets.remove(&target);
+                    }
+                    Some(value) => {
+                        let offset = target_offset(&value).ok_or("holds no target offset")?;
+                        self.targets.insert(target, offset);
+                    }
+                }
+            }
+            [_, _, Json::String(_), _] => {}
+            _ => return Err("has a key of an unknown form"),
+        }
+        Ok(())
+    }
+}
+
+fn target_offset(value: &Json) -> Option<TargetOffset> {
+    let id = value.get("topic_id")?.as_str()?.parse().ok()?;
+    let next = value.get("next_offset")?.as_i64()?;
+    Some(TargetOffset { id, next: Offset::new(next) })
+}
+
+/// What is to be stored.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Source partition → document; null forgets it.
+    pub(crate) offsets: BTreeMap<String, Json>,
+    pub(crate) targets: BTreeMap<TopicPartition, TargetOffset>,
+}
+
+impl Changes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.offsets.is_empty() && self.targets.is_empty()
+    }
+}
+
+/// Sends the changes; they are durable when all acks say so. The source's offsets go first: a target offset that is
+/// ahead of them would hide records that are going to be read again.
+pub(crate) async fn store(
+    producer: Producer,
+    pipeline: std::sync::Arc<str>,
+    task: u32,
+    changes: std::sync::Arc<Changes>,
+) -> Result<(), ConnectorError> {
+    let topic = offsets_topic()?;
+    let failed = |error| cluster_error("storing the source's offsets", error);
+    let mut acks: Vec<Ack> = Vec::with_capacity(changes.offsets.len() + changes.targets.len());
+    let source = changes.offsets.iter().map(|(partition, document)| {
+        let value = (!document.is_null()).then(|| document.to_string());
+        (json!([&*pipeline, task, partition]).to_string(), value)
+    });
+    let targets = changes.targets.iter().map(|(target, offset)| {
+        let key = json!([&*pipeline, task, target.topic.as_str(), target.partition]).to_string();
+        let value = json!({"topic_id": offset.id.to_string(), "next_offset": offset.next.get()});
+        (key, Some(value.to_string()))
+    });
+    for (key, value) in source.chain(targets) {
+        let record = ProducerRecord {
+            partition: Some(0),
+            key: Some(key.as_bytes()),
+            value: value.as_deref().map(str::as_bytes),
+            ..ProducerRecord::new(&topic)
+        };
+        acks.push(producer.send_with_ack(record).await.map_err(failed)?);
+    }
+    for ack in acks {
+        ack.await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn learn(stored: &mut Stored, key: &Json, value: Option<&Json>) -> Result<(), &'static str> {
+        let value = value.map(Json::to_string);
+        stored.learn("p", 1, Some(key.to_string().as_bytes()), value.as_deref().map(str::as_bytes))
+    }
+
+    #[test]
+    fn the_newest_document_of_each_partition_counts() {
+        let mut stored = Stored::default();
+        let id = TopicId::random();
+        let target = json!({"topic_id": id.to_string(), "next_offset": 7});
+        learn(&mut stored, &json!(["p", 1, "a"]), Some(&json!(1))).unwrap();
+        learn(&mut stored, &json!(["p", 1, "a"]), Some(&json!({"lsn": 2}))).unwrap();
+        learn(&mut stored, &json!(["p", 0, "b"]), Some(&json!(3))).unwrap();
+        learn(&mut stored, &json!(["q", 1, "a"]), Some(&json!(9))).unwrap();
+        learn(&mut stored, &json!(["p", 1, "t", 0]), Some(&target)).unwrap();
+        learn(&mut stored, &json!(["p", 0, "t", 1]), Some(&target)).unwrap();
+        assert_eq!(
+            stored.offsets.partitions,
+            [("a".to_owned(), json!({"lsn": 2})), ("b".to_owned(), json!(3))].into()
+        );
+        let partition = TopicPartition::new(TopicName::new("t").unwrap(), 0);
+        assert_eq!(stored.targets, [(partition, TargetOffset { id, next: Offset::new(7) })].into());
+        learn(&mut stored, &json!(["p", 1, "a"]), None).unwrap();
+        assert_eq!(stored.offsets.partitions.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error() {
+        let mut stored = Stored::default();
+        assert!(stored.learn("p", 0, Some(b"rubbish"), None).is_err());
+        assert!(stored.learn("p", 0, Some(br#"["p",0,"a"]"#), Some(b"{")).is_err());
+        assert!(learn(&mut stored, &json!(["p", 1, "t", 0]), Some(&json!({"next_offset": "x"}))).is_err());
+        assert!(stored.learn("p", 0, Some(br#"["p"]"#), None).is_err());
+        assert!(stored.learn("p", 0, Some(br#"["other"]"#), None).is_ok());
+    }
+}

@@ -1,0 +1,214 @@
+//! One attempt of one sink task: consumer → format → transforms → sink → flush → commit.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use towpath_api::{ConnectorError, PipelineSpec, Sink, SinkSpec, TaskContext};
+use towpath_client::{Consumer, ConsumerConfig};
+use towpath_types::GroupId;
+
+use crate::env::Env;
+use crate::error::cluster_error;
+use crate::sink_assignment::Assignment;
+use crate::sink_reader::Reader;
+use crate::source_task::Ended;
+use crate::status::{Phase, TaskShared};
+
+/// How often new topics and partitions are looked for.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the group's offsets are committed, and the lag is taken.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a poll waits; a task that is told to stop notices after this.
+const POLL_WAIT: Duration = Duration::from_millis(50);
+/// R10: what is fetched ahead.
+const BUFFER_BYTES: usize = 32 * 1024 * 1024;
+const POLL_BYTES: usize = 2 * 1024 * 1024;
+
+/// A sink task of a pipeline.
+#[derive(Debug)]
+pub(crate) struct SinkUnit {
+    pub(crate) env: Arc<Env>,
+    pub(crate) spec: Arc<PipelineSpec>,
+    pub(crate) index: u32,
+    pub(crate) shared: Arc<TaskShared>,
+    /// What the tasks of the pipeline hold durably, for `--until-idle`.
+    pub(crate) held: Arc<crate::sink_assignment::Held>,
+}
+
+impl SinkUnit {
+    pub(crate) fn sink_spec(&self) -> Result<&SinkSpec, ConnectorError> {
+        self.spec.sink.as_ref().ok_or_else(|| ConnectorError::bug("NO_SINK", "the pipeline has no sink"))
+    }
+
+    fn consumer(&self) -> Result<Consumer, ConnectorError> {
+        let group = GroupId::new(&self.spec.group())
+            .map_err(|error| ConnectorError::terminal("GROUP", error.to_string()))?;
+        Ok(self.env.client.consumer(ConsumerConfig {
+            group_id: Some(group),
+            buffer_bytes: BUFFER_BYTES,
+            poll_bytes_max: POLL_BYTES,
+            ..ConsumerConfig::default()
+        }))
+    }
+
+    /// Opens the sink at what it holds and moves records until it is stopped or fails.
+    pub(crate) async fn run(&self, stop: CancellationToken) -> Result<Ended, ConnectorError> {
+        let spec = self.sink_spec()?;
+        let consumer = self.consumer()?;
+        let reader = Reader::new(self)?;
+        self.held.forget(self.index);
+        let context = TaskContext {
+            pipeline: Arc::from(self.spec.name.as_str()),
+            task: self.index,
+            stop: stop.clone(),
+            progress: Arc::clone(&self.shared.progress),
+            base_dir: Arc::clone(&self.env.base_dir),
+        };
+        let mut sink = spec.connector.open(context).await?;
+        let mut run = Run {
+            unit: self,
+            spec,
+            assignment: Assignment::new(self, consumer),
+            reader,
+            refreshed: None,
+            committed: Instant::now(),
+            accepted_bytes: 0,
+            accepted_records: 0,
+            accepted_since: None,
+        };
+        let outcome = run.drive(&mut *sink, &stop).await;
+        let closed = sink.close().await;
+        outcome?;
+        closed?;
+        Ok(Ended::Stopped)
+    }
+}
+
+struct Run<'a> {
+    unit: &'a SinkUnit,
+    spec: &'a SinkSpec,
+    assignment: Assignment,
+    reader: Reader,
+    refreshed: Option<Instant>,
+    committed: Instant,
+    accepted_bytes: u64,
+    accepted_records: u64,
+    accepted_since: Option<Instant>,
+}
+
+impl Run<'_> {
+    async fn drive(&mut self, sink: &mut dyn Sink, stop: &CancellationToken) -> Result<(), ConnectorError> {
+        self.refresh(sink).await?;
+        self.unit.shared.enter(Phase::Running);
+        loop {
+            if stop.is_cancelled() {
+                self.flush(sink).await?;
+                self.assignment.commit().await?;
+                return self.assignment.revoke_all(sink).await;
+            }
+            let nudged = self.unit.shared.nudged.swap(false, Ordering::Relaxed);
+            if nudged || self.refreshed.is_none_or(|at| at.elapsed() > REFRESH_INTERVAL) {
+                self.refresh(sink).await?;
+            }
+            let fetched = poll(&self.assignment, stop).await?;
+            let nothing = fetched.is_empty();
+            for records in fetched {
+                self.deliver(sink, records).await?;
+            }
+            if nothing || self.flush_due() {
+                self.flush(sink).await?;
+            }
+            if self.committed.elapsed() > COMMIT_INTERVAL {
+                self.tick(nothing).await?;
+            }
+        }
+    }
+
+    async fn refresh(&mut self, sink: &mut dyn Sink) -> Result<(), ConnectorError> {
+        self.refreshed = Some(Instant::now());
+        if self.assignment.changed().await? {
+            // Positions of partitions that go must count before they go.
+            self.flush(sink).await?;
+            self.assignment.apply(sink).await?;
+        }
+        Ok(())
+    }
+
+    async fn deliver(
+        &mut self,
+        sink: &mut dyn Sink,
+        records: towpath_client::PartitionRecords,
+    ) -> Result<(), ConnectorError> {
+        let delivered = self.reader.deliver(sink, &records).await?;
+        self.assignment.accepted(&records.partition, records.next_offset);
+        self.accepted_records += delivered.records;
+        self.accepted_bytes += delivered.bytes;
+        self.accepted_since.get_or_insert_with(Instant::now);
+        if delivered.durable {
+            // Durability is cumulative: everything accepted before is safe too.
+            let positions = self.assignment.take_accepted();
+            self.durable(positions);
+        }
+        Ok(())
+    }
+
+    fn flush_due(&self) -> bool {
+        let bytes = usize::try_from(self.accepted_bytes).unwrap_or(usize::MAX);
+        bytes >= self.spec.flush_bytes
+            || self.accepted_since.is_some_and(|since| since.elapsed() >= self.spec.flush_interval)
+    }
+
+    async fn flush(&mut self, sink: &mut dyn Sink) -> Result<(), ConnectorError> {
+        if self.accepted_since.is_none() {
+            return Ok(());
+        }
+        let flushed = sink.flush().await?;
+        self.assignment.flushed(&flushed)?;
+        self.durable(flushed);
+        Ok(())
+    }
+
+    /// R5: positions pass records only here, after the sink holds them.
+    fn durable(
+        &mut self,
+        positions: std::collections::BTreeMap<towpath_types::TopicPartition, towpath_types::Offset>,
+    ) {
+        self.assignment.durable(positions);
+        self.accepted_since = None;
+        let (records, bytes) =
+            (std::mem::take(&mut self.accepted_records), std::mem::take(&mut self.accepted_bytes));
+        self.unit.shared.moved(records, bytes);
+        self.reader.metrics().moved(records, bytes);
+    }
+
+    async fn tick(&mut self, nothing: bool) -> Result<(), ConnectorError> {
+        self.committed = Instant::now();
+        self.assignment.commit().await?;
+        let lag = self.assignment.lag().await?;
+        self.unit.shared.lag.store(lag, Ordering::Relaxed);
+        if nothing && lag == 0 {
+            // R8: it is verified that there is nothing to do.
+            self.unit.shared.alive();
+        }
+        self.unit.shared.set_position(self.assignment.text());
+        Ok(())
+    }
+}
+
+async fn poll(
+    assignment: &Assignment,
+    stop: &CancellationToken,
+) -> Result<Vec<towpath_client::PartitionRecords>, ConnectorError> {
+    if assignment.is_empty() {
+        // Nothing to read yet; new topics are looked for soon.
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(POLL_WAIT) => {}
+        }
+        return Ok(Vec::new());
+    }
+    let fetched = assignment.consumer().poll(POLL_WAIT).await;
+    fetched.map_err(|error| cluster_error("reading the topics", error))
+}
