@@ -7,4 +7,4 @@ mod types;
 
 pub(crate) use relation::{described, snapshot_shapes};
 pub(crate) use slot::{Slot, find_slot};
-pub(crate) use tables::{Leaf, Selection, Table, Tables, find_tables};
+pub(crate) use tables::{Leaf, Selection, Table, Tables, Unmatched, find_tables};

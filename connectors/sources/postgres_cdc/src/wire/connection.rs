@@ -259,15 +259,17 @@ impl Connection {
         self.send(b'Q', &payload).await
     }
 
-    /// Begins a COPY TO STDOUT, the last of the statements in `sql`; rows of earlier ones are dropped. What follows is
+    /// Begins a COPY TO STDOUT, one of the statements in `sql`; gives the rows of those before it. What follows is
     /// read with [`Connection::ready_message`] and [`Connection::fill`] up to `Z`.
-    pub(crate) async fn begin_copy(&mut self, sql: &str) -> Result<(), PgError> {
+    pub(crate) async fn begin_copy(&mut self, sql: &str) -> Result<Vec<Row>, PgError> {
         self.read_bytes = BULK_READ_BYTES;
         self.send_query(sql).await?;
         let mut failed = None;
+        let mut rows = Vec::new();
         loop {
             match self.message().await {
-                Ok((b'H', _)) => return Ok(()),
+                Ok((b'H', _)) => return Ok(rows),
+                Ok((b'D', payload)) => rows.push(parse_row(payload)?),
                 Ok((b'Z', _)) => return Err(failed.unwrap_or(PgError::Protocol("no COPY began"))),
                 Ok(_) => {}
                 Err(PgError::Server(error)) if error.severity == "ERROR" => failed = Some(PgError::Server(error)),

@@ -12,5 +12,5 @@ mod error;
 mod tls;
 
 pub(crate) use connection::{Connection, Duplex, Kind, Row, frame_length};
-pub(crate) use endpoint::{Endpoint, UrlProblem};
+pub(crate) use endpoint::Endpoint;
 pub(crate) use error::{PgError, ServerError};

@@ -1,0 +1,297 @@
+//! What is stored of our progress: one document for the stream, one for each table's copy.
+//!
+//! *Stream* (source partition `stream`): `end_lsn` — every transaction that commits before it is covered —, and where
+//! a transaction is covered in part, its commit LSN and the last covered ordinal. pgoutput's protocol 1 sends whole
+//! transactions in commit order, and a commit record's LSN belongs to one transaction alone, so (commit LSN, ordinal)
+//! orders all changes; the LSN where the commit ends is not known before the commit message arrives, which is why it
+//! is no part of a record's position.
+//!
+//! *Table* (source partition: the table's quoted name): which blocks have been copied, under which snapshot, and from
+//! which LSN on the stream's changes count.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use towpath_api::{ConnectorError, SourceOffsets};
+
+use super::config::fnv1a;
+use super::lsn::Lsn;
+
+/// The source partition of the stream's document. No table has this name: a table's always holds a dot.
+pub(crate) const STREAM: &str = "stream";
+/// The lane of the stream's positions.
+pub(crate) const STREAM_LANE: u64 = 0;
+const VERSION: u32 = 1;
+
+/// How far the stream has been set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Setup {
+    /// A slot is about to be created: should it be found at the next start, then it is ours and nothing of it has
+    /// been used.
+    Creating,
+    /// The slot exists.
+    Ready,
+}
+
+/// A transaction that is covered in part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Partial {
+    pub(crate) commit_lsn: Lsn,
+    /// The last covered ordinal.
+    pub(crate) ordinal: u64,
+}
+
+/// The stream's document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StreamDoc {
+    v: u32,
+    pub(crate) setup: Setup,
+    pub(crate) system_id: String,
+    pub(crate) timeline: u32,
+    pub(crate) database: String,
+    pub(crate) slot: String,
+    /// Every transaction that commits before this is covered.
+    pub(crate) end_lsn: Lsn,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) transaction: Option<Partial>,
+}
+
+/// Which server, which database and which slot a position belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct System {
+    pub(crate) id: String,
+    pub(crate) timeline: u32,
+    pub(crate) database: String,
+}
+
+impl StreamDoc {
+    pub(crate) fn new(system: &System, slot: &str, setup: Setup, end_lsn: Lsn) -> Self {
+        Self {
+            v: VERSION,
+            setup,
+            system_id: system.id.clone(),
+            timeline: system.timeline,
+            database: system.database.clone(),
+            slot: slot.to_owned(),
+            end_lsn,
+            transaction: None,
+        }
+    }
+}
+
+/// One table's (or partition's) copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TableDoc {
+    pub(crate) v: u32,
+    pub(crate) oid: u32,
+    /// The file that holds the rows: another one means that the table was rewritten or truncated.
+    pub(crate) filenode: u32,
+    /// Whether the copy is complete.
+    pub(crate) done: bool,
+    /// Counts the times when the copy had to change its lanes.
+    pub(crate) generation: u32,
+    /// Blocks of one chunk.
+    pub(crate) chunk_blocks: u32,
+    /// Chunks that have been copied, as ranges `[from, to)`, merged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) chunks: Vec<(u32, u32)>,
+    /// `pg_current_snapshot()` of the first copy.
+    pub(crate) snapshot: String,
+    /// Changes of transactions that commit before this are in the copy already.
+    pub(crate) from_lsn: Lsn,
+}
+
+impl TableDoc {
+    pub(crate) fn new(oid: u32, filenode: u32, chunk_blocks: u32, snapshot: &str, from_lsn: Lsn) -> Self {
+        Self {
+            v: VERSION,
+            oid,
+            filenode,
+            done: false,
+            generation: 0,
+            chunk_blocks,
+            chunks: Vec::new(),
+            snapshot: snapshot.to_owned(),
+            from_lsn,
+        }
+    }
+
+    /// Whether chunk `chunk` has been copied.
+    pub(crate) fn has(&self, chunk: u32) -> bool {
+        self.chunks.iter().any(|(from, to)| (*from..*to).contains(&chunk))
+    }
+
+    /// Notes that chunk `chunk` has been copied.
+    pub(crate) fn add(&mut self, chunk: u32) {
+        let at = self.chunks.partition_point(|(from, _)| *from <= chunk);
+        self.chunks.insert(at, (chunk, chunk.saturating_add(1)));
+        let mut merged: Vec<(u32, u32)> = Vec::with_capacity(self.chunks.len());
+        for (from, to) in self.chunks.drain(..) {
+            match merged.last_mut() {
+                Some(last) if last.1 >= from => last.1 = last.1.max(to),
+                _ => merged.push((from, to)),
+            }
+        }
+        self.chunks = merged;
+    }
+
+    /// The lane of chunk `chunk`: never the stream's.
+    pub(crate) fn lane(&self, chunk: u32) -> u64 {
+        let parts = [self.oid, self.filenode, self.generation, self.chunk_blocks, chunk];
+        fnv1a(&parts.map(u32::to_be_bytes).concat()).max(STREAM_LANE + 1)
+    }
+
+    /// The lane of the record that empties the table before it is copied again.
+    pub(crate) fn truncate_lane(&self) -> u64 {
+        self.lane(u32::MAX)
+    }
+}
+
+/// All documents.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Offsets {
+    pub(crate) stream: Option<StreamDoc>,
+    pub(crate) tables: BTreeMap<String, TableDoc>,
+}
+
+impl Offsets {
+    /// Reads what was stored; what cannot be read stops the task (R7).
+    pub(crate) fn read(stored: &SourceOffsets) -> Result<Self, ConnectorError> {
+        let mut offsets = Self::default();
+        for (partition, document) in &stored.partitions {
+            let unreadable = |cause: Box<dyn std::error::Error + Send + Sync>| {
+                ConnectorError::terminal("PG_OFFSETS", format!("the stored offset of {partition:?} cannot be read"))
+                    .with_hint("it was written by another version or by hand; reset the pipeline's offsets to start anew")
+                    .with_cause(cause)
+            };
+            let version = document.get("v").and_then(serde_json::Value::as_u64);
+            if version != Some(u64::from(VERSION)) {
+                return Err(unreadable(format!("its version is {version:?}, not {VERSION}").into()));
+            }
+            if partition == STREAM {
+                let read = StreamDoc::deserialize(document);
+                offsets.stream = Some(read.map_err(|error| unreadable(error.into()))?);
+            } else {
+                let read = TableDoc::deserialize(document);
+                offsets.tables.insert(partition.clone(), read.map_err(|error| unreadable(error.into()))?);
+            }
+        }
+        if offsets.stream.is_none() && !offsets.tables.is_empty() {
+            return Err(ConnectorError::terminal("PG_OFFSETS", "the stored offsets have tables but no stream position")
+                .with_hint("reset the pipeline's offsets to start anew"));
+        }
+        Ok(offsets)
+    }
+
+    /// The stream's document, to be stored.
+    pub(crate) fn stream_update(&self) -> Result<SourceOffsets, ConnectorError> {
+        let mut update = SourceOffsets::default();
+        if let Some(stream) = &self.stream {
+            update.partitions.insert(STREAM.to_owned(), document(stream)?);
+        }
+        Ok(update)
+    }
+
+    /// Everything, to be stored.
+    pub(crate) fn whole(&self) -> Result<SourceOffsets, ConnectorError> {
+        let mut update = self.stream_update()?;
+        for (name, table) in &self.tables {
+            update.partitions.insert(name.clone(), document(table)?);
+        }
+        Ok(update)
+    }
+
+    /// One table's document, to be stored.
+    pub(crate) fn table_update(&self, name: &str) -> Result<SourceOffsets, ConnectorError> {
+        let mut update = SourceOffsets::default();
+        if let Some(table) = self.tables.get(name) {
+            update.partitions.insert(name.to_owned(), document(table)?);
+        }
+        Ok(update)
+    }
+}
+
+fn document(value: &impl Serialize) -> Result<serde_json::Value, ConnectorError> {
+    serde_json::to_value(value)
+        .map_err(|error| ConnectorError::bug("PG_OFFSETS", "an offset cannot be written").with_cause(error))
+}
+
+/// A stream position: the LSN of the transaction's commit record, then the ordinal, both big endian, so that bytes
+/// compare as positions do. Three ordinals belong to each change (a change of key takes all three: delete,
+/// tombstone, create), counted over every change of every published table in the transaction, whatever is filtered:
+/// replays number alike.
+pub(crate) fn stream_position(commit_lsn: Lsn, ordinal: u64) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&commit_lsn.0.to_be_bytes());
+    bytes[8..].copy_from_slice(&ordinal.to_be_bytes());
+    bytes
+}
+
+/// The position of a copied row within its chunk's lane: block and tuple, both big endian.
+pub(crate) fn copy_position(block: u32, tuple: u16) -> [u8; 6] {
+    let mut bytes = [0; 6];
+    bytes[..4].copy_from_slice(&block.to_be_bytes());
+    bytes[4..].copy_from_slice(&tuple.to_be_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn system() -> System {
+        System { id: "7".into(), timeline: 1, database: "shop".into() }
+    }
+
+    #[test]
+    fn chunks_are_merged() {
+        let mut doc = TableDoc::new(1, 2, 4096, "1:1:", Lsn(5));
+        for chunk in [3, 0, 1, 5, 4] {
+            doc.add(chunk);
+        }
+        assert_eq!(doc.chunks, [(0, 2), (3, 6)]);
+        doc.add(2);
+        assert_eq!(doc.chunks, [(0, 6)]);
+        assert!(doc.has(5) && !doc.has(6));
+    }
+
+    #[test]
+    fn lanes_differ_by_chunk_generation_and_file() {
+        let doc = TableDoc::new(1, 2, 4096, "1:1:", Lsn(5));
+        let later = TableDoc { generation: 1, ..doc.clone() };
+        let rewritten = TableDoc { filenode: 3, ..doc.clone() };
+        let lanes = [doc.lane(0), doc.lane(1), later.lane(0), rewritten.lane(0), doc.truncate_lane(), STREAM_LANE];
+        for (index, lane) in lanes.iter().enumerate() {
+            assert!(!lanes[..index].contains(lane), "{index}");
+        }
+    }
+
+    #[test]
+    fn documents_go_both_ways_and_others_are_refused() {
+        let mut offsets = Offsets {
+            stream: Some(StreamDoc::new(&system(), "s", Setup::Ready, Lsn(0x10_0000_0001))),
+            tables: [("public.a".to_owned(), TableDoc::new(1, 2, 4096, "1:1:", Lsn(5)))].into(),
+        };
+        offsets.stream.as_mut().unwrap().transaction = Some(Partial { commit_lsn: Lsn(9), ordinal: 4 });
+        let whole = offsets.whole().unwrap();
+        assert_eq!(whole.partitions[STREAM]["end_lsn"], "10/1");
+        assert_eq!(Offsets::read(&whole).unwrap(), offsets);
+        let code = |partitions: serde_json::Value| {
+            let stored: SourceOffsets = serde_json::from_value(partitions).unwrap();
+            Offsets::read(&stored).unwrap_err().code()
+        };
+        assert_eq!(code(json!({"stream": {"v": 2}})), "PG_OFFSETS");
+        assert_eq!(code(json!({"stream": 5})), "PG_OFFSETS");
+        let table = whole.partitions["public.a"].clone();
+        assert_eq!(code(json!({"public.a": table})), "PG_OFFSETS");
+    }
+
+    #[test]
+    fn positions_compare_as_bytes() {
+        assert!(stream_position(Lsn(1), 300) < stream_position(Lsn(2), 0));
+        assert!(stream_position(Lsn(2), 255) < stream_position(Lsn(2), 256));
+        assert!(copy_position(1, 300) < copy_position(2, 1));
+    }
+}

@@ -1,0 +1,432 @@
+//! The open source: from the first intent over the copy to the stream.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use towpath_api::{Budget, ConnectorError, Poll, Position, Source, SourceBatch, SourceOffsets, TaskContext};
+
+use super::catalog::{Table, find_tables};
+use super::check::unfit;
+use super::config::{Config, Names, SnapshotMode};
+use super::lsn::Lsn;
+use super::offsets::{Offsets, STREAM, Setup, StreamDoc, System};
+use super::session::Session;
+use super::setup::ensure_publications;
+use super::shape::Origin;
+use super::slot;
+use super::snapshot::{Plan, Prepare, Prepared, Progressed, Run, prepare};
+use super::streaming::{Streaming, start};
+use super::upkeep::Upkeep;
+
+/// How long a poll waits before it says that there is nothing.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
+/// How long it waits for what it handed out to become durable.
+const DURABILITY_PAUSE: Duration = Duration::from_millis(5);
+/// How often the position is stored while nothing of ours changes.
+const IDLE_STORE_EVERY: Duration = Duration::from_millis(500);
+/// Times in a row that a copy may be upset before somebody should look.
+const UPSETS_MAX: u32 = 20;
+
+/// What [`PostgresSource`] is made of.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) config: Arc<Config>,
+    pub(crate) names: Names,
+    pub(crate) context: TaskContext,
+    pub(crate) origin: Origin,
+    pub(crate) system: System,
+    pub(crate) session: Session,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) offsets: Offsets,
+}
+
+/// What comes after something has become durable.
+#[derive(Debug)]
+enum Next {
+    /// Create the slot.
+    Prepare,
+    /// Copy.
+    Copy(Plan),
+    /// Stream.
+    Stream,
+}
+
+#[derive(Debug)]
+enum State {
+    /// All documents are handed out; nothing goes on before they are durable.
+    Announcing { next: Next, told: bool, durable: bool },
+    /// A task finds out what to copy, and creates the slot where there is none.
+    Preparing(JoinHandle<Result<Prepared, ConnectorError>>),
+    Copying(Run),
+    /// A task starts the stream.
+    Starting(JoinHandle<Result<Streaming, ConnectorError>>),
+    Streaming(Box<Streaming>),
+    /// Everything is copied, and nothing else was wanted.
+    Ended,
+    /// Something failed; the runtime will open us anew.
+    Failed,
+}
+
+/// A task that captures one database.
+#[derive(Debug)]
+pub(crate) struct PostgresSource {
+    opened: Opened,
+    forgotten: Vec<String>,
+    state: State,
+    upkeep: Option<Upkeep>,
+    /// What [`Source::upstream_end`] said last.
+    awaited: Lsn,
+    stored_idle: Instant,
+    upsets: u32,
+}
+
+fn idle() -> Poll {
+    Poll::Idle(SourceOffsets::default())
+}
+
+impl PostgresSource {
+    pub(crate) fn new(mut opened: Opened) -> Self {
+        let only = opened.config.snapshot == SnapshotMode::Only;
+        let is_first = opened.offsets.stream.as_ref().is_none_or(|stream| stream.setup == Setup::Creating);
+        let state = if is_first && !only {
+            // The intent goes first: a slot that is found later is then known to be ours and unused.
+            let intent = StreamDoc::new(&opened.system, &opened.names.slot, Setup::Creating, Lsn(0));
+            opened.offsets.stream = Some(intent);
+            State::Announcing { next: Next::Prepare, told: false, durable: false }
+        } else {
+            State::Failed
+        };
+        let now = Instant::now();
+        let mut source = Self {
+            opened,
+            forgotten: Vec::new(),
+            state,
+            upkeep: None,
+            awaited: Lsn(0),
+            stored_idle: now.checked_sub(IDLE_STORE_EVERY).unwrap_or(now),
+            upsets: 0,
+        };
+        if matches!(source.state, State::Failed) {
+            source.state = source.preparing();
+        }
+        source
+    }
+
+    fn preparing(&self) -> State {
+        let opened = &self.opened;
+        State::Preparing(tokio::spawn(prepare(Prepare {
+            session: opened.session.another(),
+            config: Arc::clone(&opened.config),
+            names: opened.names.clone(),
+            system: opened.system.clone(),
+            origin: opened.origin.clone(),
+            tables: opened.tables.clone(),
+            offsets: opened.offsets.clone(),
+        })))
+    }
+
+    /// Takes one step. `None` means that another can be taken at once.
+    async fn step(&mut self, budget: Budget) -> Result<Option<Poll>, ConnectorError> {
+        match &mut self.state {
+            State::Announcing { told, durable, .. } => {
+                if *durable {
+                    self.announced(budget);
+                    return Ok(None);
+                }
+                if std::mem::replace(told, true) {
+                    sleep(DURABILITY_PAUSE).await;
+                    return Ok(Some(idle()));
+                }
+                let mut whole = self.opened.offsets.whole()?;
+                for name in &self.forgotten {
+                    whole.partitions.insert(name.clone(), serde_json::Value::Null);
+                }
+                Ok(Some(Poll::Idle(whole)))
+            }
+            State::Preparing(task) => {
+                let Ok(prepared) = timeout(PATIENCE, task).await else { return Ok(Some(idle())) };
+                self.prepared(joined(prepared)?);
+                Ok(None)
+            }
+            State::Copying(run) => {
+                let progressed = run.next(PATIENCE).await?;
+                self.copied(progressed).await
+            }
+            State::Starting(task) => {
+                let Ok(started) = timeout(PATIENCE, task).await else { return Ok(Some(idle())) };
+                let streaming = joined(started)?;
+                self.state = State::Streaming(Box::new(streaming));
+                self.keep_up();
+                Ok(None)
+            }
+            State::Streaming(_) => self.stream(budget).await,
+            State::Ended => Ok(Some(Poll::End)),
+            State::Failed => Err(ConnectorError::bug("PG_FAILED", "the source was used after it had failed")),
+        }
+    }
+
+    /// What was handed out is durable.
+    fn announced(&mut self, budget: Budget) {
+        let State::Announcing { next, .. } = std::mem::replace(&mut self.state, State::Failed) else { return };
+        self.forgotten.clear();
+        self.state = match next {
+            Next::Prepare => self.preparing(),
+            Next::Stream => self.after_copy(),
+            Next::Copy(plan) => {
+                self.opened.context.progress.expect(plan.rows);
+                let session = self.opened.session.another();
+                State::Copying(Run::start(plan, session, self.opened.config.snapshot_connections, budget))
+            }
+        };
+    }
+
+    fn prepared(&mut self, prepared: Prepared) {
+        let unchanged = prepared.offsets == self.opened.offsets && prepared.forgotten.is_empty();
+        self.opened.offsets = prepared.offsets;
+        self.forgotten = prepared.forgotten;
+        self.state = match prepared.plan {
+            None if unchanged => self.after_copy(),
+            None => State::Announcing { next: Next::Stream, told: false, durable: false },
+            Some(plan) => State::Announcing { next: Next::Copy(plan), told: false, durable: false },
+        };
+    }
+
+    fn after_copy(&self) -> State {
+        let opened = &self.opened;
+        if opened.config.snapshot == SnapshotMode::Only {
+            return State::Ended;
+        }
+        State::Starting(tokio::spawn(start(
+            opened.session.another(),
+            opened.system.clone(),
+            opened.names.clone(),
+            opened.origin.clone(),
+            opened.tables.clone(),
+            opened.offsets.clone(),
+            opened.config.tombstones,
+        )))
+    }
+
+    fn keep_up(&mut self) {
+        let opened = &self.opened;
+        let known: HashSet<u32> = opened.tables.iter().map(|table| table.oid).collect();
+        let session = opened.session.another();
+        self.upkeep =
+            Some(Upkeep::start(session, Arc::clone(&opened.config), opened.names.slot.clone(), known));
+    }
+
+    async fn copied(&mut self, progressed: Progressed) -> Result<Option<Poll>, ConnectorError> {
+        match progressed {
+            Progressed::Waiting => Ok(Some(idle())),
+            Progressed::Rows { batch, rejected, table, chunk, done } => {
+                self.opened.context.progress.advance(batch.len() as u64);
+                let mut offsets = SourceOffsets::default();
+                if let Some(name) = table {
+                    self.upsets = 0;
+                    if let Some(doc) = self.opened.offsets.tables.get_mut(&name) {
+                        if let Some(chunk) = chunk {
+                            doc.add(chunk);
+                        }
+                        doc.done = done;
+                        if done {
+                            doc.chunks.clear();
+                        }
+                    }
+                    offsets = self.opened.offsets.table_update(&name)?;
+                }
+                Ok(Some(if batch.is_empty() && rejected.is_empty() {
+                    Poll::Idle(offsets)
+                } else {
+                    Poll::Batch(SourceBatch { batch, offsets, rejected })
+                }))
+            }
+            Progressed::Changed(table) => {
+                tracing::warn!(%table, "a table was changed while it was copied; its copy is planned again");
+                self.upsets += 1;
+                if self.upsets > UPSETS_MAX {
+                    return Err(ConnectorError::needs_operator(
+                        "PG_TABLE_CHANGES",
+                        format!("{table} is rewritten again and again while it is copied"),
+                    ));
+                }
+                self.replan().await?;
+                Ok(None)
+            }
+            Progressed::Finished => {
+                self.opened.context.progress.clear();
+                if let State::Copying(run) = std::mem::replace(&mut self.state, State::Failed) {
+                    run.close().await;
+                }
+                self.state = self.after_copy();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Looks for the tables again and copies what is not copied.
+    async fn replan(&mut self) -> Result<(), ConnectorError> {
+        self.leave().await;
+        let opened = &mut self.opened;
+        opened.context.progress.clear();
+        let mut found = find_tables(&mut opened.session, &opened.config.selection).await?;
+        // One that appeared since must not stop the others.
+        found.tables.retain(|table| unfit(table).is_none());
+        opened.tables = found.tables;
+        if opened.config.snapshot != SnapshotMode::Only {
+            ensure_publications(&mut opened.session, &opened.names, &opened.tables).await?;
+        }
+        self.state = self.preparing();
+        Ok(())
+    }
+
+    /// Ends whatever runs.
+    async fn leave(&mut self) {
+        self.upkeep = None;
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Preparing(task) => task.abort(),
+            State::Starting(task) => task.abort(),
+            State::Copying(run) => run.close().await,
+            State::Streaming(streaming) => streaming.feed.close().await,
+            State::Announcing { .. } | State::Ended | State::Failed => {}
+        }
+    }
+
+    async fn stream(&mut self, budget: Budget) -> Result<Option<Poll>, ConnectorError> {
+        let State::Streaming(streaming) = &mut self.state else { return Ok(None) };
+        let new_tables = self.upkeep.as_ref().is_some_and(|upkeep| upkeep.seen.new_tables.load(Ordering::Acquire));
+        if new_tables && streaming.records.is_between_transactions() {
+            tracing::info!("new tables match; they are copied, then the stream goes on");
+            self.replan().await?;
+            return Ok(None);
+        }
+        let (opened, awaited) = (&mut self.opened, self.awaited);
+        let urgent = |end_lsn: Lsn, stored: Lsn| stored < awaited && end_lsn >= awaited;
+        let stored = opened.offsets.stream.as_ref().map(|stream| stream.end_lsn).unwrap_or_default();
+        let batch = streaming
+            .poll(budget, &mut opened.session, &opened.origin, &opened.context.stop, |end| urgent(end, stored))
+            .await?;
+        let (end_lsn, transaction) = streaming.records.position();
+        let Some(position) = &mut opened.offsets.stream else { return Ok(Some(idle())) };
+        let moved = position.end_lsn != end_lsn || position.transaction != transaction;
+        let rejected = streaming.records.take_rejected();
+        let is_empty = batch.is_empty() && rejected.is_empty();
+        let is_due = !is_empty || urgent(end_lsn, stored) || self.stored_idle.elapsed() >= IDLE_STORE_EVERY;
+        let mut offsets = SourceOffsets::default();
+        if moved && is_due {
+            position.end_lsn = end_lsn;
+            position.transaction = transaction;
+            self.stored_idle = Instant::now();
+            offsets = opened.offsets.stream_update()?;
+        }
+        if is_empty {
+            return Ok(Some(Poll::Idle(offsets)));
+        }
+        if let Some(upkeep) = &self.upkeep {
+            upkeep.seen.records.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        }
+        Ok(Some(Poll::Batch(SourceBatch { batch, offsets, rejected })))
+    }
+}
+
+fn joined<T>(ended: Result<Result<T, ConnectorError>, tokio::task::JoinError>) -> Result<T, ConnectorError> {
+    ended.unwrap_or_else(|cause| {
+        Err(ConnectorError::bug("PG_TASK", "a task of the source ended unexpectedly").with_cause(cause))
+    })
+}
+
+/// The end LSN in a stored stream document.
+fn end_lsn_of(offsets: &SourceOffsets) -> Option<Lsn> {
+    offsets.partitions.get(STREAM)?.get("end_lsn")?.as_str()?.parse().ok()
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    async fn poll(&mut self, budget: Budget) -> Result<Poll, ConnectorError> {
+        loop {
+            if self.opened.context.stop.is_cancelled() {
+                return Ok(idle());
+            }
+            match self.step(budget).await {
+                Ok(Some(poll)) => return Ok(poll),
+                Ok(None) => {}
+                Err(error) => {
+                    self.leave().await;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    async fn commit(&mut self, durable: &SourceOffsets) -> Result<(), ConnectorError> {
+        match &mut self.state {
+            State::Announcing { told: true, durable: is_durable, .. } => {
+                let announced = self.opened.offsets.whole()?;
+                *is_durable =
+                    announced.partitions.iter().all(|(name, document)| durable.partitions.get(name) == Some(document));
+            }
+            State::Streaming(streaming) => {
+                // R4: what is durable here may be forgotten there.
+                if let Some(end_lsn) = end_lsn_of(durable) {
+                    streaming.feed.flush(end_lsn);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn upstream_end(&mut self) -> Result<Option<Position>, ConnectorError> {
+        if self.opened.config.snapshot == SnapshotMode::Only {
+            return Ok(None);
+        }
+        let end = slot::upstream_end(&mut self.opened.session).await?;
+        self.awaited = self.awaited.max(end);
+        let text = end.to_string();
+        Ok(Some(Position { document: serde_json::Value::String(text.clone()), text }))
+    }
+
+    fn has_passed(&self, durable: &SourceOffsets, end: &Position) -> bool {
+        let Ok(durable) = Offsets::read(durable) else { return false };
+        let end: Option<Lsn> = end.document.as_str().and_then(|text| text.parse().ok());
+        let streamed = match (durable.stream, end) {
+            (Some(stream), Some(end)) => stream.setup == Setup::Ready && stream.end_lsn >= end,
+            _ => false,
+        };
+        let leaves = self.opened.tables.iter().flat_map(|table| &table.leaves);
+        let copied = |name: String| durable.tables.get(&name).is_some_and(|doc| doc.done);
+        streamed && leaves.map(|leaf| leaf.name.to_string()).all(copied)
+    }
+
+    fn status(&self) -> String {
+        let text = match &self.state {
+            State::Announcing { next: Next::Prepare, .. } => "setting up".to_owned(),
+            State::Announcing { .. } => "waiting for stored offsets".to_owned(),
+            State::Preparing(_) => "waiting for a snapshot (transactions that are running must end)".to_owned(),
+            State::Copying(run) => {
+                let (done, all) = run.tables();
+                format!("snapshot {done} of {all} tables")
+            }
+            State::Starting(_) => "starting the stream".to_owned(),
+            State::Streaming(streaming) => {
+                let (at, received) = (streaming.records.position().0, streaming.feed.received());
+                let behind = received.0.saturating_sub(at.0);
+                if behind == 0 { format!("streaming at {at}") } else { format!("streaming at {at}, {behind} bytes behind") }
+            }
+            State::Ended => "ended".to_owned(),
+            State::Failed => "failed".to_owned(),
+        };
+        let held = self.upkeep.as_ref().map_or(0, |upkeep| upkeep.seen.held_bytes.load(Ordering::Relaxed));
+        if held == 0 { text } else { format!("{text}; ALARM: the slot holds back {held} bytes of log") }
+    }
+
+    async fn close(mut self: Box<Self>) -> Result<(), ConnectorError> {
+        self.leave().await;
+        self.opened.session.close().await;
+        Ok(())
+    }
+}
