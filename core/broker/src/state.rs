@@ -11,7 +11,7 @@ use towpath_controller::{Controller, ControllerError, Decision, MetadataImage, T
 use towpath_coordinator::GroupCoordinator;
 use towpath_log::LogConfig;
 use towpath_replica::{Leadership, ReplicaManager, Settings};
-use towpath_types::{BrokerEpoch, TopicId};
+use towpath_types::{BrokerEpoch, TopicId, TopicPartition};
 use towpath_wire::{ApiKey, ErrorCode};
 
 use crate::config::{BrokerConfig, Endpoint};
@@ -122,10 +122,21 @@ impl BrokerState {
     /// (`KAFKA_STORAGE_ERROR`), and is tried again there.
     pub(crate) fn reconcile(&self, before: &MetadataImage, after: &MetadataImage) {
         for topic in before.topics() {
-            if after.topic_by_id(topic.id).is_none()
-                && let Err(error) = self.replicas.remove_topic(topic.id)
-            {
+            if after.topic_by_id(topic.id).is_some() {
+                continue;
+            }
+            if let Err(error) = self.replicas.remove_topic(topic.id) {
                 tracing::error!(topic = %topic.name, error = %ErrorChain(&error), "the files of a deleted topic remain");
+            }
+            if let Some(groups) = self.groups.get() {
+                let partitions: Vec<_> = (0..)
+                    .zip(&topic.partitions)
+                    .map(|(partition, _)| TopicPartition::new(topic.name.clone(), partition))
+                    .collect();
+                groups.partitions_deleted(&partitions);
+                if topic.name.as_str() == OFFSETS_TOPIC {
+                    partitions.iter().for_each(|gone| groups.resigned(gone.partition));
+                }
             }
         }
         for topic in after.topics() {

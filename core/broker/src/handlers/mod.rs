@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use towpath_coordinator::GroupCoordinator;
 use towpath_wire::frame::{RequestHeader, encode_response, peek_request};
 use towpath_wire::{ApiKey, Decoder, ErrorCode, Message, Request, VersionRange};
 
@@ -116,6 +117,15 @@ apis! {
     plain {
         ListOffsets => list_offsets::ListOffsetsRequest,
         Metadata => metadata::MetadataRequest,
+        OffsetCommit => offset_commit::OffsetCommitRequest,
+        OffsetFetch => offset_fetch::OffsetFetchRequest,
+        FindCoordinator => find_coordinator::FindCoordinatorRequest,
+        JoinGroup => join_group::JoinGroupRequest,
+        Heartbeat => heartbeat::HeartbeatRequest,
+        LeaveGroup => leave_group::LeaveGroupRequest,
+        SyncGroup => sync_group::SyncGroupRequest,
+        DescribeGroups => describe_groups::DescribeGroupsRequest,
+        ListGroups => list_groups::ListGroupsRequest,
         CreateTopics => create_topics::CreateTopicsRequest,
         DeleteTopics => delete_topics::DeleteTopicsRequest,
         DeleteRecords => delete_records::DeleteRecordsRequest,
@@ -126,6 +136,8 @@ apis! {
         DescribeLogDirs => describe_log_dirs::DescribeLogDirsRequest,
         CreatePartitions => create_partitions::CreatePartitionsRequest,
         IncrementalAlterConfigs => incremental_alter_configs::IncrementalAlterConfigsRequest,
+        DeleteGroups => delete_groups::DeleteGroupsRequest,
+        OffsetDelete => offset_delete::OffsetDeleteRequest,
         DescribeCluster => describe_cluster::DescribeClusterRequest,
         ListConfigResources => list_config_resources::ListConfigResourcesRequest,
         DescribeTopicPartitions => describe_topic_partitions::DescribeTopicPartitionsRequest,
@@ -187,6 +199,11 @@ pub(crate) fn begin(
         _ => begin_plain(broker, cx, key, body)?,
     };
     Ok((key, begun))
+}
+
+/// The group coordinator; none for a moment while the broker starts.
+pub(crate) fn groups(broker: &BrokerState) -> Option<&GroupCoordinator> {
+    broker.groups.get()
 }
 
 /// The protocol's code of a partition's error.

@@ -1,0 +1,87 @@
+//! FindCoordinator: which broker coordinates a group.
+
+use std::sync::Arc;
+
+use towpath_wire::find_coordinator::Coordinator;
+use towpath_wire::{ErrorCode, FindCoordinatorRequest, FindCoordinatorResponse};
+
+use super::{RequestContext, groups};
+use crate::connection::ErrorChain;
+use crate::state::{BrokerState, OFFSETS_TOPIC};
+
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+/// From here on any number of keys can be asked for.
+const VERSION_BATCH: i16 = 4;
+
+pub(super) async fn handle(
+    broker: Arc<BrokerState>,
+    cx: RequestContext,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    if cx.version >= VERSION_BATCH {
+        let mut coordinators = Vec::with_capacity(request.coordinator_keys.len());
+        for key in request.coordinator_keys {
+            coordinators.push(find(&broker, request.key_type, key).await);
+        }
+        return FindCoordinatorResponse { coordinators, ..FindCoordinatorResponse::default() };
+    }
+    let found = find(&broker, request.key_type, request.key).await;
+    FindCoordinatorResponse {
+        error_code: found.error_code,
+        error_message: found.error_message,
+        node_id: found.node_id,
+        host: found.host,
+        port: found.port,
+        ..FindCoordinatorResponse::default()
+    }
+}
+
+async fn find(broker: &Arc<BrokerState>, key_type: i8, key: String) -> Coordinator {
+    let found = match key_type {
+        GROUP => find_group(broker, &key).await,
+        // Transactions are not there: none of their APIs is advertised, and this says the same for good.
+        TRANSACTION => Err((ErrorCode::UnsupportedVersion, "There are no transactions.".to_owned())),
+        _ => Err((ErrorCode::InvalidRequest, format!("There is no coordinator of type {key_type}."))),
+    };
+    found.map_or_else(
+        |(error, message)| Coordinator {
+            key: key.clone(),
+            node_id: -1,
+            port: -1,
+            error_code: error.code(),
+            error_message: Some(message),
+            ..Coordinator::default()
+        },
+        |(node_id, host, port)| Coordinator {
+            key: key.clone(),
+            node_id,
+            host,
+            port,
+            error_code: ErrorCode::None.code(),
+            error_message: None,
+        },
+    )
+}
+
+async fn find_group(
+    broker: &Arc<BrokerState>,
+    group: &str,
+) -> Result<(i32, String, i32), (ErrorCode, String)> {
+    let not_available = |message: &str| (ErrorCode::CoordinatorNotAvailable, message.to_owned());
+    let groups = groups(broker).ok_or_else(|| not_available("The broker is starting."))?;
+    // The first group of a cluster brings the offsets topic into being. Clients try again until it is there.
+    if let Err(error) = groups.ensure_topic().await {
+        tracing::warn!(error = %ErrorChain(&error), "the offsets topic cannot be created");
+        return Err(not_available("The offsets topic cannot be created."));
+    }
+    let partition =
+        groups.partition_of(group).ok_or_else(|| not_available("The offsets topic is being created."))?;
+    let image = broker.image();
+    let leader = image
+        .topic(OFFSETS_TOPIC)
+        .and_then(|topic| topic.partitions.get(usize::try_from(partition).ok()?)?.leader)
+        .and_then(|leader| image.broker(leader))
+        .ok_or_else(|| not_available("The group's partition of the offsets topic has no leader."))?;
+    Ok((leader.id.get(), leader.host.clone(), i32::from(leader.port)))
+}
