@@ -5,6 +5,7 @@ pub mod name;
 pub mod pg_array;
 pub mod pg_type;
 pub mod quote;
+pub mod sink;
 
 pub use name::{NameError, TableName, TablePattern};
 pub use quote::{Dialect, ident, idents, literal};

@@ -136,7 +136,9 @@ impl TablePattern {
         let mut parts = parts.into_iter();
         match (parts.next(), parts.next(), parts.next()) {
             (Some(table), None, _) => Ok(Self { schema: None, table, text: text.to_owned() }),
-            (Some(schema), Some(table), None) => Ok(Self { schema: Some(schema), table, text: text.to_owned() }),
+            (Some(schema), Some(table), None) => {
+                Ok(Self { schema: Some(schema), table, text: text.to_owned() })
+            }
             _ => Err(NameError::TooManyParts),
         }
     }

@@ -154,7 +154,11 @@ mod tests {
 
     #[test]
     fn builtin_types_have_no_schema() {
-        assert!(is_builtin("numeric(10,2)") && is_builtin("timestamp(3) with time zone") && is_builtin("\"char\""));
+        assert!(
+            is_builtin("numeric(10,2)")
+                && is_builtin("timestamp(3) with time zone")
+                && is_builtin("\"char\"")
+        );
         assert!(!is_builtin("public.mood") && !is_builtin("\"a.b\".mood[]"));
         assert!(is_builtin("\"odd.name\""), "a dot in quotes separates nothing");
     }

@@ -1,0 +1,133 @@
+//! The positions: one row for each partition of a pipeline, moved in the data's own transaction.
+
+use sqlx::Row;
+use towpath_api::ConnectorError;
+use towpath_sql::{Dialect, TableName, literal};
+use towpath_types::{Offset, TopicId, TopicPartition};
+
+use super::ddl;
+use super::errors::Fault;
+use super::session::{Session, texts};
+
+/// The name of the table that holds the positions.
+pub(crate) const OFFSETS_TABLE: &str = "towpath_sink_offsets";
+
+/// A partition that this task owns.
+#[derive(Debug, Clone)]
+pub(crate) struct Owned {
+    /// What the row is found by; see [`topic_key`].
+    topic_key: String,
+    partition: i32,
+    owner_epoch: i64,
+    /// The next offset that the database wants.
+    pub(crate) next_offset: Offset,
+}
+
+/// The table of positions of one sink.
+#[derive(Debug, Clone)]
+pub(crate) struct Offsets {
+    table: TableName,
+    pipeline: String,
+}
+
+/// What stands for a topic: its id, since a topic that was deleted and created again is another one. Clusters without
+/// topic ids give zero; there, the name has to do.
+fn topic_key(topic: &TopicPartition, id: TopicId) -> String {
+    if id.is_zero() { format!("name:{}", topic.topic) } else { id.to_string() }
+}
+
+impl Offsets {
+    pub(crate) fn new(schema: &str, pipeline: &str) -> Self {
+        Self { table: TableName::new(schema, OFFSETS_TABLE), pipeline: pipeline.to_owned() }
+    }
+
+    /// Creates the table where it is missing.
+    pub(crate) async fn ensure(&self, session: &mut Session) -> Result<(), ConnectorError> {
+        let (schema, table) = (self.table.schema.as_deref().unwrap_or_default(), &self.table.table);
+        if ddl::exists(session, schema, table).await? {
+            return Ok(());
+        }
+        let columns = "pipeline text NOT NULL, topic_id text NOT NULL, \"partition\" integer NOT NULL, \
+                       topic text NOT NULL, next_offset bigint NOT NULL, owner_epoch bigint NOT NULL, \
+                       updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (pipeline, topic_id, \"partition\")";
+        let quoted = self.table.quoted();
+        let statements = [
+            format!("CREATE TABLE IF NOT EXISTS {quoted} ({columns})"),
+            format!(
+                "COMMENT ON TABLE {quoted} IS 'Towpath: how far each partition has been written; part of the data'"
+            ),
+        ];
+        ddl::locked(session, schema, "create the table of positions", &statements).await
+    }
+
+    /// Takes a partition over: older owners are fenced (R6). Gives the position, zero for a partition that this
+    /// database has never seen.
+    pub(crate) async fn take(
+        &self,
+        session: &mut Session,
+        partition: &TopicPartition,
+        id: TopicId,
+    ) -> Result<Owned, ConnectorError> {
+        let key = topic_key(partition, id);
+        let sql = format!(
+            "INSERT INTO {} AS o (pipeline, topic_id, \"partition\", topic, next_offset, owner_epoch) \
+             VALUES ($1, $2, $3::text::integer, $4, 0, 1) ON CONFLICT (pipeline, topic_id, \"partition\") DO UPDATE \
+             SET owner_epoch = o.owner_epoch + 1, topic = EXCLUDED.topic RETURNING next_offset, owner_epoch",
+            self.table.quoted()
+        );
+        let number = partition.partition.to_string();
+        let arguments = texts([&self.pipeline, &key, &number, partition.topic.as_str()].map(Some))
+            .map_err(Fault::fatal)?;
+        let rows = session.fetch("take over a partition", &sql, arguments).await.map_err(Fault::fatal)?;
+        let read = |column: usize| rows.first().and_then(|row| row.try_get::<i64, _>(column).ok());
+        match (read(0), read(1)) {
+            // R7: a position that is none stops the task.
+            (Some(next_offset), Some(owner_epoch)) if next_offset >= 0 => Ok(Owned {
+                topic_key: key,
+                partition: partition.partition,
+                owner_epoch,
+                next_offset: Offset::new(next_offset),
+            }),
+            _ => Err(ConnectorError::terminal(
+                "SINK_POSITION",
+                format!("the position of {partition} in {} cannot be read", self.table),
+            )),
+        }
+    }
+
+    /// Begins a transaction and moves the position in it, if the partition is still ours and where we know it to be.
+    ///
+    /// R6: a fenced owner changes nothing: its transaction ends here.
+    pub(crate) async fn begin(
+        &self,
+        session: &mut Session,
+        owned: &Owned,
+        next_offset: Offset,
+    ) -> Result<(), ConnectorError> {
+        let text = |value: &str| literal(value, Dialect::Postgres);
+        let sql = format!(
+            "BEGIN; UPDATE {} SET next_offset = {}, updated_at = now() WHERE pipeline = {} AND topic_id = {} AND \
+             \"partition\" = {} AND owner_epoch = {} AND next_offset = {}",
+            self.table.quoted(),
+            next_offset.get(),
+            text(&self.pipeline),
+            text(&owned.topic_key),
+            owned.partition,
+            owned.owner_epoch,
+            owned.next_offset.get(),
+        );
+        let affected = session.script("begin a transaction", sql).await.map_err(Fault::fatal)?;
+        if affected.last() == Some(&1) {
+            return Ok(());
+        }
+        session.script("roll back", "ROLLBACK".to_owned()).await.map_err(Fault::fatal)?;
+        Err(ConnectorError::retry(
+            "SINK_FENCED",
+            format!(
+                "another task has taken over partition {} of this pipeline, or its position in {} was changed",
+                owned.partition, self.table
+            ),
+        )
+        .with_hint("nothing was written; the task opens again and reads the position that counts"))
+    }
+}

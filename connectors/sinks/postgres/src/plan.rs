@@ -1,0 +1,247 @@
+//! What is decided once for each topic and schema: the table, its columns, and the statements.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use towpath_api::{ConnectorError, EventSchema, SchemaId};
+use towpath_sql::TableName;
+use towpath_sql::sink::{Layout, LayoutError};
+use towpath_types::TopicName;
+
+use super::catalog::Table;
+use super::columns::Target;
+use super::config::{Config, NAME_BYTES_MAX, OnUnknown};
+use super::ddl;
+use super::session::Session;
+use super::statements::Statements;
+
+/// Plans kept before the cache starts anew.
+const PLANS_MAX: usize = 4096;
+
+/// How records of one schema in one topic are written.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) layout: Layout,
+    pub(crate) table: TableName,
+    /// The columns that are written, in the layout's order.
+    pub(crate) targets: Vec<Target>,
+    /// Those of the key, as indexes into `targets`.
+    pub(crate) key: Vec<usize>,
+    pub(crate) statements: Statements,
+}
+
+/// A schema's plan, or why its records have none.
+#[derive(Debug, Clone)]
+pub(crate) enum Planned {
+    Plan(Arc<Plan>),
+    /// Each of these records goes to the dead-letter topic.
+    Refused(Arc<Refusal>),
+}
+
+/// An error that is told for many records.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    code: &'static str,
+    message: String,
+    hint: &'static str,
+}
+
+impl Refusal {
+    fn new(code: &'static str, message: impl ToString, hint: &'static str) -> Self {
+        Self { code, message: message.to_string(), hint }
+    }
+
+    /// The error for one of the records.
+    pub(crate) fn error(&self) -> ConnectorError {
+        ConnectorError::terminal(self.code, self.message.clone()).with_hint(self.hint)
+    }
+}
+
+/// Makes and keeps plans. Lives as long as a task: when the server says that a table was changed, the task opens
+/// again and plans anew.
+#[derive(Debug)]
+pub(crate) struct Planner {
+    config: Arc<Config>,
+    pipeline: Arc<str>,
+    plans: HashMap<(SchemaId, TopicName), Planned>,
+}
+
+impl Planner {
+    pub(crate) fn new(config: Arc<Config>, pipeline: Arc<str>) -> Self {
+        Self { config, pipeline, plans: HashMap::new() }
+    }
+
+    /// The plan for the records of `schema` in `topic`; creates and adapts the table when it is new.
+    pub(crate) async fn plan(
+        &mut self,
+        session: &mut Session,
+        topic: &TopicName,
+        schema: &EventSchema,
+    ) -> Result<Planned, ConnectorError> {
+        let id = (schema.id(), topic.clone());
+        if let Some(known) = self.plans.get(&id) {
+            return Ok(known.clone());
+        }
+        let planned = match self.layout(topic, schema) {
+            Ok((name, layout)) => self.bind(session, name, layout).await?,
+            Err(refusal) => Planned::Refused(Arc::new(refusal)),
+        };
+        if self.plans.len() >= PLANS_MAX {
+            self.plans.clear();
+        }
+        self.plans.insert(id, planned.clone());
+        Ok(planned)
+    }
+
+    fn layout(&self, topic: &TopicName, schema: &EventSchema) -> Result<(TableName, Layout), Refusal> {
+        let mut name = self.config.table.render(&self.pipeline, topic.as_str(), schema).map_err(|error| {
+            Refusal::new("SINK_TABLE_NAME", error, "`table` must only use what topics and records have")
+        })?;
+        name.schema.get_or_insert_with(|| self.config.schema.clone());
+        let layout = Layout::new(schema, &self.config.layout).map_err(|error| match error {
+            LayoutError::NoSuchKey(_) => {
+                Refusal::new("SINK_NO_KEY", error, "name fields with `key` that every record has")
+            }
+            LayoutError::Twice(_) => Refusal::new(
+                "SINK_COLUMN_TWICE",
+                error,
+                "rename the field with a transform, or the extra column",
+            ),
+            LayoutError::NoFields => {
+                Refusal::new("SINK_NO_COLUMNS", error, "only records with fields or a key can become rows")
+            }
+        })?;
+        let schema_name = name.schema.as_deref().unwrap_or_default();
+        let fields = layout.columns.iter().map(|column| column.field.name.as_str());
+        let mut names = [schema_name, name.table.as_str()].into_iter().chain(fields);
+        if let Some(long) = names.find(|name| name.len() > NAME_BYTES_MAX) {
+            return Err(Refusal::new(
+                "SINK_NAME_TOO_LONG",
+                format!("{long:?} has more than 63 bytes, PostgreSQL's limit"),
+                "choose another name with `table`, or rename the field with a transform",
+            ));
+        }
+        drop(names);
+        Ok((name, layout))
+    }
+
+    async fn bind(
+        &self,
+        session: &mut Session,
+        name: TableName,
+        layout: Layout,
+    ) -> Result<Planned, ConnectorError> {
+        let table = match Table::load(session, &name).await? {
+            Some(table) if self.config.add_columns => {
+                if ddl::adapt_columns(session, &table, &layout).await? {
+                    reload(session, &name).await?
+                } else {
+                    table
+                }
+            }
+            Some(table) => table,
+            None if self.config.create_tables => {
+                ddl::create_table(session, &self.pipeline, &name, &layout).await?;
+                reload(session, &name).await?
+            }
+            None => {
+                return Err(ConnectorError::needs_operator(
+                    "SINK_TABLE_MISSING",
+                    format!("the table {name} does not exist, and create_tables is off"),
+                )
+                .with_path("create_tables"));
+            }
+        };
+        Ok(match targets(&table, &layout, self.config.on_unknown) {
+            Ok(targets) => {
+                let key = key_targets(&table, &layout, &targets)?;
+                given(&table, &targets)?;
+                let statements = Statements::new(&table, &targets, &key);
+                Planned::Plan(Arc::new(Plan { layout, table: name, targets, key, statements }))
+            }
+            Err(refusal) => Planned::Refused(Arc::new(refusal)),
+        })
+    }
+}
+
+async fn reload(session: &mut Session, name: &TableName) -> Result<Table, ConnectorError> {
+    Table::load(session, name).await?.ok_or_else(|| {
+        ConnectorError::retry(
+            "PG_TABLE_CHANGED",
+            format!("the table {name} vanished just after we changed it"),
+        )
+    })
+}
+
+fn targets(table: &Table, layout: &Layout, on_unknown: OnUnknown) -> Result<Vec<Target>, Refusal> {
+    let mut targets = Vec::with_capacity(layout.columns.len());
+    for (index, described) in layout.columns.iter().enumerate() {
+        match table.column(&described.field.name) {
+            // The server computes it, from the same fields as the source did.
+            Some(column) if column.generated => {}
+            Some(column) => targets.push(Target::new(index, &described.field, column)),
+            None if on_unknown == OnUnknown::Ignore && !layout.is_key(index) => {}
+            None => {
+                let (name, table) = (&described.field.name, &table.name);
+                return Err(Refusal::new(
+                    "SINK_UNKNOWN_FIELD",
+                    format!("the table {table} has no column {name:?}, and add_columns is off"),
+                    "add the column, drop the field with a transform, or set add_columns or on_unknown: ignore",
+                ));
+            }
+        }
+    }
+    Ok(targets)
+}
+
+/// The key's targets. In a table that is there already, a unique index must tell rows apart by exactly them.
+fn key_targets(table: &Table, layout: &Layout, targets: &[Target]) -> Result<Vec<usize>, ConnectorError> {
+    let key = layout.key.iter().map(|column| {
+        targets.iter().position(|target| target.layout == *column).ok_or_else(|| {
+            let name = &layout.columns[*column].field.name;
+            ConnectorError::needs_operator(
+                "SINK_KEY_GENERATED",
+                format!("the key's column {name:?} of {} is generated and cannot be written", table.name),
+            )
+        })
+    });
+    let key: Vec<usize> = key.collect::<Result<_, _>>()?;
+    let names: Vec<&str> = key.iter().map(|target| targets[*target].column.name.as_str()).collect();
+    let same = |unique: &Vec<String>| {
+        unique.len() == names.len() && names.iter().all(|name| unique.iter().any(|column| column == name))
+    };
+    if !names.is_empty() && !table.unique.iter().any(same) {
+        return Err(ConnectorError::needs_operator(
+            "SINK_KEY_NOT_UNIQUE",
+            format!("no unique index of {} has exactly the key's columns ({})", table.name, names.join(", ")),
+        )
+        .with_hint(format!(
+            "CREATE UNIQUE INDEX ON {} ({}); or name other columns with `key`, or use mode: append",
+            table.name.quoted(),
+            towpath_sql::idents(names),
+        )));
+    }
+    Ok(key)
+}
+
+/// Refuses tables that no record could be inserted into.
+fn given(table: &Table, targets: &[Target]) -> Result<(), ConnectorError> {
+    let missing = table.columns.iter().find(|column| {
+        column.must_be_given && !targets.iter().any(|target| target.column.name == column.name)
+    });
+    match missing {
+        None => Ok(()),
+        Some(column) => Err(ConnectorError::needs_operator(
+            "SINK_COLUMN_REQUIRED",
+            format!(
+                "column {:?} of {} is NOT NULL without a default, and records do not have it",
+                column.name, table.name
+            ),
+        )
+        .with_hint(format!(
+            "ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL",
+            table.name.quoted(),
+            towpath_sql::ident(&column.name)
+        ))),
+    }
+}
