@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
 use towpath_broker::Broker;
-use towpath_runtime::{Supervisor, SupervisorError};
+use towpath_runtime::Supervisor;
 use towpath_telemetry::MetricsHandle;
 
 /// What the pages show; filled while the process starts.
@@ -103,27 +103,21 @@ async fn status(State(shown): State<Arc<Shown>>) -> Response {
 
 async fn act(State(shown): State<Arc<Shown>>, Path((name, action)): Path<(String, String)>) -> Response {
     let Some(supervisor) = shown.supervisor.get() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": "towpath is starting" }))).into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": "towpath is starting" })))
+            .into_response();
     };
-    let outcome = match action.as_str() {
-        "pause" => supervisor.pause(&name).await,
-        "resume" => supervisor.resume(&name).await,
-        "restart" => supervisor.restart(&name).await,
+    let known = match action.as_str() {
+        "pause" => supervisor.pause(&name),
+        "resume" => supervisor.resume(&name),
+        "restart" => supervisor.restart(&name),
         other => {
             let body = json!({ "error": format!("`{other}` is no action: pause, resume or restart") });
             return (StatusCode::NOT_FOUND, Json(body)).into_response();
         }
     };
-    match outcome {
-        Ok(()) => Json(json!({ "pipeline": name, "done": action })).into_response(),
-        Err(error) => refuse(&error),
+    if known {
+        return Json(json!({ "pipeline": name, "done": action })).into_response();
     }
-}
-
-fn refuse(error: &SupervisorError) -> Response {
-    let code = match error {
-        SupervisorError::UnknownPipeline(_) => StatusCode::NOT_FOUND,
-        _ => StatusCode::CONFLICT,
-    };
-    (code, Json(json!({ "error": error.to_string() }))).into_response()
+    (StatusCode::NOT_FOUND, Json(json!({ "error": format!("there is no pipeline `{name}`") })))
+        .into_response()
 }

@@ -15,7 +15,9 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
-    if let Err(error) = towpath_telemetry::init_tracing(arguments.log_filter(), towpath_telemetry::LogFormat::Text) {
+    if let Err(error) =
+        towpath_telemetry::init_tracing(arguments.log_filter(), towpath_telemetry::LogFormat::Text)
+    {
         eprintln_safely(&format!("towpath: {error}"));
         return ExitCode::from(2);
     }

@@ -40,7 +40,7 @@ impl Listing {
             return print_json(&self.to_json());
         }
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(self.columns.iter().map(|(title, _)| *title));
         for row in &self.rows {
             table.add_row(row.iter().map(cell));

@@ -35,7 +35,8 @@ impl Progress {
             tasks.for_each(|task| self.draw(&bars, task));
         } else if self.told.elapsed() >= LINE_INTERVAL {
             self.told = Instant::now();
-            let lines: Vec<_> = tasks.filter(|task| self.everything || snapshot(task).is_some()).map(line).collect();
+            let lines: Vec<_> =
+                tasks.filter(|task| self.everything || snapshot(task).is_some()).map(line).collect();
             lines.iter().for_each(|line| tell(line));
         }
     }
@@ -87,13 +88,10 @@ fn line_end(task: &TaskStatus) -> String {
         _ => String::new(),
     };
     let error = match (&task.last_error, task.state) {
-        (Some(error), TaskState::Failed | TaskState::Retrying) => format!(": {} [{}]", error.message, error.code),
+        (Some(error), TaskState::Failed | TaskState::Retrying) => {
+            format!(": {} [{}]", error.message, error.code)
+        }
         _ => String::new(),
     };
-    format!(
-        "{} {} records ({:.0}/s){lag}{error}",
-        task.state.name(),
-        task.records,
-        task.records_per_second
-    )
+    format!("{} {} records ({:.0}/s){lag}{error}", task.state.name(), task.records, task.records_per_second)
 }

@@ -8,16 +8,9 @@ use towpath_api::Registry;
 pub(crate) fn built_in() -> Registry {
     let mut registry = Registry::new();
     registry
-        .add_source(Arc::new(towpath_source_postgres_cdc::PostgresCdc::default()))
+        .add_source(Arc::new(towpath_source_postgres_cdc::PostgresCdcFactory))
         .add_source(Arc::new(towpath_source_sqlite_cdc::SqliteCdc::default()))
         .add_source(Arc::new(towpath_source_file::File::default()))
-        .add_source(Arc::new(towpath_source_generate::Generate::default()))
-        .add_sink(Arc::new(towpath_sink_postgres::PostgresSink::default()))
-        .add_sink(Arc::new(towpath_sink_sqlite::SqliteSink::default()))
-        .add_sink(Arc::new(towpath_sink_file::FileSink::default()))
-        .add_sink(Arc::new(towpath_sink_http::HttpSink::default()));
-    for transform in towpath_transforms::all() {
-        registry.add_transform(transform);
-    }
+        .add_source(Arc::new(towpath_source_generate::Generate::default()));
     registry
 }

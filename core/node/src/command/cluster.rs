@@ -51,7 +51,9 @@ pub(crate) fn group_ids(ids: &[String]) -> Result<Vec<GroupId>, Failure> {
 }
 
 /// Tells what went wrong with single items; `Err` when something did.
-pub(crate) fn all_done<K: Ord + std::fmt::Display, V>(outcome: PerItem<K, V>) -> Result<Vec<(K, V)>, Failure> {
+pub(crate) fn all_done<K: Ord + std::fmt::Display, V>(
+    outcome: PerItem<K, V>,
+) -> Result<Vec<(K, V)>, Failure> {
     let mut done = Vec::new();
     let mut failed = Vec::new();
     for (item, result) in outcome {

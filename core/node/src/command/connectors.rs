@@ -24,8 +24,12 @@ pub(super) fn run(command: &Connectors, json: bool) -> Result<(), Failure> {
         return print_json(&json!(chosen));
     }
     if types.is_empty() {
-        let mut listing =
-            Listing::new(&[("TYPE", "type"), ("KIND", "kind"), ("GUARANTEE", "guarantee"), ("SUMMARY", "summary")]);
+        let mut listing = Listing::new(&[
+            ("TYPE", "type"),
+            ("KIND", "kind"),
+            ("GUARANTEE", "guarantee"),
+            ("SUMMARY", "summary"),
+        ]);
         for descriptor in &chosen {
             let guarantee = descriptor.guarantee.map(towpath_api::Guarantee::name);
             listing.row(vec![
@@ -40,8 +44,12 @@ pub(super) fn run(command: &Connectors, json: bool) -> Result<(), Failure> {
     for descriptor in chosen {
         print_line("")?;
         print_line(&format!("{} ({}): {}", descriptor.name, kind_name(descriptor.kind), descriptor.summary))?;
-        let mut listing =
-            Listing::new(&[("  OPTION", "option"), ("TAKES", "takes"), ("DEFAULT", "default"), ("WHAT IT DOES", "doc")]);
+        let mut listing = Listing::new(&[
+            ("  OPTION", "option"),
+            ("TAKES", "takes"),
+            ("DEFAULT", "default"),
+            ("WHAT IT DOES", "doc"),
+        ]);
         add_options(&mut listing, "  ", &descriptor.options);
         listing.print(false)?;
     }
@@ -64,9 +72,16 @@ fn add_options(listing: &mut Listing, indent: &str, spec: &ConfigSpec) {
             (Some(default), ..) => json!(default.as_str().map_or_else(|| default.to_string(), str::to_owned)),
             (None, ..) => json!(null),
         };
-        listing.row(vec![json!(format!("{indent}{}", option.name)), json!(takes(&option.ty)), default, json!(option.doc)]);
+        listing.row(vec![
+            json!(format!("{indent}{}", option.name)),
+            json!(takes(&option.ty)),
+            default,
+            json!(option.doc),
+        ]);
         match &option.ty {
-            OptionType::Object(nested) => add_options(listing, &format!("{indent}  {}.", option.name), nested),
+            OptionType::Object(nested) => {
+                add_options(listing, &format!("{indent}  {}.", option.name), nested)
+            }
             OptionType::Enum(choices) => {
                 for choice in choices {
                     let name = format!("{indent}  = {}", choice.name);

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use towpath_client::{
-    Client, Consumer, ConsumerConfig, ConsumerEvent, OffsetReset, PartitionRecords, Record, StartAt, Subscription,
+    Client, Consumer, ConsumerConfig, ConsumerEvent, OffsetReset, PartitionRecords, Record, StartAt,
+    Subscription,
 };
 use towpath_types::{GroupId, Offset, TopicName, TopicPartition};
 
@@ -28,9 +29,15 @@ pub(super) async fn run(consume: Consume, json: bool) -> Result<(), Failure> {
 }
 
 /// Reads partitions by themselves.
-async fn alone(client: &Client, consume: &Consume, topic: &TopicName, printer: &mut Printer) -> Result<(), Failure> {
+async fn alone(
+    client: &Client,
+    consume: &Consume,
+    topic: &TopicName,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
     let described = all_done(client.admin().describe_topics(std::slice::from_ref(topic)).await?)?;
-    let all = described.iter().flat_map(|(_, topic)| topic.partitions.iter().map(|partition| partition.partition));
+    let all =
+        described.iter().flat_map(|(_, topic)| topic.partitions.iter().map(|partition| partition.partition));
     let wanted: Vec<_> = all
         .filter(|partition| consume.partition.is_none_or(|only| only == *partition))
         .map(|partition| TopicPartition::new(topic.clone(), partition))

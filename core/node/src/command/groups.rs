@@ -35,8 +35,12 @@ pub(super) async fn run(command: Groups, json: bool) -> Result<(), Failure> {
 async fn list(admin: &Admin, json: bool) -> Result<(), Failure> {
     let mut groups = admin.list_groups().await?;
     groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
-    let mut listing =
-        Listing::new(&[("GROUP", "group"), ("TYPE", "type"), ("STATE", "state"), ("PROTOCOL", "protocol_type")]);
+    let mut listing = Listing::new(&[
+        ("GROUP", "group"),
+        ("TYPE", "type"),
+        ("STATE", "state"),
+        ("PROTOCOL", "protocol_type"),
+    ]);
     for group in groups {
         listing.row(vec![
             json!(group.group_id),
@@ -49,7 +53,10 @@ async fn list(admin: &Admin, json: bool) -> Result<(), Failure> {
 }
 
 /// The ends of partitions, as far as they can be asked.
-async fn ends(admin: &Admin, partitions: impl Iterator<Item = TopicPartition>) -> Result<BTreeMap<TopicPartition, i64>, Failure> {
+async fn ends(
+    admin: &Admin,
+    partitions: impl Iterator<Item = TopicPartition>,
+) -> Result<BTreeMap<TopicPartition, i64>, Failure> {
     let wanted: Vec<_> = partitions.map(|partition| (partition, OffsetSpec::Latest)).collect();
     if wanted.is_empty() {
         return Ok(BTreeMap::new());
@@ -125,11 +132,16 @@ async fn reset(
     json: bool,
 ) -> Result<(), Failure> {
     let committed = admin.list_group_offsets(group, None).await?;
-    let mut partitions: Vec<_> =
-        committed.keys().filter(|at| topics.is_empty() || topics.iter().any(|topic| topic == at.topic.as_str())).cloned().collect();
+    let mut partitions: Vec<_> = committed
+        .keys()
+        .filter(|at| topics.is_empty() || topics.iter().any(|topic| topic == at.topic.as_str()))
+        .cloned()
+        .collect();
     for topic in super::cluster::topic_names(topics)? {
         for (name, described) in all_done(admin.describe_topics(std::slice::from_ref(&topic)).await?)? {
-            partitions.extend(described.partitions.iter().map(|it| TopicPartition::new(name.clone(), it.partition)));
+            partitions.extend(
+                described.partitions.iter().map(|it| TopicPartition::new(name.clone(), it.partition)),
+            );
         }
     }
     partitions.sort();

@@ -44,22 +44,34 @@ async fn status(node: &Node) -> Result<Vec<Json>, Failure> {
 }
 
 fn list(pipelines: &[Json], json: bool) -> Result<(), Failure> {
-    let mut listing = Listing::new(&[("PIPELINE", "pipeline"), ("STATE", "state"), ("TASKS", "tasks"), ("LAG", "lag")]);
+    let mut listing =
+        Listing::new(&[("PIPELINE", "pipeline"), ("STATE", "state"), ("TASKS", "tasks"), ("LAG", "lag")]);
     for pipeline in pipelines {
         let tasks = pipeline["tasks"].as_array().map_or(&[][..], Vec::as_slice);
         // Unknown as long as one task's is; sources have none.
         let lags = tasks.iter().filter(|task| task["direction"] == "sink").map(|task| task["lag"].as_u64());
-        let lag = lags.collect::<Option<Vec<_>>>().filter(|lags| !lags.is_empty()).map(|lags| lags.iter().sum::<u64>());
-        listing.row(vec![pipeline["name"].clone(), pipeline["state"].clone(), json!(tasks.len()), json!(lag)]);
+        let lag = lags
+            .collect::<Option<Vec<_>>>()
+            .filter(|lags| !lags.is_empty())
+            .map(|lags| lags.iter().sum::<u64>());
+        listing.row(vec![
+            pipeline["name"].clone(),
+            pipeline["state"].clone(),
+            json!(tasks.len()),
+            json!(lag),
+        ]);
     }
     listing.print(json)
 }
 
 fn show(pipelines: &[Json], wanted: &[String], json: bool) -> Result<(), Failure> {
-    let named = |pipeline: &&Json| wanted.is_empty() || wanted.iter().any(|name| pipeline["name"] == name.as_str());
+    let named =
+        |pipeline: &&Json| wanted.is_empty() || wanted.iter().any(|name| pipeline["name"] == name.as_str());
     let chosen: Vec<_> = pipelines.iter().filter(named).collect();
-    if let Some(unknown) = wanted.iter().find(|name| !pipelines.iter().any(|it| it["name"] == name.as_str())) {
-        return Err(Failure::new(format!("there is no pipeline `{unknown}`")).with_hint("see `towpath pipelines list`"));
+    if let Some(unknown) = wanted.iter().find(|name| !pipelines.iter().any(|it| it["name"] == name.as_str()))
+    {
+        return Err(Failure::new(format!("there is no pipeline `{unknown}`"))
+            .with_hint("see `towpath pipelines list`"));
     }
     if json {
         return print_json(&json!(chosen));

@@ -39,7 +39,13 @@ pub(super) async fn run(produce: Produce, json: bool) -> Result<(), Failure> {
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         let (key, value) = split(text, produce.key_separator.as_deref());
-        let record = ProducerRecord { partition: produce.partition, key, value, headers: &headers, ..ProducerRecord::new(&topic) };
+        let record = ProducerRecord {
+            partition: produce.partition,
+            key,
+            value,
+            headers: &headers,
+            ..ProducerRecord::new(&topic)
+        };
         producer.send(record).await?;
         records += 1;
     }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
-use towpath_client::{AlterConfig, Client, ConfigResource, ConfigSource, NewTopic, OffsetSpec};
+use towpath_client::{
+    AlterConfig, Client, ConfigResource, ConfigSource, ListedOffset, NewTopic, OffsetSpec, PerItem,
+};
 use towpath_types::{TopicName, TopicPartition};
 
 use super::cluster::{all_done, connect, topic_names};
@@ -13,7 +15,9 @@ use crate::output::{Listing, tell};
 
 pub(super) async fn run(command: Topics, json: bool) -> Result<(), Failure> {
     match command {
-        Topics::List { cluster, internal } => list(&connect(&cluster.bootstrap_server).await?, internal, json).await,
+        Topics::List { cluster, internal } => {
+            list(&connect(&cluster.bootstrap_server).await?, internal, json).await
+        }
         Topics::Describe { cluster, topics } => {
             describe(&connect(&cluster.bootstrap_server).await?, &topic_names(&topics)?, json).await
         }
@@ -21,7 +25,8 @@ pub(super) async fn run(command: Topics, json: bool) -> Result<(), Failure> {
             let name = TopicName::new(&topic)?;
             let configs: BTreeMap<_, _> = configs.into_iter().collect();
             let topic = NewTopic { name, partitions, replication_factor, configs };
-            let created = connect(&cluster.bootstrap_server).await?.admin().create_topics(&[topic], false).await?;
+            let created =
+                connect(&cluster.bootstrap_server).await?.admin().create_topics(&[topic], false).await?;
             for (name, id) in all_done(created)? {
                 tell(&format!("created {name} ({id})"));
             }
@@ -68,9 +73,10 @@ async fn describe(client: &Client, topics: &[TopicName], json: bool) -> Result<(
             wanted.push((partition, OffsetSpec::Latest));
         }
     }
-    let (earliest, latest): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|(_, spec)| *spec == OffsetSpec::Earliest);
+    let (earliest, latest): (Vec<_>, Vec<_>) =
+        wanted.into_iter().partition(|(_, spec)| *spec == OffsetSpec::Earliest);
     let (earliest, latest) = (admin.list_offsets(&earliest).await?, admin.list_offsets(&latest).await?);
-    let offset = |offsets: &towpath_client::PerItem<TopicPartition, towpath_client::ListedOffset>, partition| {
+    let offset = |offsets: &PerItem<TopicPartition, ListedOffset>, partition: &TopicPartition| {
         let listed = offsets.get(partition).and_then(|listed| listed.as_ref().ok());
         listed.and_then(|listed| listed.offset).map_or(Json::Null, |offset| json!(offset.get()))
     };

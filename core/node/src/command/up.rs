@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use towpath_broker::{Broker, BrokerConfig, Endpoint};
 use towpath_client::{Client, ClientConfig, InProcessTransport};
 use towpath_config::Config;
-use towpath_runtime::{Supervisor, SupervisorConfig};
+use towpath_runtime::{Supervisor, SupervisorConfig, WorkerConfig};
 
 use crate::cli::Up;
 use crate::failure::Failure;
@@ -46,7 +46,6 @@ pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
     let client = connect(&config, broker.as_ref()).await?;
     let pipelines = std::mem::take(&mut config.pipelines);
     let supervisor = Supervisor::start(supervisor_config(&config, client, broker.is_some()), pipelines)
-        .await
         .map_err(|error| Failure::new(config.redactor.redact(&error.to_string()).into_owned()))?;
     let supervisor = Arc::new(supervisor);
     drop(shown.supervisor.set(Arc::clone(&supervisor)));
@@ -96,8 +95,11 @@ async fn start_broker(config: &Config) -> Result<Arc<Broker>, Failure> {
         let (host, port) = address.rsplit_once(':')?;
         Some(Endpoint { host: host.trim_matches(['[', ']']).to_owned(), port: port.parse().ok()? })
     });
-    let settings = BrokerConfig { listen: Some(listen), advertised, ..BrokerConfig::new(&config.node.data_dir) };
-    let broker = Broker::start(settings).await.map_err(|error| Failure::new(format!("the broker cannot start: {error}")))?;
+    let settings =
+        BrokerConfig { listen: Some(listen), advertised, ..BrokerConfig::new(&config.node.data_dir) };
+    let broker = Broker::start(settings)
+        .await
+        .map_err(|error| Failure::new(format!("the broker cannot start: {error}")))?;
     Ok(Arc::new(broker))
 }
 
@@ -108,12 +110,22 @@ async fn connect(config: &Config, broker: Option<&Arc<Broker>>) -> Result<Client
             let endpoint = broker.advertised();
             settings.bootstrap_servers = vec![format!("{}:{}", endpoint.host, endpoint.port)];
             let broker = Arc::clone(broker);
-            settings.transport = Arc::new(InProcessTransport::new(move |stream| broker.accept_stream(stream)));
+            settings.transport =
+                Arc::new(InProcessTransport::new(move |stream| broker.accept_stream(stream)));
         }
         (None, Some(cluster)) => settings.bootstrap_servers.clone_from(&cluster.bootstrap_servers),
         (None, None) => {}
     }
     Ok(Client::connect(settings).await?)
+}
+
+fn supervisor_config(config: &Config, client: Client, embedded: bool) -> SupervisorConfig {
+    SupervisorConfig {
+        embedded,
+        redactor: config.redactor.clone(),
+        worker: Some(WorkerConfig::new(config.node.data_dir.clone())),
+        ..SupervisorConfig::new(client)
+    }
 }
 
 /// Tells people where things are.
@@ -124,7 +136,10 @@ fn greet(config: &Config, broker: Option<&Broker>, http: SocketAddr, supervisor:
     };
     let count = supervisor.status().len();
     let noun = if count == 1 { "pipeline" } else { "pipelines" };
-    tell(&format!("towpath {} is up: {kafka}, http://{http}/status, {count} {noun}", env!("CARGO_PKG_VERSION")));
+    tell(&format!(
+        "towpath {} is up: {kafka}, http://{http}/status, {count} {noun}",
+        env!("CARGO_PKG_VERSION")
+    ));
     if let Some(message) = &config.node.message {
         tell(message.trim_end());
     }
@@ -149,15 +164,7 @@ async fn watch(supervisor: &Supervisor, signals: &mut Signals) {
 
 async fn until_idle(supervisor: &Supervisor, json: bool) -> Result<(), Failure> {
     let mut progress = Progress::new(true);
-    let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
-    let idle = supervisor.until_idle();
-    tokio::pin!(idle);
-    let outcome = loop {
-        tokio::select! {
-            outcome = &mut idle => break outcome,
-            _ = ticks.tick() => progress.show(&supervisor.status()),
-        }
-    };
+    let outcome = supervisor.until_idle(|now| progress.show(&now.status)).await;
     progress.clear();
     let mut listing = Listing::new(&[
         ("TASK", "task"),
@@ -176,17 +183,22 @@ async fn until_idle(supervisor: &Supervisor, json: bool) -> Result<(), Failure> 
         ]);
     }
     listing.print(json)?;
-    outcome.map_err(|error| {
-        let failure = Failure::new(error.to_string());
-        match error.hint() {
-            Some(hint) => failure.with_hint(hint),
-            None => failure,
+    outcome.map_err(|failure| {
+        let hint = failure.error.as_ref().and_then(|error| error.hint.clone());
+        let shown = Failure::new(failure.to_string());
+        match hint {
+            Some(hint) => shown.with_hint(hint),
+            None => shown,
         }
     })
 }
 
 /// Ends in order: tasks first, so that what they hold is delivered, then the broker. A second signal is obeyed at once.
-async fn stop(supervisor: &Supervisor, broker: Option<&Broker>, signals: &mut Signals) -> Result<(), Failure> {
+async fn stop(
+    supervisor: &Supervisor,
+    broker: Option<&Broker>,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
     let graceful = async {
         supervisor.stop().await;
         match broker {

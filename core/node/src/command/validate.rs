@@ -19,8 +19,12 @@ pub(super) fn run(files: &Files, json: bool) -> Result<(), Failure> {
 
 /// What the files declare.
 fn pipelines(config: &Config) -> Listing {
-    let mut listing =
-        Listing::new(&[("PIPELINE", "pipeline"), ("SOURCE", "source"), ("TOPICS", "topics"), ("SINK", "sink")]);
+    let mut listing = Listing::new(&[
+        ("PIPELINE", "pipeline"),
+        ("SOURCE", "source"),
+        ("TOPICS", "topics"),
+        ("SINK", "sink"),
+    ]);
     for pipeline in &config.pipelines {
         let topics: Vec<_> = match &pipeline.topic {
             Some(topic) => vec![topic.as_str().to_owned()],
