@@ -44,6 +44,9 @@ pub struct LogDirOptions {
     pub tail_bytes_max: usize,
 }
 
+/// The logs that could be opened, and what keeps the others from it.
+pub type OpenedLogs = (Vec<Arc<Log>>, Vec<(TopicPartition, LogError)>);
+
 /// One open data directory.
 #[derive(Debug)]
 pub struct LogDir {
@@ -141,7 +144,7 @@ impl LogDir {
     pub fn open_all(
         &self,
         config: impl Fn(&TopicPartition, TopicId) -> LogConfig,
-    ) -> Result<(Vec<Arc<Log>>, Vec<(TopicPartition, LogError)>), LogError> {
+    ) -> Result<OpenedLogs, LogError> {
         let _changing = self.changing.lock();
         let root = &self.disk.root;
         let entries = self.disk.did_read("list", root, self.disk.storage.list(root))?;

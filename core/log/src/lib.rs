@@ -27,7 +27,7 @@ mod tail;
 
 pub use clean::{CleanOptions, CleanStats};
 pub use config::LogConfig;
-pub use dir::{DirIdentity, LogDir, LogDirOptions};
+pub use dir::{DirIdentity, LogDir, LogDirOptions, OpenedLogs};
 pub use epoch::EpochEntry;
 pub use error::{AppendError, LogError, ReadError};
 pub use file_storage::FileStorage;

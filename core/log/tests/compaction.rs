@@ -1,4 +1,5 @@
 //! Compaction keeps the newest record of each key, at its offset, whatever happens on the way.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 

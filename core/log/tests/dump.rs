@@ -1,5 +1,6 @@
 //! Apache Kafka's own `DumpLogSegments` reads what we write: batches of every codec, both indexes, the producer
 //! snapshot. The jars come from Maven, or from the folder named by `TOWPATH_KAFKA_LIBS`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Batches as Apache Kafka 4.3's `MemoryRecords` writes them, and the same records written by us.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
 use towpath_record::{

@@ -196,6 +196,7 @@ impl Log {
         header: &BatchHeader,
         parts: [&[u8]; 2],
     ) -> Result<(), LogError> {
+        writer.changed = true;
         let segment = &writer.active;
         let position = segment.size();
         if let Err(error) = writer.file.write_at(parts, position) {
@@ -251,6 +252,7 @@ impl Log {
             return Ok(());
         }
         let disk = &self.disk;
+        writer.changed = true;
         closing.finish(disk)?;
         let snapshot = segment_path(&self.dir, base, SNAPSHOT);
         writer.producers.write_snapshot(disk, &snapshot)?;

@@ -105,6 +105,10 @@ impl Log {
         }
         self.disk.check()?;
         writer.closed = true;
+        if !writer.changed {
+            // As it was opened: the files of the last clean shutdown are all there.
+            return Ok(());
+        }
         writer.active.finish(&self.disk)?;
         writer.active.sync_indexes(&self.disk)?;
         let snapshot: PathBuf = segment_path(&self.dir, self.log_end_offset().get(), SNAPSHOT);

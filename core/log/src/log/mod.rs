@@ -39,6 +39,8 @@ pub(crate) struct Writer {
     file: Arc<dyn StorageFile>,
     producers: ProducerState,
     closed: bool,
+    /// Whether there is anything that a clean shutdown has to write.
+    changed: bool,
 }
 
 /// What waits for the next flush. Taken before the writer's lock, never after it.

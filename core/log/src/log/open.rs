@@ -94,7 +94,13 @@ impl Log {
             config: RwLock::new(Arc::new(open.config)),
             flushing: Mutex::new(()),
             cleaning: Mutex::new(()),
-            writer: Mutex::new(Writer { active, file, producers: ProducerState::default(), closed: false }),
+            writer: Mutex::new(Writer {
+                active,
+                file,
+                producers: ProducerState::default(),
+                closed: false,
+                changed: !open.clean,
+            }),
             unsynced: Mutex::new(Unsynced::default()),
             segments: RwLock::new(Arc::new(found.segments)),
             tail: Mutex::new(Tail::new(Arc::clone(disk))),
@@ -272,6 +278,8 @@ fn load_trusted(
     let size = disk.did_read("read", &path, file.bytes())?;
     let segment = match Segment::open(disk, dir, base, size)? {
         Some(segment) => segment,
+        // Nothing was ever appended, so nothing was ever written out.
+        None if size == 0 => Segment::unindexed(dir, base),
         None => {
             tracing::warn!(partition = %open.partition, base, "index missing or not sane, rebuilding it");
             reindex(disk, dir, base, file.as_ref(), size, &open.config)?

@@ -28,6 +28,7 @@ impl Log {
         if target.get() < first {
             return self.restart_at(writer, target.get());
         }
+        writer.changed = true;
         self.begin_truncation(target.get());
         let (kept, removed): (Vec<_>, Vec<_>) =
             self.segments().iter().cloned().partition(|segment| segment.base <= target.get());
@@ -83,6 +84,7 @@ impl Log {
     }
 
     fn restart_at(&self, writer: &mut Writer, offset: i64) -> Result<(), LogError> {
+        writer.changed = true;
         self.begin_truncation(offset);
         let segments = self.segments();
         self.remove_from_end(&segments)?;
