@@ -73,11 +73,6 @@ impl MemoryBudget {
         self.used() >= self.limit
     }
 
-    /// Bytes that are free now.
-    pub(crate) fn free(&self) -> usize {
-        self.limit.saturating_sub(self.used())
-    }
-
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -245,7 +240,8 @@ mod tests {
         other.set(60);
         assert!(budget.is_exhausted());
         drop(other);
-        assert_eq!((budget.used(), budget.free()), (40, 60));
+        assert_eq!(budget.used(), 40);
+        assert!(!budget.is_exhausted());
         drop(lease);
         assert_eq!(budget.used(), 0);
         assert!(budget.connections.lock().is_empty());

@@ -1,0 +1,213 @@
+//! What clients can make a broker hold, and that it lives through it (R10).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use towpath_wire::frame::{decode_response, encode_request};
+use towpath_wire::{ApiVersionsRequest, FetchRequest, MetadataRequest};
+
+use crate::support::{Client, TestBroker, batch, fetch_request, records};
+
+async fn listening(adjust: impl FnOnce(&mut towpath_broker::BrokerConfig)) -> (TestBroker, SocketAddr) {
+    let broker = TestBroker::start_with(|config| {
+        config.listen = Some("127.0.0.1:0".parse().unwrap());
+        adjust(config);
+    })
+    .await;
+    let address = broker.broker.local_addr().unwrap();
+    (broker, address)
+}
+
+/// The broker still serves a new client.
+async fn assert_serves(address: SocketAddr) {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let request = MetadataRequest { topics: None, ..MetadataRequest::default() };
+    let frame = encode_request(&request, 9, 3, Some("new")).unwrap().into_bytes();
+    let answer = tokio::time::timeout(Duration::from_secs(10), async {
+        socket.write_all(&frame).await.unwrap();
+        let length = socket.read_i32().await.unwrap();
+        let mut answer = vec![0; usize::try_from(length).unwrap()];
+        socket.read_exact(&mut answer).await.unwrap();
+        answer
+    });
+    let answer = answer.await.expect("a new client is served");
+    decode_response::<MetadataRequest>(answer.into(), 9).unwrap();
+}
+
+/// Waits until the other side has closed.
+async fn is_closed(socket: &mut TcpStream) -> bool {
+    let mut byte = [0];
+    matches!(tokio::time::timeout(Duration::from_secs(10), socket.read(&mut byte)).await, Ok(Ok(0) | Err(_)))
+}
+
+#[tokio::test]
+async fn a_frame_longer_than_the_maximum_is_refused_at_its_first_bytes() {
+    let (_broker, address) = listening(|config| config.limits.request_bytes_max = 1000).await;
+    for length in [1001, i32::MAX, -1, i32::MIN] {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        socket.write_all(&length.to_be_bytes()).await.unwrap();
+        assert!(is_closed(&mut socket).await, "{length}");
+    }
+    assert_serves(address).await;
+}
+
+#[tokio::test]
+async fn a_million_elements_in_fifty_bytes_are_refused() {
+    let (_broker, address) = listening(|_| {}).await;
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let mut frame = vec![0, 3, 0, 4, 0, 0, 0, 1, 0, 1, b'x'];
+    frame.extend_from_slice(&1_000_000i32.to_be_bytes());
+    frame.resize(50, 0);
+    socket.write_all(&50i32.to_be_bytes()).await.unwrap();
+    socket.write_all(&frame).await.unwrap();
+    assert!(is_closed(&mut socket).await);
+    assert_serves(address).await;
+}
+
+#[tokio::test]
+async fn announcements_cost_nothing() {
+    let (broker, address) = listening(|config| config.limits.request_memory_bytes = 8 << 20).await;
+    let mut sockets = Vec::new();
+    for _ in 0..500 {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        socket.write_all(&(1i32 << 20).to_be_bytes()).await.unwrap();
+        socket.write_all(&[0; 100]).await.unwrap();
+        sockets.push(socket);
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let held = broker.broker.status().request_memory_bytes;
+    assert!(held < 500 * 1024, "500 stalled clients hold {held} bytes");
+    assert_serves(address).await;
+}
+
+#[tokio::test]
+async fn when_memory_is_used_up_those_that_stand_still_make_room() {
+    let limit = 4 << 20;
+    let (broker, address) = listening(|config| config.limits.request_memory_bytes = limit).await;
+    let mut stalled = Vec::new();
+    for _ in 0..30 {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        socket.write_all(&(1i32 << 20).to_be_bytes()).await.unwrap();
+        let _ = tokio::time::timeout(Duration::from_millis(100), socket.write_all(&vec![0; 900 << 10])).await;
+        stalled.push(socket);
+    }
+    let held = broker.broker.status().request_memory_bytes;
+    assert!(held < limit + (2 << 20), "{held} bytes are held of {limit}");
+    assert_serves(address).await;
+    let mut client = broker.client();
+    client.create_topic("t", 1, &[("max.message.bytes", "2000000")]).await;
+    assert_eq!(
+        client.produce("t", 0, batch(&[&"x".repeat(1 << 20)])).await.error_code,
+        0,
+        "a large request gets through"
+    );
+    let mut closed = 0;
+    for socket in &mut stalled {
+        let mut byte = [0];
+        let read = tokio::time::timeout(Duration::from_millis(1), socket.read(&mut byte)).await;
+        closed += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
+    }
+    assert!(closed > 10, "only {closed} of 30 were closed");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_bounded_and_ended() {
+    let (broker, address) =
+        listening(|config| config.limits.write_stall_max = Duration::from_millis(500)).await;
+    let mut client = broker.client();
+    client.create_topic("t", 1, &[]).await;
+    for _ in 0..20 {
+        client.produce("t", 0, batch(&[&"x".repeat(500_000)])).await;
+    }
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let mut request = fetch_request("t", 0, 0);
+    request.max_bytes = 50 << 20;
+    request.topics[0].partitions[0].partition_max_bytes = 50 << 20;
+    let frame = encode_request(&request, 12, 1, None).unwrap().into_bytes();
+    for _ in 0..20 {
+        socket.write_all(&frame).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let held = broker.broker.status().request_memory_bytes;
+    assert!(held < 1 << 20, "200 MB of answers hold {held} bytes");
+    assert_serves(address).await;
+    // It reads nothing; after a while the broker gives up, and what was not in flight never comes.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut read = 0;
+    let mut chunk = vec![0; 1 << 20];
+    while let Ok(Ok(count @ 1..)) =
+        tokio::time::timeout(Duration::from_secs(5), socket.read(&mut chunk)).await
+    {
+        read += count;
+    }
+    assert!(read < 200_000_000, "{read} bytes were written to a client that did not read");
+}
+
+#[tokio::test]
+async fn connections_are_counted_and_refused_above_the_maximum() {
+    let (broker, address) = listening(|config| config.limits.connections_max = 5).await;
+    let mut sockets = Vec::new();
+    for _ in 0..5 {
+        sockets.push(TcpStream::connect(address).await.unwrap());
+    }
+    while broker.broker.status().connections < 5 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut sixth = TcpStream::connect(address).await.unwrap();
+    assert!(is_closed(&mut sixth).await);
+    drop(sockets.pop());
+    while broker.broker.status().connections == 5 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_serves(address).await;
+}
+
+#[tokio::test]
+async fn idle_connections_hold_no_memory() {
+    let broker = TestBroker::start().await;
+    let mut client = broker.client();
+    client.create_topic("t", 1, &[("max.message.bytes", "2000000")]).await;
+    client.produce("t", 0, batch(&[&"x".repeat(1 << 20)])).await;
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while broker.broker.status().request_memory_bytes > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("the buffer is given back");
+    assert_eq!(client.produce("t", 0, batch(&["a"])).await.base_offset, 1);
+}
+
+#[tokio::test]
+async fn a_flood_of_pipelined_requests_is_answered_piece_by_piece() {
+    let broker = TestBroker::start_with(|config| config.limits.requests_in_flight_max = 4).await;
+    let mut admin = broker.client();
+    admin.create_topic("t", 1, &[]).await;
+    let Client { stream, .. } = broker.client();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut fetch = fetch_request("t", 0, 0);
+    fetch.max_wait_ms = 5;
+    let fetch = encode_request(&fetch, 12, 1, None).unwrap().into_bytes();
+    let quick = ApiVersionsRequest::default();
+    let quick = encode_request(&quick, 0, 2, None).unwrap().into_bytes();
+    let writing = tokio::spawn(async move {
+        for _ in 0..100 {
+            writer.write_all(&fetch).await.unwrap();
+            writer.write_all(&quick).await.unwrap();
+        }
+        writer
+    });
+    for index in 0..200 {
+        let length = reader.read_i32().await.unwrap();
+        let mut answer = vec![0; usize::try_from(length).unwrap()];
+        reader.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer[3], 1 + index % 2, "in order");
+        if index % 2 == 0 {
+            let (_, response) = decode_response::<FetchRequest>(answer.into(), 12).unwrap();
+            assert!(records(&response.responses[0].partitions[0]).is_empty());
+        }
+    }
+    writing.await.unwrap();
+}
