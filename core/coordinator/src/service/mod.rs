@@ -142,7 +142,10 @@ impl GroupCoordinator {
         if self.inner.log.partition_count().is_some() {
             return Ok(());
         }
-        self.inner.log.ensure_topic().await
+        self.inner.log.ensure_topic().await?;
+        // A list of groups needs all partitions.
+        self.start();
+        Ok(())
     }
 
     fn partition(&self, id: i32) -> Result<Arc<Partition>, ErrorCode> {

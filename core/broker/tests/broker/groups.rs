@@ -1,12 +1,8 @@
 //! Groups and offsets through the protocol, at the lowest and the highest version of each API.
 
-#[path = "broker/support.rs"]
-mod support;
-
 use std::time::Duration;
 
 use bytes::Bytes;
-use support::{Client, TestBroker};
 use towpath_wire::delete_topics::DeleteTopicState;
 use towpath_wire::join_group::JoinGroupRequestProtocol;
 use towpath_wire::leave_group::MemberIdentity;
@@ -23,6 +19,8 @@ use towpath_wire::{
 };
 use uuid::Uuid;
 
+use crate::support::{Client, TestBroker};
+
 fn code(error: ErrorCode) -> i16 {
     error.code()
 }
@@ -34,15 +32,14 @@ async fn with_group_topic() -> (TestBroker, Client) {
     (broker, client)
 }
 
-/// Waits until the coordinator of group `g` serves it.
+/// Waits until all groups are served.
 async fn ready(client: &mut Client) {
     for _ in 0..500 {
         let request = FindCoordinatorRequest { coordinator_keys: vec!["g".into()], ..Default::default() };
         let response = client.call(6, &request).await;
-        let described = DescribeGroupsRequest { groups: vec!["g".into()], ..Default::default() };
-        if response.coordinators[0].error_code == 0
-            && client.call(0, &described).await.groups[0].error_code == 0
-        {
+        // A list needs every partition to be loaded.
+        let is_found = response.coordinators[0].error_code == 0;
+        if is_found && client.call(0, &ListGroupsRequest::default()).await.error_code == 0 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
