@@ -20,36 +20,7 @@ fn cluster() -> ClientConfig {
     ClientConfig { bootstrap_servers: vec![bootstrap], ..Default::default() }
 }
 
-suite!(cluster:
-    every_compression_arrives_as_it_was,
-    acks_tell_where_records_are,
-    keys_go_where_kafka_puts_them,
-    records_without_a_key_spread,
-    a_small_buffer_slows_down_and_loses_nothing,
-    weaker_acks_work,
-    what_the_broker_refuses_is_reported_and_the_rest_goes_on,
-    a_record_above_the_limit_is_refused_at_once,
-    unknown_topics_and_partitions_are_errors,
-    whole_batches_travel_raw,
-    reading_starts_where_it_is_told,
-    an_offset_that_does_not_exist_is_an_error_or_reset,
-    a_recreated_topic_is_an_error,
-    an_unknown_topic_is_reported_and_found_later,
-    paused_partitions_keep_their_place,
-    offsets_are_found_by_time_and_at_the_edges,
-    little_memory_still_reads_everything,
-    offsets_are_committed_and_resumed,
-    range_members_share_and_take_over,
-    cooperative_members_share_and_take_over,
-    a_revoked_partition_can_be_committed_first,
-    a_static_member_comes_back_without_a_rebalance,
-    patterns_find_topics_that_come_later,
-    a_fenced_commit_is_refused,
-    topics_are_created_described_grown_and_deleted,
-    configs_are_read_and_changed,
-    records_are_deleted_and_offsets_listed,
-    group_offsets_are_set_and_deleted,
-);
+suite!(cluster);
 
 /// R1 as the client sees it: the broker dies and comes back under load, and every record is there once, in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

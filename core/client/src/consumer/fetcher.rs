@@ -356,7 +356,7 @@ impl Fetcher {
         let code = ErrorCode::from_code(data.error_code);
         let mut state = self.shared.state.lock();
         if code == ErrorCode::None {
-            let records = data.records.unwrap_or_else(Bytes::new);
+            let records = data.records.unwrap_or_default();
             let fetched = Fetched::new(
                 Arc::clone(partition),
                 version,

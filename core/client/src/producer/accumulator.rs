@@ -355,7 +355,7 @@ impl Accumulator {
                 wake_at(plan, due);
             }
         }
-        if !queue.may_send(now, self.settings.in_flight_per_partition) {
+        if !queue.may_send(now, self.settings.in_flight_per_partition, self.settings.idempotent) {
             if let Some(at) = queue.retry_at.filter(|at| *at > now) {
                 wake_at(plan, at);
             }
@@ -441,7 +441,7 @@ impl Accumulator {
         mut batch: Batch,
         outcome: Result<BatchOutcome, ClientError>,
     ) -> Vec<Waker> {
-        self.queues[at].finished(batch.id, outcome.is_ok());
+        self.queues[at].finished(batch.id, outcome.is_ok().then(Instant::now));
         self.used = self.used.saturating_sub(batch.bytes);
         self.exhausted = false;
         let failure = outcome.as_ref().err().map(|error| (batch.generations, error.clone()));

@@ -80,6 +80,9 @@ impl Batch {
     }
 }
 
+/// How long a broker surely remembers a producer that is silent; Kafka's default is a day.
+const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+
 /// What to do after a broker's answer about a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -134,6 +137,10 @@ pub(super) struct PartitionQueue {
     next_sequence: i32,
     /// A batch came back: nothing new is sent until those in flight are answered, so that order is kept.
     draining: bool,
+    /// When the broker last acknowledged a batch under this identity. A broker that knows nothing of a producer takes
+    /// any sequence: were the first batch refused and the second not, they would change places. So the first goes
+    /// alone, also after a pause in which the broker may have forgotten (`producer.id.expiration.ms`).
+    established: Option<Instant>,
     /// Begin a new epoch as soon as nothing is in flight.
     new_epoch: bool,
     pub(super) retry_at: Option<Instant>,
@@ -159,6 +166,7 @@ impl PartitionQueue {
             identity: None,
             next_sequence: 0,
             draining: false,
+            established: None,
             new_epoch: false,
             retry_at: None,
             backoff,
@@ -180,7 +188,9 @@ impl PartitionQueue {
     }
 
     /// Whether a batch may be sent now: `in_flight_max` is per partition.
-    pub(super) fn may_send(&self, now: Instant, in_flight_max: usize) -> bool {
+    pub(super) fn may_send(&self, now: Instant, in_flight_max: usize, idempotent: bool) -> bool {
+        let remembered = self.established.is_some_and(|at| now.duration_since(at) < REMEMBERED_FOR);
+        let in_flight_max = if idempotent && !remembered { 1 } else { in_flight_max };
         !self.closed.is_empty()
             && self.in_flight.len() < in_flight_max
             && (!self.draining || self.in_flight.is_empty())
@@ -220,6 +230,7 @@ impl PartitionQueue {
 
     fn begin_epoch(&mut self) {
         self.new_epoch = false;
+        self.established = None;
         self.next_sequence = 0;
         // The largest epoch is the broker's to fence with.
         self.identity = self.identity.and_then(|(id, epoch)| {
@@ -237,9 +248,10 @@ impl PartitionQueue {
     }
 
     /// A batch was answered, well or badly, and does not come back.
-    pub(super) fn finished(&mut self, id: u64, well: bool) {
+    pub(super) fn finished(&mut self, id: u64, well: Option<Instant>) {
         self.in_flight.retain(|other| *other != id);
-        if well {
+        if well.is_some() {
+            self.established = well;
             self.backoff.reset();
         }
     }
@@ -259,6 +271,7 @@ impl PartitionQueue {
 
     /// Forgets the producer id: the next batch begins under a new one.
     pub(super) fn forget_identity(&mut self) {
+        self.established = None;
         self.identity = None;
         self.next_sequence = 0;
         for batch in &mut self.closed {
@@ -311,7 +324,10 @@ mod tests {
         let (first, second) = (queue.take(IDENTITY).unwrap(), queue.take(IDENTITY).unwrap());
         assert_eq!(second.sequence.unwrap().base, 2);
         queue.put_back(second, Instant::now(), false);
-        assert!(!queue.may_send(Instant::now() + Duration::from_secs(1), 5), "the first is still in flight");
+        assert!(
+            !queue.may_send(Instant::now() + Duration::from_secs(1), 5, true),
+            "the first is still in flight"
+        );
         queue.put_back(first, Instant::now(), false);
         assert!(!queue.settle());
         let again: Vec<_> = std::iter::from_fn(|| queue.take(IDENTITY)).collect();
@@ -324,13 +340,26 @@ mod tests {
     }
 
     #[test]
+    fn the_first_batch_of_an_identity_goes_alone() {
+        let mut queue = queue(&[(1, 1), (2, 1), (3, 1)]);
+        let now = Instant::now();
+        queue.take(IDENTITY).unwrap();
+        assert!(!queue.may_send(now, 5, true), "the broker does not know the producer yet");
+        assert!(queue.may_send(now, 5, false));
+        queue.finished(1, Some(now));
+        queue.take(IDENTITY).unwrap();
+        assert!(queue.may_send(now, 5, true));
+        assert!(!queue.may_send(now + REMEMBERED_FOR, 5, true), "it may have forgotten");
+    }
+
+    #[test]
     fn a_new_epoch_begins_when_nothing_is_in_flight() {
         let mut queue = queue(&[(1, 2), (2, 3)]);
         let first = queue.take(IDENTITY).unwrap();
         let second = queue.take(IDENTITY).unwrap();
         assert!(queue.is_head(1) && !queue.is_head(2));
         queue.put_back(first, Instant::now(), true);
-        assert!(!queue.may_send(Instant::now(), 5));
+        assert!(!queue.may_send(Instant::now(), 5, true));
         queue.put_back(second, Instant::now(), false);
         assert!(!queue.settle());
         let first = queue.take(IDENTITY).unwrap();

@@ -452,7 +452,12 @@ fn produce_request(
 }
 
 async fn init_producer_id(client: &ClientInner) -> Result<(ProducerId, ProducerEpoch), ClientError> {
-    let request = InitProducerIdRequest { transaction_timeout_ms: i32::MAX, ..Default::default() };
+    // Without a transactional id: idempotence alone.
+    let request = InitProducerIdRequest {
+        transactional_id: None,
+        transaction_timeout_ms: i32::MAX,
+        ..Default::default()
+    };
     let (response, broker) = client.request_any(&request).await?;
     check(response.error_code, None, ApiKey::InitProducerId, &broker, "the producer")?;
     Ok((ProducerId::new(response.producer_id), ProducerEpoch::new(response.producer_epoch)))

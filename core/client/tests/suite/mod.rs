@@ -40,6 +40,12 @@ async fn topic_with(client: &Client, what: &str, partitions: i32, configs: &[(&s
     let created = client.admin().create_topics(&[new], false).await.unwrap();
     let id = created[&name].as_ref().unwrap();
     assert!(!id.is_zero());
+    // A cluster may take a moment to know what it has created.
+    let deadline = Instant::now() + PATIENCE;
+    while client.admin().describe_topics(std::slice::from_ref(&name)).await.unwrap()[&name].is_err() {
+        assert!(Instant::now() < deadline, "the new topic is not described");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     name
 }
 
@@ -94,14 +100,46 @@ fn producer(client: &Client) -> Producer {
     client.producer(ProducerConfig::default())
 }
 
-/// Makes a test of every expectation; `$cluster` is a path to `fn() -> ClientConfig`.
+/// Makes a test of every expectation; `$cluster` is a `fn() -> ClientConfig`.
 #[macro_export]
 macro_rules! suite {
+    ($cluster:path) => {
+        $crate::suite! { $cluster:
+            every_compression_arrives_as_it_was,
+            acks_tell_where_records_are,
+            keys_go_where_kafka_puts_them,
+            records_without_a_key_spread,
+            a_small_buffer_slows_down_and_loses_nothing,
+            weaker_acks_work,
+            what_the_broker_refuses_is_reported_and_the_rest_goes_on,
+            a_record_above_the_limit_is_refused_at_once,
+            unknown_topics_and_partitions_are_errors,
+            whole_batches_travel_raw,
+            reading_starts_where_it_is_told,
+            an_offset_that_does_not_exist_is_an_error_or_reset,
+            a_recreated_topic_is_an_error,
+            an_unknown_topic_is_reported_and_found_later,
+            paused_partitions_keep_their_place,
+            offsets_are_found_by_time_and_at_the_edges,
+            little_memory_still_reads_everything,
+            offsets_are_committed_and_resumed,
+            range_members_share_and_take_over,
+            cooperative_members_share_and_take_over,
+            a_revoked_partition_can_be_committed_first,
+            a_static_member_comes_back_without_a_rebalance,
+            patterns_find_topics_that_come_later,
+            a_fenced_commit_is_refused,
+            topics_are_created_described_grown_and_deleted,
+            configs_are_read_and_changed,
+            records_are_deleted_and_offsets_listed,
+            group_offsets_are_set_and_deleted,
+        }
+    };
     ($cluster:path: $($test:ident),* $(,)?) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
             let config = tokio::task::spawn_blocking($cluster).await.unwrap();
-            let run = suite::$test(suite::connect(config).await);
+            let run = $crate::suite::$test($crate::suite::connect(config).await);
             tokio::time::timeout(std::time::Duration::from_secs(120), run).await.expect("the test hangs");
         }
     )*};

@@ -140,6 +140,9 @@ fn a_record_larger_than_the_buffer_passes_when_it_is_empty() {
 #[test]
 fn nothing_is_reordered_when_the_first_of_two_fails() {
     let mut world = World::new(settings(), &[1]);
+    world.append(0, 950);
+    let opening = batches(world.plan()).remove(0);
+    world.answer(opening, Verdict::Acked);
     for _ in 0..2 {
         world.append(0, 950);
     }

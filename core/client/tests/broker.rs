@@ -1,0 +1,55 @@
+//! The suite against our own broker, over TCP and in process.
+
+mod suite;
+
+use std::sync::{Arc, OnceLock};
+
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use towpath_broker::{Broker, BrokerConfig};
+use towpath_client::{ClientConfig, InProcessTransport};
+
+/// One broker for all tests: it lives in a runtime of its own, since every test ends its own.
+fn broker() -> &'static Arc<Broker> {
+    static BROKER: OnceLock<(Arc<Broker>, Runtime, TempDir)> = OnceLock::new();
+    let (broker, ..) = BROKER.get_or_init(|| {
+        let data = TempDir::new().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let config = BrokerConfig {
+            listen: Some("127.0.0.1:0".parse().unwrap()),
+            auto_create_topics: false,
+            ..BrokerConfig::new(data.path())
+        };
+        let broker = runtime.block_on(Broker::start(config)).unwrap();
+        (Arc::new(broker), runtime, data)
+    });
+    broker
+}
+
+mod tcp {
+    use super::*;
+
+    fn cluster() -> ClientConfig {
+        let address = broker().local_addr().unwrap();
+        ClientConfig { bootstrap_servers: vec![address.to_string()], ..Default::default() }
+    }
+
+    crate::suite!(cluster);
+}
+
+mod in_process {
+    use super::*;
+
+    fn cluster() -> ClientConfig {
+        let broker = Arc::clone(broker());
+        let transport = InProcessTransport::new(move |stream| broker.accept_stream(stream));
+        ClientConfig {
+            bootstrap_servers: vec!["in-process:1".to_owned()],
+            transport: Arc::new(transport),
+            ..Default::default()
+        }
+    }
+
+    crate::suite!(cluster);
+}
