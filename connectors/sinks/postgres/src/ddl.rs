@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use towpath_api::{ConnectorError, Field, Type};
 use towpath_sql::sink::Layout;
-use towpath_sql::{Dialect, TableName, ident, idents, literal, pg_type};
+use towpath_sql::{Dialect, TableName, ident, idents, literal, pg_array, pg_type};
 
 use super::catalog::{OWN_COMMENT, Table, fetch, get};
 use super::errors::Fault;
@@ -142,8 +142,8 @@ pub(crate) async fn create_table(
     Ok(())
 }
 
-/// Adds columns for fields that `table` does not have, and widens columns of tables that are ours. Gives whether
-/// anything was done.
+/// Adds columns for fields that `table` does not have; renames and widens columns of tables that are ours. Gives
+/// whether anything was done.
 pub(crate) async fn adapt_columns(
     session: &mut Session,
     table: &Table,
@@ -151,25 +151,56 @@ pub(crate) async fn adapt_columns(
 ) -> Result<bool, ConnectorError> {
     let fields: Vec<&Field> = layout.columns.iter().map(|column| &column.field).collect();
     let types = wanted_types(session, &fields).await?;
-    let mut changes = Vec::new();
-    for field in fields {
+    let quoted = table.name.quoted();
+    let mut statements = Vec::new();
+    for field in &fields {
         let (name, wanted) = (ident(&field.name), &types[&field.name]);
         match table.column(&field.name) {
-            None => changes.push(format!("ADD COLUMN IF NOT EXISTS {name} {wanted}")),
-            Some(column) if table.ours && is_wider(&column.full_type, wanted) => {
-                changes.push(format!("ALTER COLUMN {name} TYPE {wanted}"));
+            Some(column) => {
+                if table.ours && is_wider(&column.full_type, wanted) {
+                    statements.push(format!("ALTER TABLE {quoted} ALTER COLUMN {name} TYPE {wanted}"));
+                }
             }
-            Some(_) => {}
+            None => match old_name(table, &fields, field) {
+                Some(old) => {
+                    statements.push(format!("ALTER TABLE {quoted} RENAME COLUMN {} TO {name}", ident(old)));
+                }
+                None => add_column(&mut statements, &quoted, field, wanted),
+            },
         }
     }
-    if changes.is_empty() {
+    if statements.is_empty() {
         return Ok(false);
     }
-    let statement = format!("ALTER TABLE {}\n{}", table.name.quoted(), changes.join(",\n"));
     let schema = table.name.schema.as_deref().unwrap_or_default();
-    locked(session, schema, &format!("change the columns of {}", table.name), &[statement]).await?;
-    tracing::info!(table = %table.name, changes = changes.join(", "), "columns changed");
+    locked(session, schema, &format!("change the columns of {}", table.name), &statements).await?;
+    tracing::info!(table = %table.name, changes = statements.join("; "), "columns changed");
     Ok(true)
+}
+
+/// The column of our own table that only has to be renamed to become `field`'s.
+fn old_name<'a>(table: &Table, fields: &[&Field], field: &'a Field) -> Option<&'a str> {
+    let old = field.renamed_from.as_deref()?;
+    let is_free = table.ours && table.column(old).is_some() && !fields.iter().any(|other| other.name == old);
+    is_free.then_some(old)
+}
+
+/// Rows that are there get what the source's rows had; later rows bring their own.
+fn add_column(statements: &mut Vec<String>, table: &str, field: &Field, ty: &str) {
+    let name = ident(&field.name);
+    let Some(initial) = &field.initial else {
+        statements.push(format!("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {ty}"));
+        return;
+    };
+    let text = match &field.ty {
+        Type::Array(element) => pg_array::json_to_literal(initial, element, b',').ok(),
+        _ => None,
+    };
+    let value = literal(text.as_deref().unwrap_or(initial), Dialect::Postgres);
+    statements.push(format!(
+        "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {ty} DEFAULT CAST({value} AS {ty})"
+    ));
+    statements.push(format!("ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT"));
 }
 
 /// A type's name and the numbers in its parentheses: `numeric(10,2)`, `timestamp(3) without time zone`.

@@ -71,6 +71,11 @@ impl Planner {
         Self { config, pipeline, plans: HashMap::new() }
     }
 
+    /// Whether there is a plan for the records of `schema` in `topic`.
+    pub(crate) fn knows(&self, topic: &TopicName, schema: &EventSchema) -> bool {
+        self.plans.contains_key(&(schema.id(), topic.clone()))
+    }
+
     /// The plan for the records of `schema` in `topic`; creates and adapts the table when it is new.
     pub(crate) async fn plan(
         &mut self,

@@ -55,6 +55,12 @@ impl PostgresTask {
         }
     }
 
+    fn owner(&self, batch: &SinkBatch) -> Result<&Owned, ConnectorError> {
+        self.owned.get(batch.partition.as_ref()).ok_or_else(|| {
+            ConnectorError::bug("SINK_NOT_ASSIGNED", format!("{} is not this task's", batch.partition))
+        })
+    }
+
     /// Drops what the database has already: a batch can begin before the position only when its owner starts over.
     fn skip_known(batch: &mut SinkBatch, next_offset: Offset) {
         if batch.first_offset < next_offset {
@@ -62,25 +68,47 @@ impl PostgresTask {
         }
     }
 
-    /// Finds the plan of each record.
+    /// Where the records from `from` on must be cut: before the first of a schema that was not seen yet, since its
+    /// plan can change the table (add, rename or widen columns) on which the records before it rely.
+    fn segment_end(&self, batch: &SinkBatch, from: usize) -> usize {
+        let (topic, records) = (&batch.partition.topic, &batch.batch);
+        let mut last: Option<&Arc<EventSchema>> = None;
+        for index in from..records.len() {
+            let record = records.record(index);
+            if record.op() == Some(Op::Tombstone)
+                || last.is_some_and(|last| Arc::ptr_eq(last, record.schema()))
+            {
+                continue;
+            }
+            if last.is_some_and(|last| last.id() != record.schema().id())
+                && !self.planner.knows(topic, record.schema())
+            {
+                return index;
+            }
+            last = Some(record.schema());
+        }
+        records.len()
+    }
+
+    /// Finds the plan of each record of `range`.
     async fn place<'a>(
         &mut self,
         session: &mut Session,
         batch: &'a SinkBatch,
+        range: Range<usize>,
         rejected: &mut Vec<Rejected>,
     ) -> Result<Work<'a>, ConnectorError> {
-        let mut work =
-            Work { batch: &batch.batch, places: Vec::with_capacity(batch.batch.len()), plans: Vec::new() };
+        let places = vec![None; batch.batch.len()];
+        let mut work = Work { batch: &batch.batch, places, plans: Vec::new() };
         let mut tables: Vec<Arc<Plan>> = Vec::new();
         // Records of one schema come in runs.
-        let mut last: Option<(Arc<EventSchema>, Planned, Option<(usize, usize)>)> = None;
-        for (index, record) in batch.batch.records().enumerate() {
+        let mut last: Option<(&Arc<EventSchema>, Planned, Option<(usize, usize)>)> = None;
+        for index in range {
+            let record = batch.batch.record(index);
             if record.op() == Some(Op::Tombstone) {
-                work.places.push(None);
                 continue;
             }
-            let same = last.as_ref().is_some_and(|(schema, ..)| Arc::ptr_eq(schema, record.schema()));
-            if !same {
+            if !last.as_ref().is_some_and(|(schema, ..)| Arc::ptr_eq(schema, record.schema())) {
                 let planned = self.planner.plan(session, &batch.partition.topic, record.schema()).await?;
                 let place = match &planned {
                     Planned::Refused(_) => None,
@@ -89,30 +117,34 @@ impl PostgresTask {
                         number(&mut work.plans, plan, |known| Arc::ptr_eq(known, plan)),
                     )),
                 };
-                last = Some((Arc::clone(record.schema()), planned, place));
+                last = Some((record.schema(), planned, place));
             }
-            let Some((_, planned, place)) = &last else { continue };
-            if let Planned::Refused(refusal) = planned {
-                rejected.push(Rejected { index, error: refusal.error() });
+            match &last {
+                Some((_, Planned::Refused(refusal), _)) => {
+                    rejected.push(Rejected { index, error: refusal.error() })
+                }
+                Some((_, Planned::Plan(_), place)) => work.places[index] = *place,
+                None => {}
             }
-            work.places.push(*place);
         }
         Ok(work)
     }
 
-    /// Writes the batch and moves the position, all or nothing.
+    /// Writes a part of the batch and moves the position to `next_offset`, all or nothing.
     async fn transact(
         &mut self,
         session: &mut Session,
         batch: &SinkBatch,
-        owned: &Owned,
+        range: Range<usize>,
+        next_offset: Offset,
     ) -> Result<Vec<Rejected>, ConnectorError> {
+        let owned = self.owner(batch)?.clone();
         let mut refused = Vec::new();
-        let work = self.place(session, batch, &mut refused).await?;
-        self.offsets.begin(session, owned, batch.next_offset).await?;
+        let work = self.place(session, batch, range.clone(), &mut refused).await?;
+        self.offsets.begin(session, &owned, next_offset).await?;
         let mut applier = Applier { session, buffer: &mut self.buffer, rejected: refused };
         let refused = applier.rejected.len();
-        let outcome = match applier.apply(&work, 0..batch.batch.len()).await {
+        let outcome = match applier.apply(&work, range.clone()).await {
             Ok(()) if applier.rejected.is_empty() => {
                 applier.session.script("commit", "COMMIT".to_owned()).await.map(drop)
             }
@@ -126,8 +158,8 @@ impl PostgresTask {
             Err(Fault::Data(_)) => {
                 applier.rejected.truncate(refused);
                 applier.session.script("roll back", "ROLLBACK".to_owned()).await.map_err(Fault::fatal)?;
-                self.offsets.begin(applier.session, owned, batch.next_offset).await?;
-                search(&mut applier, &work, batch.batch.len()).await.map_err(Fault::fatal)?;
+                self.offsets.begin(applier.session, &owned, next_offset).await?;
+                search(&mut applier, &work, range).await.map_err(Fault::fatal)?;
             }
         }
         // R5: the position passes a rejected record only after it is durable in the dead-letter topic.
@@ -149,11 +181,11 @@ fn number(known: &mut Vec<Arc<Plan>>, plan: &Arc<Plan>, same: impl Fn(&Arc<Plan>
 }
 
 /// Finds the records that the server refuses by halving; everything else of the batch is written, in order.
-async fn search(applier: &mut Applier<'_>, work: &Work<'_>, records: usize) -> Result<(), Fault> {
+async fn search(applier: &mut Applier<'_>, work: &Work<'_>, records: Range<usize>) -> Result<(), Fault> {
     // Deferred constraints speak up where the record at fault can still be found.
     let immediate = "SET CONSTRAINTS ALL IMMEDIATE".to_owned();
     applier.session.script("check constraints at once", immediate).await?;
-    let mut ranges: Vec<Range<usize>> = vec![0..records];
+    let mut ranges: Vec<Range<usize>> = vec![records];
     while let Some(range) = ranges.pop() {
         let before = applier.rejected.len();
         applier.session.script("set a savepoint", "SAVEPOINT towpath".to_owned()).await?;
@@ -195,24 +227,33 @@ impl Sink for PostgresTask {
     }
 
     async fn write(&mut self, mut batch: SinkBatch) -> Result<Written, ConnectorError> {
-        let owned = self.owned.get(batch.partition.as_ref()).cloned().ok_or_else(|| {
-            ConnectorError::bug("SINK_NOT_ASSIGNED", format!("{} is not this task's", batch.partition))
-        })?;
-        if batch.next_offset <= owned.next_offset {
+        let known = self.owner(&batch)?.next_offset;
+        if batch.next_offset <= known {
             return Ok(Written::durable());
         }
-        Self::skip_known(&mut batch, owned.next_offset);
+        Self::skip_known(&mut batch, known);
         let mut session = self.session().await?;
-        // After an error the connection is dropped with whatever was open on it: the server rolls back.
-        let rejected = Box::pin(self.transact(&mut session, &batch, &owned)).await?;
-        self.session = Some(session);
-        if !rejected.is_empty() {
-            return Ok(Written { durability: Durability::Accepted, rejected });
+        let mut from = 0;
+        loop {
+            let end = self.segment_end(&batch, from);
+            let whole = end == batch.batch.len();
+            let next_offset =
+                if whole { batch.next_offset } else { Offset::new(batch.batch.record(end).offset()) };
+            // After an error the connection is dropped with whatever was open on it: the server rolls back.
+            let rejected = Box::pin(self.transact(&mut session, &batch, from..end, next_offset)).await?;
+            if !rejected.is_empty() {
+                self.session = Some(session);
+                return Ok(Written { durability: Durability::Accepted, rejected });
+            }
+            if let Some(owned) = self.owned.get_mut(batch.partition.as_ref()) {
+                owned.next_offset = next_offset;
+            }
+            if whole {
+                self.session = Some(session);
+                return Ok(Written::durable());
+            }
+            from = end;
         }
-        if let Some(owned) = self.owned.get_mut(batch.partition.as_ref()) {
-            owned.next_offset = batch.next_offset;
-        }
-        Ok(Written::durable())
     }
 
     async fn flush(&mut self) -> Result<BTreeMap<TopicPartition, Offset>, ConnectorError> {
