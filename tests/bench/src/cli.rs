@@ -1,0 +1,117 @@
+//! The command line.
+
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Measure Towpath against its peers, in turns, on this machine.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "towpath-bench", version)]
+pub(crate) struct Arguments {
+    /// What to measure.
+    #[arg(value_enum)]
+    pub(crate) workload: Workload,
+    /// How often each subject runs (7 by default, 2 with --quick).
+    #[arg(long)]
+    pairs: Option<usize>,
+    /// A smoke test: two pairs, a twentieth of the work, hardly any warm-up. Its figures mean little.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Print JSON instead of tables.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Records (rows) of one run, instead of the workload's own number.
+    #[arg(long)]
+    records: Option<u64>,
+    /// Seconds of load before anything counts, for what runs on a JVM.
+    #[arg(long)]
+    warm_up_s: Option<u64>,
+    /// Only one side: figures without ratios, for profiling.
+    #[arg(long, value_enum)]
+    pub(crate) only: Option<Side>,
+    /// Use `target/release/examples/broker` instead of the `towpath` binary (W1 to W4, W9).
+    #[arg(long)]
+    pub(crate) broker_example: bool,
+}
+
+/// The workloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Workload {
+    /// Produce 1 M × 1 KiB, into one partition and into 16.
+    W1,
+    /// Produce 5 M × 100 B.
+    W2,
+    /// Consume 3 GB, hot and cold.
+    W3,
+    /// End to end, 2000 records a second for 30 s.
+    W4,
+    /// Capture a backlog from PostgreSQL.
+    W6,
+    /// Snapshot a table of PostgreSQL.
+    W7,
+    /// Sink rows into PostgreSQL.
+    W8,
+    /// Time to ready, idle memory.
+    W9,
+    /// All of them.
+    All,
+}
+
+/// One side of the comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Side {
+    /// Towpath.
+    Towpath,
+    /// The peer.
+    Peer,
+    /// The floor (W6 to W8).
+    Floor,
+}
+
+impl Arguments {
+    /// How often each subject runs.
+    pub(crate) fn pairs(&self) -> usize {
+        self.pairs.unwrap_or(if self.quick { 2 } else { 7 }).max(1)
+    }
+
+    /// Records of one run of a workload whose own number is `usual`.
+    pub(crate) fn records(&self, usual: u64) -> u64 {
+        self.records.unwrap_or(if self.quick { usual / 20 } else { usual }).max(1)
+    }
+
+    /// How long a JVM is warmed up.
+    pub(crate) fn warm_up(&self) -> Duration {
+        Duration::from_secs(self.warm_up_s.unwrap_or(if self.quick { 2 } else { 25 }))
+    }
+
+    /// Whether a side takes part.
+    pub(crate) fn wants(&self, side: Side) -> bool {
+        self.only.is_none_or(|only| only == side)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quick_shrinks_what_was_not_said() {
+        let quick = Arguments::parse_from(["bench", "w1", "--quick"]);
+        assert_eq!((quick.pairs(), quick.records(1_000), quick.warm_up().as_secs()), (2, 50, 2));
+        let said = Arguments::parse_from([
+            "bench",
+            "w1",
+            "--quick",
+            "--pairs",
+            "3",
+            "--records",
+            "9",
+            "--warm-up-s",
+            "0",
+        ]);
+        assert_eq!((said.pairs(), said.records(1_000), said.warm_up().as_secs()), (3, 9, 0));
+        let usual = Arguments::parse_from(["bench", "w1", "--only", "peer"]);
+        assert_eq!((usual.pairs(), usual.records(1_000)), (7, 1_000));
+        assert!(usual.wants(Side::Peer) && !usual.wants(Side::Towpath));
+    }
+}

@@ -1,0 +1,94 @@
+//! One connection that speaks Kafka's protocol in whole frames.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use bytes::{Bytes, BytesMut};
+use towpath_wire::frame;
+
+/// Where the correlation id stands in a request frame.
+const CORRELATION_AT: std::ops::Range<usize> = 8..12;
+const FRAME_BYTES_MAX: usize = 128 << 20;
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    stream: TcpStream,
+    inbox: BytesMut,
+    read_bytes: usize,
+    sent: i32,
+    received: i32,
+}
+
+impl Link {
+    /// Connects; one read takes at most `read_bytes`.
+    pub(crate) fn connect(address: SocketAddr, read_bytes: usize) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, TIMEOUT)
+            .with_context(|| format!("cannot connect to {address}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        Ok(Self { stream, inbox: BytesMut::new(), read_bytes, sent: 0, received: 0 })
+    }
+
+    /// The socket, to wait for.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Requests whose responses have not been taken.
+    pub(crate) fn in_flight(&self) -> i32 {
+        self.sent - self.received
+    }
+
+    /// Sends a whole request frame with the next correlation id.
+    pub(crate) fn send(&mut self, frame: &mut [u8]) -> Result<()> {
+        let Some(id) = frame.get_mut(CORRELATION_AT) else { bail!("a frame without a header") };
+        id.copy_from_slice(&self.sent.to_be_bytes());
+        self.stream.write_all(frame).context("cannot send")?;
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// One read from the socket, which waits for something if nothing is there.
+    pub(crate) fn fill(&mut self) -> Result<()> {
+        let old = self.inbox.len();
+        // All of a large frame in few reads.
+        let missing = match frame::announced_length(&self.inbox, FRAME_BYTES_MAX)? {
+            Some(length) => (length + frame::LENGTH_BYTES).saturating_sub(old),
+            None => 0,
+        };
+        self.inbox.resize(old + missing.max(self.read_bytes), 0);
+        let rest = self.inbox.get_mut(old..).unwrap_or_default();
+        let read = self.stream.read(rest).context("no answer")?;
+        self.inbox.truncate(old + read);
+        if read == 0 {
+            bail!("the broker closed the connection");
+        }
+        Ok(())
+    }
+
+    /// The next response that has been read whole, without its length; responses come in the requests' order.
+    pub(crate) fn take(&mut self) -> Result<Option<Bytes>> {
+        let Some(frame) = frame::take_frame(&mut self.inbox, FRAME_BYTES_MAX)? else { return Ok(None) };
+        let id = frame.first_chunk::<4>().map(|id| i32::from_be_bytes(*id));
+        if id != Some(self.received) {
+            bail!("a response has the correlation id {id:?} instead of {}", self.received);
+        }
+        self.received += 1;
+        Ok(Some(frame))
+    }
+
+    /// Waits for the next response.
+    pub(crate) fn receive(&mut self) -> Result<Bytes> {
+        loop {
+            if let Some(frame) = self.take()? {
+                return Ok(frame);
+            }
+            self.fill()?;
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Producing as fast as the broker takes it.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::frames::{batch, produce_frame, produced};
+use super::link::Link;
+
+/// What to produce.
+#[derive(Clone, Debug)]
+pub(crate) struct ProduceLoad {
+    pub(crate) topic: String,
+    pub(crate) partitions: i32,
+    /// At least so many records: whole batches, as many for each partition.
+    pub(crate) records: u64,
+    pub(crate) value_bytes: usize,
+    /// Bytes of a batch, which is a request.
+    pub(crate) batch_bytes: usize,
+    /// Requests under way.
+    pub(crate) in_flight: i32,
+}
+
+/// Frames that differ, so that no cache of the processor makes it look cheaper than it is.
+const FRAMES_MIN: i32 = 16;
+
+/// Produces into a new topic, one connection, the partitions in turn; gives the number of records. Every response is
+/// checked: no error, and the offset that must come next.
+pub(crate) fn produce(address: SocketAddr, load: &ProduceLoad) -> Result<u64> {
+    let rounds = FRAMES_MIN.div_euclid(load.partitions).max(1);
+    let mut frames = Vec::new();
+    let mut per_batch = 0;
+    for seed in 0..rounds * load.partitions {
+        let (batch, records) = batch(u64::try_from(seed)? + 1, load.value_bytes, load.batch_bytes)?;
+        frames.push(produce_frame(&load.topic, seed % load.partitions, batch)?);
+        per_batch = u64::from(records);
+    }
+    let partitions = u64::try_from(load.partitions)?;
+    let requests = load.records.div_ceil(per_batch * partitions) * partitions;
+    let mut link = Link::connect(address, 16 << 10)?;
+    let mut acknowledged = 0u64;
+    let mut check = |link: &mut Link| {
+        let expected = i64::try_from(acknowledged / partitions * per_batch)?;
+        let offset = produced(link.receive()?)?;
+        if offset != expected {
+            bail!("a batch was appended at {offset} instead of {expected}");
+        }
+        acknowledged += 1;
+        anyhow::Ok(())
+    };
+    let count = frames.len();
+    for request in 0..requests {
+        let index = usize::try_from(request)? % count;
+        link.send(frames.get_mut(index).context("no frame")?)?;
+        while link.in_flight() >= load.in_flight {
+            check(&mut link)?;
+        }
+    }
+    while link.in_flight() > 0 {
+        check(&mut link)?;
+    }
+    Ok(requests * per_batch)
+}

@@ -1,0 +1,33 @@
+//! Workloads W1 to W9, as ratios against a peer in the same run.
+//!
+//! One command each: `cargo run --release -p towpath-bench -- w1` (… `w9`, `all`). A workload starts its own servers,
+//! warms them up, runs the subjects in turns (A B B A …), verifies after every run that the work was done, and prints
+//! the median and range of each figure, and of the ratio pair by pair. CPU is the server's or worker's, from `/proc`.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod broker;
+mod cli;
+mod load;
+mod machine;
+mod meter;
+mod report;
+mod series;
+mod workloads;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    match workloads::run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to be done when standard error is gone, too.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The workloads.
+
+mod consume;
+mod latency;
+mod produce;
+mod start;
+
+use anyhow::{Result, bail};
+
+use crate::cli::{Arguments, Workload};
+use crate::report::{Report, say};
+
+/// Runs what the command line asks for, and prints it.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    use Workload::{All, W1, W2, W3, W4, W6, W7, W8, W9};
+    if cfg!(debug_assertions) {
+        bail!("figures of an unoptimised build mean nothing: cargo run --release -p towpath-bench -- …");
+    }
+    let chosen: &[Workload] = match arguments.workload {
+        All => &[W1, W2, W3, W4, W6, W7, W8, W9],
+        _ => std::slice::from_ref(&arguments.workload),
+    };
+    for workload in chosen {
+        say(&format!("{workload:?}"));
+        for report in one(*workload, arguments)? {
+            report.print(arguments.json)?;
+        }
+    }
+    Ok(())
+}
+
+fn one(workload: Workload, arguments: &Arguments) -> Result<Vec<Report>> {
+    match workload {
+        Workload::W1 => produce::w1(arguments),
+        Workload::W2 => produce::w2(arguments),
+        Workload::W3 => consume::w3(arguments),
+        Workload::W4 => latency::w4(arguments),
+        Workload::W9 => start::w9(arguments),
+        _ => bail!("not here yet"),
+    }
+}
