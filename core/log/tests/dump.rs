@@ -13,25 +13,12 @@ use towpath_log::{Clock, FileStorage, LogConfig, LogDir, SystemClock};
 use towpath_record::{BatchBuilder, Compression, Header, Origin};
 use towpath_types::{LeaderEpoch, ProducerEpoch, ProducerId, TopicId};
 
-/// The folder of Kafka's jars, filled on first use and kept beside the build.
+/// The folder of Kafka's jars.
 fn kafka_libs() -> PathBuf {
-    if let Some(libs) = std::env::var_os("TOWPATH_KAFKA_LIBS") {
-        return libs.into();
+    match std::env::var_os("TOWPATH_KAFKA_LIBS") {
+        Some(libs) => libs.into(),
+        None => towpath_harness::peers::kafka_libs().expect("Maven resolves Apache Kafka"),
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
-    let libs = root.join("target/peers/kafka");
-    if !libs.join(".complete").exists() {
-        std::fs::create_dir_all(&libs).unwrap();
-        let status = Command::new("mvn")
-            .args(["-q", "-B", "dependency:copy-dependencies", "-f"])
-            .arg(root.join("tests/harness/peers/pom.xml"))
-            .arg(format!("-DoutputDirectory={}", libs.display()))
-            .status()
-            .expect("Maven (`mvn`) is needed to obtain Apache Kafka");
-        assert!(status.success(), "Maven could not obtain Apache Kafka");
-        std::fs::write(libs.join(".complete"), "").unwrap();
-    }
-    libs
 }
 
 fn dump(libs: &Path, arguments: &[&str], files: &[PathBuf]) -> String {
