@@ -42,6 +42,7 @@ struct Options {
     publication: Option<String>,
     snapshot: SnapshotMode,
     snapshot_connections: usize,
+    snapshot_chunk_bytes: u64,
     heartbeat_ms: u64,
     wal_limit_bytes: u64,
     tombstones: bool,
@@ -56,6 +57,7 @@ pub(crate) struct Config {
     publication: Option<String>,
     pub(crate) snapshot: SnapshotMode,
     pub(crate) snapshot_connections: usize,
+    pub(crate) snapshot_chunk_bytes: u64,
     pub(crate) heartbeat_ms: u64,
     pub(crate) wal_limit_bytes: u64,
     pub(crate) tombstones: bool,
@@ -162,6 +164,13 @@ fn capture_options() -> Vec<OptionSpec> {
             "Connections that copy rows at the same time.",
         ),
         OptionSpec::with_default(
+            "snapshot_chunk_bytes",
+            OptionType::ByteSize,
+            json!(33_554_432),
+            "How much of a table is copied in one transaction. Large enough to be fast; smaller chunks hold locks and \
+             old row versions for a shorter time, and leave less to read again after a crash.",
+        ),
+        OptionSpec::with_default(
             "tombstones",
             OptionType::Bool,
             json!(true),
@@ -229,6 +238,7 @@ impl Config {
             publication: options.publication,
             snapshot: options.snapshot,
             snapshot_connections: options.snapshot_connections,
+            snapshot_chunk_bytes: options.snapshot_chunk_bytes,
             heartbeat_ms: options.heartbeat_ms,
             wal_limit_bytes: options.wal_limit_bytes,
             tombstones: options.tombstones,

@@ -16,9 +16,8 @@ use super::super::setup::{FreshSlot, create_slot, drop_slot};
 use super::super::shape::{Origin, Shape};
 use super::super::wire::PgError;
 
-/// Blocks of one chunk: 32 MiB, large enough that its own transaction costs nothing, small enough to spread a table
-/// of a few hundred MiB over the connections.
-const CHUNK_BLOCKS: u32 = 4096;
+/// Bytes of a block, as every common build of PostgreSQL has it; where it differs, chunks have another size.
+const BLOCK_BYTES: u64 = 8192;
 /// Before version 14 a `ctid` range is a scan of the whole table: one chunk then.
 const CTID_RANGES_FROM: u32 = 140_000;
 /// What the first chunk holds when there is only one.
@@ -110,9 +109,9 @@ enum Way {
     Restart,
 }
 
-fn way(table: &Table, keyed: bool, leaf: &Leaf, filenode: u32, chunk_blocks: u32, doc: &TableDoc) -> Way {
+fn way(table: &Table, keyed: bool, leaf: &Leaf, filenode: u32, doc: &TableDoc) -> Way {
     let same_table = doc.oid == leaf.oid;
-    let same_file = same_table && doc.filenode == filenode && doc.chunk_blocks == chunk_blocks;
+    let same_file = same_table && doc.filenode == filenode;
     match (same_file, table.insert_only, keyed) {
         (true, true, _) => Way::Exact,
         (true, false, true) => Way::Converge,
@@ -129,12 +128,13 @@ pub(crate) async fn prepare(mut input: Prepare) -> Result<Prepared, ConnectorErr
     if input.config.snapshot == SnapshotMode::Never {
         return without_snapshot(input, first, forgotten).await;
     }
-    let keyed = keyed(&mut input).await?;
+    let shapes = snapshot_shapes(&mut input.session, &input.origin, &input.tables).await?;
     let files = filenodes(&mut input.session, &input.tables).await?;
     let version =
         input.session.connection().await.map_err(|error| classify("read the catalog", error))?.server_version;
-    let chunk_blocks = if version >= CTID_RANGES_FROM { CHUNK_BLOCKS } else { ALL_BLOCKS };
-    let ways = choose(&mut input, &keyed, &files, chunk_blocks);
+    let wanted = u32::try_from(input.config.snapshot_chunk_bytes / BLOCK_BYTES).unwrap_or(ALL_BLOCKS).max(1);
+    let chunk_blocks = if version >= CTID_RANGES_FROM { wanted } else { ALL_BLOCKS };
+    let ways = choose(&mut input, &shapes, &files);
     if ways.is_empty() && !first {
         return Ok(Prepared { offsets: input.offsets, forgotten, plan: None });
     }
@@ -147,7 +147,7 @@ pub(crate) async fn prepare(mut input: Prepare) -> Result<Prepared, ConnectorErr
         input.offsets.stream =
             Some(StreamDoc::new(&input.system, &input.names.slot, Setup::Ready, slot.consistent));
     }
-    let plan = build(&mut input, slot, ways, &files, &keyed, chunk_blocks).await?;
+    let plan = build(&mut input, slot, ways, &files, &shapes, chunk_blocks).await?;
     Ok(Prepared { offsets: input.offsets, forgotten, plan: Some(plan) })
 }
 
@@ -207,11 +207,6 @@ fn temporary_name(slot: &str) -> String {
     format!("towpath_copy_{:016x}", fnv1a(seed.as_bytes()))
 }
 
-/// The shapes of the captured tables.
-async fn keyed(input: &mut Prepare) -> Result<HashMap<u32, Arc<Shape>>, ConnectorError> {
-    snapshot_shapes(&mut input.session, &input.origin, &input.tables).await
-}
-
 /// The files of all leaves. Read before the snapshot is taken: whatever is rewritten later shows by its number.
 async fn filenodes(session: &mut Session, tables: &[Table]) -> Result<HashMap<u32, u32>, ConnectorError> {
     const WHAT: &str = "look at the tables' files";
@@ -233,7 +228,6 @@ fn choose(
     input: &mut Prepare,
     shapes: &HashMap<u32, Arc<Shape>>,
     files: &HashMap<u32, u32>,
-    chunk_blocks: u32,
 ) -> Vec<(usize, usize, Way)> {
     let mut chosen = Vec::new();
     for (at, table) in input.tables.iter().enumerate() {
@@ -249,7 +243,7 @@ fn choose(
                 }
                 None => ways.push((at, index, Way::Fresh)),
                 Some(doc) if doc.done && doc.oid == leaf.oid => {}
-                Some(doc) => ways.push((at, index, way(table, keyed, leaf, filenode, chunk_blocks, doc))),
+                Some(doc) => ways.push((at, index, way(table, keyed, leaf, filenode, doc))),
             }
         }
         if ways.iter().any(|(_, _, way)| *way == Way::Restart) {
@@ -368,6 +362,8 @@ mod tests {
     use super::*;
     use towpath_sql::TableName;
 
+    const CHUNK_BLOCKS: u32 = 4096;
+
     fn table(insert_only: bool) -> Table {
         let name = TableName::new("public", "t");
         Table {
@@ -389,7 +385,7 @@ mod tests {
         let doc = TableDoc::new(1, 10, CHUNK_BLOCKS, "5:9:", Lsn(7));
         let way_of = |insert_only, keyed, filenode, doc: &TableDoc| {
             let table = table(insert_only);
-            way(&table, keyed, &table.leaves[0], filenode, CHUNK_BLOCKS, doc)
+            way(&table, keyed, &table.leaves[0], filenode, doc)
         };
         assert_eq!(way_of(false, true, 10, &doc), Way::Converge);
         assert_eq!(way_of(true, false, 10, &doc), Way::Exact);
