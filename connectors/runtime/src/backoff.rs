@@ -44,7 +44,9 @@ mod tests {
             assert!(wait * 2 >= before && wait <= spec.delay_max);
             before = wait;
         }
-        (0..100).for_each(|_| drop(backoff.next(Duration::ZERO)));
+        for _ in 0..100 {
+            let _ = backoff.next(Duration::ZERO);
+        }
         assert!(backoff.next(Duration::ZERO) >= spec.delay_max / 2);
         backoff.reset();
         assert!(backoff.next(Duration::ZERO) <= spec.delay_min);

@@ -161,6 +161,7 @@ impl Run<'_> {
         if let Mark::Taken(end) = &*mark
             && source.has_passed(self.flow.durable(), end)
         {
+            self.unit.shared.set_position(self.unit.env.redactor.redact(&source.status()).into_owned());
             *mark = Mark::Passed;
         }
     }

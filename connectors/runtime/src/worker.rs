@@ -107,26 +107,52 @@ fn share_out(
             }
         }
     }
-    let fair = tasks.len().div_ceil(members.len().max(1));
-    let runs = |task: &str| members.iter().find(|(_, known)| known.running.contains(task)).map(|(id, _)| id);
+    let runs = |task: &str| {
+        members.iter().find(|(_, known)| known.running.contains(task)).map(|(id, _)| id.as_str())
+    };
+    // What runs stays, what is free goes where least is, and then tasks move as long as that evens the load.
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut loads: BTreeMap<&str, usize> = members.keys().map(|member| (member.as_str(), 0)).collect();
     let mut free = Vec::new();
     for (task, candidates) in &tasks {
-        match runs(task) {
-            Some(owner) if candidates.contains(&owner.as_str()) && shares[owner].len() < fair => {
-                shares.entry(owner.clone()).or_default().insert((*task).to_owned());
+        match runs(task).filter(|owner| candidates.contains(owner)) {
+            Some(owner) => {
+                owners.insert(task, owner);
+                *loads.entry(owner).or_default() += 1;
             }
-            // It has to end where it runs before anybody else may have it.
-            Some(_) => {}
-            None => free.push((*task, candidates)),
+            None => free.push(*task),
         }
     }
-    for (task, candidates) in free {
-        let least = candidates.iter().min_by_key(|member| shares[**member].len());
-        if let Some(member) = least {
-            shares.entry((*member).to_owned()).or_default().insert(task.to_owned());
+    for task in free {
+        if let Some(member) = tasks[task].iter().min_by_key(|member| loads[**member]) {
+            owners.insert(task, member);
+            *loads.entry(member).or_default() += 1;
+        }
+    }
+    while let Some((task, to)) = uneven(&tasks, &owners, &loads) {
+        let from = owners.insert(task, to).unwrap_or(to);
+        *loads.entry(from).or_default() -= 1;
+        *loads.entry(to).or_default() += 1;
+    }
+    for (task, owner) in owners {
+        // It has to end where it runs before anybody else may have it.
+        if runs(task).is_none_or(|running| running == owner) {
+            shares.entry(owner.to_owned()).or_default().insert(task.to_owned());
         }
     }
     shares
+}
+
+/// A task whose move to another member evens the load.
+fn uneven<'a>(
+    tasks: &BTreeMap<&'a str, Vec<&'a str>>,
+    owners: &BTreeMap<&'a str, &'a str>,
+    loads: &BTreeMap<&str, usize>,
+) -> Option<(&'a str, &'a str)> {
+    owners.iter().find_map(|(task, owner)| {
+        let least = tasks[task].iter().min_by_key(|member| loads[**member])?;
+        (loads[owner] > loads[least] + 1).then_some((*task, *least))
+    })
 }
 
 struct Workers {

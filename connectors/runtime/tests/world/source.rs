@@ -1,0 +1,187 @@
+//! An upstream log that forgets what was committed, and the source that reads it.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::json;
+use towpath_api::schema::SourceBlock;
+use towpath_api::{
+    BatchBuilder, Budget, ConnectorError, EventSchema, Field, Op, Poll, Position, RowSchema, Source,
+    SourceBatch, SourceConnector, SourceOffsets, TaskContext, TaskSpec, Type,
+};
+
+/// One change: a table and a number.
+#[derive(Debug, Clone)]
+pub struct Change {
+    pub table: String,
+    pub id: i64,
+}
+
+/// What happens upstream.
+#[derive(Default)]
+pub struct Upstream {
+    log: Mutex<Vec<Change>>,
+    /// Everything before is forgotten: the source was told that it is durable.
+    pub forgotten: AtomicU64,
+    pub finite: AtomicBool,
+    pub fail: Mutex<Option<ConnectorError>>,
+    pub panic: AtomicBool,
+    pub opened: AtomicU64,
+    /// At most this many records come from one poll.
+    pub burst: AtomicU64,
+}
+
+impl Upstream {
+    pub fn new() -> Arc<Self> {
+        let upstream = Self::default();
+        upstream.burst.store(50, Ordering::Relaxed);
+        Arc::new(upstream)
+    }
+
+    /// `count` more changes, over the tables in turn.
+    pub fn happen(&self, tables: &[&str], count: usize) {
+        let mut log = self.log.lock();
+        for _ in 0..count {
+            let id = log.len() as i64;
+            log.push(Change { table: tables[id as usize % tables.len()].to_owned(), id });
+        }
+    }
+
+    pub fn ids(&self, table: &str) -> Vec<i64> {
+        self.log.lock().iter().filter(|change| change.table == table).map(|change| change.id).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.log.lock().len()
+    }
+}
+
+pub fn schema(table: &str) -> Arc<EventSchema> {
+    let key = RowSchema::new(vec![Field::required("id", Type::Int64)]);
+    let value =
+        RowSchema::new(vec![Field::required("id", Type::Int64), Field::nullable("text", Type::String)]);
+    let source = SourceBlock {
+        constants: vec![("connector".into(), "scripted".into()), ("table".into(), table.into())],
+        fields: RowSchema::new(vec![Field::nullable("lsn", Type::Int64)]),
+    };
+    Arc::new(
+        EventSchema::new(table, Arc::new(value))
+            .with_key(Some(Arc::new(key)))
+            .with_variables([("table".to_owned(), table.to_owned())].into())
+            .with_source(Some(Arc::new(source))),
+    )
+}
+
+pub struct ScriptedSource(pub Arc<Upstream>);
+
+#[async_trait]
+impl SourceConnector for ScriptedSource {
+    async fn check(&self, _: &TaskContext) -> Result<Vec<String>, Vec<ConnectorError>> {
+        Ok(Vec::new())
+    }
+
+    async fn plan(&self, _: NonZeroU32) -> Result<Vec<TaskSpec>, ConnectorError> {
+        Ok(vec![TaskSpec::default()])
+    }
+
+    async fn open(
+        &self,
+        _: TaskSpec,
+        resume: SourceOffsets,
+        context: TaskContext,
+    ) -> Result<Box<dyn Source>, ConnectorError> {
+        self.0.opened.fetch_add(1, Ordering::Relaxed);
+        let next = resume.partitions.get("log").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if next < self.0.forgotten.load(Ordering::SeqCst) {
+            // What an early commit would cost.
+            return Err(ConnectorError::terminal("GONE", format!("{next} was forgotten already")));
+        }
+        Ok(Box::new(Open { upstream: Arc::clone(&self.0), next, context }))
+    }
+}
+
+struct Open {
+    upstream: Arc<Upstream>,
+    next: u64,
+    context: TaskContext,
+}
+
+impl Open {
+    fn offsets(&self) -> SourceOffsets {
+        SourceOffsets { partitions: [("log".to_owned(), json!(self.next))].into() }
+    }
+}
+
+#[async_trait]
+impl Source for Open {
+    async fn poll(&mut self, budget: Budget) -> Result<Poll, ConnectorError> {
+        if let Some(error) = self.upstream.fail.lock().take() {
+            return Err(error);
+        }
+        assert!(!self.upstream.panic.swap(false, Ordering::Relaxed), "told to panic");
+        let burst = (self.upstream.burst.load(Ordering::Relaxed) as usize).min(budget.records);
+        let changes: Vec<_> =
+            self.upstream.log.lock().iter().skip(self.next as usize).take(burst).cloned().collect();
+        if changes.is_empty() {
+            if self.upstream.finite.load(Ordering::Relaxed) {
+                return Ok(Poll::End);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                () = self.context.stop.cancelled() => {}
+            }
+            return Ok(Poll::Idle(self.offsets()));
+        }
+        let mut builder = BatchBuilder::new();
+        for change in &changes {
+            let schema = schema(&change.table);
+            let mut record = builder.record(&schema);
+            record
+                .op(Some(Op::Create))
+                .timestamp_ms(1_700_000_000_000 + change.id)
+                .position(1, &self.next.to_be_bytes())
+                .key(|row| row.int(change.id))
+                .after(|row| {
+                    row.int(change.id);
+                    row.text("some text");
+                })
+                .source(|row| row.int(change.id));
+            record.finish();
+            self.next += 1;
+        }
+        Ok(Poll::Batch(SourceBatch {
+            batch: builder.build(),
+            offsets: self.offsets(),
+            ..SourceBatch::default()
+        }))
+    }
+
+    async fn commit(&mut self, durable: &SourceOffsets) -> Result<(), ConnectorError> {
+        if let Some(next) = durable.partitions.get("log").and_then(serde_json::Value::as_u64) {
+            self.upstream.forgotten.fetch_max(next, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    async fn upstream_end(&mut self) -> Result<Option<Position>, ConnectorError> {
+        let end = self.upstream.len();
+        Ok(Some(Position { document: json!(end), text: end.to_string() }))
+    }
+
+    fn has_passed(&self, durable: &SourceOffsets, end: &Position) -> bool {
+        let durable = durable.partitions.get("log").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        end.document.as_u64().is_some_and(|end| durable >= end)
+    }
+
+    fn status(&self) -> String {
+        format!("at {}", self.next)
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), ConnectorError> {
+        Ok(())
+    }
+}
