@@ -9,6 +9,7 @@ pub mod config;
 mod context;
 mod error;
 pub mod infer;
+pub mod json;
 pub mod names;
 pub mod pipeline;
 mod redact;
