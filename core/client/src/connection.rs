@@ -428,3 +428,107 @@ async fn write_all(write: &mut (impl AsyncWrite + Unpin), batch: &[Outgoing]) ->
     }
     write.flush().await
 }
+
+#[cfg(test)]
+mod tests {
+    use towpath_wire::frame::{RequestPeek, encode_response, peek_request, take_frame};
+    use towpath_wire::messages::api_versions::ApiVersion;
+    use towpath_wire::{HeartbeatRequest, HeartbeatResponse};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    /// Reads `count` requests.
+    async fn requests(
+        stream: &mut tokio::io::DuplexStream,
+        buffer: &mut BytesMut,
+        count: usize,
+    ) -> Vec<RequestPeek> {
+        let mut peeks = Vec::new();
+        while peeks.len() < count {
+            match take_frame(buffer, 1 << 20).unwrap() {
+                Some(request) => peeks.push(peek_request(&request).unwrap()),
+                None => assert!(stream.read_buf(buffer).await.unwrap() > 0, "the client closed"),
+            }
+        }
+        peeks
+    }
+
+    async fn answer(stream: &mut tokio::io::DuplexStream, peek: RequestPeek, throttle_time_ms: i32) {
+        let bytes = if peek.api_key == ApiKey::ApiVersions.code() {
+            let key = ApiKey::Heartbeat;
+            let entry = ApiVersion { api_key: key.code(), min_version: 0, max_version: 3 };
+            let response = ApiVersionsResponse { api_keys: vec![entry], ..Default::default() };
+            encode_response(ApiKey::ApiVersions, peek.api_version, peek.correlation_id, &response)
+        } else {
+            let response = HeartbeatResponse { throttle_time_ms, error_code: 0 };
+            encode_response(ApiKey::Heartbeat, peek.api_version, peek.correlation_id, &response)
+        };
+        stream.write_all(&bytes.unwrap().into_bytes()).await.unwrap();
+    }
+
+    async fn connected() -> (Connection, tokio::io::DuplexStream, BytesMut) {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let open = Connection::open(Box::new(ours), "b:1".into(), "test".into(), LIMIT);
+        let mut buffer = BytesMut::new();
+        let serve = async {
+            let peek = requests(&mut theirs, &mut buffer, 1).await.remove(0);
+            answer(&mut theirs, peek, 0).await;
+        };
+        let (connection, ()) = tokio::join!(open, serve);
+        (connection.unwrap(), theirs, buffer)
+    }
+
+    #[tokio::test]
+    async fn answers_in_another_order_find_their_requests() {
+        let (connection, mut broker, mut buffer) = connected().await;
+        assert_eq!(connection.version_of(ApiKey::Heartbeat).unwrap(), 3, "the highest that both know");
+        assert!(connection.version_of(ApiKey::Fetch).is_err());
+        let request = HeartbeatRequest::default();
+        let mut in_flight = Vec::new();
+        for _ in 0..10 {
+            in_flight
+                .push(connection.begin(&HeartbeatRequest { group_instance_id: None, ..request.clone() }, 3));
+        }
+        let peeks = requests(&mut broker, &mut buffer, 10).await;
+        for (index, peek) in peeks.into_iter().enumerate().rev() {
+            answer(&mut broker, peek, index as i32).await;
+        }
+        for (index, in_flight) in in_flight.into_iter().enumerate() {
+            let response = in_flight.unwrap().answer(LIMIT).await.unwrap();
+            assert_eq!(response.throttle_time_ms, index as i32);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_fails_everything_in_flight() {
+        let (connection, broker, _) = connected().await;
+        let in_flight = connection.begin(&HeartbeatRequest::default(), 3).unwrap();
+        drop(broker);
+        let error = in_flight.answer(LIMIT).await.unwrap_err();
+        assert!(matches!(error, ClientError::Disconnected { .. }), "{error}");
+        assert!(!connection.is_open());
+        assert!(connection.begin(&HeartbeatRequest::default(), 3).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_late_answer_closes_the_connection() {
+        let (connection, _broker, _) = connected().await;
+        let in_flight = connection.begin(&HeartbeatRequest::default(), 3).unwrap();
+        let error = in_flight.answer(Duration::from_millis(20)).await.unwrap_err();
+        assert!(matches!(error, ClientError::RequestTimeout { after_ms: 20, .. }), "{error}");
+        assert!(!connection.is_open());
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_request_disturbs_nobody() {
+        let (connection, mut broker, mut buffer) = connected().await;
+        drop(connection.begin(&HeartbeatRequest::default(), 3).unwrap());
+        let next = connection.begin(&HeartbeatRequest::default(), 3).unwrap();
+        for peek in requests(&mut broker, &mut buffer, 2).await {
+            answer(&mut broker, peek, 7).await;
+        }
+        assert_eq!(next.answer(LIMIT).await.unwrap().throttle_time_ms, 7);
+    }
+}

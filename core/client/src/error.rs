@@ -244,8 +244,11 @@ impl ClientError {
             | Self::UnknownTopic { .. }
             | Self::UnknownPartition { .. }
             | Self::NoLeader { .. }
-            | Self::DeliveryTimeout { .. }
-            | Self::MembershipLost { .. } => true,
+            | Self::DeliveryTimeout { .. } => true,
+            // Another process has taken over the instance id: coming back would only fence that one.
+            Self::MembershipLost { code, .. } => {
+                !matches!(code, ErrorCode::FencedInstanceId | ErrorCode::GroupAuthorizationFailed)
+            }
             Self::Broker { code, .. } => code.is_retriable() || *code == ErrorCode::RebalanceInProgress,
             _ => false,
         }

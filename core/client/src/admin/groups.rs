@@ -21,7 +21,7 @@ use crate::group::{Coordinator, describe_assignment};
 
 impl Admin {
     fn coordinator(&self, group: &GroupId) -> Coordinator {
-        Coordinator::new(Arc::clone(&self.client), group.clone())
+        Coordinator::shared(Arc::clone(&self.client), group.clone())
     }
 
     /// All groups of all coordinators, by id.

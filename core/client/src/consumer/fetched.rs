@@ -28,6 +28,8 @@ pub(super) struct Fetched {
     aborted: std::iter::Peekable<std::vec::IntoIter<AbortedTransaction>>,
     /// Producers whose open transaction will be aborted.
     aborting: HashSet<i64>,
+    /// The leader epoch of the last whole batch; −1 for none.
+    pub(super) last_epoch: i32,
     /// What is behind the last whole batch.
     pub(super) next_offset: Option<i64>,
 }
@@ -65,6 +67,7 @@ impl Fetched {
             topic_id,
             high_watermark,
             bytes: records.len(),
+            last_epoch: whole.last().map_or(-1, |batch: &RecordBatch| batch.partition_leader_epoch.get()),
             next_offset: whole.last().map(|batch: &RecordBatch| batch.next_offset().get()),
             batches: whole.into_iter(),
             broken,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
@@ -13,12 +12,16 @@ use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
 use towpath_wire::messages::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic, PartitionData,
 };
+use towpath_wire::messages::offset_for_leader_epoch::{
+    OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 use towpath_wire::{ApiKey, ErrorCode};
 
 use super::fetched::Fetched;
 use super::session::{Session, SessionRequest, Wanted};
+use super::state::Validation;
 use super::{Shared, StartAt};
-use crate::client::{Channel, ClientInner, broker_error};
+use crate::client::{Channel, ClientInner, broker_error, check};
 use crate::connection::Connection;
 use crate::error::code_wants_metadata;
 use crate::metadata::Cluster;
@@ -52,6 +55,7 @@ enum Event {
     Connected(i32, Result<Connection, ClientError>),
     Fetched(i32, Asked, Result<FetchResponse, ClientError>, Arc<str>),
     LookedUp(Found),
+    Validated(Vec<(Validation, Result<Option<Offset>, ClientError>)>),
     Refreshed(Result<Arc<Cluster>, ClientError>),
 }
 
@@ -103,19 +107,26 @@ impl Fetcher {
     fn step(&mut self) -> Instant {
         let now = Instant::now();
         let cluster = self.client.cluster();
-        let (stale, lookups, news, retry_at, topics) = {
+        let (stale, lookups, validations, news, retry_at, topics) = {
             let mut state = self.shared.state.lock();
             let stale = state.follow(&cluster, now);
             let lookups = state.lookups(now);
+            let validations = state.validations(&cluster, now);
             let mut topics: Vec<TopicName> = state.parts.keys().map(|p| p.topic.clone()).collect();
             topics.dedup();
-            (stale, lookups, state.has_news(), state.retry_at(), topics)
+            (stale, lookups, validations, state.has_news(), state.retry_at(), topics)
         };
         if news {
             self.shared.news.notify_waiters();
         }
         if !lookups.is_empty() {
             self.look_up(lookups);
+        }
+        if !validations.is_empty() {
+            let (client, channel) = (Arc::clone(&self.client), Arc::clone(&self.channel));
+            self.events.push(Box::pin(async move {
+                Event::Validated(validate(&client, &channel, validations).await)
+            }));
         }
         let due = now >= self.refresh_due || self.suspicious || !stale.is_empty();
         if due && !self.refreshing && !topics.is_empty() && self.refresh_after.is_none_or(|at| at <= now) {
@@ -172,7 +183,9 @@ impl Fetcher {
                     leader_epoch: meta.leader_epoch,
                     bytes_max: partition_bytes_max,
                 };
-                by_node.entry(meta.leader).or_default().push((Arc::clone(&part.key), part.version, wanted));
+                let source = part.source(meta.leader, now);
+                let source = if cluster.nodes.contains_key(&source) { source } else { meta.leader };
+                by_node.entry(source).or_default().push((Arc::clone(&part.key), part.version, wanted));
             }
             (self.config.buffer_bytes.saturating_sub(state.buffered), starting)
         };
@@ -275,6 +288,13 @@ impl Fetcher {
                     state.looked_up(&partition, version, result, Instant::now());
                 }
             }
+            Event::Validated(validated) => {
+                let mut state = self.shared.state.lock();
+                for (asked, result) in validated {
+                    self.suspicious |= result.as_ref().is_err_and(ClientError::wants_metadata);
+                    state.validated(&asked, result, Instant::now());
+                }
+            }
             Event::Fetched(node, asked, result, broker) => {
                 if let Some(state) = self.nodes.get_mut(&node) {
                     state.busy = false;
@@ -356,6 +376,12 @@ impl Fetcher {
         let code = ErrorCode::from_code(data.error_code);
         let mut state = self.shared.state.lock();
         if code == ErrorCode::None {
+            if data.preferred_read_replica >= 0
+                && let Some(part) = state.current(partition, version)
+            {
+                part.prefer(Some(data.preferred_read_replica), Instant::now());
+                return;
+            }
             let records = data.records.unwrap_or_default();
             let fetched = Fetched::new(
                 Arc::clone(partition),
@@ -375,6 +401,7 @@ impl Fetcher {
         self.suspicious |= code_wants_metadata(code);
         let Some(part) = state.current(partition, version) else { return };
         let error = broker_error(code, ApiKey::Fetch, broker, &**partition);
+        part.prefer(None, Instant::now());
         if error.is_retriable() {
             tracing::debug!(%error, "partition not fetched");
             part.retry_later(Instant::now());
@@ -382,6 +409,52 @@ impl Fetcher {
             part.error = Some(error);
         }
     }
+}
+
+/// Asks new leaders where their logs of the old epochs end.
+async fn validate(
+    client: &ClientInner,
+    channel: &Channel,
+    validations: Vec<Validation>,
+) -> Vec<(Validation, Result<Option<Offset>, ClientError>)> {
+    let mut validated = Vec::with_capacity(validations.len());
+    for asked in validations {
+        let result = match validate_one(client, channel, &asked).await {
+            // A cluster that old cannot tell: what it fetches is believed.
+            Err(ClientError::UnsupportedApi { .. }) => Ok(None),
+            result => result,
+        };
+        validated.push((asked, result));
+    }
+    validated
+}
+
+async fn validate_one(
+    client: &ClientInner,
+    channel: &Channel,
+    asked: &Validation,
+) -> Result<Option<Offset>, ClientError> {
+    let connection = channel.connection(asked.leader).await?;
+    let request = OffsetForLeaderEpochRequest {
+        replica_id: -1,
+        topics: vec![OffsetForLeaderTopic {
+            topic: asked.partition.topic.as_str().to_owned(),
+            partitions: vec![OffsetForLeaderPartition {
+                partition: asked.partition.partition,
+                current_leader_epoch: asked.leader_epoch,
+                leader_epoch: asked.fetch_epoch,
+            }],
+        }],
+    };
+    let response = connection.request(&request, client.request_timeout()).await?;
+    let answer = response.topics.first().and_then(|topic| topic.partitions.first());
+    let api = ApiKey::OffsetForLeaderEpoch;
+    let Some(answer) = answer else {
+        let broker = Arc::clone(connection.broker());
+        return Err(ClientError::Malformed { broker, api, problem: "it leaves out the partition" });
+    };
+    check(answer.error_code, None, api, connection.broker(), &*asked.partition)?;
+    Ok((answer.end_offset >= 0).then(|| Offset::new(answer.end_offset)))
 }
 
 fn asked(partitions: &[(Arc<TopicPartition>, u64, Wanted)]) -> Asked {

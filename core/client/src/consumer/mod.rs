@@ -128,6 +128,8 @@ impl Consumer {
         self.shared.wake.notify_one();
         self.shared.news.notify_waiters();
         self.unanswered.lock().take();
+        // Nobody will see them; whoever waits for an answer to one goes on.
+        self.shared.events.lock().clear();
     }
 
     /// Replaces the assignment. Partitions that stay and start at their current position keep what was fetched.

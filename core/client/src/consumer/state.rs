@@ -16,6 +16,9 @@ use crate::{ClientError, OffsetReset};
 /// How long a topic may be unknown before that is reported: one just created takes a while to be known everywhere.
 const UNKNOWN_TOPIC_AFTER: Duration = Duration::from_secs(5);
 
+/// How long a nearer replica is fetched from before the leader is asked again.
+const PREFERRED_FOR: Duration = Duration::from_secs(300);
+
 /// Where a partition is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Position {
@@ -47,6 +50,23 @@ pub(super) struct Part {
     pub(super) looking_up: bool,
     /// Assigned by hand, not by a group.
     manual: bool,
+    /// A nearer replica to fetch from, and until when (KIP-392).
+    preferred: Option<(i32, Instant)>,
+    /// The leader epoch of the last batch fetched; −1 for none.
+    fetch_epoch: i32,
+    /// The leader epoch under which `fetch_offset` is known to be in the log (KIP-320).
+    validated: i32,
+}
+
+/// A question to a new leader: where does its log of `fetch_epoch` end?
+#[derive(Debug)]
+pub(super) struct Validation {
+    pub(super) partition: Arc<TopicPartition>,
+    pub(super) version: u64,
+    pub(super) leader: i32,
+    pub(super) leader_epoch: i32,
+    pub(super) fetch_epoch: i32,
+    pub(super) fetch_offset: i64,
 }
 
 #[derive(Debug)]
@@ -99,6 +119,9 @@ impl State {
             unknown_since: None,
             looking_up: false,
             manual,
+            preferred: None,
+            fetch_epoch: -1,
+            validated: -1,
         };
         self.parts.insert(partition, part);
     }
@@ -118,7 +141,9 @@ impl State {
         part.position = start_position(to);
         part.fetch_offset = start_offset(to);
         part.last_epoch = -1;
+        part.fetch_epoch = -1;
         part.looking_up = false;
+        part.preferred = None;
         // A topic that was created again is accepted by whoever chooses a position in it.
         if matches!(part.error, Some(ClientError::TopicRecreated { .. })) {
             part.topic_id = None;
@@ -155,6 +180,7 @@ impl State {
         }
         if let Some(next) = fetched.next_offset {
             part.fetch_offset = next.max(offset);
+            part.fetch_epoch = fetched.last_epoch;
         }
         self.buffered += fetched.bytes;
         self.ready.push_back(fetched);
@@ -252,12 +278,70 @@ impl State {
         }
     }
 
+    /// Partitions whose leader has changed since something was fetched: the new one is asked whether it has what the
+    /// old one had (KIP-320). Nothing is fetched meanwhile.
+    pub(super) fn validations(&mut self, cluster: &Cluster, now: Instant) -> Vec<Validation> {
+        let mut validations = Vec::new();
+        for (partition, part) in &mut self.parts {
+            let meta = cluster.topics.get(&partition.topic).and_then(|t| t.partition(partition.partition));
+            let Some(meta) = meta.filter(|meta| meta.leader >= 0 && meta.leader_epoch >= 0) else { continue };
+            if meta.leader_epoch == part.validated || !part.wants_fetch(now) {
+                continue;
+            }
+            if part.fetch_epoch < 0 || part.fetch_epoch == meta.leader_epoch {
+                part.validated = meta.leader_epoch;
+                continue;
+            }
+            part.looking_up = true;
+            validations.push(Validation {
+                partition: Arc::clone(&part.key),
+                version: part.version,
+                leader: meta.leader,
+                leader_epoch: meta.leader_epoch,
+                fetch_epoch: part.fetch_epoch,
+                fetch_offset: part.fetch_offset,
+            });
+        }
+        validations
+    }
+
+    /// The new leader told where the log of the epoch ends; `None` when it cannot tell.
+    pub(super) fn validated(
+        &mut self,
+        asked: &Validation,
+        result: Result<Option<Offset>, ClientError>,
+        now: Instant,
+    ) {
+        let reset = self.reset;
+        let Some(part) = self.current(&asked.partition, asked.version) else { return };
+        part.looking_up = false;
+        match result {
+            Ok(Some(end_offset)) if end_offset.get() < asked.fetch_offset => {
+                let partition = (*asked.partition).clone();
+                tracing::warn!(%partition, %end_offset, offset = asked.fetch_offset, "log truncated");
+                if part.manual || reset == OffsetReset::None {
+                    let offset = Offset::new(asked.fetch_offset);
+                    part.error = Some(ClientError::LogTruncated { partition, offset, end_offset });
+                } else {
+                    self.seek(&partition, StartAt::Offset(end_offset));
+                }
+            }
+            Ok(_) => part.validated = asked.leader_epoch,
+            Err(error) if error.is_retriable() => part.retry_later(now),
+            Err(error) => part.error = Some(error),
+        }
+    }
+
     /// The position is not in the log.
     pub(super) fn out_of_range(&mut self, partition: &TopicPartition, version: u64, offset: i64) {
         let reset = self.reset;
         let Some(part) = self.current(partition, version).filter(|part| part.fetch_offset == offset) else {
             return;
         };
+        if part.preferred.take().is_some() {
+            // A follower may be behind: the leader knows.
+            return;
+        }
         part.position = match reset {
             OffsetReset::Earliest => Position::Start(StartAt::Earliest),
             OffsetReset::Latest => Position::Start(StartAt::Latest),
@@ -335,7 +419,18 @@ impl Part {
         matches!(self.position, Position::At(_))
             && !self.paused
             && self.error.is_none()
+            && !self.looking_up
             && self.retry_at.is_none_or(|at| at <= now)
+    }
+
+    /// The broker to fetch from.
+    pub(super) fn source(&self, leader: i32, now: Instant) -> i32 {
+        self.preferred.filter(|(_, until)| *until > now).map_or(leader, |(node, _)| node)
+    }
+
+    /// The leader names a nearer replica; `None` goes back to the leader.
+    pub(super) fn prefer(&mut self, node: Option<i32>, now: Instant) {
+        self.preferred = node.map(|node| (node, now + PREFERRED_FOR));
     }
 
     /// R7: a topic that was deleted and created again is never read on silently.
@@ -457,24 +552,7 @@ mod tests {
     fn a_recreated_topic_stops_a_manual_assignment() {
         let mut state = state(OffsetReset::Earliest);
         state.assign(&[(partition(0), StartAt::Offset(Offset::new(5)))]);
-        let cluster = |id: u128| {
-            let topic = TopicMeta {
-                name: partition(0).topic,
-                id: TopicId::new(uuid::Uuid::from_u128(id)),
-                internal: false,
-                partitions: vec![crate::metadata::PartitionMeta {
-                    leader: 1,
-                    leader_epoch: 0,
-                    replicas: vec![],
-                    isr: vec![],
-                    offline: vec![],
-                    error: towpath_wire::ErrorCode::None,
-                }],
-                version: 1,
-            };
-            let topics = [(partition(0).topic, Arc::new(topic))].into_iter().collect();
-            Cluster { topics, ..Default::default() }
-        };
+        let cluster = tests_cluster;
         assert!(state.follow(&cluster(1), Instant::now()).is_empty());
         assert!(state.take(READING).is_ok());
         state.follow(&cluster(2), Instant::now());
@@ -482,6 +560,51 @@ mod tests {
         state.seek(&partition(0), StartAt::Earliest);
         state.follow(&cluster(2), Instant::now());
         assert!(state.take(READING).is_ok(), "whoever chooses a position accepts the new topic");
+    }
+
+    fn tests_cluster(id: u128) -> Cluster {
+        let topic = TopicMeta {
+            name: partition(0).topic,
+            id: TopicId::new(uuid::Uuid::from_u128(id)),
+            internal: false,
+            partitions: vec![crate::metadata::PartitionMeta {
+                leader: 1,
+                leader_epoch: 0,
+                replicas: vec![],
+                isr: vec![],
+                offline: vec![],
+                error: towpath_wire::ErrorCode::None,
+            }],
+            version: 1,
+        };
+        let topics = [(partition(0).topic, Arc::new(topic))].into_iter().collect();
+        Cluster { topics, ..Default::default() }
+    }
+
+    #[test]
+    fn a_truncated_log_is_found_out_at_the_new_leader() {
+        let mut state = state(OffsetReset::None);
+        state.assign(&[(partition(0), StartAt::Offset(Offset::new(9)))]);
+        let now = Instant::now();
+        let cluster = |epoch| {
+            let mut cluster = tests_cluster(1);
+            for topic in cluster.topics.values_mut() {
+                Arc::make_mut(topic).partitions[0].leader_epoch = epoch;
+            }
+            cluster
+        };
+        assert!(state.validations(&cluster(3), now).is_empty(), "nothing was fetched yet");
+        state.parts.get_mut(&partition(0)).unwrap().fetch_epoch = 3;
+        assert!(state.validations(&cluster(3), now).is_empty());
+        let asked = state.validations(&cluster(5), now).remove(0);
+        assert_eq!((asked.fetch_epoch, asked.fetch_offset, asked.leader_epoch), (3, 9, 5));
+        assert!(!state.parts[&partition(0)].wants_fetch(now), "not before the answer");
+        state.validated(&asked, Ok(Some(Offset::new(9))), now);
+        assert!(state.parts[&partition(0)].wants_fetch(now));
+        let asked = state.validations(&cluster(6), now).remove(0);
+        state.validated(&asked, Ok(Some(Offset::new(7))), now);
+        let error = state.take(READING).unwrap_err();
+        assert!(matches!(error, ClientError::LogTruncated { end_offset, .. } if end_offset.get() == 7));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use towpath_wire::{ApiKey, ErrorCode, Request};
 use super::MembershipIdentity;
 use crate::ClientError;
 use crate::admin::PerItem;
-use crate::client::{Channel, ClientInner, check};
+use crate::client::{Channel, ClientInner, SHARED_CHANNEL, check};
 use crate::connection::Connection;
 use crate::consumer::CommittedOffset;
 
@@ -36,14 +36,21 @@ const FETCH_VERSION_GROUPS: i16 = 8;
 #[derive(Debug)]
 pub(crate) struct Coordinator {
     pub(crate) client: Arc<ClientInner>,
-    channel: Channel,
+    /// `None` for the connections that everything shares.
+    channel: Option<Channel>,
     pub(crate) group: GroupId,
     node: Mutex<Option<i32>>,
 }
 
 impl Coordinator {
+    /// With connections of its own, for requests that wait.
     pub(crate) fn new(client: Arc<ClientInner>, group: GroupId) -> Self {
-        Self { channel: client.channel(), client, group, node: Mutex::new(None) }
+        Self { channel: Some(client.channel()), client, group, node: Mutex::new(None) }
+    }
+
+    /// With the connections that everything shares, for a few short requests.
+    pub(crate) fn shared(client: Arc<ClientInner>, group: GroupId) -> Self {
+        Self { channel: None, client, group, node: Mutex::new(None) }
     }
 
     /// The coordinator, as the cluster names it at present.
@@ -75,7 +82,11 @@ impl Coordinator {
     /// A connection to the coordinator on this group's own channel.
     pub(crate) async fn connection(&self) -> Result<Connection, ClientError> {
         let node = self.find().await?;
-        match self.channel.connection(node).await {
+        let opened = match &self.channel {
+            Some(channel) => channel.connection(node).await,
+            None => self.client.connection(node, SHARED_CHANNEL).await,
+        };
+        match opened {
             Ok(connection) => Ok(connection),
             Err(error) => {
                 self.forget();

@@ -171,25 +171,32 @@ impl Membership {
                 // The coordinator's last word counts, also if it came while the application was finishing.
                 let standing = *joined.heartbeats.standing.borrow();
                 if let Standing::Lost(code) = standing {
-                    return Ok(self.lost(code));
+                    return self.lost_or_fenced(code);
                 }
                 self.rejoin = false;
             } else {
                 let changed = |standing: &Standing| *standing == Standing::Rebalancing || lost(standing);
                 let standing = joined.heartbeats.standing.wait_for(changed).await.map(|now| *now);
-                return Ok(match standing {
-                    Ok(Standing::Lost(code)) => self.lost(code),
+                return match standing {
+                    Ok(Standing::Lost(code)) => self.lost_or_fenced(code),
                     Ok(_) => {
                         joined.told = true;
-                        MembershipEvent::Rebalancing
+                        Ok(MembershipEvent::Rebalancing)
                     }
                     // The task ended without a word: it panicked.
-                    Err(_) => self.lost(ErrorCode::UnknownServerError),
-                });
+                    Err(_) => Ok(self.lost(ErrorCode::UnknownServerError)),
+                };
             }
         }
         self.rejoin = false;
         self.join().await
+    }
+
+    /// A member that was fenced by its own instance id must not come back: that would fence the other.
+    fn lost_or_fenced(&mut self, code: ErrorCode) -> Result<MembershipEvent, ClientError> {
+        let event = self.lost(code);
+        let error = ClientError::MembershipLost { group: self.joins.group.as_str().into(), code };
+        if error.is_retriable() { Ok(event) } else { Err(error) }
     }
 
     fn lost(&mut self, code: ErrorCode) -> MembershipEvent {

@@ -392,6 +392,7 @@ impl Sender {
             Instant::now(),
         );
         wakers.into_iter().for_each(std::task::Waker::wake);
+        self.shared.freed.notify_waiters();
     }
 }
 

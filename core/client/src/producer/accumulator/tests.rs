@@ -195,3 +195,43 @@ fn a_flush_does_not_wait_for_the_linger() {
     world.append(0, 10);
     assert!(batches(world.plan()).is_empty(), "what comes later lingers");
 }
+
+/// `send` is on the path of every record: what it costs beside the copy must stay small. The best of many rounds, since
+/// the machine may be busy.
+#[test]
+fn appending_a_small_record_is_cheap() {
+    let settings = Settings { batch_bytes: 64 * 1024, buffer_memory: 32 << 20, ..settings() };
+    let mut world = World::new(settings, &[1, 1, 1, 1]);
+    let (key, value) = ([7; 8], [7; 92]);
+    let bytes = towpath_record::record_bytes(Some(&key), Some(&value), &[]);
+    let mut best = Duration::MAX;
+    for _ in 0..20 {
+        let start = std::time::Instant::now();
+        for number in 0..20_000i64 {
+            let key = number.to_le_bytes();
+            let record = NewRecord {
+                topic: &world.topic,
+                partition: None,
+                timestamp_ms: number,
+                key: Some(&key),
+                value: Some(&value),
+                headers: &[],
+                bytes,
+                want_ack: false,
+            };
+            assert!(matches!(world.accumulator.append(&record, Instant::now), Appended::Done { .. }));
+        }
+        best = best.min(start.elapsed());
+        world.accumulator.flush();
+        loop {
+            let sent = batches(world.plan());
+            if sent.is_empty() {
+                break;
+            }
+            sent.into_iter().for_each(|sendable| world.answer(sendable, Verdict::Acked));
+        }
+    }
+    let each = best / 20_000;
+    eprintln!("{each:?} a record");
+    assert!(cfg!(debug_assertions) || each < Duration::from_nanos(400), "{each:?} a record");
+}
