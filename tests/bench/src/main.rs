@@ -6,13 +6,18 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod arrival;
 mod broker;
 mod cli;
+mod debezium;
+mod floor;
 mod load;
 mod machine;
 mod meter;
 mod report;
 mod series;
+mod source;
+mod sql;
 mod workloads;
 
 use std::io::Write as _;

@@ -96,6 +96,12 @@ impl Connect {
         self.worker.pid()
     }
 
+    /// The REST API's address.
+    #[must_use]
+    pub fn rest_address(&self) -> SocketAddr {
+        self.rest
+    }
+
     /// The end of its log.
     #[must_use]
     pub fn log_tail(&self) -> String {

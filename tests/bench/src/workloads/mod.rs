@@ -1,8 +1,11 @@
 //! The workloads.
 
+mod capture;
 mod consume;
 mod latency;
 mod produce;
+mod sink;
+mod snapshot;
 mod start;
 
 use anyhow::{Result, bail};
@@ -35,7 +38,10 @@ fn one(workload: Workload, arguments: &Arguments) -> Result<Vec<Report>> {
         Workload::W2 => produce::w2(arguments),
         Workload::W3 => consume::w3(arguments),
         Workload::W4 => latency::w4(arguments),
+        Workload::W6 => capture::w6(arguments),
+        Workload::W7 => snapshot::w7(arguments),
+        Workload::W8 => sink::w8(arguments),
         Workload::W9 => start::w9(arguments),
-        _ => bail!("not here yet"),
+        Workload::All => bail!("all is not one"),
     }
 }

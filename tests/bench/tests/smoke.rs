@@ -1,0 +1,25 @@
+//! The benchmark itself runs: W9 is the cheapest of its workloads. Its figures are not judged.
+
+use std::process::Command;
+use std::time::Duration;
+
+use towpath_harness::Guarded;
+
+#[test]
+fn w9_measures_both_sides() {
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_towpath-bench"));
+    bench.args(["w9", "--quick", "--json"]);
+    let text = Guarded::run("towpath-bench w9", bench, Duration::from_secs(300)).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let figures = report["figures"].as_array().unwrap();
+    assert_eq!(figures.len(), 2, "{text}");
+    for figure in figures {
+        let subjects = figure["subjects"].as_array().unwrap();
+        assert_eq!(subjects.len(), 2, "{text}");
+        for subject in subjects {
+            let samples = subject["samples"].as_array().unwrap();
+            assert!(samples.len() == 2 && samples.iter().all(|s| s.as_f64().unwrap() > 0.0), "{text}");
+        }
+        assert_eq!(figure["times_better"][0]["samples"].as_array().unwrap().len(), 2, "{text}");
+    }
+}
