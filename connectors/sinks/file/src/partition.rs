@@ -1,7 +1,7 @@
 //! One partition's files. Everything here blocks: the sink calls it on the blocking pool.
 
 use std::fs::File;
-use std::io::{Seek as _, SeekFrom, Write as _};
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -131,15 +131,27 @@ impl Partition {
                 "restore the file; or move the partition's files and state away to write everything anew",
             )
         };
-        let mut file = match File::options().write(true).open(&path) {
+        let mut old = match File::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(lost()),
             opened => opened.map_err(failed)?,
         };
-        if file.metadata().map_err(failed)?.len() < open.bytes {
+        if old.metadata().map_err(failed)?.len() < open.bytes {
             return Err(lost());
         }
-        file.set_len(open.bytes).map_err(failed)?;
-        file.seek(SeekFrom::End(0)).map_err(failed)?;
+        // R6: an older owner may still hold the file open: go on in a copy of what counts.
+        let copy = path.with_extension("copy");
+        let mut replace = || -> std::io::Result<File> {
+            let mut file = File::create(&copy)?;
+            let copied = std::io::copy(&mut Read::by_ref(&mut old).take(open.bytes), &mut file)?;
+            if copied != open.bytes {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            file.sync_all()?;
+            std::fs::rename(&copy, &path)?;
+            sync_parent(&path)?;
+            Ok(file)
+        };
+        let file = replace().map_err(failed)?;
         self.writing = Some(Writing { file, first: open.first, bytes: open.bytes, since: Instant::now() });
         Ok(())
     }
@@ -167,8 +179,13 @@ impl Partition {
         // Gaps belong to the file that follows them, so that the files cover every offset.
         let first = first.min(self.next);
         let path = names::open(&self.directory, &self.partition, first);
-        let file =
-            File::create(&path).map_err(|error| io_error(&format!("create {}", path.display()), error))?;
+        let _lock = Lock::take(&self.directory, &self.partition)?;
+        self.check_owner()?;
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|error| io_error(&format!("create {}", path.display()), error))?;
         self.writing = Some(Writing { file, first, bytes: 0, since: Instant::now() });
         Ok(())
     }

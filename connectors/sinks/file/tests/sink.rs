@@ -185,6 +185,7 @@ async fn a_fenced_task_changes_nothing() {
     assert_eq!(position, 0);
     let error = old.flush().await.unwrap_err();
     assert_eq!(error.code(), "SINK_FENCED");
+    drop(old);
     new.write(batch(0, 2)).await.unwrap();
     new.close().await.unwrap();
     assert_eq!(files(folder.path()).into_values().collect::<String>(), lines(0, 2));
@@ -211,15 +212,21 @@ async fn full_lines_tell_everything() {
 
 #[tokio::test]
 async fn a_full_disk_is_told_and_nothing_counts() {
-    // Every write to this device fails with ENOSPC.
     let folder = tempfile::tempdir().unwrap();
     let connector = connector(folder.path(), json!({}));
     let (mut sink, _) = open(connector.as_ref(), TopicId::ZERO).await;
-    let target = folder.path().join("shop.orders-0-1-00000000000000000000.jsonl.inprogress");
-    std::os::unix::fs::symlink("/dev/full", target).unwrap();
-    let error = sink.write(batch(0, 2)).await.unwrap_err();
+    sink.write(batch(0, 2)).await.unwrap();
+    sink.flush().await.unwrap();
+    sink.write(batch(2, 4)).await.unwrap();
+    // Every write to this device fails with ENOSPC.
+    let state = folder.path().join(".towpath-shop.orders-0-1.tmp");
+    std::os::unix::fs::symlink("/dev/full", &state).unwrap();
+    let error = sink.flush().await.unwrap_err();
     assert_eq!((error.code(), error.kind()), ("SINK_DISK_FULL", ErrorKind::NeedsOperator));
     drop(sink);
-    let (_sink, position) = open(connector.as_ref(), TopicId::ZERO).await;
-    assert_eq!(position, 0);
+    std::fs::remove_file(state).unwrap();
+    let (sink, position) = open(connector.as_ref(), TopicId::ZERO).await;
+    assert_eq!(position, 2);
+    sink.close().await.unwrap();
+    assert_eq!(files(folder.path()).into_values().collect::<String>(), lines(0, 2));
 }

@@ -1,15 +1,11 @@
-//! Writing a range of records inside an open transaction.
-
-use std::ops::Range;
-use std::sync::Arc;
+//! Taking the steps of a batch inside an open transaction.
 
 use sqlx::Row;
 use towpath_api::{Batch, ConnectorError, RecordView, Rejected, Value};
-use towpath_sql::sink::{Change, Fold, Layout, Refusal, Step, Upsert, plan_steps};
+use towpath_sql::sink::{Change, Fault, Fold, Step, Upsert, Work};
 
 use super::cells;
 use super::columns::Target;
-use super::errors::Fault;
 use super::plan::Plan;
 use super::session::{Session, TextArray, arguments, texts};
 
@@ -17,42 +13,20 @@ const WRITE: &str = "write the rows";
 /// Bytes of `COPY` text kept for the next batch.
 const BUFFER_KEPT: usize = 8 * 1024 * 1024;
 
-/// A batch with the plan of each record.
-pub(crate) struct Work<'a> {
-    pub(crate) batch: &'a Batch,
-    /// Table and plan of each record; `None` for what is not written (tombstones, rejected records).
-    pub(crate) places: Vec<Option<(usize, usize)>>,
-    pub(crate) plans: Vec<Arc<Plan>>,
-}
-
 /// Writes steps. Records that it knows to be unwritable are collected; what the server refuses is a [`Fault::Data`].
 pub(crate) struct Applier<'a> {
     pub(crate) session: &'a mut Session,
     pub(crate) buffer: &'a mut Vec<u8>,
-    pub(crate) rejected: Vec<Rejected>,
+    pub(crate) rejected: &'a mut Vec<Rejected>,
 }
 
 impl Applier<'_> {
-    /// Writes the records `range`.
-    pub(crate) async fn apply(&mut self, work: &Work<'_>, range: Range<usize>) -> Result<(), Fault> {
-        let layouts: Vec<&Layout> = work.plans.iter().map(|plan| &plan.layout).collect();
-        let (tables, refusals) = plan_steps(work.batch, range, |index| work.places[index], &layouts);
-        for (record, refusal) in refusals {
-            self.reject(record, refused(refusal));
-        }
-        for table in tables {
-            for step in table.steps {
-                self.step(work, step).await?;
-            }
-        }
-        Ok(())
-    }
-
     fn reject(&mut self, index: usize, error: ConnectorError) {
         self.rejected.push(Rejected { index, error });
     }
 
-    async fn step(&mut self, work: &Work<'_>, step: Step) -> Result<(), Fault> {
+    /// Takes a step.
+    pub(crate) async fn step(&mut self, work: &Work<'_, Plan>, step: Step) -> Result<(), Fault> {
         let batch = work.batch;
         match step {
             Step::Append { plan, records } => self.append(&work.plans[plan], batch, &records).await,
@@ -348,18 +322,4 @@ fn row_missing(plan: &Plan) -> ConnectorError {
         format!("the change leaves columns out that the source did not tell, and {} does not have the row", plan.table),
     )
     .with_hint("REPLICA IDENTITY FULL at the source makes every change tell all columns; a new snapshot heals the row")
-}
-
-fn refused(refusal: Refusal) -> ConnectorError {
-    match refusal {
-        Refusal::NoKey => {
-            ConnectorError::terminal("SINK_NO_KEY", "a part of the record's key is null or not there")
-                .with_hint("name the fields that identify a row with `key`, or use mode: append")
-        }
-        Refusal::NoBefore => ConnectorError::terminal(
-            "SINK_NO_BEFORE",
-            "the table has no key, and the change does not tell the row before it",
-        )
-        .with_hint("set REPLICA IDENTITY FULL at the source, or name a key with `key`"),
-    }
 }

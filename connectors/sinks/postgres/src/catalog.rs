@@ -5,8 +5,8 @@ use sqlx::postgres::PgRow;
 use towpath_api::ConnectorError;
 use towpath_sql::TableName;
 
-use super::errors::Fault;
 use super::session::{Session, texts};
+use towpath_sql::sink::Fault;
 
 /// What stands at the beginning of the comment on tables that this sink creates.
 pub(crate) const OWN_COMMENT: &str = "Created by Towpath";

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use towpath_api::{ConnectorError, Sink, SinkConnector, TaskContext};
+use towpath_sql::sink::{OFFSETS_TABLE, SqlTask};
 use towpath_sql::{TableName, ident};
 
 use super::catalog::{Table, fetch, get};
 use super::config::Config;
 use super::ddl;
-use super::offsets::OFFSETS_TABLE;
 use super::session::Session;
-use super::sink::PostgresTask;
+use super::target::PostgresTarget;
 
 /// A configured `postgres` sink.
 #[derive(Debug)]
@@ -117,6 +117,6 @@ impl SinkConnector for Connector {
     }
 
     async fn open(&self, context: TaskContext) -> Result<Box<dyn Sink>, ConnectorError> {
-        Ok(Box::new(PostgresTask::open(Arc::clone(&self.config), context).await?))
+        Ok(Box::new(SqlTask::new(PostgresTarget::open(Arc::clone(&self.config), &context).await?)))
     }
 }

@@ -6,9 +6,9 @@ use towpath_api::{ConnectorError, Field, Type};
 use towpath_sql::sink::Layout;
 use towpath_sql::{Dialect, TableName, ident, idents, literal, pg_array, pg_type};
 
-use super::catalog::{OWN_COMMENT, Table, fetch, get};
-use super::errors::Fault;
+use super::catalog::{Column, OWN_COMMENT, Table, fetch, get};
 use super::session::{Session, texts};
+use towpath_sql::sink::Fault;
 
 /// `pg_advisory_xact_lock` of every change of tables by this sink ("towpath" in ASCII).
 const LOCK: i64 = 0x0074_6f77_7061_7468;
@@ -161,9 +161,13 @@ pub(crate) async fn adapt_columns(
                     statements.push(format!("ALTER TABLE {quoted} ALTER COLUMN {name} TYPE {wanted}"));
                 }
             }
-            None => match old_name(table, &fields, field) {
+            None => match old_column(table, &fields, field) {
                 Some(old) => {
-                    statements.push(format!("ALTER TABLE {quoted} RENAME COLUMN {} TO {name}", ident(old)));
+                    let from = ident(&old.name);
+                    statements.push(format!("ALTER TABLE {quoted} RENAME COLUMN {from} TO {name}"));
+                    if is_wider(&old.full_type, wanted) {
+                        statements.push(format!("ALTER TABLE {quoted} ALTER COLUMN {name} TYPE {wanted}"));
+                    }
                 }
                 None => add_column(&mut statements, &quoted, field, wanted),
             },
@@ -179,9 +183,9 @@ pub(crate) async fn adapt_columns(
 }
 
 /// The column of our own table that only has to be renamed to become `field`'s.
-fn old_name<'a>(table: &Table, fields: &[&Field], field: &'a Field) -> Option<&'a str> {
-    let old = field.renamed_from.as_deref()?;
-    let is_free = table.ours && table.column(old).is_some() && !fields.iter().any(|other| other.name == old);
+fn old_column<'a>(table: &'a Table, fields: &[&Field], field: &Field) -> Option<&'a Column> {
+    let old = table.column(field.renamed_from.as_deref()?)?;
+    let is_free = table.ours && !fields.iter().any(|other| other.name == old.name);
     is_free.then_some(old)
 }
 

@@ -3,71 +3,35 @@
 use std::time::Duration;
 
 use sqlx::Error;
+use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 use towpath_api::{ConnectorError, ErrorKind};
+use towpath_sql::sink::Fault;
 
-/// Why a statement did not do its work.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// The server refused a value: some record of the batch is at fault.
-    Data(Refused),
-    /// Everything else.
-    Fatal(ConnectorError),
-}
-
-impl From<ConnectorError> for Fault {
-    fn from(error: ConnectorError) -> Self {
-        Self::Fatal(error)
+/// The error of the record whose value the server refused.
+fn refused(sqlstate: &str, error: &dyn DatabaseError) -> ConnectorError {
+    let code = match sqlstate {
+        "23502" => "SINK_NOT_NULL",
+        "23503" => "SINK_FOREIGN_KEY",
+        "23505" => "SINK_UNIQUE",
+        "23514" | "44000" => "SINK_CHECK",
+        state if state.starts_with("23") => "SINK_CONSTRAINT",
+        "P0001" => "SINK_TRIGGER",
+        _ => "SINK_VALUE",
+    };
+    let mut message = format!("the database refuses the row: {} (SQLSTATE {sqlstate})", error.message());
+    let postgres = error.try_downcast_ref::<PgDatabaseError>();
+    if let Some(detail) = postgres.and_then(PgDatabaseError::detail) {
+        message.push_str(": ");
+        message.push_str(detail);
     }
-}
-
-impl Fault {
-    /// For statements that carry no records.
-    pub(crate) fn fatal(self) -> ConnectorError {
-        match self {
-            Self::Fatal(error) => error,
-            Self::Data(refused) => refused.into_error(),
+    let refused = ConnectorError::terminal(code, message);
+    match (code, error.constraint()) {
+        ("SINK_VALUE", _) => {
+            refused.with_hint("change the column's type, or cast the field with a transform")
         }
-    }
-}
-
-/// What the server said about a value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refused {
-    sqlstate: String,
-    message: String,
-    detail: Option<String>,
-    constraint: Option<String>,
-}
-
-impl Refused {
-    /// The error of the one record that is at fault.
-    pub(crate) fn into_error(self) -> ConnectorError {
-        let code = match self.sqlstate.as_str() {
-            "23502" => "SINK_NOT_NULL",
-            "23503" => "SINK_FOREIGN_KEY",
-            "23505" => "SINK_UNIQUE",
-            "23514" | "44000" => "SINK_CHECK",
-            state if state.starts_with("23") => "SINK_CONSTRAINT",
-            "P0001" => "SINK_TRIGGER",
-            _ => "SINK_VALUE",
-        };
-        let mut message =
-            format!("the database refuses the row: {} (SQLSTATE {})", self.message, self.sqlstate);
-        if let Some(detail) = self.detail.filter(|detail| !detail.is_empty()) {
-            message.push_str(": ");
-            message.push_str(&detail);
-        }
-        let error = ConnectorError::terminal(code, message);
-        match (code, self.constraint) {
-            ("SINK_VALUE", _) => {
-                error.with_hint("change the column's type, or cast the field with a transform")
-            }
-            (_, Some(constraint)) => {
-                error.with_hint(format!("see the constraint {constraint:?} of the table"))
-            }
-            _ => error,
-        }
+        (_, Some(constraint)) => refused.with_hint(format!("see the constraint {constraint:?} of the table")),
+        _ => refused,
     }
 }
 
@@ -77,13 +41,7 @@ pub(crate) fn classify(what: &str, error: Error) -> Fault {
         Error::Database(database) => {
             let sqlstate = database.code().unwrap_or_default().into_owned();
             if is_data(&sqlstate) {
-                let postgres = database.try_downcast_ref::<PgDatabaseError>();
-                return Fault::Data(Refused {
-                    sqlstate,
-                    message: database.message().to_owned(),
-                    detail: postgres.and_then(PgDatabaseError::detail).map(str::to_owned),
-                    constraint: database.constraint().map(str::to_owned),
-                });
+                return Fault::Data(refused(&sqlstate, database.as_ref()));
             }
             by_sqlstate(&sqlstate, database.message())
         }

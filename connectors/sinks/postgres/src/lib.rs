@@ -16,7 +16,7 @@ mod errors;
 mod offsets;
 mod plan;
 mod session;
-mod sink;
 mod statements;
+mod target;
 
 pub use config::PostgresSink;

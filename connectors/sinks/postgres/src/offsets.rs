@@ -2,38 +2,18 @@
 
 use sqlx::Row;
 use towpath_api::ConnectorError;
+use towpath_sql::sink::{Fault, OFFSETS_TABLE, Owned, fenced, topic_key};
 use towpath_sql::{Dialect, TableName, literal};
 use towpath_types::{Offset, TopicId, TopicPartition};
 
 use super::ddl;
-use super::errors::Fault;
 use super::session::{Session, texts};
-
-/// The name of the table that holds the positions.
-pub(crate) const OFFSETS_TABLE: &str = "towpath_sink_offsets";
-
-/// A partition that this task owns.
-#[derive(Debug, Clone)]
-pub(crate) struct Owned {
-    /// What the row is found by; see [`topic_key`].
-    topic_key: String,
-    partition: i32,
-    owner_epoch: i64,
-    /// The next offset that the database wants.
-    pub(crate) next_offset: Offset,
-}
 
 /// The table of positions of one sink.
 #[derive(Debug, Clone)]
 pub(crate) struct Offsets {
     table: TableName,
     pipeline: String,
-}
-
-/// What stands for a topic: its id, since a topic that was deleted and created again is another one. Clusters without
-/// topic ids give zero; there, the name has to do.
-fn topic_key(topic: &TopicPartition, id: TopicId) -> String {
-    if id.is_zero() { format!("name:{}", topic.topic) } else { id.to_string() }
 }
 
 impl Offsets {
@@ -68,7 +48,7 @@ impl Offsets {
         partition: &TopicPartition,
         id: TopicId,
     ) -> Result<Owned, ConnectorError> {
-        let key = topic_key(partition, id);
+        let key = topic_key(&partition.topic, id);
         let sql = format!(
             "INSERT INTO {} AS o (pipeline, topic_id, \"partition\", topic, next_offset, owner_epoch) \
              VALUES ($1, $2, $3::text::integer, $4, 0, 1) ON CONFLICT (pipeline, topic_id, \"partition\") DO UPDATE \
@@ -121,13 +101,6 @@ impl Offsets {
             return Ok(());
         }
         session.script("roll back", "ROLLBACK".to_owned()).await.map_err(Fault::fatal)?;
-        Err(ConnectorError::retry(
-            "SINK_FENCED",
-            format!(
-                "another task has taken over partition {} of this pipeline, or its position in {} was changed",
-                owned.partition, self.table
-            ),
-        )
-        .with_hint("nothing was written; the task opens again and reads the position that counts"))
+        Err(fenced(owned))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use towpath_api::{ConnectorError, EventSchema, SchemaId};
 use towpath_sql::TableName;
-use towpath_sql::sink::{Layout, LayoutError};
+use towpath_sql::sink::{self, Layout, LayoutError, RecordRefusal};
 use towpath_types::TopicName;
 
 use super::catalog::Table;
@@ -30,32 +30,17 @@ pub(crate) struct Plan {
     pub(crate) statements: Statements,
 }
 
-/// A schema's plan, or why its records have none.
-#[derive(Debug, Clone)]
-pub(crate) enum Planned {
-    Plan(Arc<Plan>),
-    /// Each of these records goes to the dead-letter topic.
-    Refused(Arc<Refusal>),
-}
-
-/// An error that is told for many records.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    code: &'static str,
-    message: String,
-    hint: &'static str,
-}
-
-impl Refusal {
-    fn new(code: &'static str, message: impl ToString, hint: &'static str) -> Self {
-        Self { code, message: message.to_string(), hint }
+impl sink::Plan for Plan {
+    fn layout(&self) -> &Layout {
+        &self.layout
     }
 
-    /// The error for one of the records.
-    pub(crate) fn error(&self) -> ConnectorError {
-        ConnectorError::terminal(self.code, self.message.clone()).with_hint(self.hint)
+    fn table(&self) -> &TableName {
+        &self.table
     }
 }
+
+type Planned = sink::Planned<Plan>;
 
 /// Makes and keeps plans. Lives as long as a task: when the server says that a table was changed, the task opens
 /// again and plans anew.
@@ -98,29 +83,31 @@ impl Planner {
         Ok(planned)
     }
 
-    fn layout(&self, topic: &TopicName, schema: &EventSchema) -> Result<(TableName, Layout), Refusal> {
+    fn layout(&self, topic: &TopicName, schema: &EventSchema) -> Result<(TableName, Layout), RecordRefusal> {
         let mut name = self.config.table.render(&self.pipeline, topic.as_str(), schema).map_err(|error| {
-            Refusal::new("SINK_TABLE_NAME", error, "`table` must only use what topics and records have")
+            RecordRefusal::new("SINK_TABLE_NAME", error, "`table` must only use what topics and records have")
         })?;
         name.schema.get_or_insert_with(|| self.config.schema.clone());
         let layout = Layout::new(schema, &self.config.layout).map_err(|error| match error {
             LayoutError::NoSuchKey(_) => {
-                Refusal::new("SINK_NO_KEY", error, "name fields with `key` that every record has")
+                RecordRefusal::new("SINK_NO_KEY", error, "name fields with `key` that every record has")
             }
-            LayoutError::Twice(_) => Refusal::new(
+            LayoutError::Twice(_) => RecordRefusal::new(
                 "SINK_COLUMN_TWICE",
                 error,
                 "rename the field with a transform, or the extra column",
             ),
-            LayoutError::NoFields => {
-                Refusal::new("SINK_NO_COLUMNS", error, "only records with fields or a key can become rows")
-            }
+            LayoutError::NoFields => RecordRefusal::new(
+                "SINK_NO_COLUMNS",
+                error,
+                "only records with fields or a key can become rows",
+            ),
         })?;
         let schema_name = name.schema.as_deref().unwrap_or_default();
         let fields = layout.columns.iter().map(|column| column.field.name.as_str());
         let mut names = [schema_name, name.table.as_str()].into_iter().chain(fields);
         if let Some(long) = names.find(|name| name.len() > NAME_BYTES_MAX) {
-            return Err(Refusal::new(
+            return Err(RecordRefusal::new(
                 "SINK_NAME_TOO_LONG",
                 format!("{long:?} has more than 63 bytes, PostgreSQL's limit"),
                 "choose another name with `table`, or rename the field with a transform",
@@ -178,7 +165,7 @@ async fn reload(session: &mut Session, name: &TableName) -> Result<Table, Connec
     })
 }
 
-fn targets(table: &Table, layout: &Layout, on_unknown: OnUnknown) -> Result<Vec<Target>, Refusal> {
+fn targets(table: &Table, layout: &Layout, on_unknown: OnUnknown) -> Result<Vec<Target>, RecordRefusal> {
     let mut targets = Vec::with_capacity(layout.columns.len());
     for (index, described) in layout.columns.iter().enumerate() {
         match table.column(&described.field.name) {
@@ -188,7 +175,7 @@ fn targets(table: &Table, layout: &Layout, on_unknown: OnUnknown) -> Result<Vec<
             None if on_unknown == OnUnknown::Ignore && !layout.is_key(index) => {}
             None => {
                 let (name, table) = (&described.field.name, &table.name);
-                return Err(Refusal::new(
+                return Err(RecordRefusal::new(
                     "SINK_UNKNOWN_FIELD",
                     format!("the table {table} has no column {name:?}, and add_columns is off"),
                     "add the column, drop the field with a transform, or set add_columns or on_unknown: ignore",

@@ -10,7 +10,9 @@ use sqlx::{AssertSqlSafe, Connection, Either, Encode, Executor, PgConnection, Po
 use tokio_util::sync::CancellationToken;
 use towpath_api::ConnectorError;
 
-use super::errors::{Fault, classify};
+use towpath_sql::sink::Fault;
+
+use super::errors::classify;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a statement may go on after the task was told to stop.
