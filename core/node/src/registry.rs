@@ -11,6 +11,11 @@ pub(crate) fn built_in() -> Registry {
         .add_source(Arc::new(towpath_source_postgres_cdc::PostgresCdcFactory))
         .add_source(Arc::new(towpath_source_sqlite_cdc::SqliteCdc::default()))
         .add_source(Arc::new(towpath_source_file::File::default()))
-        .add_source(Arc::new(towpath_source_generate::Generate::default()));
+        .add_source(Arc::new(towpath_source_generate::Generate::default()))
+        .add_sink(Arc::new(towpath_sink_postgres::PostgresSink::default()))
+        .add_sink(Arc::new(towpath_sink_file::FileSink::default()));
+    for transform in towpath_transforms::factories() {
+        registry.add_transform(transform);
+    }
     registry
 }
