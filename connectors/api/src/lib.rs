@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod config;
+pub mod conformance;
 mod context;
 mod error;
 pub mod infer;

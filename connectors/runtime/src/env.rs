@@ -21,6 +21,7 @@ const LINGER_MS: u64 = 2;
 #[derive(Debug)]
 pub(crate) struct Env {
     pub(crate) client: Client,
+    pub(crate) embedded: bool,
     pub(crate) redactor: Redactor,
     pub(crate) base_dir: Arc<PathBuf>,
     pub(crate) topics: Arc<Topics>,

@@ -22,7 +22,7 @@ const STORE_INTERVAL: Duration = Duration::from_millis(50);
 const STORE_INTERVAL_IDLE: Duration = Duration::from_millis(500);
 /// R10: chunks, and bytes of their batches, that may be on their way.
 const CHUNKS_MAX: usize = 64;
-const CHUNK_BYTES_MAX: usize = 32 * 1024 * 1024;
+const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long a failed attempt waits for what it has sent.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(10);
 

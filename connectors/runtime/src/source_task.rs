@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,8 @@ use crate::status::{Mark, Phase, TaskShared};
 const BUDGET: Budget = Budget { bytes: BATCH_BYTES_TARGET, records: 10_000 };
 /// How often an idle source is asked whether it has really reached the upstream's end.
 const VERIFY_INTERVAL: Duration = Duration::from_secs(5);
+/// How long requests of a killed predecessor may take to be carried out.
+const PREDECESSOR_WAIT: Duration = Duration::from_millis(500);
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How an attempt ended without an error.
@@ -37,6 +40,8 @@ pub(crate) struct SourceUnit {
     pub(crate) spec: Arc<PipelineSpec>,
     pub(crate) index: u32,
     pub(crate) shared: Arc<TaskShared>,
+    /// Whether this process has opened it before.
+    pub(crate) opened_before: AtomicBool,
 }
 
 impl SourceUnit {
@@ -57,6 +62,17 @@ impl SourceUnit {
         }
     }
 
+    /// A process that was killed may have left requests in the brokers' sockets. What they hold must be in the log
+    /// before its tail is read. The embedded broker died with its process.
+    async fn outlast_predecessor(&self, stop: &CancellationToken) {
+        if !self.env.embedded {
+            tokio::select! {
+                () = tokio::time::sleep(PREDECESSOR_WAIT) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
     /// Opens the source at its stored offsets and moves records until it is stopped, ends or fails.
     pub(crate) async fn run(&self, stop: CancellationToken) -> Result<Ended, ConnectorError> {
         let source_spec = self.source_spec()?;
@@ -68,6 +84,9 @@ impl SourceUnit {
         self.shared.set_surplus(false);
         let task = plan.swap_remove(at);
         let stored = offsets::load(&self.env.client, &self.env.topics, &self.spec.name, self.index).await?;
+        if !self.opened_before.swap(true, Ordering::Relaxed) && !stored.offsets.is_empty() {
+            self.outlast_predecessor(&stop).await;
+        }
         let writer = Writer::new(self, stored.targets)?;
         let mut flow = Flow::new(self, writer, stored.offsets.clone());
         self.shared.progress.clear();

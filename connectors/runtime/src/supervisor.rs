@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -19,7 +20,7 @@ use crate::schemas::SchemaStore;
 use crate::sink_assignment::Held;
 use crate::sink_task::SinkUnit;
 use crate::source_task::SourceUnit;
-use crate::status::{PipelineStatus, TaskShared, TaskState};
+use crate::status::{Phase, PipelineStatus, TaskShared, TaskState};
 use crate::topics::Topics;
 use crate::worker::{self, WorkerConfig};
 
@@ -113,6 +114,7 @@ impl Supervisor {
             schemas: SchemaStore::new(config.client.clone(), Arc::clone(&topics)),
             topics,
             client: config.client,
+            embedded: config.embedded,
             redactor: config.redactor,
             base_dir: Arc::new(config.base_dir),
         });
@@ -165,6 +167,12 @@ impl Supervisor {
     /// Closes the tasks of a pipeline and opens them again; failed ones are tried again. False if there is no such
     /// pipeline.
     pub fn restart(&self, pipeline: &str) -> bool {
+        for unit in self.inner.pipelines.get(pipeline).into_iter().flat_map(|pipeline| &pipeline.units) {
+            // Whoever waits from now on must not see the failure of before.
+            if matches!(unit.shared().phase(), Phase::Failed | Phase::Retrying) {
+                unit.shared().enter(Phase::Starting);
+            }
+        }
         self.desire(pipeline, |desired| desired.generation += 1)
     }
 
@@ -249,7 +257,8 @@ fn new_pipeline(
     let mut works = Vec::new();
     for index in 0..spec.source.as_ref().map_or(0, |source| source.tasks_max.get()) {
         let (env, spec, shared) = (Arc::clone(env), Arc::clone(&spec), Arc::default());
-        works.push(Work::Source(SourceUnit { env, spec, index, shared }));
+        let opened_before = AtomicBool::new(false);
+        works.push(Work::Source(SourceUnit { env, spec, index, shared, opened_before }));
     }
     for index in 0..spec.sink.as_ref().map_or(0, |sink| sink.tasks_max.get()) {
         let (env, spec, shared) = (Arc::clone(env), Arc::clone(&spec), Arc::default());

@@ -25,7 +25,7 @@ async fn assert_exactly_once(cluster: &Cluster, upstream: &Upstream, tables: &[&
         let keys: Vec<_> = records.iter().filter_map(|record| record.key.clone()).collect();
         let expected: Vec<_> = upstream.ids(table).iter().map(|id| format!("{{\"id\":{id}}}")).collect();
         assert_eq!(keys.len(), expected.len(), "records of {table}");
-        assert_eq!(keys, expected, "records of {table}, in order and once");
+        assert!(keys == expected, "records of {table}, in order and once");
     }
 }
 
@@ -65,8 +65,7 @@ async fn killed_at_any_moment_nothing_is_lost_and_nothing_comes_twice() {
         tokio::time::sleep(Duration::from_millis(wait)).await;
         supervisor.abort().await;
         drop(supervisor);
-        // A killed process leaves requests in the broker's sockets; it takes longer to start again than they do.
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        cluster.quiet().await;
         assert!(upstream.forgotten.load(Ordering::SeqCst) <= upstream.len() as u64, "round {round}");
     }
     let supervisor = cluster.supervise(vec![capture("shop", &upstream), deliver("warehouse", &target)]);
@@ -90,7 +89,8 @@ async fn several_partitions_keep_what_was_written_where_it_was() {
         let wait = rand::rng().random_range(5..80);
         tokio::time::sleep(Duration::from_millis(wait)).await;
         supervisor.abort().await;
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        drop(supervisor);
+        cluster.quiet().await;
     }
     let mut spec = capture("shop", &upstream);
     spec.new_topics.partitions = 4;
@@ -105,7 +105,7 @@ async fn several_partitions_keep_what_was_written_where_it_was() {
     let partitions: std::collections::BTreeSet<_> = records.iter().map(|record| record.partition).collect();
     assert_eq!(partitions.len(), 4);
     ids.sort_unstable();
-    assert_eq!(ids, upstream.ids("orders"));
+    assert!(ids == upstream.ids("orders"), "{} records of {}", ids.len(), upstream.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

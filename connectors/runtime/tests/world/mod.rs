@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use towpath_api::pipeline::{SinkSpec, SourceSpec};
 use towpath_api::{PipelineSpec, TopicPattern, TopicTemplate};
 use towpath_broker::{Broker, BrokerConfig};
-use towpath_client::{Client, ClientConfig, ConsumerConfig, InProcessTransport, StartAt};
+use towpath_client::{Client, ClientConfig, ConsumerConfig, InProcessTransport, OffsetSpec, StartAt};
 use towpath_runtime::{Supervisor, SupervisorConfig, TaskState};
 use towpath_types::{TopicName, TopicPartition};
 
@@ -54,6 +54,33 @@ impl Cluster {
 
     pub fn supervise(&self, pipelines: Vec<PipelineSpec>) -> Supervisor {
         Supervisor::start(self.config(), pipelines).unwrap()
+    }
+
+    /// Waits until what a killed supervisor has left in the broker's queues is carried out: a killed process takes
+    /// its embedded broker with it, this one goes on.
+    pub async fn quiet(&self) {
+        let mut before = Vec::new();
+        let mut since = Instant::now();
+        while since.elapsed() < Duration::from_millis(250) {
+            let mut ends = Vec::new();
+            for topic in self.client.admin().list_topics().await.unwrap() {
+                let partitions = (0..topic.partitions).map(|partition| {
+                    (TopicPartition::new(topic.name.clone(), partition as i32), OffsetSpec::Latest)
+                });
+                let partitions: Vec<_> = partitions.collect();
+                let listed = self.client.admin().list_offsets(&partitions).await.unwrap();
+                ends.extend(
+                    listed
+                        .into_iter()
+                        .map(|(partition, end)| (partition, end.ok().and_then(|end| end.offset))),
+                );
+            }
+            if ends != before {
+                before = ends;
+                since = Instant::now();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Everything in a topic: partition, key, value and headers.
