@@ -9,6 +9,7 @@
 mod cast;
 mod convert;
 mod decimal;
+mod factories;
 mod filter;
 mod insert_field;
 mod mask;
@@ -23,28 +24,11 @@ mod test_support;
 mod text;
 mod unwrap;
 
-use std::sync::Arc;
-
-use towpath_api::TransformFactory;
-
 pub use cast::Cast;
+pub use factories::factories;
 pub use filter::Filter;
 pub use insert_field::InsertField;
 pub use mask::Mask;
 pub use rename::Rename;
 pub use route::Route;
 pub use unwrap::Unwrap;
-
-/// Every transform of this crate.
-#[must_use]
-pub fn factories() -> Vec<Arc<dyn TransformFactory>> {
-    vec![
-        Arc::new(Unwrap::default()),
-        Arc::new(Filter::default()),
-        Arc::new(Rename::default()),
-        Arc::new(Mask::default()),
-        Arc::new(Route::default()),
-        Arc::new(Cast::default()),
-        Arc::new(InsertField::default()),
-    ]
-}

@@ -133,7 +133,7 @@ impl Predicate {
             Comparison::NotEqual(constant) => !self.equal(value, ty, constant)?,
             Comparison::Order(constant, holds) => match value {
                 Value::Null | Value::Absent => false,
-                value => self.order(value, ty, constant)?.is_some_and(holds),
+                value => holds(self.order(value, ty, constant)?),
             },
             Comparison::In(constants) => {
                 for constant in constants {
@@ -157,12 +157,12 @@ impl Predicate {
             (_, Constant::Null) => Ok(false),
             (Value::Bool(value), Constant::Bool(constant)) => Ok(value == *constant),
             (Value::Text(text), Constant::Text(constant)) if !is_measured(ty) => Ok(text == constant),
-            _ => self.order(value, ty, constant).map(|order| order == Some(Ordering::Equal)),
+            _ => self.order(value, ty, constant).map(Ordering::is_eq),
         }
     }
 
-    /// How value and constant compare; `None` when one of them is no number (NaN).
-    fn order(&self, value: Value<'_>, ty: &Type, constant: &Constant) -> Result<Option<Ordering>, Refusal> {
+    /// How value and constant compare. NaN stands above all numbers, as PostgreSQL has it.
+    fn order(&self, value: Value<'_>, ty: &Type, constant: &Constant) -> Result<Ordering, Refusal> {
         let order = match (value, constant) {
             (Value::Int(value), Constant::Int(constant)) => Some(value.cmp(constant)),
             (Value::Text(text), Constant::Text(constant)) => match ty {
@@ -178,8 +178,7 @@ impl Predicate {
                 _ => None,
             },
         };
-        // NaN is comparable as a decimal; as a float it is equal to nothing, and that is no error.
-        order.map(Some).ok_or_else(|| {
+        order.ok_or_else(|| {
             Refusal::new(
                 "FILTER_TYPE",
                 format!("the field `{}` of type {ty} cannot be compared with the value", self.field),

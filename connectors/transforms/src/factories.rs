@@ -1,0 +1,49 @@
+//! What there is.
+
+use std::sync::Arc;
+
+use towpath_api::TransformFactory;
+
+use super::{Cast, Filter, InsertField, Mask, Rename, Route, Unwrap};
+
+/// Every transform of this crate.
+#[must_use]
+pub fn factories() -> Vec<Arc<dyn TransformFactory>> {
+    vec![
+        Arc::new(Unwrap::default()),
+        Arc::new(Filter::default()),
+        Arc::new(Rename::default()),
+        Arc::new(Mask::default()),
+        Arc::new(Route::default()),
+        Arc::new(Cast::default()),
+        Arc::new(InsertField::default()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use towpath_api::ConnectorKind;
+
+    #[test]
+    fn every_transform_describes_itself() {
+        let mut names = Vec::new();
+        for factory in factories() {
+            let descriptor = factory.descriptor();
+            assert_eq!(descriptor.kind, ConnectorKind::Transform);
+            assert!(!descriptor.summary.is_empty());
+            for option in &descriptor.options.options {
+                assert!(
+                    option.doc.ends_with(['.', ' ', ')']),
+                    "{}.{}: {}",
+                    descriptor.name,
+                    option.name,
+                    option.doc
+                );
+            }
+            assert!(descriptor.options.get("only").is_some());
+            names.push(descriptor.name.clone());
+        }
+        assert_eq!(names, ["unwrap", "filter", "rename", "mask", "route", "cast", "insert_field"]);
+    }
+}
