@@ -19,6 +19,8 @@ pub(crate) struct BrokerSetting {
 /// All settings, sorted by name.
 pub(crate) fn all(broker: &BrokerState) -> Vec<BrokerSetting> {
     let mut settings = own(broker);
+    settings.extend(storage(broker));
+    settings.extend(limits(broker));
     settings.extend(groups(broker));
     let defaults = &broker.config.topic_defaults;
     settings.extend(KEYS.iter().filter_map(|key| {
@@ -46,11 +48,10 @@ fn setting(
     BrokerSetting { name, is_set: value != default, value, config_type, doc }
 }
 
+/// What the broker is and what topics get that do not say.
 fn own(broker: &BrokerState) -> Vec<BrokerSetting> {
-    use ConfigType::{Boolean, Int, List, Long, String as Text};
+    use ConfigType::{Boolean, Int, List, String as Text};
     let config = &broker.config;
-    let limits = &config.limits;
-    let defaults = crate::Limits::default();
     let listen = config.listen.map_or(String::new(), |address| format!("PLAINTEXT://{address}"));
     let advertised = format!("PLAINTEXT://{}:{}", broker.advertised.host, broker.advertised.port);
     vec![
@@ -71,13 +72,6 @@ fn own(broker: &BrokerState) -> Vec<BrokerSetting> {
             "The rack that the broker stands in.",
         ),
         setting(
-            "connections.max.idle.ms",
-            Long,
-            limits.connection_idle_max.as_millis(),
-            defaults.connection_idle_max.as_millis(),
-            "Milliseconds after which an idle connection is closed.",
-        ),
-        setting(
             "default.replication.factor",
             Int,
             config.replication_factor_default,
@@ -85,14 +79,24 @@ fn own(broker: &BrokerState) -> Vec<BrokerSetting> {
             "The replicas of a topic that does not say how many.",
         ),
         setting("delete.topic.enable", Boolean, true, true, "Whether topics can be deleted."),
-        setting(
-            "fetch.max.bytes",
-            Int,
-            limits.fetch_bytes_max,
-            defaults.fetch_bytes_max,
-            "Bytes of the largest fetch answer.",
-        ),
         setting("listeners", List, listen, "", "Where the broker accepts connections."),
+        setting("node.id", Int, config.node_id, -1, "The node's number."),
+        setting(
+            "num.partitions",
+            Int,
+            config.partitions_default,
+            1,
+            "The partitions of a topic that does not say how many.",
+        ),
+        setting("process.roles", List, "broker,controller", "", "What the node is."),
+    ]
+}
+
+/// Where it stores, and how often it looks after that.
+fn storage(broker: &BrokerState) -> Vec<BrokerSetting> {
+    use ConfigType::{Int, List, Long};
+    let config = &broker.config;
+    vec![
         setting(
             "log.cleaner.backoff.ms",
             Long,
@@ -121,6 +125,28 @@ fn own(broker: &BrokerState) -> Vec<BrokerSetting> {
             300_000,
             "Milliseconds between two looks for segments to delete.",
         ),
+    ]
+}
+
+/// What clients can make it hold (R10).
+fn limits(broker: &BrokerState) -> Vec<BrokerSetting> {
+    use ConfigType::{Int, Long};
+    let (limits, defaults) = (&broker.config.limits, crate::Limits::default());
+    vec![
+        setting(
+            "connections.max.idle.ms",
+            Long,
+            limits.connection_idle_max.as_millis(),
+            defaults.connection_idle_max.as_millis(),
+            "Milliseconds after which an idle connection is closed.",
+        ),
+        setting(
+            "fetch.max.bytes",
+            Int,
+            limits.fetch_bytes_max,
+            defaults.fetch_bytes_max,
+            "Bytes of the largest fetch answer.",
+        ),
         setting(
             "max.connections",
             Int,
@@ -135,15 +161,6 @@ fn own(broker: &BrokerState) -> Vec<BrokerSetting> {
             defaults.fetch_sessions_max,
             "Incremental fetch sessions that are remembered.",
         ),
-        setting("node.id", Int, config.node_id, -1, "The node's number."),
-        setting(
-            "num.partitions",
-            Int,
-            config.partitions_default,
-            1,
-            "The partitions of a topic that does not say how many.",
-        ),
-        setting("process.roles", List, "broker,controller", "", "What the node is."),
         setting(
             "queued.max.request.bytes",
             Long,
