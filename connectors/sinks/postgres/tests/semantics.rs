@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 use support::{Task, absent, connector, connector_at, database, psql, schema, server};
+use towpath_api::conformance::{self, SinkWorld};
 use towpath_api::{
-    BatchBuilder, ErrorKind, EventSchema, Field, Op, RowSchema, SinkConnector, TaskContext, Type,
+    BatchBuilder, ErrorKind, EventSchema, Field, Guarantee, Op, RowSchema, SinkConnector, SinkFactory,
+    TaskContext, Type,
 };
-use towpath_types::TopicId;
+use towpath_sink_postgres::PostgresSink;
+use towpath_types::{TopicId, TopicName};
 
 fn orders() -> Arc<EventSchema> {
     schema(
@@ -26,6 +29,39 @@ async fn open(database: &str) -> (Box<dyn SinkConnector>, Task) {
     let connector = connector(database, json!({"table": "{table}"}));
     let task = Task::open(connector.as_ref(), "shop.public.orders").await;
     (connector, task)
+}
+
+struct World(String);
+
+#[async_trait::async_trait]
+impl SinkWorld for World {
+    fn connector(&self) -> Box<dyn SinkConnector> {
+        connector(&self.0, json!({"table": "held"}))
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+
+    async fn held(&mut self) -> Vec<i64> {
+        psql(&self.0, "SELECT id FROM held").lines().map(|line| line.parse().unwrap()).collect()
+    }
+
+    fn poison(&self, row: &mut towpath_api::RowWriter<'_>) -> bool {
+        row.int(1 << 40);
+        row.text("NUL \0");
+        true
+    }
+
+    fn topic(&self) -> TopicName {
+        TopicName::new("conformance").unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_the_contract() {
+    conformance::descriptor(PostgresSink::default().descriptor()).unwrap();
+    conformance::sink(&mut World(database())).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,7 +337,7 @@ async fn two_tasks_create_the_same_table_at_the_same_time() {
         let (target, shared) = (target.clone(), Arc::clone(&shared));
         tasks.push(tokio::spawn(async move {
             let connector = connector(&target, json!({"table": "new.{table}"}));
-            let mut task = Task::open(connector.as_ref(), &format!("t{number}")).await;
+            let mut task = Task::open_as(connector.as_ref(), &format!("t{number}"), TopicId::random()).await;
             let values: Vec<_> = (0..50).map(|_| json!(number.to_string())).collect();
             task.take(|records| records.create(&shared, &values[..1], &values)).await;
         }));

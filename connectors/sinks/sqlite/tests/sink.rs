@@ -1,0 +1,321 @@
+//! The SQLite sink on real files.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Value as Json, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
+use towpath_api::conformance::{self, SinkWorld};
+use towpath_api::schema::SourceBlock;
+use towpath_api::{
+    BatchBuilder, ErrorKind, EventSchema, Field, Guarantee, Op, RawConfig, RowSchema, RowWriter, Sink,
+    SinkBatch, SinkConnector, SinkFactory, TaskContext, Type, Written,
+};
+use towpath_sink_sqlite::SqliteSink;
+use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
+
+fn connector(path: &Path, mut options: Json) -> Box<dyn SinkConnector> {
+    options["path"] = json!(path);
+    let factory = SqliteSink::default();
+    conformance::descriptor(factory.descriptor()).unwrap();
+    factory.parse(&RawConfig::with_defaults(&factory.descriptor().options, options).unwrap()).unwrap()
+}
+
+/// All rows of a query, values quoted as SQL, with a bar between them.
+async fn query(path: &Path, sql: &str) -> String {
+    let mut connection = connect(path).await;
+    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap();
+    rows.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join(" ")
+}
+
+async fn connect(path: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    SqliteConnection::connect_with(&options).await.unwrap()
+}
+
+async fn run(path: &Path, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connect(path).await).await.unwrap();
+}
+
+struct Task {
+    sink: Box<dyn Sink>,
+    partition: Arc<TopicPartition>,
+    next: i64,
+}
+
+impl Task {
+    async fn open(connector: &dyn SinkConnector, topic: &str) -> Self {
+        let mut sink = connector.open(TaskContext::new("test", 0)).await.unwrap();
+        let partition = TopicPartition::new(TopicName::new(topic).unwrap(), 0);
+        let next = sink.assign(&[(partition.clone(), TopicId::ZERO)]).await.unwrap()[&partition].get();
+        Self { sink, partition: Arc::new(partition), next }
+    }
+
+    /// Writes `(op, key, before, after)` at the offsets that follow.
+    async fn write(&mut self, schema: &Arc<EventSchema>, events: &[(Op, Json, Json, Json)]) -> Written {
+        let mut builder = BatchBuilder::new();
+        for (offset, (op, key, before, after)) in (self.next..).zip(events) {
+            let mut record = builder.record(schema);
+            record.op(Some(*op)).offset(offset);
+            if !key.is_null() {
+                record.key(|row| put(row, key));
+            }
+            if !before.is_null() {
+                record.before(|row| put(row, before));
+            }
+            if !after.is_null() {
+                record.after(|row| put(row, after));
+            }
+            record.finish();
+        }
+        let next = self.next + events.len() as i64;
+        let batch = SinkBatch {
+            partition: Arc::clone(&self.partition),
+            topic_id: TopicId::ZERO,
+            first_offset: Offset::new(self.next),
+            next_offset: Offset::new(next),
+            batch: builder.build(),
+        };
+        let written = self.sink.write(batch).await.unwrap();
+        if written.rejected.is_empty() {
+            self.next = next;
+        }
+        written
+    }
+
+    async fn take(&mut self, schema: &Arc<EventSchema>, events: &[(Op, Json, Json, Json)]) {
+        let written = self.write(schema, events).await;
+        assert!(written.rejected.is_empty(), "{:?}", written.rejected);
+    }
+}
+
+fn put(row: &mut RowWriter<'_>, values: &Json) {
+    for value in values.as_array().unwrap() {
+        match value {
+            Json::Null => row.null(),
+            Json::Bool(value) => row.bool(*value),
+            Json::Number(number) if number.is_i64() => row.int(number.as_i64().unwrap()),
+            Json::Number(number) => row.float64(number.as_f64().unwrap()),
+            Json::String(text) => row.text(text),
+            _ => row.absent(),
+        }
+    }
+}
+
+fn schema(fields: Vec<Field>, key: &[&str]) -> Arc<EventSchema> {
+    let keys: Vec<_> = fields.iter().filter(|field| key.contains(&field.name.as_str())).cloned().collect();
+    Arc::new(
+        EventSchema::new("orders", Arc::new(RowSchema::new(fields)))
+            .with_key((!keys.is_empty()).then(|| Arc::new(RowSchema::new(keys))))
+            .with_source(Some(Arc::new(SourceBlock::default()))),
+    )
+}
+
+fn orders(key: &[&str]) -> Arc<EventSchema> {
+    let fields = vec![
+        Field::required("id", Type::Int64),
+        Field::nullable("name", Type::String),
+        Field::nullable("body", Type::String),
+    ];
+    schema(fields, key)
+}
+
+const ORDERS: &str = "SELECT id || '|' || quote(name) || '|' || quote(body) FROM orders ORDER BY 1";
+const NONE: Json = Json::Null;
+
+struct World(tempfile::TempDir);
+
+#[async_trait]
+impl SinkWorld for World {
+    fn connector(&self) -> Box<dyn SinkConnector> {
+        connector(&self.0.path().join("held.db"), json!({"table": "held"}))
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+
+    async fn held(&mut self) -> Vec<i64> {
+        let ids = query(&self.0.path().join("held.db"), "SELECT id || '' FROM held").await;
+        ids.split_whitespace().map(|id| id.parse().unwrap()).collect()
+    }
+
+    fn poison(&self, row: &mut RowWriter<'_>) -> bool {
+        row.null();
+        row.text("a row without its key");
+        true
+    }
+
+    fn schema(&self) -> Arc<EventSchema> {
+        schema(vec![Field::nullable("id", Type::Int64), Field::nullable("text", Type::String)], &["id"])
+    }
+
+    fn topic(&self) -> TopicName {
+        TopicName::new("conformance").unwrap()
+    }
+}
+
+#[tokio::test]
+async fn it_keeps_the_contract() {
+    conformance::sink(&mut World(tempfile::tempdir().unwrap())).await.unwrap();
+}
+
+#[tokio::test]
+async fn rows_follow_their_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let connector = connector(&path, json!({"table": "{topic.2}"}));
+    let orders = orders(&["id"]);
+    let mut task = Task::open(connector.as_ref(), "shop.main.orders").await;
+    let absent = json!({});
+    let mut events: Vec<_> =
+        (1..=300).map(|id| (Op::Create, json!([id]), NONE, json!([id, "new", "long"]))).collect();
+    events.extend((3..=300).map(|id| (Op::Delete, json!([id]), NONE, NONE)));
+    events.push((Op::Tombstone, json!([300]), NONE, NONE));
+    events.push((Op::Update, json!([1]), NONE, json!([1, "changed", absent])));
+    task.take(&orders, &events).await;
+    assert_eq!(query(&path, ORDERS).await, "1|'changed'|'long' 2|'new'|'long'");
+    task.take(
+        &orders,
+        &[
+            (Op::Update, json!([1]), NONE, json!([1, "kept", absent])),
+            (Op::Delete, json!([2]), NONE, NONE),
+            (Op::Create, json!([5]), NONE, json!([5, "moved", absent])),
+        ],
+    )
+    .await;
+    assert_eq!(query(&path, ORDERS).await, "1|'kept'|'long' 5|'moved'|'long'");
+    let written = task.write(&orders, &[(Op::Update, json!([9]), NONE, json!([9, "x", absent]))]).await;
+    assert_eq!(written.rejected[0].error.code(), "SINK_ROW_MISSING");
+    task.take(
+        &orders,
+        &[(Op::Truncate, NONE, NONE, NONE), (Op::Create, json!([7]), NONE, json!([7, null, "x"]))],
+    )
+    .await;
+    assert_eq!(query(&path, ORDERS).await, "7|NULL|'x'");
+    task.sink.close().await.unwrap();
+    assert_eq!(Task::open(connector.as_ref(), "shop.main.orders").await.next, task.next);
+}
+
+#[tokio::test]
+async fn keys_of_several_columns_and_tables_without_a_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let connector = connector(&path, json!({"table": "orders"}));
+    let mut task = Task::open(connector.as_ref(), "t").await;
+    let pair = orders(&["id", "name"]);
+    let mut events: Vec<_> = (0..20)
+        .flat_map(|id| ["a", "b"].map(|name| (Op::Create, json!([id, name]), NONE, json!([id, name, "x"]))))
+        .collect();
+    events.extend((1..20).flat_map(|id| ["a", "b"].map(|name| (Op::Delete, json!([id, name]), NONE, NONE))));
+    task.take(&pair, &events[..40]).await;
+    task.take(&pair, &events[40..]).await;
+    assert_eq!(query(&path, ORDERS).await, "0|'a'|'x' 0|'b'|'x'");
+
+    run(&path, "DROP TABLE orders").await;
+    let mut task = Task::open(connector.as_ref(), "t").await;
+    let keyless = orders(&[]);
+    let same = json!([1, "same", null]);
+    let mut events = vec![(Op::Create, NONE, NONE, same.clone()); 3];
+    events.push((Op::Update, NONE, same.clone(), json!([1, "other", "x"])));
+    events.push((Op::Delete, NONE, same, NONE));
+    task.take(&keyless, &events).await;
+    assert_eq!(query(&path, ORDERS).await, "1|'other'|'x' 1|'same'|NULL");
+}
+
+#[tokio::test]
+async fn values_keep_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let connector = connector(&path, json!({"table": "\"Odd \"\"T\"\".x\""}));
+    let typed = |name: &str, ty, source: &str| Field {
+        source_type: (!source.is_empty()).then(|| format!("sqlite:{source}")),
+        ..Field::nullable(name, ty)
+    };
+    let fields = vec![
+        typed("id", Type::Int64, "INTEGER"),
+        typed("price", Type::Decimal, ""),
+        typed("declared", Type::Decimal, "DECIMAL(10,2)"),
+        typed("Flag \"x\"", Type::Bool, ""),
+        typed("ratio", Type::Float64, ""),
+        typed("doc", Type::Json, ""),
+    ];
+    let schema = schema(fields, &["id"]);
+    let mut task = Task::open(connector.as_ref(), "t").await;
+    let row = json!([9_223_372_036_854_775_807_i64, "1.500", "1.500", true, 0.1, "{\"a\": 1}"]);
+    task.take(&schema, &[(Op::Create, json!([9_223_372_036_854_775_807_i64]), NONE, row)]).await;
+    let values = "SELECT quote(id) || quote(price) || quote(declared) || quote(\"Flag \"\"x\"\"\") || quote(ratio) || \
+                  quote(doc) FROM \"Odd \"\"T\"\".x\"";
+    assert_eq!(query(&path, values).await, "9223372036854775807'1.500'1.510.1'{\"a\": 1}'");
+    let declared = "SELECT group_concat(type, ',') FROM pragma_table_info('Odd \"T\".x')";
+    assert_eq!(query(&path, declared).await, "INTEGER,TEXT,DECIMAL(10,2),INTEGER,REAL,TEXT");
+}
+
+#[tokio::test]
+async fn columns_are_added_and_renamed_and_refused_rows_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    run(
+        &path,
+        "CREATE TABLE orders (id INTEGER PRIMARY KEY, name TEXT CHECK (length(name) < 4), twice AS (id * 2))",
+    )
+    .await;
+    let connector = connector(&path, json!({"table": "orders"}));
+    let mut task = Task::open(connector.as_ref(), "t").await;
+    let old =
+        schema(vec![Field::required("id", Type::Int64), Field::nullable("name", Type::String)], &["id"]);
+    let create = |id: i64, name: &str| (Op::Create, json!([id]), NONE, json!([id, name]));
+    let events: Vec<_> = (0..50).map(|id| create(id, if id % 20 == 7 { "too long" } else { "ok" })).collect();
+    let written = task.write(&old, &events).await;
+    let found: Vec<_> =
+        written.rejected.iter().map(|rejected| (rejected.index, rejected.error.code())).collect();
+    assert_eq!(found, [(7, "SINK_CHECK"), (27, "SINK_CHECK"), (47, "SINK_CHECK")]);
+    assert_eq!(query(&path, "SELECT count(*) || '' FROM orders").await, "0");
+    task.take(&old, &[create(1, "abc")]).await;
+    let new = schema(
+        vec![
+            Field::required("id", Type::Int64),
+            Field { renamed_from: Some("name".into()), ..Field::nullable("title", Type::String) },
+            Field { initial: Some("it's".into()), ..Field::nullable("note", Type::String) },
+        ],
+        &["id"],
+    );
+    task.take(&new, &[(Op::Create, json!([2]), NONE, json!([2, "x", null]))]).await;
+    let rows = "SELECT id || '|' || title || '|' || quote(note) || '|' || twice FROM orders ORDER BY id";
+    assert_eq!(query(&path, rows).await, "1|abc|'it''s'|2 2|x|NULL|4");
+}
+
+#[tokio::test]
+async fn what_is_missing_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = TaskContext::new("test", 0);
+    let path = folder.path().join("no/such/folder/a.db");
+    let errors = connector(&path, json!({})).check(&context).await.unwrap_err();
+    assert_eq!(errors[0].code(), "SQLITE_CANNOT_WRITE");
+    let path = folder.path().join("a.db");
+    assert_eq!(connector(&path, json!({})).check(&context).await.unwrap().len(), 1);
+    assert!(!path.exists(), "a check creates nothing");
+    std::fs::write(&path, vec![b'x'; 4096]).unwrap();
+    let errors = connector(&path, json!({"table": "fixed"})).check(&context).await.unwrap_err();
+    assert_eq!((errors[0].code(), errors[0].kind()), ("SQLITE_NOT_A_DATABASE", ErrorKind::NeedsOperator));
+    std::fs::remove_file(&path).unwrap();
+    run(&path, "CREATE TABLE orders (id INTEGER, must TEXT NOT NULL)").await;
+    let connector = connector(&path, json!({"table": "orders"}));
+    let mut task = Task::open(connector.as_ref(), "t").await;
+    let orders = orders(&["id"]);
+    let mut builder = BatchBuilder::new();
+    let mut record = builder.record(&orders);
+    record.offset(0).op(Some(Op::Create)).key(|row| row.int(1)).after(|row| row.int(1));
+    record.finish();
+    let batch = SinkBatch {
+        partition: Arc::clone(&task.partition),
+        topic_id: TopicId::ZERO,
+        first_offset: Offset::ZERO,
+        next_offset: Offset::new(1),
+        batch: builder.build(),
+    };
+    let error = task.sink.write(batch).await.unwrap_err();
+    assert_eq!((error.code(), error.kind()), ("SINK_KEY_NOT_UNIQUE", ErrorKind::NeedsOperator));
+}
