@@ -26,7 +26,7 @@ use crate::stream::Stream;
 
 /// Bytes that are read at a time into memory that the thread's connections share.
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// From this many missing bytes of a frame on, they are read straight into the connection's buffer.
+/// When this many bytes of a frame have arrived, the rest is read straight into the connection's buffer.
 const DIRECT_BYTES_MIN: usize = 16 * 1024;
 /// How long an idle connection keeps its buffer.
 const BUFFER_IDLE: Duration = Duration::from_secs(1);
@@ -262,7 +262,7 @@ impl Connection {
     }
 
     async fn next_event(&mut self, may_read: bool) -> Result<Event, ConnectionEnd> {
-        let Self { broker, stream, buffer, allocated, trusted, slots, lease, .. } = self;
+        let Self { broker, stream, buffer, allocated, trusted, slots, lease, in_flight_bytes, .. } = self;
         let mut closed = pin!(lease.closed());
         poll_fn(|cx| {
             if poll_slots(slots, cx) {
@@ -276,9 +276,13 @@ impl Connection {
             if !may_read {
                 return Poll::Pending;
             }
-            poll_fill(stream, buffer, allocated, *trusted, cx)
-                .map_ok(Event::Read)
-                .map_err(ConnectionEnd::from)
+            let before = *allocated;
+            let read = poll_fill(stream, buffer, allocated, *trusted, cx);
+            if *allocated != before {
+                // Counted as soon as it is taken, also when nothing comes to fill it.
+                lease.set((*allocated).max(buffer.len()) + *in_flight_bytes);
+            }
+            read.map_ok(Event::Read).map_err(ConnectionEnd::from)
         })
         .await
     }
@@ -313,8 +317,8 @@ fn poll_fill(
         Ok(Some(length)) => (length + frame::LENGTH_BYTES).saturating_sub(buffer.len()),
         _ => 0,
     };
-    if missing >= DIRECT_BYTES_MIN || (*allocated > 0 && missing > 0) {
-        let step = missing.min(buffer.len().max(trusted.saturating_sub(buffer.len())).max(SCRATCH_BYTES));
+    if missing > 0 && (buffer.len() >= DIRECT_BYTES_MIN || *allocated > 0) {
+        let step = missing.min(buffer.len().max(trusted.saturating_sub(buffer.len())));
         if buffer.capacity() - buffer.len() == 0 {
             buffer.reserve(step);
         }

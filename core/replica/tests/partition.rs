@@ -1,0 +1,210 @@
+//! Partitions over a simulated disk that loses what was not synced.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use towpath_log::sim::{SimClock, SimStorage};
+use towpath_log::{Clock, DirIdentity, LogConfig, LogDir, LogDirOptions, Storage};
+use towpath_record::{BatchBuilder, Compression, Origin, batches};
+use towpath_replica::{
+    FetchPosition, FetchWaiter, Flusher, Leadership, Partition, PartitionError, ReplicaManager,
+    ReplicaSettings, Settings,
+};
+use towpath_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicName};
+use uuid::Uuid;
+
+const TOPIC: TopicId = TopicId::new(Uuid::from_u64_pair(7, 7));
+
+struct World {
+    manager: ReplicaManager,
+    flushes: Arc<AtomicUsize>,
+}
+
+fn settings(flush_messages: i64) -> Settings {
+    Settings { log: LogConfig::default(), min_insync_replicas: 1, flush_messages, flush_ms: i64::MAX }
+}
+
+fn leadership(epoch: i32, isr: i32) -> Leadership {
+    Leadership {
+        leader_epoch: LeaderEpoch::new(epoch),
+        partition_epoch: PartitionEpoch::new(epoch),
+        replicas: vec![BrokerId::new(1), BrokerId::new(2)],
+        isr: (1..=isr).map(BrokerId::new).collect(),
+    }
+}
+
+fn open(storage: &Arc<SimStorage>, flush_messages: i64) -> World {
+    let options = LogDirOptions {
+        identity: DirIdentity { cluster_id: "c".to_owned(), node_id: 1 },
+        tail_bytes_max: 1 << 20,
+    };
+    let storage: Arc<dyn Storage> = Arc::clone(storage) as Arc<dyn Storage>;
+    let clock: Arc<dyn Clock> = Arc::new(SimClock::new(0));
+    let dir = Arc::new(LogDir::open(storage, clock, Path::new("/data"), &options).unwrap());
+    let (_, failed) = dir.open_all(|_, _| LogConfig::default()).unwrap();
+    assert!(failed.is_empty(), "{failed:?}");
+    let flushes = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&flushes);
+    let flusher = Flusher::start(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    })
+    .unwrap();
+    let manager = ReplicaManager::new(ReplicaSettings { dir, flusher: Arc::new(flusher) });
+    let name = TopicName::new("t").unwrap();
+    manager.set_topic(&name, TOPIC, vec![leadership(0, 1)], &settings(flush_messages), true).unwrap();
+    World { manager, flushes }
+}
+
+impl World {
+    fn partition(&self) -> Arc<Partition> {
+        self.manager.topic("t").unwrap().partition(0).unwrap().unwrap()
+    }
+}
+
+fn batch(values: &[&str]) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for value in values {
+        builder.append(0, None, Some(value.as_bytes()), &[]).unwrap();
+    }
+    builder.build().unwrap()
+}
+
+fn read(partition: &Partition) -> Vec<String> {
+    let position = FetchPosition {
+        offset: Offset::ZERO,
+        current_leader_epoch: LeaderEpoch::NONE,
+        last_fetched_epoch: LeaderEpoch::NONE,
+        bytes_max: 1 << 20,
+        min_one: true,
+    };
+    let bytes = partition.fetch(&position).unwrap().data.into_bytes().unwrap();
+    let mut values = Vec::new();
+    for batch in batches(&bytes) {
+        for record in &batch.unwrap().records().unwrap() {
+            values.push(String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap());
+        }
+    }
+    values
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_on_a_flushed_topic_survives_a_loss_of_power() {
+    let storage = Arc::new(SimStorage::new(1));
+    let world = open(&storage, 1);
+    let partition = world.partition();
+    for value in ["a", "b"] {
+        let appended = partition.append(batch(&[value]), true, Origin::Client).unwrap();
+        partition.committed(appended.info.last_offset).await.unwrap();
+    }
+    assert_eq!(partition.high_watermark(), Offset::new(2));
+    drop(world);
+    drop(partition);
+    storage.crash();
+    let world = open(&storage, 1);
+    let partition = world.partition();
+    tokio::time::timeout(Duration::from_secs(10), partition.committed(Offset::new(1)))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(read(&partition), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn many_appends_share_a_flush_and_none_is_seen_before_it() {
+    let storage = Arc::new(SimStorage::new(2));
+    let world = open(&storage, 1);
+    let partition = world.partition();
+    let mut waits = Vec::new();
+    for index in 0..200 {
+        let appended = partition.append(batch(&[&index.to_string()]), true, Origin::Client).unwrap();
+        waits.push(partition.committed(appended.info.last_offset));
+        let durable = partition.log().recovery_point();
+        assert!(partition.high_watermark() <= durable.max(partition.log().recovery_point()), "R1");
+    }
+    for wait in waits {
+        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap().unwrap();
+    }
+    assert_eq!(read(&partition).len(), 200);
+    assert!(world.flushes.load(Ordering::Relaxed) <= 200);
+}
+
+#[tokio::test]
+async fn a_failed_flush_acknowledges_nothing_and_takes_the_directory_offline() {
+    let storage = Arc::new(SimStorage::new(3));
+    let world = open(&storage, 1);
+    let partition = world.partition();
+    storage.fail_sync_after(0);
+    let appended = partition.append(batch(&["a"]), true, Origin::Client).unwrap();
+    let result =
+        tokio::time::timeout(Duration::from_secs(10), partition.committed(appended.info.last_offset));
+    assert!(matches!(result.await.unwrap(), Err(PartitionError::Offline(_))), "R14: no ack");
+    assert_eq!(partition.high_watermark(), Offset::ZERO, "R3: not seen either");
+    let refused = partition.append(batch(&["b"]), true, Origin::Client);
+    assert!(matches!(refused, Err(PartitionError::Offline(_))));
+    assert!(matches!(partition.latest_offset(), Err(PartitionError::Offline(_))));
+}
+
+#[tokio::test]
+async fn too_few_replicas_in_sync_refuse_before_anything_is_written() {
+    let storage = Arc::new(SimStorage::new(4));
+    let world = open(&storage, i64::MAX);
+    let partition = world.partition();
+    partition.configure(&Settings { min_insync_replicas: 2, ..settings(i64::MAX) });
+    let refused = partition.append(batch(&["a"]), true, Origin::Client);
+    assert!(matches!(refused, Err(PartitionError::NotEnoughReplicas { in_sync: 1, needed: 2 })));
+    assert_eq!(partition.log().log_end_offset(), Offset::ZERO);
+    let appended = partition.append(batch(&["b"]), false, Origin::Client).unwrap();
+    assert!(!appended.committed);
+    assert!(read(&partition).is_empty(), "the high watermark stands still below min.insync.replicas");
+    partition.update(leadership(1, 2));
+    assert_eq!(read(&partition), ["b"]);
+}
+
+#[tokio::test]
+async fn epochs_are_compared_and_old_news_change_nothing() {
+    let storage = Arc::new(SimStorage::new(5));
+    let world = open(&storage, i64::MAX);
+    let partition = world.partition();
+    partition.append(batch(&["a"]), true, Origin::Client).unwrap();
+    partition.update(leadership(2, 1));
+    partition.append(batch(&["b"]), true, Origin::Client).unwrap();
+    partition.update(leadership(1, 1));
+    assert_eq!(partition.leader_epoch(), LeaderEpoch::new(2), "R6");
+    let check = |epoch: i32| partition.check_epoch(LeaderEpoch::new(epoch));
+    assert!(matches!(check(1), Err(PartitionError::FencedLeaderEpoch { .. })));
+    assert!(matches!(check(3), Err(PartitionError::UnknownLeaderEpoch { .. })));
+    assert!(check(2).is_ok() && check(-1).is_ok());
+    let end = partition.end_offset_for_epoch(LeaderEpoch::NONE, LeaderEpoch::new(0)).unwrap();
+    assert_eq!(end, Some((LeaderEpoch::new(0), Offset::new(1))));
+}
+
+#[tokio::test]
+async fn a_waiting_fetch_wakes_for_records_and_for_the_end_of_the_partition() {
+    let storage = Arc::new(SimStorage::new(6));
+    let world = open(&storage, i64::MAX);
+    let partition = world.partition();
+    let waiter = FetchWaiter::new(1);
+    partition.wait_for_records(&waiter);
+    partition.append(batch(&["a"]), true, Origin::Client).unwrap();
+    tokio::time::timeout(Duration::from_secs(5), waiter.woken()).await.unwrap();
+    let woken = waiter.woken();
+    world.manager.remove_topic(TOPIC).unwrap();
+    tokio::time::timeout(Duration::from_secs(5), woken).await.unwrap();
+    assert!(matches!(partition.append(batch(&["b"]), true, Origin::Client), Err(PartitionError::Deleted)));
+    assert!(world.manager.topic("t").is_none());
+}
+
+#[tokio::test]
+async fn records_are_deleted_up_to_the_high_watermark_and_no_further() {
+    let storage = Arc::new(SimStorage::new(7));
+    let world = open(&storage, i64::MAX);
+    let partition = world.partition();
+    partition.append(batch(&["a", "b"]), true, Origin::Client).unwrap();
+    let past = partition.delete_records_before(Some(Offset::new(3)));
+    assert!(matches!(past, Err(PartitionError::OutOfRange { .. })));
+    assert_eq!(partition.delete_records_before(Some(Offset::new(1))).unwrap(), Offset::new(1));
+    assert_eq!(partition.delete_records_before(None).unwrap(), Offset::new(2));
+}
