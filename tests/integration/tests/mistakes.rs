@@ -75,7 +75,7 @@ pipelines:
 
 #[test]
 fn a_name_that_stands_twice() {
-    let pipeline = "    topics: [t]\n    sink: { type: file, directory: ./out }\n";
+    let pipeline = "    topics: [t]\n    sink: { type: file, path: ./out }\n";
     let yaml = format!("pipelines:\n  p:\n{pipeline}  p:\n{pipeline}");
     towpath("validate", &yaml, &[], &[]).says(2, &["c.yaml:5:3", "p"]);
 }
