@@ -25,6 +25,7 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
     towpath_telemetry::init_tracing(&filter, towpath_telemetry::LogFormat::Text)?;
+    towpath_broker::raise_open_files_limit();
     let mut arguments = std::env::args().skip(1);
     let data_dir = arguments.next().ok_or("usage: broker DATA_DIR [HOST:PORT]")?;
     let listen = arguments.next().unwrap_or_else(|| "127.0.0.1:9092".to_owned());
