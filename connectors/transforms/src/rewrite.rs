@@ -43,11 +43,14 @@ impl From<Refusal> for ConnectorError {
     }
 }
 
+/// A plan, or why there is none.
+type Planned<P> = Arc<Result<P, Refusal>>;
+
 /// Plans by schema, bounded; the last one is found without hashing.
 #[derive(Debug)]
 pub(crate) struct Plans<P> {
-    known: HashMap<SchemaId, Arc<Result<P, Refusal>>>,
-    last: Option<(Arc<EventSchema>, Arc<Result<P, Refusal>>)>,
+    known: HashMap<SchemaId, Planned<P>>,
+    last: Option<(Arc<EventSchema>, Planned<P>)>,
 }
 
 impl<P> Default for Plans<P> {
@@ -62,7 +65,7 @@ impl<P> Plans<P> {
         &mut self,
         schema: &Arc<EventSchema>,
         make: impl FnOnce(&Arc<EventSchema>) -> Result<P, Refusal>,
-    ) -> Arc<Result<P, Refusal>> {
+    ) -> Planned<P> {
         if let Some((last, plan)) = &self.last
             && Arc::ptr_eq(last, schema)
         {
@@ -132,7 +135,7 @@ impl<R: Rewrite> Rewriter<R> {
         Self { rewrite, only, plans: Plans::default() }
     }
 
-    fn plan(&mut self, schema: &Arc<EventSchema>) -> Arc<Result<Option<Plan<R::Column>>, Refusal>> {
+    fn plan(&mut self, schema: &Arc<EventSchema>) -> Planned<Option<Plan<R::Column>>> {
         let (rewrite, only) = (&self.rewrite, &self.only);
         self.plans.get(schema, |schema| if only.matches(schema) { rewrite.plan(schema) } else { Ok(None) })
     }
