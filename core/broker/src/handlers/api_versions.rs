@@ -40,7 +40,6 @@ pub(super) fn begin(
     mut body: Decoder,
 ) -> Result<Begun, ConnectionEnd> {
     let request = ApiVersionsRequest::decode(&mut body, cx.version)?;
-    body.finish()?;
     Ok(Begun::Done(cx.reply(ApiKey::ApiVersions, &handle(broker, cx.version, &request))))
 }
 

@@ -52,7 +52,6 @@ pub(super) fn begin(
     mut body: Decoder,
 ) -> Result<Begun, ConnectionEnd> {
     let request = FetchRequest::decode(&mut body, cx.version)?;
-    body.finish()?;
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
     let fetch = match prepare(broker, cx.clone(), request) {
         Ok(fetch) => fetch,

@@ -154,8 +154,8 @@ where
     R: Request,
     F: Future<Output = R::Response> + Send + 'static,
 {
+    // Bytes that follow the body are ignored, as Kafka does: librdkafka leaves some behind.
     let request = R::decode(&mut body, cx.version)?;
-    body.finish()?;
     let response = handle(Arc::clone(broker), cx.clone(), request);
     Ok(Begun::Waiting(Box::pin(async move { cx.reply(R::KEY, &response.await) })))
 }

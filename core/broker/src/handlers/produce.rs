@@ -65,7 +65,6 @@ pub(super) fn begin(
     mut body: Decoder,
 ) -> Result<Begun, ConnectionEnd> {
     let request = ProduceRequest::decode(&mut body, cx.version)?;
-    body.finish()?;
     let (acks, timeout_ms) = (request.acks, request.timeout_ms);
     let (mut response, uncommitted) = append_all(broker, &cx, request);
     if acks == 0 {
