@@ -1,4 +1,5 @@
 //! The file sink on a real file system.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -153,7 +153,7 @@ pub(crate) async fn fetch(
     sql: &str,
     values: &[&str],
 ) -> Result<Vec<PgRow>, ConnectorError> {
-    let arguments = texts(values.iter().copied().map(Some)).map_err(Fault::fatal)?;
+    let arguments = texts(values.iter().copied().map(Some))?;
     session.fetch("read the catalog", sql, arguments).await.map_err(Fault::fatal)
 }
 

@@ -76,7 +76,7 @@ async fn resolve(session: &mut Session, name: &str) -> Result<bool, ConnectorErr
     if name.contains("--") || name.contains("/*") || name.contains('\0') {
         return Ok(false);
     }
-    let arguments = texts([Some(name)]).map_err(Fault::fatal)?;
+    let arguments = texts([Some(name)])?;
     match session.fetch("look a type up", "SELECT to_regtype($1)::oid::int8", arguments).await {
         Ok(rows) => Ok(rows.first().and_then(|row| get::<Option<i64>>(row, 0).ok()).flatten().is_some()),
         // Older servers raise an error for text that is no type.

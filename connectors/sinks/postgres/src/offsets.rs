@@ -56,8 +56,7 @@ impl Offsets {
             self.table.quoted()
         );
         let number = partition.partition.to_string();
-        let arguments = texts([&self.pipeline, &key, &number, partition.topic.as_str()].map(Some))
-            .map_err(Fault::fatal)?;
+        let arguments = texts([&self.pipeline, &key, &number, partition.topic.as_str()].map(Some))?;
         let rows = session.fetch("take over a partition", &sql, arguments).await.map_err(Fault::fatal)?;
         let read = |column: usize| rows.first().and_then(|row| row.try_get::<i64, _>(column).ok());
         match (read(0), read(1)) {

@@ -185,9 +185,7 @@ impl Session {
         let connection = &mut self.connection;
         let work = async {
             let mut copy = connection.copy_in_raw(sql).await?;
-            if let Err(error) = copy.send(data).await {
-                return Err(error);
-            }
+            copy.send(data).await?;
             copy.finish().await
         };
         bounded(&self.stop, what, work).await
@@ -201,29 +199,29 @@ impl Session {
 }
 
 /// Arguments of these arrays.
-pub(crate) fn arguments(columns: Vec<TextArray>) -> Result<PgArguments, Fault> {
+pub(crate) fn arguments(columns: Vec<TextArray>) -> Result<PgArguments, ConnectorError> {
     use sqlx::Arguments as _;
     let mut arguments = PgArguments::default();
     for column in columns {
-        arguments.add(column.sealed()).map_err(|error| encoding(error))?;
+        arguments.add(column.sealed()).map_err(encoding)?;
     }
     Ok(arguments)
 }
 
 /// Arguments of these scalar texts.
-pub(crate) fn texts<'a>(values: impl IntoIterator<Item = Option<&'a str>>) -> Result<PgArguments, Fault> {
+pub(crate) fn texts<'a>(
+    values: impl IntoIterator<Item = Option<&'a str>>,
+) -> Result<PgArguments, ConnectorError> {
     use sqlx::Arguments as _;
     let mut arguments = PgArguments::default();
     for value in values {
-        arguments.add(value).map_err(|error| encoding(error))?;
+        arguments.add(value).map_err(encoding)?;
     }
     Ok(arguments)
 }
 
-fn encoding(error: BoxDynError) -> Fault {
-    Fault::Fatal(
-        ConnectorError::bug("PG_CLIENT", "arguments of a statement cannot be encoded").with_cause(error),
-    )
+fn encoding(error: BoxDynError) -> ConnectorError {
+    ConnectorError::bug("PG_CLIENT", "arguments of a statement cannot be encoded").with_cause(error)
 }
 
 fn stopped() -> ConnectorError {

@@ -1,4 +1,5 @@
 //! What the sink does to tables, records and positions, on a real server.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod support;
 

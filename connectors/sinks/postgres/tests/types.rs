@@ -1,4 +1,5 @@
 //! Every PostgreSQL type survives the way out of one table and into another.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The SQLite sink on real files.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -225,6 +225,9 @@ fn segment_end<T: Target>(target: &T, batch: &SinkBatch, from: usize) -> usize {
     records.len()
 }
 
+/// A run of records of one schema: its plan, and the numbers of table and plan.
+type Run<'a, P> = (&'a Arc<EventSchema>, Planned<P>, Option<(usize, usize)>);
+
 /// Finds the plan of each record of `range`.
 async fn place<'a, T: Target>(
     target: &mut T,
@@ -236,7 +239,7 @@ async fn place<'a, T: Target>(
     let mut work = Work { batch: &batch.batch, places, plans: Vec::new() };
     let mut tables: Vec<Arc<T::Plan>> = Vec::new();
     // Records of one schema come in runs.
-    let mut last: Option<(&Arc<EventSchema>, Planned<T::Plan>, Option<(usize, usize)>)> = None;
+    let mut last: Option<Run<'_, T::Plan>> = None;
     for index in range {
         let record = batch.batch.record(index);
         if record.op() == Some(Op::Tombstone) {
