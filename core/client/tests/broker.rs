@@ -10,9 +10,9 @@ use towpath_broker::{Broker, BrokerConfig};
 use towpath_client::{ClientConfig, InProcessTransport};
 
 /// One broker for all tests: it lives in a runtime of its own, since every test ends its own.
-fn broker() -> &'static Arc<Broker> {
+fn broker() -> &'static (Arc<Broker>, Runtime, TempDir) {
     static BROKER: OnceLock<(Arc<Broker>, Runtime, TempDir)> = OnceLock::new();
-    let (broker, ..) = BROKER.get_or_init(|| {
+    BROKER.get_or_init(|| {
         let data = TempDir::new().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -23,15 +23,14 @@ fn broker() -> &'static Arc<Broker> {
         };
         let broker = runtime.block_on(Broker::start(config)).unwrap();
         (Arc::new(broker), runtime, data)
-    });
-    broker
+    })
 }
 
 mod tcp {
     use super::*;
 
     fn cluster() -> ClientConfig {
-        let address = broker().local_addr().unwrap();
+        let address = broker().0.local_addr().unwrap();
         ClientConfig { bootstrap_servers: vec![address.to_string()], ..Default::default() }
     }
 
@@ -42,8 +41,12 @@ mod in_process {
     use super::*;
 
     fn cluster() -> ClientConfig {
-        let broker = Arc::clone(broker());
-        let transport = InProcessTransport::new(move |stream| broker.accept_stream(stream));
+        let (broker, runtime, _) = broker();
+        let transport = InProcessTransport::new(move |stream| {
+            // The broker's tasks belong to its own runtime, not to the test's, which ends before.
+            let _entered = runtime.enter();
+            broker.accept_stream(stream);
+        });
         ClientConfig {
             bootstrap_servers: vec!["in-process:1".to_owned()],
             transport: Arc::new(transport),

@@ -96,7 +96,8 @@ pub(super) struct Sendable {
 /// Whether a broker takes a request now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Readiness {
-    Ready,
+    /// On the connection with this number; every new one has another.
+    Ready(u64),
     /// It has as many requests as it may, or a connection is being opened.
     Busy,
     /// There is no connection.
@@ -367,7 +368,7 @@ impl Accumulator {
             plan.stale.push(queue.topic.clone());
             return;
         };
-        match readiness(node) {
+        let connection = match readiness(node) {
             Readiness::Busy => return,
             Readiness::Unconnected => {
                 if !plan.connect.contains(&node) {
@@ -375,7 +376,10 @@ impl Accumulator {
                 }
                 return;
             }
-            Readiness::Ready => {}
+            Readiness::Ready(connection) => connection,
+        };
+        if !queue.may_send_on(connection) {
+            return;
         }
         if queue.settle() {
             self.identity = None;
@@ -397,7 +401,7 @@ impl Accumulator {
             return;
         }
         let identity = if self.settings.idempotent { queue.identity().or(self.identity) } else { None };
-        if let Some(batch) = queue.take(identity) {
+        if let Some(batch) = queue.take(identity, connection) {
             request.bytes += size;
             let (topic_id, partition) = (topic.id, queue.index);
             request.batches.push(Sendable {

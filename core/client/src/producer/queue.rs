@@ -132,6 +132,8 @@ pub(super) struct PartitionQueue {
     pub(super) closed: VecDeque<Batch>,
     /// The ids of the batches that were sent and not answered, in order.
     pub(super) in_flight: SmallVec<[u64; 5]>,
+    /// The connection on which those in flight were sent.
+    connection: Option<u64>,
     /// The identity under which this partition's sequences count.
     identity: Option<(ProducerId, ProducerEpoch)>,
     next_sequence: i32,
@@ -163,6 +165,7 @@ impl PartitionQueue {
             open: None,
             closed: VecDeque::new(),
             in_flight: SmallVec::new(),
+            connection: None,
             identity: None,
             next_sequence: 0,
             draining: false,
@@ -197,6 +200,13 @@ impl PartitionQueue {
             && self.retry_at.is_none_or(|at| at <= now)
     }
 
+    /// Whether a batch may go on this connection. While batches are in flight only theirs will do: on one connection
+    /// the answers come in order and a break fails all, but on a new one the next batches could overtake one whose
+    /// failure is not known yet, by so many that the broker no longer remembers it and takes it twice.
+    pub(super) fn may_send_on(&self, connection: u64) -> bool {
+        self.in_flight.is_empty() || self.connection == Some(connection)
+    }
+
     /// Ends draining and begins a new epoch if one is due and nothing is in flight. True when the epochs of the
     /// producer id are used up: the id is forgotten, and the producer needs a new one.
     pub(super) fn settle(&mut self) -> bool {
@@ -213,7 +223,11 @@ impl PartitionQueue {
 
     /// Takes the next batch to send; with `identity` (that of the producer) it gets a sequence, under the identity
     /// that the partition has already if it has one.
-    pub(super) fn take(&mut self, identity: Option<(ProducerId, ProducerEpoch)>) -> Option<Batch> {
+    pub(super) fn take(
+        &mut self,
+        identity: Option<(ProducerId, ProducerEpoch)>,
+        connection: u64,
+    ) -> Option<Batch> {
         if let Some(current) = identity {
             let (id, epoch) = *self.identity.get_or_insert(current);
             let batch = self.closed.front_mut()?;
@@ -224,6 +238,7 @@ impl PartitionQueue {
         }
         let batch = self.closed.pop_front()?;
         self.retry_at = None;
+        self.connection = Some(connection);
         self.in_flight.push(batch.id);
         Some(batch)
     }
@@ -321,7 +336,7 @@ mod tests {
     #[test]
     fn a_retried_batch_keeps_its_sequence_and_its_place() {
         let mut queue = queue(&[(1, 2), (2, 3), (3, 4)]);
-        let (first, second) = (queue.take(IDENTITY).unwrap(), queue.take(IDENTITY).unwrap());
+        let (first, second) = (queue.take(IDENTITY, 1).unwrap(), queue.take(IDENTITY, 1).unwrap());
         assert_eq!(second.sequence.unwrap().base, 2);
         queue.put_back(second, Instant::now(), false);
         assert!(
@@ -330,7 +345,7 @@ mod tests {
         );
         queue.put_back(first, Instant::now(), false);
         assert!(!queue.settle());
-        let again: Vec<_> = std::iter::from_fn(|| queue.take(IDENTITY)).collect();
+        let again: Vec<_> = std::iter::from_fn(|| queue.take(IDENTITY, 1)).collect();
         assert_eq!(again.iter().map(|batch| batch.id).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(
             again.iter().map(|batch| batch.sequence.unwrap().base).collect::<Vec<_>>(),
@@ -340,14 +355,24 @@ mod tests {
     }
 
     #[test]
+    fn another_connection_waits_for_what_is_in_flight() {
+        let mut queue = queue(&[(1, 1), (2, 1)]);
+        assert!(queue.may_send_on(1));
+        let first = queue.take(IDENTITY, 1).unwrap();
+        assert!(queue.may_send_on(1) && !queue.may_send_on(2));
+        queue.put_back(first, Instant::now(), false);
+        assert!(queue.may_send_on(2));
+    }
+
+    #[test]
     fn the_first_batch_of_an_identity_goes_alone() {
         let mut queue = queue(&[(1, 1), (2, 1), (3, 1)]);
         let now = Instant::now();
-        queue.take(IDENTITY).unwrap();
+        queue.take(IDENTITY, 1).unwrap();
         assert!(!queue.may_send(now, 5, true), "the broker does not know the producer yet");
         assert!(queue.may_send(now, 5, false));
         queue.finished(1, Some(now));
-        queue.take(IDENTITY).unwrap();
+        queue.take(IDENTITY, 1).unwrap();
         assert!(queue.may_send(now, 5, true));
         assert!(!queue.may_send(now + REMEMBERED_FOR, 5, true), "it may have forgotten");
     }
@@ -355,30 +380,30 @@ mod tests {
     #[test]
     fn a_new_epoch_begins_when_nothing_is_in_flight() {
         let mut queue = queue(&[(1, 2), (2, 3)]);
-        let first = queue.take(IDENTITY).unwrap();
-        let second = queue.take(IDENTITY).unwrap();
+        let first = queue.take(IDENTITY, 1).unwrap();
+        let second = queue.take(IDENTITY, 1).unwrap();
         assert!(queue.is_head(1) && !queue.is_head(2));
         queue.put_back(first, Instant::now(), true);
         assert!(!queue.may_send(Instant::now(), 5, true));
         queue.put_back(second, Instant::now(), false);
         assert!(!queue.settle());
-        let first = queue.take(IDENTITY).unwrap();
+        let first = queue.take(IDENTITY, 1).unwrap();
         assert_eq!(
             first.sequence.unwrap(),
             Sequence { id: ProducerId::new(9), epoch: ProducerEpoch::new(1), base: 0 }
         );
-        assert_eq!(queue.take(IDENTITY).unwrap().sequence.unwrap().base, 2);
+        assert_eq!(queue.take(IDENTITY, 1).unwrap().sequence.unwrap().base, 2);
     }
 
     #[test]
     fn after_the_last_epoch_another_id_is_taken() {
         let mut queue = queue(&[(1, 1)]);
         let last = Some((ProducerId::new(9), ProducerEpoch::new(i16::MAX - 1)));
-        let first = queue.take(last).unwrap();
+        let first = queue.take(last, 1).unwrap();
         queue.put_back(first, Instant::now(), true);
         assert!(queue.settle(), "a new id is needed");
         let other = Some((ProducerId::new(10), ProducerEpoch::new(0)));
-        assert_eq!(queue.take(other).unwrap().sequence.unwrap().id, ProducerId::new(10));
+        assert_eq!(queue.take(other, 1).unwrap().sequence.unwrap().id, ProducerId::new(10));
     }
 
     #[test]

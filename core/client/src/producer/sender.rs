@@ -35,6 +35,8 @@ struct NodeState {
     connection: Option<Connection>,
     connecting: bool,
     in_flight: usize,
+    /// The connection's number.
+    generation: u64,
 }
 
 /// What the sender waits for.
@@ -51,6 +53,8 @@ pub(super) struct Sender {
     shared: Arc<Shared>,
     nodes: HashMap<i32, NodeState>,
     events: FuturesUnordered<BoxFuture<'static, Event>>,
+    /// Connections opened so far.
+    connections: u64,
     refreshing: bool,
     identifying: bool,
     /// Not before, after a failure.
@@ -71,6 +75,7 @@ impl Sender {
             shared,
             nodes: HashMap::new(),
             events: FuturesUnordered::new(),
+            connections: 0,
             refreshing: false,
             identifying: false,
             refresh_after: None,
@@ -113,7 +118,7 @@ impl Sender {
             let in_flight_max = self.shared.in_flight_max;
             let readiness = |node: i32| match nodes.get(&node) {
                 Some(state) if state.connecting || state.in_flight >= in_flight_max => Readiness::Busy,
-                Some(NodeState { connection: Some(_), .. }) => Readiness::Ready,
+                Some(NodeState { connection: Some(_), generation, .. }) => Readiness::Ready(*generation),
                 _ => Readiness::Unconnected,
             };
             let mut plan = self.shared.accumulator.lock().plan(now, &cluster, readiness);
@@ -263,7 +268,11 @@ impl Sender {
                 let state = self.nodes.entry(node).or_default();
                 state.connecting = false;
                 match result {
-                    Ok(connection) => state.connection = Some(connection),
+                    Ok(connection) => {
+                        self.connections += 1;
+                        state.generation = self.connections;
+                        state.connection = Some(connection);
+                    }
                     Err(error) => {
                         tracing::debug!(%error, "producer cannot connect");
                         let mut accumulator = self.shared.accumulator.lock();

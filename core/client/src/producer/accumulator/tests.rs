@@ -73,7 +73,7 @@ impl World {
     }
 
     fn plan(&mut self) -> Plan {
-        self.accumulator.plan(self.now, &self.cluster, |_| Readiness::Ready)
+        self.accumulator.plan(self.now, &self.cluster, |_| Readiness::Ready(1))
     }
 
     fn answer(&mut self, sent: Sendable, verdict: Verdict) {
