@@ -14,7 +14,8 @@ pub(crate) fn built_in() -> Registry {
         .add_source(Arc::new(towpath_source_generate::Generate::default()))
         .add_sink(Arc::new(towpath_sink_postgres::PostgresSink::default()))
         .add_sink(Arc::new(towpath_sink_sqlite::SqliteSink::default()))
-        .add_sink(Arc::new(towpath_sink_file::FileSink::default()));
+        .add_sink(Arc::new(towpath_sink_file::FileSink::default()))
+        .add_sink(Arc::new(towpath_sink_http::HttpSink::default()));
     for transform in towpath_transforms::factories() {
         registry.add_transform(transform);
     }

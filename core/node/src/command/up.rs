@@ -90,6 +90,7 @@ async fn resolve(address: &str, option: &str) -> Result<SocketAddr, Failure> {
 }
 
 async fn start_broker(config: &Config) -> Result<Arc<Broker>, Failure> {
+    towpath_broker::raise_open_files_limit();
     let listen = resolve(&config.node.kafka, "kafka").await?;
     let advertised = config.node.advertised.as_ref().and_then(|address| {
         let (host, port) = address.rsplit_once(':')?;
