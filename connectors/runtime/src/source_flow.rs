@@ -106,11 +106,19 @@ impl Flow {
             let known = self.seen.partitions.get(partition).unwrap_or(&Json::Null);
             known != document
         };
+        let told = !offsets.is_empty();
         let partitions: BTreeMap<_, _> = offsets.partitions.into_iter().filter(changed).collect();
         if partitions.is_empty() {
+            // A source may wait for what it tells to be durable; after a restart it may be so already.
+            self.committable |= told && self.is_settled();
             return Ok(());
         }
         self.push(Sent::default(), SourceOffsets { partitions }, 0).await
+    }
+
+    /// Whether everything taken is durable.
+    fn is_settled(&self) -> bool {
+        self.chunks.is_empty() && self.storing.is_none() && self.changes.is_empty()
     }
 
     async fn push(&mut self, sent: Sent, offsets: SourceOffsets, held: usize) -> Result<(), ConnectorError> {
@@ -191,7 +199,7 @@ impl Flow {
     /// Waits until everything taken is durable. Returns the offsets.
     pub(crate) async fn drain(&mut self) -> Result<SourceOffsets, ConnectorError> {
         self.hurry = true;
-        while !self.chunks.is_empty() || self.storing.is_some() || !self.changes.is_empty() {
+        while !self.is_settled() {
             self.progress().await?;
         }
         self.committable = false;
