@@ -1,4 +1,10 @@
 //! The formats from outside: golden texts, round trips, other people's records, hostile bytes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
 
 use std::sync::Arc;
 

@@ -78,6 +78,10 @@ pub(crate) struct Writer {
     position: Vec<u8>,
 }
 
+/// The place after the last record of each target partition, once it is in the log.
+type Acknowledged = std::pin::Pin<Box<dyn Future<Output = Result<Targets, ConnectorError>> + Send>>;
+type Targets = BTreeMap<TopicPartition, TargetOffset>;
+
 impl Writer {
     pub(crate) fn new(
         unit: &SourceUnit,
@@ -150,12 +154,7 @@ impl Writer {
     }
 
     /// Resolves when everything in `sent` is acknowledged: the place after the last record of each target partition.
-    pub(crate) fn acknowledged(
-        &self,
-        sent: Sent,
-    ) -> std::pin::Pin<
-        Box<dyn Future<Output = Result<BTreeMap<TopicPartition, TargetOffset>, ConnectorError>> + Send>,
-    > {
+    pub(crate) fn acknowledged(&self, sent: Sent) -> Acknowledged {
         let barrier = (sent.records > 0 || !sent.letters.is_empty()).then(|| self.producer.barrier());
         let last: Vec<_> = sent
             .last

@@ -21,7 +21,7 @@ pub struct IdleFailure {
     /// The task.
     pub task: String,
     /// What it said.
-    pub error: Option<TaskError>,
+    pub error: Option<Box<TaskError>>,
 }
 
 /// What is being waited for.
@@ -84,7 +84,9 @@ impl Supervisor {
     fn check_failed(&self) -> Result<(), IdleFailure> {
         let failed = self.inner.units().find(|unit| unit.shared().phase() == Phase::Failed);
         match failed {
-            Some(unit) => Err(IdleFailure { task: unit.work.id(), error: unit.shared().last_error() }),
+            Some(unit) => {
+                Err(IdleFailure { task: unit.work.id(), error: unit.shared().last_error().map(Box::new) })
+            }
             None => Ok(()),
         }
     }

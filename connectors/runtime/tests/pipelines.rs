@@ -1,4 +1,10 @@
 //! Pipelines from end to end, over Towpath's own broker.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
 
 mod world;
 

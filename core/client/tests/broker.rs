@@ -1,4 +1,10 @@
 //! The suite against our own broker, over TCP and in process.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
 
 mod suite;
 

@@ -1,4 +1,10 @@
 //! The suite against a real Apache Kafka, and what only a broker that dies can show.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
 
 mod suite;
 

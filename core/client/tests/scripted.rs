@@ -1,4 +1,10 @@
 //! What no real broker can be made to do on demand: answers out of order, errors in a given place, frames of lies.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
 
 use std::collections::HashMap;
 use std::sync::Arc;

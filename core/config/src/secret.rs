@@ -35,7 +35,10 @@ pub(crate) fn resolve(
         Value::String(text) if text.contains("${") || text.contains("$$") => {
             match resolve_text(text, environment, Path::new(""), secrets) {
                 Ok(resolved) => *text = resolved,
-                Err(reference) => problems.push(reference.problem(node)),
+                Err(reference) => {
+                    problems.push(reference.problem(node));
+                    node.value = Value::Unresolved;
+                }
             }
         }
         Value::List(items) => {

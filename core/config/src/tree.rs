@@ -53,6 +53,8 @@ pub struct Node {
 pub enum Value {
     /// `null`, `~`, nothing.
     Null,
+    /// A text whose secret could not be found, which is told already.
+    Unresolved,
     /// `true`, `false`.
     Bool(bool),
     /// A whole number.
@@ -73,6 +75,7 @@ impl Value {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
+            Self::Unresolved => "a reference that was not found",
             Self::Bool(_) => "a boolean",
             Self::Int(_) => "a whole number",
             Self::Float(_) => "a number",

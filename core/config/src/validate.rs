@@ -85,6 +85,9 @@ impl Validator<'_> {
     }
 
     fn value(&mut self, node: &Node, ty: &OptionType) -> Option<Json> {
+        if matches!(node.value, Value::Unresolved) {
+            return None;
+        }
         match ty {
             OptionType::Bool => match node.value {
                 Value::Bool(value) => Some(Json::Bool(value)),
@@ -289,7 +292,7 @@ pub(crate) fn unknown_key(key: &Key, spec: &ConfigSpec, besides: &[&str]) -> Pro
 #[must_use]
 pub fn to_json(node: &Node) -> Json {
     match &node.value {
-        Value::Null => Json::Null,
+        Value::Null | Value::Unresolved => Json::Null,
         Value::Bool(value) => Json::Bool(*value),
         Value::Int(value) => Json::from(*value),
         Value::Float(value) => serde_json::Number::from_f64(*value).map_or(Json::Null, Json::Number),

@@ -1,4 +1,10 @@
 //! Partitions over a simulated disk that loses what was not synced.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
 
 use std::path::Path;
 use std::sync::Arc;

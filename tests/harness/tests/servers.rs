@@ -1,4 +1,5 @@
 //! The harness itself against the real servers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
 
 use std::time::{Duration, Instant};
 

@@ -56,7 +56,7 @@ pipelines:
     ran.says(
         2,
         &[
-            "c.yaml:1:49",
+            "c.yaml:1:47",
             "unknown key `htpp`",
             "did you mean `http`?",
             "there is no source `postgress_cdc`",

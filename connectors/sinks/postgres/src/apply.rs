@@ -10,6 +10,8 @@ use super::plan::Plan;
 use super::session::{Session, TextArray, arguments, texts};
 
 const WRITE: &str = "write the rows";
+/// Fewer new rows than these are not worth a savepoint and a `COPY` of their own.
+const COPY_ROWS_MIN: usize = 16;
 /// Bytes of `COPY` text kept for the next batch.
 const BUFFER_KEPT: usize = 8 * 1024 * 1024;
 
@@ -54,19 +56,55 @@ impl Applier<'_> {
             }
             return self.run(&plan.statements.insert, columns).await;
         };
+        let rows = records.iter().map(|index| (*index, batch.record(*index)));
+        let value = |record: &RecordView<'_>, target: &Target| appended(plan, record, target);
+        self.copy(plan, copy, rows, value).await
+    }
+
+    /// `COPY`s rows; each comes with the number of its record.
+    async fn copy<'b, R>(
+        &mut self,
+        plan: &Plan,
+        sql: &str,
+        rows: impl Iterator<Item = (usize, R)>,
+        value: impl Fn(&R, &Target) -> Value<'b>,
+    ) -> Result<(), Fault> {
         let mut buffer = std::mem::take(self.buffer);
         buffer.clear();
-        for index in records {
-            let (record, start) = (batch.record(*index), buffer.len());
-            if let Err(error) = copy_row(&mut buffer, plan, &record) {
+        for (index, row) in rows {
+            let start = buffer.len();
+            if let Err(error) = copy_row(&mut buffer, plan, |target| value(&row, target)) {
                 buffer.truncate(start);
-                self.reject(*index, error);
+                self.reject(index, error);
             }
         }
-        let copied = if buffer.is_empty() { Ok(0) } else { self.session.copy_in(WRITE, copy, &buffer).await };
+        let copied = if buffer.is_empty() { Ok(0) } else { self.session.copy_in(WRITE, sql, &buffer).await };
         buffer.shrink_to(BUFFER_KEPT);
         *self.buffer = buffer;
         copied.map(drop)
+    }
+
+    /// Writes rows that are new, as far as the records say. False if they were not all, and nothing was written.
+    async fn copy_fresh(&mut self, plan: &Plan, batch: &Batch, fresh: &[Upsert]) -> Result<bool, Fault> {
+        let Some(copy) = &plan.statements.copy else { return Ok(false) };
+        if fresh.len() < COPY_ROWS_MIN || !plan.may_copy() {
+            return Ok(false);
+        }
+        let before = self.rejected.len();
+        self.session.script("set a savepoint", "SAVEPOINT towpath_copy".to_owned()).await?;
+        let rows = fresh.iter().map(|upsert| (upsert.record, upsert));
+        let value = |upsert: &&Upsert, target: &Target| upsert.value(batch, &plan.layout, target.layout);
+        match self.copy(plan, copy, rows, value).await {
+            Ok(()) => Ok(true),
+            Err(Fault::Fatal(error)) => Err(Fault::Fatal(error)),
+            // A key that is there already, as a rule (a snapshot that was resumed). Whatever it is, the slow way will tell.
+            Err(Fault::Data(_)) => {
+                plan.pause_copy();
+                self.rejected.truncate(before);
+                self.session.script("roll back", "ROLLBACK TO towpath_copy".to_owned()).await?;
+                Ok(false)
+            }
+        }
     }
 
     async fn fold(&mut self, plan: &Plan, batch: &Batch, fold: Fold) -> Result<(), Fault> {
@@ -80,13 +118,13 @@ impl Applier<'_> {
             }
         }
         self.run(&plan.statements.delete, keys).await?;
+        let (mut partial, whole): (Vec<_>, Vec<_>) = fold.upserts.into_iter().partition(Upsert::is_partial);
+        let (fresh, mut whole): (Vec<_>, Vec<_>) = whole.into_iter().partition(|upsert| upsert.fresh);
+        if !self.copy_fresh(plan, batch, &fresh).await? {
+            whole.extend(fresh);
+        }
         let mut columns = vec![TextArray::default(); plan.targets.len()];
-        let mut partial: Vec<Upsert> = Vec::new();
-        for upsert in fold.upserts {
-            if upsert.is_partial() {
-                partial.push(upsert);
-                continue;
-            }
+        for upsert in whole {
             let value = |target: &Target| upsert.value(batch, &plan.layout, target.layout);
             if let Err(error) = push_row(&mut columns, plan.targets.iter(), value) {
                 self.reject(upsert.record, error);
@@ -288,13 +326,16 @@ fn push_row<'t, 'v>(
     Ok(())
 }
 
-fn copy_row(out: &mut Vec<u8>, plan: &Plan, record: &RecordView<'_>) -> Result<(), ConnectorError> {
+fn copy_row<'v>(
+    out: &mut Vec<u8>,
+    plan: &Plan,
+    value: impl Fn(&Target) -> Value<'v>,
+) -> Result<(), ConnectorError> {
     for (index, target) in plan.targets.iter().enumerate() {
         if index > 0 {
             out.push(b'\t');
         }
-        let value = appended(plan, record, target);
-        cells::write_copy(out, &target.codec, value).map_err(|error| of_column(target, error))?;
+        cells::write_copy(out, &target.codec, value(target)).map_err(|error| of_column(target, error))?;
     }
     out.push(b'\n');
     Ok(())

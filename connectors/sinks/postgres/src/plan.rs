@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use towpath_api::{ConnectorError, EventSchema, SchemaId};
 use towpath_sql::TableName;
@@ -28,6 +29,24 @@ pub(crate) struct Plan {
     /// Those of the key, as indexes into `targets`.
     pub(crate) key: Vec<usize>,
     pub(crate) statements: Statements,
+    /// How many folds are written without trying `COPY` first, since rows that were said to be new were not.
+    copy_pause: AtomicU32,
+}
+
+/// Folds that pass after a `COPY` in vain before it is tried again.
+const COPY_PAUSE: u32 = 100;
+
+impl Plan {
+    /// Whether new rows are worth a `COPY` now.
+    pub(crate) fn may_copy(&self) -> bool {
+        let counted = |pause: u32| pause.checked_sub(1);
+        self.copy_pause.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted).is_err()
+    }
+
+    /// A `COPY` was in vain.
+    pub(crate) fn pause_copy(&self) {
+        self.copy_pause.store(COPY_PAUSE, Ordering::Relaxed);
+    }
 }
 
 impl sink::Plan for Plan {
@@ -149,7 +168,8 @@ impl Planner {
                 let key = key_targets(&table, &layout, &targets)?;
                 given(&table, &targets)?;
                 let statements = Statements::new(&table, &targets, &key);
-                Planned::Plan(Arc::new(Plan { layout, table: name, targets, key, statements }))
+                let copy_pause = AtomicU32::new(0);
+                Planned::Plan(Arc::new(Plan { layout, table: name, targets, key, statements, copy_pause }))
             }
             Err(refusal) => Planned::Refused(Arc::new(refusal)),
         })

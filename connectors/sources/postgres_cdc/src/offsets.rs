@@ -80,6 +80,18 @@ impl StreamDoc {
     }
 }
 
+/// A column as it was when a record of its table was last stored: what renamings and additions are told by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ColumnDoc {
+    pub(crate) name: String,
+    /// `attnum`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) number: Option<i16>,
+    /// `format_type()`.
+    #[serde(rename = "type")]
+    pub(crate) formatted: String,
+}
+
 /// One table's (or partition's) copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TableDoc {
@@ -96,10 +108,16 @@ pub(crate) struct TableDoc {
     /// Chunks that have been copied, as ranges `[from, to)`, merged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) chunks: Vec<(u32, u32)>,
+    /// Chunks that have been copied in part: chunk, and block and tuple of the last row.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) begun: Vec<(u32, u32, u16)>,
     /// `pg_current_snapshot()` of the first copy.
     pub(crate) snapshot: String,
     /// Changes of transactions that commit before this are in the copy already.
     pub(crate) from_lsn: Lsn,
+    /// The captured table's columns; kept with its first partition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) columns: Vec<ColumnDoc>,
 }
 
 impl TableDoc {
@@ -112,8 +130,10 @@ impl TableDoc {
             generation: 0,
             chunk_blocks,
             chunks: Vec::new(),
+            begun: Vec::new(),
             snapshot: snapshot.to_owned(),
             from_lsn,
+            columns: Vec::new(),
         }
     }
 
@@ -122,8 +142,22 @@ impl TableDoc {
         self.chunks.iter().any(|(from, to)| (*from..*to).contains(&chunk))
     }
 
+    /// The last row of chunk `chunk` that has been copied, if it was begun.
+    pub(crate) fn begun_at(&self, chunk: u32) -> Option<(u32, u16)> {
+        self.begun.iter().find(|(begun, _, _)| *begun == chunk).map(|(_, block, tuple)| (*block, *tuple))
+    }
+
+    /// Notes that chunk `chunk` has been copied up to the row at `(block, tuple)`.
+    pub(crate) fn begin(&mut self, chunk: u32, (block, tuple): (u32, u16)) {
+        match self.begun.iter_mut().find(|(begun, _, _)| *begun == chunk) {
+            Some(begun) => *begun = (chunk, block, tuple),
+            None => self.begun.push((chunk, block, tuple)),
+        }
+    }
+
     /// Notes that chunk `chunk` has been copied.
     pub(crate) fn add(&mut self, chunk: u32) {
+        self.begun.retain(|(begun, _, _)| *begun != chunk);
         let at = self.chunks.partition_point(|(from, _)| *from <= chunk);
         self.chunks.insert(at, (chunk, chunk.saturating_add(1)));
         let mut merged: Vec<(u32, u32)> = Vec::with_capacity(self.chunks.len());
@@ -252,8 +286,11 @@ mod tests {
             doc.add(chunk);
         }
         assert_eq!(doc.chunks, [(0, 2), (3, 6)]);
+        doc.begin(2, (9, 1));
+        doc.begin(2, (9, 4));
+        assert_eq!((doc.begun_at(2), doc.begun_at(3)), (Some((9, 4)), None));
         doc.add(2);
-        assert_eq!(doc.chunks, [(0, 6)]);
+        assert_eq!((&doc.chunks[..], doc.begun_at(2)), (&[(0, 6)][..], None));
         assert!(doc.has(5) && !doc.has(6));
     }
 

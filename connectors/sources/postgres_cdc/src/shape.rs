@@ -7,6 +7,7 @@ use towpath_api::{ConnectorError, EventSchema, Field, RowSchema, RowWriter, Sour
 use towpath_sql::TableName;
 
 use super::cells::{Cell, Cells};
+use super::offsets::ColumnDoc;
 use super::values::{self, Codec};
 
 /// The code of a value that cannot be carried: its row goes to the dead letters.
@@ -22,6 +23,27 @@ pub(crate) struct Column {
     pub(crate) formatted: String,
     pub(crate) nullable: bool,
     pub(crate) key: bool,
+    /// `attnum`, which survives a renaming; unknown where the catalog is already past this shape.
+    pub(crate) number: Option<i16>,
+    /// What is new against the shape before.
+    pub(crate) news: News,
+}
+
+impl Column {
+    /// Whether both describe the same column, whatever is new about it.
+    fn is_same(&self, other: &Self) -> bool {
+        Self { news: News::default(), number: None, ..self.clone() }
+            == Self { news: News::default(), number: None, ..other.clone() }
+    }
+}
+
+/// What a sink must know to change its table as the source's was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct News {
+    /// The name before.
+    pub(crate) renamed_from: Option<String>,
+    /// What the rows have that were there before the column was added, in its carried form.
+    pub(crate) initial: Option<String>,
 }
 
 /// What is the same for every table of one task.
@@ -94,11 +116,14 @@ impl Shape {
         let field = |column: &Column| Field {
             nullable: column.nullable,
             source_type: Some(towpath_sql::pg_type::source_type(&column.formatted)),
+            renamed_from: column.news.renamed_from.clone(),
+            initial: column.news.initial.clone(),
             ..Field::required(column.name.as_str(), column.ty.clone())
         };
         let key: Vec<usize> = (0..columns.len()).filter(|index| columns[*index].key).collect();
         let key_schema = (!key.is_empty()).then(|| {
-            let fields = key.iter().map(|index| Field { nullable: false, ..field(&columns[*index]) });
+            let plain = |column: &Column| Field { initial: None, renamed_from: None, nullable: false, ..field(column) };
+            let fields = key.iter().map(|index| plain(&columns[*index]));
             Arc::new(RowSchema::new(fields.collect()))
         });
         let schema_name = table.schema.clone().unwrap_or_default();
@@ -133,6 +158,23 @@ impl Shape {
 
     pub(crate) fn columns(&self) -> &[Column] {
         &self.columns
+    }
+
+    /// Whether both describe the same table with the same columns, whatever is new about them.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.table == other.table
+            && self.columns.len() == other.columns.len()
+            && self.columns.iter().zip(&other.columns).all(|(one, other)| one.is_same(other))
+    }
+
+    /// The columns as they are remembered across restarts.
+    pub(crate) fn remembered(&self) -> Vec<ColumnDoc> {
+        let column = |column: &Column| ColumnDoc {
+            name: column.name.clone(),
+            number: column.number,
+            formatted: column.formatted.clone(),
+        };
+        self.columns.iter().map(column).collect()
     }
 
     /// Whether the key's cells differ. Unchanged ones do not.

@@ -111,10 +111,22 @@ async fn current_lsn(session: &mut Session) -> Result<Lsn, ConnectorError> {
     row.and_then(|row| row.parse(0, "log position")).map_err(|error| classify(WHAT, error))
 }
 
-/// An LSN behind every transaction whose commit has returned by now. A message written into the log is such a point,
-/// and the stream is sure to reach it even when nothing else happens; a server that refuses it (a standby) is asked
-/// for the end of its log.
+/// An LSN behind every transaction whose commit has returned by now, and which the stream reaches even when nothing
+/// else happens. That is the end of the flushed log. Where more is written than flushed (commits with
+/// `synchronous_commit = off` return before they are), a message with a flush of its own is such a point.
 pub(crate) async fn upstream_end(session: &mut Session) -> Result<Lsn, ConnectorError> {
+    /// Bytes of a page's header, by which the place of the next record can lie behind the end of the last.
+    const PAGE_HEADER_BYTES: u64 = 64;
+    const WHAT: &str = "ask for the log's end";
+    let rows = session.query(WHAT, "SELECT pg_current_wal_flush_lsn(), pg_current_wal_insert_lsn()").await?;
+    let read = || {
+        let row = rows.first().ok_or(PgError::Answer("log position"))?;
+        Ok((row.parse(0, "log position")?, row.parse(1, "log position")?))
+    };
+    let (flushed, inserted): (Lsn, Lsn) = read().map_err(|error| classify(WHAT, error))?;
+    if inserted.0 <= flushed.0.saturating_add(PAGE_HEADER_BYTES) {
+        return Ok(flushed);
+    }
     let marked = format!(
         "BEGIN; SET LOCAL synchronous_commit = 'local'; \
          SELECT pg_logical_emit_message(true, {}, ''); COMMIT",
@@ -123,14 +135,14 @@ pub(crate) async fn upstream_end(session: &mut Session) -> Result<Lsn, Connector
     match session.try_query(&marked).await {
         Ok(rows) => {
             let row = rows.first().ok_or(PgError::Answer("log position"));
-            row.and_then(|row| row.parse(0, "log position")).map_err(|error| classify("mark the log's end", error))
+            row.and_then(|row| row.parse(0, "log position")).map_err(|error| classify(WHAT, error))
         }
         Err(PgError::Server(_)) => {
-            // The failed transaction is still open.
+            // The failed transaction is still open. The rest of the log will be flushed by whoever wrote it.
             session.close().await;
-            current_lsn(session).await
+            Ok(inserted)
         }
-        Err(error) => Err(classify("mark the log's end", error)),
+        Err(error) => Err(classify(WHAT, error)),
     }
 }
 

@@ -19,7 +19,7 @@ use super::session::Session;
 use super::setup::ensure_publications;
 use super::shape::Origin;
 use super::slot;
-use super::snapshot::{Plan, Prepare, Prepared, Progressed, Run, prepare};
+use super::snapshot::{Copied, Plan, Prepare, Prepared, Progressed, Reached, Run, prepare};
 use super::streaming::{Streaming, start};
 use super::upkeep::Upkeep;
 
@@ -223,22 +223,9 @@ impl PostgresSource {
     async fn copied(&mut self, progressed: Progressed) -> Result<Option<Poll>, ConnectorError> {
         match progressed {
             Progressed::Waiting => Ok(Some(idle())),
-            Progressed::Rows { batch, rejected, table, chunk, done } => {
+            Progressed::Rows { batch, rejected, copied } => {
                 self.opened.context.progress.advance(batch.len() as u64);
-                let mut offsets = SourceOffsets::default();
-                if let Some(name) = table {
-                    self.upsets = 0;
-                    if let Some(doc) = self.opened.offsets.tables.get_mut(&name) {
-                        if let Some(chunk) = chunk {
-                            doc.add(chunk);
-                        }
-                        doc.done = done;
-                        if done {
-                            doc.chunks.clear();
-                        }
-                    }
-                    offsets = self.opened.offsets.table_update(&name)?;
-                }
+                let offsets = copied.map_or_else(|| Ok(SourceOffsets::default()), |copied| self.note(copied))?;
                 Ok(Some(if batch.is_empty() && rejected.is_empty() {
                     Poll::Idle(offsets)
                 } else {
@@ -266,6 +253,26 @@ impl PostgresSource {
                 Ok(None)
             }
         }
+    }
+
+    /// Notes how far a table's copy has come.
+    fn note(&mut self, copied: Copied) -> Result<SourceOffsets, ConnectorError> {
+        let Copied { table, chunk, done } = copied;
+        if let Some(doc) = self.opened.offsets.tables.get_mut(&table) {
+            match chunk {
+                Some(Reached::End(chunk)) => {
+                    self.upsets = 0;
+                    doc.add(chunk);
+                }
+                Some(Reached::Row(chunk, row)) => doc.begin(chunk, row),
+                None => {}
+            }
+            doc.done = done;
+            if done {
+                doc.chunks.clear();
+            }
+        }
+        self.opened.offsets.table_update(&table)
     }
 
     /// Looks for the tables again and copies what is not copied.
@@ -323,6 +330,15 @@ impl PostgresSource {
             self.stored_idle = Instant::now();
             offsets = opened.offsets.stream_update()?;
         }
+        for (oid, shape) in streaming.take_changed(&batch) {
+            let table = opened.tables.iter().find(|table| table.oid == oid);
+            let Some(leaf) = table.and_then(|table| table.leaves.first()) else { continue };
+            let name = leaf.name.to_string();
+            if let Some(doc) = opened.offsets.tables.get_mut(&name) {
+                doc.columns = shape.remembered();
+            }
+            offsets.merge(opened.offsets.table_update(&name)?);
+        }
         if is_empty {
             return Ok(Some(Poll::Idle(offsets)));
         }
@@ -330,6 +346,17 @@ impl PostgresSource {
             upkeep.seen.records.fetch_add(batch.len() as u64, Ordering::Relaxed);
         }
         Ok(Some(Poll::Batch(SourceBatch { batch, offsets, rejected })))
+    }
+}
+
+/// Without [`Source::close`] nothing goes on in the background, either.
+impl Drop for PostgresSource {
+    fn drop(&mut self) {
+        match &self.state {
+            State::Preparing(task) => task.abort(),
+            State::Starting(task) => task.abort(),
+            _ => {}
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The stream as the source polls it.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -11,10 +13,10 @@ use super::catalog::{Table, described};
 use super::config::Names;
 use super::errors::classify;
 use super::lsn::Lsn;
-use super::offsets::{Offsets, System};
+use super::offsets::{ColumnDoc, Offsets, System};
 use super::pgoutput::{Decoder, Message};
 use super::session::Session;
-use super::shape::Origin;
+use super::shape::{Origin, Shape};
 use super::slot;
 use super::source::PATIENCE;
 use super::stream::{Feed, Need, Records, Selected, fetch_toast};
@@ -35,6 +37,10 @@ pub(crate) struct Streaming {
     at: usize,
     /// An error that came behind records, to be told next time.
     failed: Option<PgError>,
+    /// Captured table → its columns as last stored.
+    remembered: HashMap<u32, Vec<ColumnDoc>>,
+    /// Tables whose columns changed, until a record with the new ones has been handed out.
+    changed: Vec<(u32, Arc<Shape>)>,
 }
 
 /// How a look into the chunk in hand ended.
@@ -77,7 +83,16 @@ pub(crate) async fn start(
             Ok(feed) => {
                 session.close().await;
                 let records = Records::new(selected, position, tombstones);
-                return Ok(Streaming { feed, records, chunk: Vec::new(), at: 0, failed: None });
+                let remembered = remembered(&tables, &offsets);
+                return Ok(Streaming {
+                    feed,
+                    records,
+                    chunk: Vec::new(),
+                    at: 0,
+                    failed: None,
+                    remembered,
+                    changed: Vec::new(),
+                });
             }
             Err(error) if error.sqlstate() == Some("55006") && Instant::now() < deadline => {
                 sleep(ACTIVE_PAUSE).await;
@@ -106,7 +121,30 @@ fn selected(tables: &[Table], offsets: &Offsets) -> Selected {
     tables.iter().map(|table| (table.oid, from(table))).collect()
 }
 
+/// The columns of each table as last stored.
+fn remembered(tables: &[Table], offsets: &Offsets) -> HashMap<u32, Vec<ColumnDoc>> {
+    let columns = |table: &Table| {
+        let doc = offsets.tables.get(&table.leaves.first()?.name.to_string())?;
+        Some((table.oid, doc.columns.clone()))
+    };
+    tables.iter().filter_map(columns).collect()
+}
+
 impl Streaming {
+    /// Tables whose columns changed and of which `batch` has a record with the new ones: they are to be stored with it.
+    /// Not before: a replay must tell the change again.
+    pub(crate) fn take_changed(&mut self, batch: &Batch) -> Vec<(u32, Arc<Shape>)> {
+        if self.changed.is_empty() {
+            return Vec::new();
+        }
+        let is_told = |(_, shape): &(u32, Arc<Shape>)| {
+            batch.records().any(|record| Arc::ptr_eq(record.schema(), &shape.schema))
+        };
+        let (told, untold) = std::mem::take(&mut self.changed).into_iter().partition(is_told);
+        self.changed = untold;
+        told
+    }
+
     /// Collects records up to `budget`, or until there is nothing more at the moment. An empty batch means that a
     /// while has passed, that the task should stop, or that the position moved in a way that is `urgent` to tell.
     pub(crate) async fn poll(
@@ -204,7 +242,12 @@ impl Streaming {
                     return Err(ConnectorError::bug("PG_PROTOCOL", "a table's description vanished"));
                 };
                 let before = self.records.known(oid).and_then(|known| known.shape.clone());
-                let shape = described(session, origin, &message, before.as_ref()).await?;
+                let remembered = self.remembered.get(&oid).map_or(&[][..], Vec::as_slice);
+                let shape = described(session, origin, &message, before.as_ref(), remembered).await?;
+                if shape.remembered() != remembered {
+                    self.changed.retain(|(table, _)| *table != oid);
+                    self.changed.push((oid, Arc::clone(&shape)));
+                }
                 if before.as_ref().is_some_and(|before| before.schema != shape.schema) {
                     tracing::info!(table = %shape.table, "the table's columns changed");
                 }

@@ -1,4 +1,5 @@
 //! Servers that are set up in their own ways, or that go away: one for each test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
 
 #[path = "capture/support.rs"]
 #[allow(dead_code, reason = "each test binary uses its part of it")]

@@ -20,6 +20,9 @@ pub struct Upsert {
     pub record: usize,
     /// Earlier records, newest first, which tell columns that the newest does not.
     pub older: Vec<usize>,
+    /// Whether the row is new, as far as the records say: it was created (or read by a snapshot) in this run, and
+    /// nothing came before that.
+    pub fresh: bool,
     /// Whether the row may be new. An update that does not tell every column needs one that is there.
     pub may_insert: bool,
     /// The columns that no record tells, as a set; empty when the row is whole.
@@ -349,6 +352,8 @@ impl<'a> Planner<'a> {
                     (Slot::Upsert(_), Slot::Upsert(older)) => {
                         Slot::Upsert(upsert(layout, batch, index, Some(older)))
                     }
+                    // Its old row is still in the database.
+                    (Slot::Upsert(new), Slot::Delete(_)) => Slot::Upsert(Upsert { fresh: false, ..new }),
                     (fresh, _) => fresh,
                 };
             }
@@ -361,9 +366,13 @@ fn upsert(layout: &Layout, batch: &Batch, index: usize, before: Option<&Upsert>)
     let record = batch.record(index);
     let alone = missing(layout, &record);
     let is_new = record.op() != Some(Op::Update);
+    let fresh = match before {
+        Some(before) => before.fresh,
+        None => matches!(record.op(), Some(Op::Create | Op::Read)),
+    };
     let Some(before) = before.filter(|_| !alone.is_empty()) else {
         let may_insert = is_new || alone.is_empty();
-        return Upsert { record: index, older: Vec::new(), may_insert, missing: alone };
+        return Upsert { record: index, older: Vec::new(), fresh, may_insert, missing: alone };
     };
     // Only records that tell something new stay in the chain: it is never longer than there are columns.
     let (mut older, mut missing) = (Vec::new(), alone);
@@ -374,7 +383,7 @@ fn upsert(layout: &Layout, batch: &Batch, index: usize, before: Option<&Upsert>)
             older.push(candidate);
         }
     }
-    Upsert { record: index, older, may_insert: before.may_insert || is_new, missing }
+    Upsert { record: index, older, fresh, may_insert: before.may_insert || is_new, missing }
 }
 
 /// The columns, the key's apart, that `record` does not tell.

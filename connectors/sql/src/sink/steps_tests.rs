@@ -83,6 +83,7 @@ fn only_the_last_state_of_a_key_counts() {
     let values: Vec<_> = (0..3).map(|column| first.value(&batch, &layout, column)).collect();
     assert_eq!(values, [Value::Int(1), Value::Text("d"), Value::Text("x")]);
     assert_eq!(third.record, 7);
+    assert!(first.fresh && !third.fresh, "a row that was deleted in the same run is still there");
 }
 
 #[test]

@@ -5,12 +5,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 use towpath_wire::frame;
 
 /// Where the correlation id stands in a request frame.
 const CORRELATION_AT: std::ops::Range<usize> = 8..12;
 const FRAME_BYTES_MAX: usize = 128 << 20;
+const OUTBOX_BYTES_MAX: usize = 512 << 20;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connection.
@@ -18,6 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) struct Link {
     stream: TcpStream,
     inbox: BytesMut,
+    /// What the socket has not taken yet.
+    outbox: BytesMut,
     read_bytes: usize,
     sent: i32,
     received: i32,
@@ -31,7 +36,7 @@ impl Link {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
-        Ok(Self { stream, inbox: BytesMut::new(), read_bytes, sent: 0, received: 0 })
+        Ok(Self { stream, inbox: BytesMut::new(), outbox: BytesMut::new(), read_bytes, sent: 0, received: 0 })
     }
 
     /// The socket, to wait for.
@@ -44,12 +49,46 @@ impl Link {
         self.sent - self.received
     }
 
-    /// Sends a whole request frame with the next correlation id.
+    /// Sends a whole request frame with the next correlation id. Only with few requests under way: it waits for the
+    /// broker, which may wait for its responses to be read.
     pub(crate) fn send(&mut self, frame: &mut [u8]) -> Result<()> {
+        self.number(frame)?;
+        self.stream.write_all(frame).context("cannot send")
+    }
+
+    fn number(&mut self, frame: &mut [u8]) -> Result<()> {
         let Some(id) = frame.get_mut(CORRELATION_AT) else { bail!("a frame without a header") };
         id.copy_from_slice(&self.sent.to_be_bytes());
-        self.stream.write_all(frame).context("cannot send")?;
         self.sent += 1;
+        Ok(())
+    }
+
+    /// Sends a whole request frame without ever waiting: what the socket does not take is kept for
+    /// [`Link::send_queued`].
+    pub(crate) fn queue(&mut self, frame: &mut [u8]) -> Result<()> {
+        self.number(frame)?;
+        if self.outbox.len() + frame.len() > OUTBOX_BYTES_MAX {
+            bail!("the broker is too slow: {} requests are under way", self.in_flight());
+        }
+        self.outbox.extend_from_slice(frame);
+        self.send_queued()
+    }
+
+    /// Whether something waits for the socket.
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// Sends what the socket takes.
+    pub(crate) fn send_queued(&mut self) -> Result<()> {
+        while !self.outbox.is_empty() {
+            match send(&self.stream, &self.outbox, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(sent) => self.outbox.advance(sent),
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("cannot send"),
+            }
+        }
         Ok(())
     }
 

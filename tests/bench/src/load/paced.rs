@@ -85,7 +85,7 @@ impl Run<'_> {
             if now < due {
                 break;
             }
-            self.producer.send(&mut self.frame)?;
+            self.producer.queue(&mut self.frame)?;
             self.sent += 1;
             self.result.late_ns.push(nanos(now - due));
         }
@@ -107,19 +107,21 @@ impl Run<'_> {
         let pause = until.saturating_duration_since(now);
         let timeout =
             Timespec { tv_sec: i64::try_from(pause.as_secs())?, tv_nsec: pause.subsec_nanos().into() };
-        let mut sockets = [
-            PollFd::new(self.producer.stream(), PollFlags::IN),
-            PollFd::new(self.consumer.stream(), PollFlags::IN),
-        ];
+        let wanted = if self.producer.has_queued() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        let mut sockets =
+            [PollFd::new(self.producer.stream(), wanted), PollFd::new(self.consumer.stream(), PollFlags::IN)];
         match poll(&mut sockets, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("cannot wait for the sockets"),
         }
-        let [producer, consumer] = sockets.map(|socket| !socket.revents().is_empty());
-        if consumer {
+        let [producer, consumer] = sockets.map(|socket| socket.revents());
+        if !consumer.is_empty() {
             self.consumed()?;
         }
-        if producer {
+        if producer.contains(PollFlags::OUT) {
+            self.producer.send_queued()?;
+        }
+        if !(producer - PollFlags::OUT).is_empty() {
             self.acknowledge()?;
         }
         Ok(())

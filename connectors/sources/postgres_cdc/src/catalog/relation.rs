@@ -7,9 +7,11 @@ use towpath_api::ConnectorError;
 use towpath_sql::TableName;
 
 use super::super::errors::classify;
+use super::super::offsets::ColumnDoc;
 use super::super::pgoutput::RelationMessage;
 use super::super::session::Session;
-use super::super::shape::{Column, Origin, Shape};
+use super::super::shape::{Column, News, Origin, Shape};
+use super::super::values::Codec;
 use super::super::wire::{PgError, Row};
 use super::tables::Table;
 use super::types::{Resolved, TypeRef, resolve};
@@ -21,6 +23,9 @@ struct Attribute {
     not_null: bool,
     primary: bool,
     identity: bool,
+    number: i16,
+    /// What rows have that were there before the column was added.
+    missing: Option<String>,
 }
 
 /// Columns of the tables `oids`, without generated ones, which the stream does not carry.
@@ -29,7 +34,8 @@ async fn attributes(session: &mut Session, oids: &[u32]) -> Result<HashMap<u32, 
     let sql = format!(
         "SELECT a.attrelid, a.attname, a.atttypid, a.atttypmod, a.attnotnull, \
                 a.attnum = ANY((pk.indkey::int2[])[0:pk.indnkeyatts - 1]), \
-                a.attnum = ANY((ri.indkey::int2[])[0:ri.indnkeyatts - 1]) \
+                a.attnum = ANY((ri.indkey::int2[])[0:ri.indnkeyatts - 1]), a.attnum, \
+                CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END \
            FROM pg_attribute a \
            LEFT JOIN pg_index pk ON pk.indrelid = a.attrelid AND pk.indisprimary AND pk.indimmediate \
            LEFT JOIN pg_index ri ON ri.indrelid = a.attrelid AND ri.indisreplident \
@@ -52,13 +58,24 @@ fn attribute(row: &Row) -> Result<(u32, Attribute), PgError> {
         not_null: row.flag(4),
         primary: row.flag(5),
         identity: row.flag(6),
+        number: row.parse(7, "column number")?,
+        missing: row.opt(8).map(str::to_owned),
     };
     Ok((row.parse(0, "table")?, attribute))
 }
 
-fn column(name: String, resolved: Option<&Resolved>, nullable: bool, key: bool) -> Column {
+fn column(name: &str, resolved: Option<&Resolved>, attribute: Option<&Attribute>, key: bool) -> Column {
     let Resolved { ty, codec, formatted } = resolved.cloned().unwrap_or_else(Resolved::unknown);
-    Column { name, ty, codec, formatted, nullable, key }
+    Column {
+        name: name.to_owned(),
+        ty,
+        codec,
+        formatted,
+        nullable: !attribute.is_some_and(|attribute| attribute.not_null),
+        key,
+        number: attribute.map(|attribute| attribute.number),
+        news: News::default(),
+    }
 }
 
 /// The shapes of `tables` as they are now.
@@ -75,7 +92,7 @@ pub(crate) async fn snapshot_shapes(
     for table in tables {
         let columns = attributes.remove(&table.oid).unwrap_or_default().into_iter().map(|attribute| {
             let key = if table.identity == b'i' { attribute.identity } else { attribute.primary };
-            column(attribute.name, types.get(&attribute.type_ref), !attribute.not_null, key)
+            column(&attribute.name, types.get(&attribute.type_ref), Some(&attribute), key)
         });
         let shape = Shape::new(origin, table.name.clone(), columns.collect());
         shapes.insert(table.oid, Arc::new(shape));
@@ -84,12 +101,14 @@ pub(crate) async fn snapshot_shapes(
 }
 
 /// The shape that `message` describes. It can be older than the catalog, which adds what the message does not carry:
-/// nullability, and the primary key where the replica identity is not one. `before` is the shape known until now.
+/// nullability, column numbers, and the primary key where the replica identity is not one. `before` is the shape known
+/// until now, `remembered` the columns of the last record that was stored.
 pub(crate) async fn described(
     session: &mut Session,
     origin: &Origin,
     message: &RelationMessage<'_>,
     before: Option<&Arc<Shape>>,
+    remembered: &[ColumnDoc],
 ) -> Result<Arc<Shape>, ConnectorError> {
     let attributes = attributes(session, &[message.oid]).await?.remove(&message.oid).unwrap_or_default();
     let wanted: Vec<TypeRef> =
@@ -97,19 +116,63 @@ pub(crate) async fn described(
     let types = resolve(session, &wanted).await?;
     let is_key = key_of(message, &attributes, before);
     let columns = message.columns.iter().zip(is_key).map(|(told, key)| {
-        let not_null =
-            attributes.iter().any(|attribute| attribute.name == told.name && attribute.not_null);
-        let resolved = types.get(&(told.type_oid, told.type_modifier));
-        column(told.name.to_owned(), resolved, !not_null, key)
+        let attribute = attributes.iter().find(|attribute| attribute.name == told.name);
+        column(told.name, types.get(&(told.type_oid, told.type_modifier)), attribute, key)
     });
-    let shape = Shape::new(origin, TableName::new(message.schema, message.table), columns.collect());
+    let mut columns: Vec<Column> = columns.collect();
+    let known = before.map_or_else(|| remembered.to_vec(), |before| before.remembered());
+    tell_news(&mut columns, &known, &attributes);
+    let shape = Shape::new(origin, TableName::new(message.schema, message.table), columns);
     match before {
         // Sent again without a change: keep the old one, so that records go on sharing a schema.
-        Some(before) if before.schema == shape.schema && before.columns() == shape.columns() => {
-            Ok(Arc::clone(before))
-        }
+        Some(before) if before.is_same(&shape) => Ok(Arc::clone(before)),
         _ => Ok(Arc::new(shape)),
     }
+}
+
+/// Marks the columns that were renamed or added since `known`.
+fn tell_news(columns: &mut [Column], known: &[ColumnDoc], attributes: &[Attribute]) {
+    if known.is_empty() {
+        return;
+    }
+    let names: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
+    let gone = |old: &&ColumnDoc| !names.contains(&old.name);
+    // Where a number is unknown (the catalog is past the shape already), columns that stayed at their places tell.
+    let in_place = columns.len() >= known.len()
+        && known.iter().zip(columns.iter()).all(|(old, new)| {
+            old.name == new.name || (old.formatted == new.formatted && gone(&old) && old.number.zip(new.number).is_none())
+        });
+    for (place, column) in columns.iter_mut().enumerate() {
+        if known.iter().any(|old| old.name == column.name) {
+            continue;
+        }
+        let numbered = known.iter().filter(gone).find(|old| old.number.is_some() && old.number == column.number);
+        let placed = known.get(place).filter(|old| in_place && gone(old));
+        match numbered.or(placed) {
+            Some(old) => column.news.renamed_from = Some(old.name.clone()),
+            None => {
+                let attribute = attributes.iter().find(|attribute| attribute.name == column.name);
+                column.news.initial =
+                    attribute.and_then(|attribute| attribute.missing.as_deref()).map(|text| carried(&column.codec, text));
+            }
+        }
+    }
+}
+
+/// A value's text in the form in which fields carry it.
+fn carried(codec: &Codec, text: &str) -> String {
+    let mut out = Vec::new();
+    match codec {
+        Codec::Timestamp => towpath_sql::pg_type::push_timestamp(&mut out, text.as_bytes()),
+        Codec::Array { element, delimiter } => {
+            if towpath_sql::pg_array::literal_to_json(text, element, *delimiter, &mut out).is_err() {
+                return text.to_owned();
+            }
+        }
+        Codec::Bool => return (if text == "t" { "true" } else { "false" }).to_owned(),
+        _ => return text.to_owned(),
+    }
+    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
 }
 
 /// Which columns form the key: those of the replica identity; where that is "all" or "none", the primary key.
@@ -144,7 +207,38 @@ mod tests {
     }
 
     fn attribute(name: &str, primary: bool) -> Attribute {
-        Attribute { name: name.into(), type_ref: (23, -1), not_null: true, primary, identity: false }
+        let number = if name == "a" { 1 } else { 2 };
+        Attribute { name: name.into(), type_ref: (23, -1), not_null: true, primary, identity: false, number, missing: None }
+    }
+
+    fn doc(name: &str, number: Option<i16>) -> ColumnDoc {
+        ColumnDoc { name: name.into(), number, formatted: "text".into() }
+    }
+
+    fn news(columns: &[(&str, Option<i16>)], known: &[ColumnDoc], missing: Option<&str>) -> Vec<News> {
+        let one = |(name, number): &(&str, Option<i16>)| Column { number: *number, ..column(name, None, None, false) };
+        let mut columns: Vec<Column> = columns.iter().map(one).collect();
+        let attributes: Vec<Attribute> = columns
+            .iter()
+            .map(|column| Attribute { missing: missing.map(str::to_owned), ..attribute(&column.name, false) })
+            .collect();
+        tell_news(&mut columns, known, &attributes);
+        columns.into_iter().map(|column| column.news).collect()
+    }
+
+    #[test]
+    fn renamings_are_known_by_number_and_by_place_where_there_is_none() {
+        let renamed = |old: &str| News { renamed_from: Some(old.into()), initial: None };
+        let known = [doc("a", Some(1)), doc("b", Some(2))];
+        assert_eq!(news(&[("a", Some(1)), ("c", Some(2))], &known, None)[1], renamed("b"));
+        assert_eq!(news(&[("c", Some(2))], &known, None)[0], renamed("b"), "a was dropped as well");
+        let replaced = news(&[("a", Some(1)), ("c", Some(3))], &known, Some("5"));
+        assert_eq!(replaced[1], News { renamed_from: None, initial: Some("5".into()) }, "dropped and added");
+        let unnumbered = [doc("a", Some(1)), doc("b", None)];
+        assert_eq!(news(&[("a", Some(1)), ("c", Some(2))], &unnumbered, None)[1], renamed("b"));
+        let same = news(&[("a", Some(1)), ("b", Some(2))], &known, Some("5"));
+        assert_eq!(same, [News::default(), News::default()], "an old default is no news");
+        assert_eq!(news(&[("c", Some(2))], &[], Some("5"))[0], News::default(), "nothing is known: nothing is new");
     }
 
     #[test]

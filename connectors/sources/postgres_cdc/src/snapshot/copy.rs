@@ -31,12 +31,14 @@ pub(super) struct Shared {
 /// Rows of one chunk.
 #[derive(Debug)]
 pub(super) struct Piece {
-    pub(super) unit: usize,
     pub(super) batch: Batch,
     /// Rows that could not be made records of.
     pub(super) rejected: Vec<RejectedInput>,
-    /// The job, if this is its end.
-    pub(super) finished: Option<Job>,
+    /// The chunk's job, and whether this is its end.
+    pub(super) job: Job,
+    pub(super) finished: bool,
+    /// Block and tuple of the last row.
+    pub(super) last_row: Option<(u32, u16)>,
 }
 
 /// Why a copy stopped.
@@ -105,12 +107,14 @@ async fn run(
     let mut writer = Writer { shared, unit, lane: unit.doc.lane(job.chunk), scratch: Vec::new() };
     let mut builder = BatchBuilder::new();
     let mut rejected = Vec::new();
+    let mut last_row = None;
     loop {
         match connection.ready_message().map_err(failed)? {
             Some((b'd', line)) => {
                 let (block, tuple) = row.read(line).map_err(|cause| {
                     ConnectorError::bug("PG_PROTOCOL", format!("cannot {what}")).with_cause(cause)
                 })?;
+                last_row = Some((block, tuple));
                 match writer.write(&mut builder, row.cells(line), &copy_position(block, tuple)) {
                     Err(error) if error.code() == UNREADABLE_VALUE => rejected.push(RejectedInput {
                         position: format!("{}, row at ({block},{tuple})", unit.leaf.name),
@@ -128,13 +132,13 @@ async fn run(
         let full = builder.size_in_bytes() >= shared.budget.bytes || builder.len() >= shared.budget.records;
         if full || !rejected.is_empty() {
             let rejected = std::mem::take(&mut rejected);
-            let piece = Piece { unit: job.unit, batch: builder.take(), rejected, finished: None };
+            let piece = Piece { batch: builder.take(), rejected, job: job.clone(), finished: false, last_row };
             if sender.send(Ok(piece)).await.is_err() {
                 return Ok(());
             }
         }
     }
-    let piece = Piece { unit: job.unit, batch: builder.build(), rejected, finished: Some(job) };
+    let piece = Piece { batch: builder.build(), rejected, job, finished: true, last_row };
     // Nobody listens any more only when the copy is given up.
     let _ = sender.send(Ok(piece)).await;
     Ok(())
@@ -147,7 +151,10 @@ fn statement(shared: &Shared, unit: &Unit, job: &Job) -> String {
     let names: Vec<&str> = unit.shape.columns().iter().map(|column| column.name.as_str()).collect();
     let columns = if names.is_empty() { String::new() } else { format!(", {}", idents(names)) };
     let from = u64::from(job.chunk) * u64::from(unit.doc.chunk_blocks);
-    let mut condition = format!("ctid >= '({from},0)'::tid");
+    let mut condition = match job.after {
+        Some((block, tuple)) => format!("ctid > '({block},{tuple})'::tid"),
+        None => format!("ctid >= '({from},0)'::tid"),
+    };
     if !job.last {
         let to = from + u64::from(unit.doc.chunk_blocks);
         condition.push_str(&format!(" AND ctid < '({to},0)'::tid"));

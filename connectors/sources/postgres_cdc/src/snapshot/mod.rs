@@ -8,7 +8,7 @@
 //!   newer than the stream's start; the stream replays all changes since, and whoever applies them by key ends up
 //!   right. Such rows travel in lanes of their own, since their positions say nothing about earlier ones.
 //! - *Insert-only tables*: of the missing chunks, the rows that the first snapshot saw, at their old positions in
-//!   their old lanes: each comes once.
+//!   their old lanes, from the last row on that was stored: each comes once.
 //! - *Tables without a key*, and whatever was rewritten meanwhile: a truncate record, then the whole table under the
 //!   new snapshot, and the stream's changes count from that snapshot's consistent point on.
 
@@ -18,4 +18,4 @@ mod plan;
 mod run;
 
 pub(crate) use plan::{Plan, Prepare, Prepared, prepare};
-pub(crate) use run::{Progressed, Run};
+pub(crate) use run::{Copied, Progressed, Reached, Run};

@@ -89,6 +89,8 @@ pub(crate) enum Filter {
 pub(crate) struct Job {
     pub(crate) unit: usize,
     pub(crate) chunk: u32,
+    /// The row after which it begins, where a part of it has been copied.
+    pub(crate) after: Option<(u32, u16)>,
     /// The last chunk has no upper end.
     pub(crate) last: bool,
     pub(crate) filter: Filter,
@@ -273,7 +275,10 @@ async fn build(
         let filenode = files.get(&leaf.oid).copied().unwrap_or_default();
         let fresh = TableDoc::new(leaf.oid, filenode, chunk_blocks, &seen.snapshot, plan.slot.consistent);
         let old = input.offsets.tables.remove(&key);
-        let doc = next_document(way, fresh, old);
+        let mut doc = next_document(way, fresh, old);
+        if index == 0 && doc.columns.is_empty() {
+            doc.columns = shape.remembered();
+        }
         if way != Way::Fresh {
             tracing::info!(table = %leaf.name, ?way, "the copy of a table goes on");
         }
@@ -299,9 +304,11 @@ fn next_document(way: Way, fresh: TableDoc, old: Option<TableDoc>) -> TableDoc {
     match way {
         Way::Fresh => fresh,
         Way::Exact => old,
-        Way::Converge => TableDoc { generation, ..old },
-        Way::ConvergeWhole => TableDoc { generation, from_lsn: old.from_lsn, ..fresh },
-        Way::Restart => TableDoc { generation, ..fresh },
+        Way::Converge => TableDoc { generation, begun: Vec::new(), ..old },
+        Way::ConvergeWhole => {
+            TableDoc { generation, from_lsn: old.from_lsn, columns: old.columns, ..fresh }
+        }
+        Way::Restart => TableDoc { generation, columns: old.columns, ..fresh },
     }
 }
 
@@ -316,7 +323,9 @@ fn push_jobs(jobs: &mut VecDeque<Job>, unit: usize, way: Way, doc: &TableDoc, bl
             (Way::Exact, false) => Filter::SeenBy(doc.snapshot.clone()),
             (_, false) => Filter::All,
         };
-        jobs.push_back(Job { unit, chunk, last: chunk + 1 == count, filter });
+        // Only where rows are where they were can a chunk be taken up in its middle.
+        let after = if way == Way::Exact { doc.begun_at(chunk) } else { None };
+        jobs.push_back(Job { unit, chunk, after, last: chunk + 1 == count, filter });
     }
 }
 
@@ -413,6 +422,10 @@ mod tests {
             [(0, false, Filter::All), (1, false, newer), (2, true, Filter::All)]
         );
         assert_eq!(jobs(Way::Exact, &doc, blocks), [(0, false, seen.clone()), (2, true, seen)]);
+        doc.begin(2, (9000, 5));
+        let mut exact = VecDeque::new();
+        push_jobs(&mut exact, 0, Way::Exact, &doc, blocks);
+        assert_eq!((exact[0].after, exact[1].after), (None, Some((9000, 5))), "taken up in the middle");
         let empty = TableDoc::new(1, 10, CHUNK_BLOCKS, "5:9:", Lsn(7));
         assert_eq!(jobs(Way::Fresh, &empty, 0), [(0, true, Filter::All)], "an empty table has one open chunk");
     }

@@ -43,18 +43,32 @@ impl std::fmt::Debug for Run {
 pub(crate) enum Progressed {
     /// Nothing for the moment.
     Waiting,
-    /// Rows; and the table whose document changed, with the chunk that is complete and whether all of it is.
-    Rows {
-        batch: Batch,
-        rejected: Vec<RejectedInput>,
-        table: Option<String>,
-        chunk: Option<u32>,
-        done: bool,
-    },
+    /// Rows, and what they change in the document of their table, if they are a table's.
+    Rows { batch: Batch, rejected: Vec<RejectedInput>, copied: Option<Copied> },
     /// A table was rewritten or lost a column: what is left has to be planned again.
     Changed(String),
     /// Everything is copied.
     Finished,
+}
+
+/// How far a table's copy has come.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    /// The name of its document.
+    pub(crate) table: String,
+    /// The chunk, if its rows count as such: looking for newer rows in one that was copied before adds none.
+    pub(crate) chunk: Option<Reached>,
+    /// Whether the whole table is copied.
+    pub(crate) done: bool,
+}
+
+/// How far a chunk's copy has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// Up to the row at block and tuple.
+    Row(u32, (u32, u16)),
+    /// To its end.
+    End(u32),
 }
 
 impl Run {
@@ -98,7 +112,7 @@ impl Run {
     /// Waits up to `patience` for what comes next.
     pub(crate) async fn next(&mut self, patience: Duration) -> Result<Progressed, ConnectorError> {
         if let Some(batch) = self.truncates.take() {
-            return Ok(Progressed::Rows { batch, rejected: vec![], table: None, chunk: None, done: false });
+            return Ok(Progressed::Rows { batch, rejected: vec![], copied: None });
         }
         match timeout(patience, self.receiver.recv()).await {
             Err(_) => Ok(Progressed::Waiting),
@@ -118,19 +132,19 @@ impl Run {
     }
 
     fn arrived(&mut self, piece: Piece) -> Progressed {
-        let Piece { unit, batch, rejected, finished } = piece;
-        let Some(Job { chunk, filter, .. }) = finished else {
-            return Progressed::Rows { batch, rejected, table: None, chunk: None, done: false };
-        };
-        self.open[unit] = self.open[unit].saturating_sub(1);
-        Progressed::Rows {
-            batch,
-            rejected,
-            table: Some(self.shared.units[unit].key.clone()),
-            // Looking for newer rows in a chunk that was copied before adds no chunk.
-            chunk: (!matches!(filter, Filter::NewerThan(_))).then_some(chunk),
-            done: self.open[unit] == 0,
+        let Piece { batch, rejected, job, finished, last_row } = piece;
+        let Job { unit, chunk, filter, .. } = job;
+        if finished {
+            self.open[unit] = self.open[unit].saturating_sub(1);
         }
+        let reached = match (filter, last_row) {
+            (Filter::NewerThan(_), _) => None,
+            _ if finished => Some(Reached::End(chunk)),
+            (_, Some(row)) => Some(Reached::Row(chunk, row)),
+            (_, None) => None,
+        };
+        let table = self.shared.units[unit].key.clone();
+        Progressed::Rows { batch, rejected, copied: Some(Copied { table, chunk: reached, done: self.open[unit] == 0 }) }
     }
 
     /// Ends the connections and lets the snapshot go.

@@ -126,6 +126,8 @@ async fn columns_come_go_and_are_renamed_while_rows_are_written() {
     run.until("streaming", |run| run.source().status().starts_with("streaming")).await;
     db.sql("INSERT INTO t (a) VALUES (1)");
     db.sql("ALTER TABLE t ADD b text DEFAULT 'new'; INSERT INTO t (a) VALUES (2)");
+    // An initial value is known as long as the column is as it was added.
+    run.catch_up().await;
     db.sql("ALTER TABLE t RENAME a TO c; INSERT INTO t (c, b) VALUES (3, 'x')");
     db.sql("ALTER TABLE t DROP b; INSERT INTO t (c) VALUES (4)");
     db.sql("ALTER TABLE t ALTER c TYPE numeric(8,2); INSERT INTO t (c) VALUES (5)");
@@ -138,9 +140,48 @@ async fn columns_come_go_and_are_renamed_while_rows_are_written() {
         .collect();
     assert_eq!(columns[..4], [vec!["id", "a"], vec!["id", "a", "b"], vec!["id", "c", "b"], vec!["id", "c"]]);
     assert_eq!(records[1].text("b"), "new");
+    let field = |record: usize, name: &str| {
+        let schema = records[record].schema.value();
+        schema.fields[schema.index_of(name).unwrap()].clone()
+    };
+    assert_eq!(field(1, "b").initial.as_deref(), Some("new"), "old rows have the default");
+    assert_eq!((field(2, "c").renamed_from.as_deref(), field(2, "b").initial), (Some("a"), None));
+    assert_eq!(field(3, "c").renamed_from, None, "told once");
     assert_eq!(records[4].text("c"), "5.00");
     assert_eq!(records[4].schema.value().fields[1].source_type.as_deref(), Some("postgres:numeric(8,2)"));
     assert_eq!(records[5].schema.id(), records[6].schema.id(), "a description sent again is no change");
+    run.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renaming_is_told_across_a_restart_and_a_replay() {
+    let db = database("renames", "CREATE TABLE t (id serial PRIMARY KEY, a int); INSERT INTO t (a) VALUES (0)");
+    let mut run = Runner::new(&db, "renames", json!({"tables": ["t"]}));
+    run.open().await.unwrap();
+    run.until("streaming", |run| run.source().status().starts_with("streaming")).await;
+    run.close().await;
+    db.sql("ALTER TABLE t RENAME a TO b; ALTER TABLE t ADD c int[] DEFAULT '{1,2}'; INSERT INTO t (b) VALUES (1)");
+    // The first time it is not stored.
+    for stored in [false, true] {
+        run.store_every = if stored { 1 } else { usize::MAX };
+        run.open().await.unwrap();
+        run.budget.records = 1;
+        let before = run.count;
+        run.until("the row", |run| run.count > before).await;
+        if !stored {
+            run.topic.pop();
+            run.kill();
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        }
+    }
+    let fields = run.of_table("t")[1].schema.value().fields.clone();
+    assert_eq!(fields[1].renamed_from.as_deref(), Some("a"));
+    assert_eq!(fields[2].initial.as_deref(), Some("[1,2]"), "in the carried form");
+    run.close().await;
+    run.open().await.unwrap();
+    db.sql("INSERT INTO t (b) VALUES (2)");
+    run.catch_up().await;
+    assert_eq!(run.of_table("t")[2].schema.value().fields[1].renamed_from, None, "it was told before");
     run.close().await;
 }
 

@@ -128,7 +128,9 @@ pub(crate) struct Runner {
     pub(crate) store_every: usize,
     polls: usize,
     pub(crate) budget: Budget,
-    /// Lane → last position there was when the source was opened.
+    /// Records of the topic that stored offsets cover: what a restarted task does not look at again.
+    covered: usize,
+    /// Lane → last position that the rest held when the source was opened.
     tails: HashMap<u64, Vec<u8>>,
     pub(crate) replayed: usize,
     /// Whether records are kept; off for large volumes.
@@ -161,6 +163,7 @@ impl Runner {
             store_every: 1,
             polls: 0,
             budget: Budget { bytes: 1 << 20, records: 10_000 },
+            covered: 0,
             tails: HashMap::new(),
             replayed: 0,
             keep: true,
@@ -172,7 +175,7 @@ impl Runner {
     pub(crate) async fn open(&mut self) -> Result<(), ConnectorError> {
         let task = self.connector.plan(NonZeroU32::MIN).await?.remove(0);
         self.tails.clear();
-        for record in &self.topic {
+        for record in &self.topic[self.covered..] {
             let tail = self.tails.entry(record.lane).or_default();
             if record.position > *tail {
                 tail.clone_from(&record.position);
@@ -241,6 +244,7 @@ impl Runner {
             return Ok(());
         }
         self.stored.merge(std::mem::take(&mut self.pending));
+        self.covered = self.topic.len();
         let stored = self.stored.clone();
         self.source().commit(&stored).await
     }
