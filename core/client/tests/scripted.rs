@@ -53,11 +53,14 @@ struct Broker {
     produced: AtomicU32,
 }
 
+/// Epoch, and first sequence, last sequence and offset of each batch.
+type Produced = (i16, Vec<(i32, i32, i64)>);
+
 #[derive(Default)]
 struct Log {
     values: Vec<String>,
     /// By producer id: epoch, and the batches remembered (first and last sequence, offset).
-    producers: HashMap<i64, (i16, Vec<(i32, i32, i64)>)>,
+    producers: HashMap<i64, Produced>,
 }
 
 impl Log {

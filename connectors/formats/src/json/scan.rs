@@ -322,7 +322,12 @@ mod tests {
     fn members_come_in_order_with_their_text() {
         let mut seen = Vec::new();
         let mut scanner = Scanner::new(r#" {"a" : [1, 2] , "\u00e4":"x\"y"} "#);
-        scanner.object(|name, value| Ok(seen.push((name.to_owned(), value)))).unwrap();
+        scanner
+            .object(|name, value| {
+                seen.push((name.to_owned(), value));
+                Ok(())
+            })
+            .unwrap();
         scanner.end().unwrap();
         assert_eq!(seen, [("a".to_owned(), "[1, 2]"), ("ä".to_owned(), r#""x\"y""#)]);
     }

@@ -57,23 +57,23 @@ impl Applier<'_> {
             return self.run(&plan.statements.insert, columns).await;
         };
         let rows = records.iter().map(|index| (*index, batch.record(*index)));
-        let value = |record: &RecordView<'_>, target: &Target| appended(plan, record, target);
+        let value = |record, target: &Target| appended(plan, &record, target);
         self.copy(plan, copy, rows, value).await
     }
 
     /// `COPY`s rows; each comes with the number of its record.
-    async fn copy<'b, R>(
+    async fn copy<'b, R: Copy>(
         &mut self,
         plan: &Plan,
         sql: &str,
         rows: impl Iterator<Item = (usize, R)>,
-        value: impl Fn(&R, &Target) -> Value<'b>,
+        value: impl Fn(R, &Target) -> Value<'b>,
     ) -> Result<(), Fault> {
         let mut buffer = std::mem::take(self.buffer);
         buffer.clear();
         for (index, row) in rows {
             let start = buffer.len();
-            if let Err(error) = copy_row(&mut buffer, plan, |target| value(&row, target)) {
+            if let Err(error) = copy_row(&mut buffer, plan, |target| value(row, target)) {
                 buffer.truncate(start);
                 self.reject(index, error);
             }
@@ -93,7 +93,7 @@ impl Applier<'_> {
         let before = self.rejected.len();
         self.session.script("set a savepoint", "SAVEPOINT towpath_copy".to_owned()).await?;
         let rows = fresh.iter().map(|upsert| (upsert.record, upsert));
-        let value = |upsert: &&Upsert, target: &Target| upsert.value(batch, &plan.layout, target.layout);
+        let value = |upsert: &Upsert, target: &Target| upsert.value(batch, &plan.layout, target.layout);
         match self.copy(plan, copy, rows, value).await {
             Ok(()) => Ok(true),
             Err(Fault::Fatal(error)) => Err(Fault::Fatal(error)),

@@ -86,8 +86,9 @@ async fn server(
     }
     if text(7) == "SQL_ASCII" {
         findings.bad.push(
-            ConnectorError::needs_operator("PG_ENCODING", "the database's encoding is SQL_ASCII")
-                .with_hint("its texts have no known encoding; capture needs a database with one, such as UTF8"),
+            ConnectorError::needs_operator("PG_ENCODING", "the database's encoding is SQL_ASCII").with_hint(
+                "its texts have no known encoding; capture needs a database with one, such as UTF8",
+            ),
         );
     }
     replication(session, &text(2), row.flag(1), findings).await;
@@ -99,9 +100,12 @@ async fn replication(session: &Session, role: &str, attribute: bool, findings: &
     match identify(session).await {
         Ok(system) => findings.good.push(format!("role {role} may replicate (system {})", system.id)),
         Err(error) if !attribute && error.sqlstate().is_some() => findings.bad.push(
-            ConnectorError::needs_operator("PG_REPLICATION_PRIVILEGE", format!("role {role} may not replicate"))
-                .with_hint(format!("ALTER ROLE {} WITH REPLICATION;", ident(role)))
-                .with_cause(error),
+            ConnectorError::needs_operator(
+                "PG_REPLICATION_PRIVILEGE",
+                format!("role {role} may not replicate"),
+            )
+            .with_hint(format!("ALTER ROLE {} WITH REPLICATION;", ident(role)))
+            .with_cause(error),
         ),
         Err(error) => findings.bad.push(classify("open a replication connection", error)),
     }
@@ -143,9 +147,11 @@ async fn room(
         && used + senders > most
     {
         findings.bad.push(
-            ConnectorError::needs_operator("PG_SENDERS_FULL", format!("all {most} WAL senders are taken")).with_hint(
-                format!("ALTER SYSTEM SET max_wal_senders = {}; then restart the server", most + 3),
-            ),
+            ConnectorError::needs_operator("PG_SENDERS_FULL", format!("all {most} WAL senders are taken"))
+                .with_hint(format!(
+                    "ALTER SYSTEM SET max_wal_senders = {}; then restart the server",
+                    most + 3
+                )),
         );
     }
     if let Some(reason) = existing.as_ref().and_then(|slot| slot.lost_because()) {
@@ -199,7 +205,9 @@ async fn tables(
                     "PG_PUBLICATION_PRIVILEGE",
                     format!("role {role} may not create publication {name}"),
                 )
-                .with_hint(format!("GRANT CREATE ON DATABASE {database} TO {role}; or let a superuser type: {sql};")),
+                .with_hint(format!(
+                    "GRANT CREATE ON DATABASE {database} TO {role}; or let a superuser type: {sql};"
+                )),
             ),
             Some(publication) if !publication.owned => findings.bad.push(
                 ConnectorError::needs_operator(
@@ -226,7 +234,9 @@ pub(crate) fn problems(config: &Config, found: &Tables) -> Vec<ConnectorError> {
     for (index, why) in &found.unmatched {
         let pattern = &config.selection.tables[*index];
         let (message, hint) = match why {
-            Unmatched::Missing if pattern.is_glob() => (format!("no table matches {pattern}"), "check the schema's name"),
+            Unmatched::Missing if pattern.is_glob() => {
+                (format!("no table matches {pattern}"), "check the schema's name")
+            }
             Unmatched::Missing => (
                 format!("table {pattern} does not exist, or this user may not see it"),
                 "names without quotes are taken in lower case: write public.\"Orders\" for a name with capitals",
@@ -234,9 +244,10 @@ pub(crate) fn problems(config: &Config, found: &Tables) -> Vec<ConnectorError> {
             Unmatched::NotATable(kind) => {
                 (format!("{pattern} cannot be captured: {kind}"), "name tables with rows of their own")
             }
-            Unmatched::Excluded => {
-                (format!("{pattern} matches only tables that exclude_tables leaves out"), "remove one of the two")
-            }
+            Unmatched::Excluded => (
+                format!("{pattern} matches only tables that exclude_tables leaves out"),
+                "remove one of the two",
+            ),
         };
         problems.push(
             ConnectorError::needs_operator("PG_TABLE_MISSING", message)
@@ -247,9 +258,12 @@ pub(crate) fn problems(config: &Config, found: &Tables) -> Vec<ConnectorError> {
     for index in &found.unmatched_insert_only {
         let pattern = &config.selection.insert_only[*index];
         problems.push(
-            ConnectorError::needs_operator("PG_TABLE_MISSING", format!("{pattern} is none of the captured tables"))
-                .with_path(format!("insert_only[{index}]"))
-                .with_hint("tables in insert_only must be matched by tables, too"),
+            ConnectorError::needs_operator(
+                "PG_TABLE_MISSING",
+                format!("{pattern} is none of the captured tables"),
+            )
+            .with_path(format!("insert_only[{index}]"))
+            .with_hint("tables in insert_only must be matched by tables, too"),
         );
     }
     problems.extend(found.tables.iter().filter_map(unfit));

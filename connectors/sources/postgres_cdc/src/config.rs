@@ -184,10 +184,13 @@ fn patterns(option: &str, texts: &[String], problems: &mut ConfigProblems) -> Ve
     for (index, text) in texts.iter().enumerate() {
         match TablePattern::parse(text, Dialect::Postgres) {
             Ok(pattern) => parsed.push(pattern),
-            Err(error) => problems.problems.push(
-                ConfigProblem::new(format!("{option}[{index}]"), error.to_string())
-                    .with_hint("write schema.table, and put a part with capitals or special characters in double quotes"),
-            ),
+            Err(error) => {
+                problems
+                    .problems
+                    .push(ConfigProblem::new(format!("{option}[{index}]"), error.to_string()).with_hint(
+                    "write schema.table, and put a part with capitals or special characters in double quotes",
+                ))
+            }
         }
     }
     parsed
@@ -211,7 +214,8 @@ impl Config {
             .map_err(|error| problems.problems.push(ConfigProblem::new("url", error.to_string())));
         if options.tables.is_empty() {
             problems.problems.push(
-                ConfigProblem::new("tables", "names no table").with_hint("tables: [public.*] captures all of a schema"),
+                ConfigProblem::new("tables", "names no table")
+                    .with_hint("tables: [public.*] captures all of a schema"),
             );
         }
         let selection = Selection {
@@ -273,7 +277,9 @@ fn default_name(pipeline: &str) -> String {
 
 /// FNV-1a: stable across versions and machines.
 pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

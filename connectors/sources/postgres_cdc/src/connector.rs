@@ -5,10 +5,11 @@ use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use towpath_api::{
-    ConfigProblems, ConnectorError, Descriptor, RawConfig, Source, SourceConnector, SourceFactory, SourceOffsets,
-    TaskContext, TaskSpec,
+    ConfigProblems, ConnectorError, Descriptor, RawConfig, Source, SourceConnector, SourceFactory,
+    SourceOffsets, TaskContext, TaskSpec,
 };
 
+use super::catalog::{find_slot, find_tables};
 use super::check::{self, problems, slot_exists};
 use super::config::{Config, SnapshotMode, descriptor};
 use super::errors::classify;
@@ -18,7 +19,6 @@ use super::setup::{ensure_publications, identify};
 use super::shape::Origin;
 use super::slot;
 use super::source::{Opened, PostgresSource};
-use super::catalog::{find_slot, find_tables};
 
 static DESCRIPTOR: LazyLock<Descriptor> = LazyLock::new(descriptor);
 
@@ -73,11 +73,13 @@ impl SourceConnector for PostgresCdc {
         let names = self.config.names(&context.pipeline);
         let target = session.endpoint().target();
         let connecting = format!("connect to {target}");
-        let version = session.connection().await.map_err(|error| classify(&connecting, error))?.server_version;
+        let version =
+            session.connection().await.map_err(|error| classify(&connecting, error))?.server_version;
         if !check::is_supported(version) {
             return Err(check::too_old(version));
         }
-        let system = identify(&session).await.map_err(|error| classify("open a replication connection", error))?;
+        let system =
+            identify(&session).await.map_err(|error| classify("open a replication connection", error))?;
         let streams = self.config.snapshot != SnapshotMode::Only;
         match &offsets.stream {
             Some(stream) if stream.setup == Setup::Ready => {

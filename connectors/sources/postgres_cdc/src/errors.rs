@@ -33,9 +33,11 @@ fn verdict(error: &PgError) -> (&'static str, ErrorKind, Option<&'static str>) {
         ),
         PgError::Io(_) => ("PG_CONNECTION_LOST", retry, None),
         PgError::Timeout(_) => ("PG_TIMEOUT", retry, None),
-        PgError::Tls(_) => {
-            ("PG_TLS", ErrorKind::NeedsOperator, Some("choose another sslmode in the URL, or set up TLS on the server"))
-        }
+        PgError::Tls(_) => (
+            "PG_TLS",
+            ErrorKind::NeedsOperator,
+            Some("choose another sslmode in the URL, or set up TLS on the server"),
+        ),
         PgError::Auth(_) => ("PG_AUTH", ErrorKind::NeedsOperator, Some("check user and password in the URL")),
         PgError::Protocol(_) | PgError::Answer(_) => ("PG_PROTOCOL", ErrorKind::Bug, None),
         PgError::Server(server) => by_sqlstate(&server.sqlstate, &server.message),
@@ -66,10 +68,14 @@ fn by_sqlstate(sqlstate: &str, message: &str) -> (&'static str, ErrorKind, Optio
             ("PG_SLOT_LOST", ErrorKind::Terminal, None)
         }
         "58P01" if message.contains("WAL segment") => ("PG_SLOT_LOST", ErrorKind::Terminal, None),
-        "55000" if message.contains("wal_level") => {
-            ("PG_WAL_LEVEL", operator, Some("ALTER SYSTEM SET wal_level = 'logical'; then restart the server"))
+        "55000" if message.contains("wal_level") => (
+            "PG_WAL_LEVEL",
+            operator,
+            Some("ALTER SYSTEM SET wal_level = 'logical'; then restart the server"),
+        ),
+        "57P01" | "57P02" | "57P03" | "57P05" | "57014" | "40001" | "40P01" | "55P03" => {
+            ("PG_SERVER", retry, None)
         }
-        "57P01" | "57P02" | "57P03" | "57P05" | "57014" | "40001" | "40P01" | "55P03" => ("PG_SERVER", retry, None),
         state if state.starts_with("08") || state.starts_with("53") || state.starts_with("58") => {
             ("PG_SERVER", retry, None)
         }
@@ -83,7 +89,8 @@ mod tests {
     use super::*;
 
     fn server(sqlstate: &str, message: &str) -> ConnectorError {
-        let error = ServerError { sqlstate: sqlstate.into(), message: message.into(), ..ServerError::default() };
+        let error =
+            ServerError { sqlstate: sqlstate.into(), message: message.into(), ..ServerError::default() };
         classify("stream", PgError::Server(Box::new(error)))
     }
 
@@ -96,6 +103,9 @@ mod tests {
         let lost = server("55000", "can no longer get changes from replication slot \"x\"");
         assert_eq!((lost.code(), lost.kind()), ("PG_SLOT_LOST", ErrorKind::Terminal));
         assert!(matches!(server("57P01", "terminating connection").kind(), ErrorKind::RetryAfter(_)));
-        assert_eq!(server("42P01", "no such table").full_message(), "cannot stream: no such table (SQLSTATE 42P01)");
+        assert_eq!(
+            server("42P01", "no such table").full_message(),
+            "cannot stream: no such table (SQLSTATE 42P01)"
+        );
     }
 }

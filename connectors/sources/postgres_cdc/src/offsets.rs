@@ -212,8 +212,11 @@ impl Offsets {
             }
         }
         if offsets.stream.is_none() && !offsets.tables.is_empty() {
-            return Err(ConnectorError::terminal("PG_OFFSETS", "the stored offsets have tables but no stream position")
-                .with_hint("reset the pipeline's offsets to start anew"));
+            return Err(ConnectorError::terminal(
+                "PG_OFFSETS",
+                "the stored offsets have tables but no stream position",
+            )
+            .with_hint("reset the pipeline's offsets to start anew"));
         }
         Ok(offsets)
     }
@@ -299,7 +302,8 @@ mod tests {
         let doc = TableDoc::new(1, 2, 4096, "1:1:", Lsn(5));
         let later = TableDoc { generation: 1, ..doc.clone() };
         let rewritten = TableDoc { filenode: 3, ..doc.clone() };
-        let lanes = [doc.lane(0), doc.lane(1), later.lane(0), rewritten.lane(0), doc.truncate_lane(), STREAM_LANE];
+        let lanes =
+            [doc.lane(0), doc.lane(1), later.lane(0), rewritten.lane(0), doc.truncate_lane(), STREAM_LANE];
         for (index, lane) in lanes.iter().enumerate() {
             assert!(!lanes[..index].contains(lane), "{index}");
         }

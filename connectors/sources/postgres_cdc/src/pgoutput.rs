@@ -48,13 +48,30 @@ pub(crate) struct RelationMessage<'a> {
 /// A message. Rows lie in the [`Decoder`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Message<'a> {
-    Begin { commit_lsn: Lsn, commit_time_us: i64, xid: u32 },
-    Commit { commit_lsn: Lsn, end_lsn: Lsn },
+    Begin {
+        commit_lsn: Lsn,
+        commit_time_us: i64,
+        xid: u32,
+    },
+    Commit {
+        commit_lsn: Lsn,
+        end_lsn: Lsn,
+    },
     Relation(RelationMessage<'a>),
-    Insert { oid: u32 },
-    Update { oid: u32, old: Old },
-    Delete { oid: u32, old: Old },
-    Truncate { oids: TruncatedTables<'a> },
+    Insert {
+        oid: u32,
+    },
+    Update {
+        oid: u32,
+        old: Old,
+    },
+    Delete {
+        oid: u32,
+        old: Old,
+    },
+    Truncate {
+        oids: TruncatedTables<'a>,
+    },
     /// Origin, type and logical messages: nothing that capture needs.
     Other,
 }
@@ -123,7 +140,8 @@ impl<'a> Reader<'a> {
                 b'u' => Span::UNCHANGED,
                 b't' => {
                     let length = self.u32()? as usize;
-                    let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or(SHORT)?;
+                    let end =
+                        self.at.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or(SHORT)?;
                     let span = Span::new(self.at, end);
                     self.at = end;
                     span
@@ -192,9 +210,11 @@ impl Decoder {
                     old => Message::Delete { oid, old },
                 }
             }
-            b'B' => {
-                Message::Begin { commit_lsn: reader.lsn()?, commit_time_us: reader.i64()?, xid: reader.u32()? }
-            }
+            b'B' => Message::Begin {
+                commit_lsn: reader.lsn()?,
+                commit_time_us: reader.i64()?,
+                xid: reader.u32()?,
+            },
             b'C' => {
                 reader.byte()?;
                 Message::Commit { commit_lsn: reader.lsn()?, end_lsn: reader.lsn()? }
@@ -278,14 +298,19 @@ mod tests {
         assert_eq!(decoder.decode(&bytes), Ok(Message::Update { oid: 7, old: Old::Full }));
         let (old, new) = (decoder.old_cells(&bytes), decoder.new_cells(&bytes));
         assert_eq!((old.get(0), old.get(2)), (Cell::Text(b"1"), Cell::Null));
-        assert_eq!((new.get(0), new.get(1), new.get(2)), (Cell::Text(b"2"), Cell::Unchanged, Cell::Text(b"")));
+        assert_eq!(
+            (new.get(0), new.get(1), new.get(2)),
+            (Cell::Text(b"2"), Cell::Unchanged, Cell::Text(b""))
+        );
         assert_eq!((new.len(), new.get(3)), (3, Cell::Unchanged));
     }
 
     #[test]
     fn a_relation_is_read() {
         let bytes = relation();
-        let Ok(Message::Relation(relation)) = Decoder::default().decode(&bytes) else { panic!("no relation") };
+        let Ok(Message::Relation(relation)) = Decoder::default().decode(&bytes) else {
+            panic!("no relation")
+        };
         assert_eq!((relation.schema, relation.table, relation.identity), ("public", "Odd ä", b'd'));
         let id = ColumnMessage { identity: true, name: "id", type_oid: 23, type_modifier: -1 };
         assert_eq!(relation.columns[0], id);

@@ -15,7 +15,8 @@ use super::wire::{Connection, Kind, PgError, Row};
 
 /// Asks the server who it is, over a replication connection of its own.
 pub(crate) async fn identify(session: &Session) -> Result<System, PgError> {
-    let mut connection = Box::pin(Connection::open(session.endpoint(), Kind::Replication, session.name())).await?;
+    let mut connection =
+        Box::pin(Connection::open(session.endpoint(), Kind::Replication, session.name())).await?;
     let rows = connection.query("IDENTIFY_SYSTEM").await?;
     let row = rows.first().ok_or(PgError::Answer("system identifier"))?;
     let system = System {
@@ -104,8 +105,10 @@ fn member(name: &TableName, partitioned: bool) -> String {
 impl Wanted<'_> {
     /// The statement that creates it.
     pub(crate) fn create_sql(&self) -> String {
-        let members: Vec<String> = self.tables.iter().map(|table| member(&table.name, table.partitioned)).collect();
-        let tables = if members.is_empty() { String::new() } else { format!(" FOR TABLE {}", members.join(", ")) };
+        let members: Vec<String> =
+            self.tables.iter().map(|table| member(&table.name, table.partitioned)).collect();
+        let tables =
+            if members.is_empty() { String::new() } else { format!(" FOR TABLE {}", members.join(", ")) };
         let options = self.options();
         format!("CREATE PUBLICATION {}{tables} WITH ({options})", ident(self.name))
     }
@@ -126,7 +129,8 @@ impl Wanted<'_> {
             return statements;
         }
         let members = |tables: &[&Table]| -> String {
-            let members: Vec<String> = tables.iter().map(|table| member(&table.name, table.partitioned)).collect();
+            let members: Vec<String> =
+                tables.iter().map(|table| member(&table.name, table.partitioned)).collect();
             members.join(", ")
         };
         let wanted: HashSet<u32> = self.tables.iter().map(|table| table.oid).collect();
@@ -183,7 +187,11 @@ pub(crate) async fn ensure_publications(
             session.try_query(&sql).await.map_err(|error| {
                 let refused = error.sqlstate() == Some("42501");
                 let error = classify(&format!("set up publication {name}"), error);
-                if refused { error.with_hint(format!("let the tables' owner or a superuser type: {sql};")) } else { error }
+                if refused {
+                    error.with_hint(format!("let the tables' owner or a superuser type: {sql};"))
+                } else {
+                    error
+                }
             })?;
         }
     }
@@ -269,11 +277,15 @@ mod tests {
         let statements = publication_statements(&names(), &tables, &HashMap::new());
         assert_eq!(
             statements[0].1,
-            [r#"CREATE PUBLICATION "p" FOR TABLE ONLY "public"."a""b", "public"."parts" WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)"#]
+            [
+                r#"CREATE PUBLICATION "p" FOR TABLE ONLY "public"."a""b", "public"."parts" WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)"#
+            ]
         );
         assert_eq!(
             statements[1].1,
-            [r#"CREATE PUBLICATION "p_insert_only" FOR TABLE ONLY "public"."log" WITH (publish = 'insert, truncate', publish_via_partition_root = true)"#]
+            [
+                r#"CREATE PUBLICATION "p_insert_only" FOR TABLE ONLY "public"."log" WITH (publish = 'insert, truncate', publish_via_partition_root = true)"#
+            ]
         );
     }
 

@@ -122,7 +122,12 @@ impl Shape {
         };
         let key: Vec<usize> = (0..columns.len()).filter(|index| columns[*index].key).collect();
         let key_schema = (!key.is_empty()).then(|| {
-            let plain = |column: &Column| Field { initial: None, renamed_from: None, nullable: false, ..field(column) };
+            let plain = |column: &Column| Field {
+                initial: None,
+                renamed_from: None,
+                nullable: false,
+                ..field(column)
+            };
             let fields = key.iter().map(|index| plain(&columns[*index]));
             Arc::new(RowSchema::new(fields.collect()))
         });

@@ -40,7 +40,10 @@ pub(crate) async fn verify(
     if slot.plugin != "pgoutput" || slot.database != system.database {
         return Err(ConnectorError::terminal(
             "PG_SLOT_FOREIGN",
-            format!("replication slot {slot_name} belongs to plugin {:?} and database {:?}", slot.plugin, slot.database),
+            format!(
+                "replication slot {slot_name} belongs to plugin {:?} and database {:?}",
+                slot.plugin, slot.database
+            ),
         )
         .with_hint("choose another name with the option slot"));
     }
@@ -84,11 +87,19 @@ fn gap(from: Lsn, to: Lsn) -> String {
 
 fn same_server(system: &System, slot_name: &str, position: &StreamDoc) -> Result<(), ConnectorError> {
     let differs = |code, what: &str, now: &str, stored: &str| {
-        ConnectorError::terminal(code, format!("the {what} is {now}, but the stored position belongs to {stored}"))
-            .with_hint(format!("point the URL at the right server, or {}", start_anew(slot_name)))
+        ConnectorError::terminal(
+            code,
+            format!("the {what} is {now}, but the stored position belongs to {stored}"),
+        )
+        .with_hint(format!("point the URL at the right server, or {}", start_anew(slot_name)))
     };
     if system.id != position.system_id {
-        return Err(differs("PG_OTHER_SERVER", "server's system identifier", &system.id, &position.system_id));
+        return Err(differs(
+            "PG_OTHER_SERVER",
+            "server's system identifier",
+            &system.id,
+            &position.system_id,
+        ));
     }
     if system.database != position.database {
         return Err(differs("PG_OTHER_DATABASE", "database", &system.database, &position.database));

@@ -59,7 +59,11 @@ enum Next {
 #[derive(Debug)]
 enum State {
     /// All documents are handed out; nothing goes on before they are durable.
-    Announcing { next: Next, told: bool, durable: bool },
+    Announcing {
+        next: Next,
+        told: bool,
+        durable: bool,
+    },
     /// A task finds out what to copy, and creates the slot where there is none.
     Preparing(JoinHandle<Result<Prepared, ConnectorError>>),
     Copying(Run),
@@ -172,7 +176,9 @@ impl PostgresSource {
 
     /// What was handed out is durable.
     fn announced(&mut self, budget: Budget) {
-        let State::Announcing { next, .. } = std::mem::replace(&mut self.state, State::Failed) else { return };
+        let State::Announcing { next, .. } = std::mem::replace(&mut self.state, State::Failed) else {
+            return;
+        };
         self.forgotten.clear();
         self.state = match next {
             Next::Prepare => self.preparing(),
@@ -225,7 +231,8 @@ impl PostgresSource {
             Progressed::Waiting => Ok(Some(idle())),
             Progressed::Rows { batch, rejected, copied } => {
                 self.opened.context.progress.advance(batch.len() as u64);
-                let offsets = copied.map_or_else(|| Ok(SourceOffsets::default()), |copied| self.note(copied))?;
+                let offsets =
+                    copied.map_or_else(|| Ok(SourceOffsets::default()), |copied| self.note(copied))?;
                 Ok(Some(if batch.is_empty() && rejected.is_empty() {
                     Poll::Idle(offsets)
                 } else {
@@ -305,7 +312,8 @@ impl PostgresSource {
 
     async fn stream(&mut self, budget: Budget) -> Result<Option<Poll>, ConnectorError> {
         let State::Streaming(streaming) = &mut self.state else { return Ok(None) };
-        let new_tables = self.upkeep.as_ref().is_some_and(|upkeep| upkeep.seen.new_tables.load(Ordering::Acquire));
+        let new_tables =
+            self.upkeep.as_ref().is_some_and(|upkeep| upkeep.seen.new_tables.load(Ordering::Acquire));
         if new_tables && streaming.records.is_between_transactions() {
             tracing::info!("new tables match; they are copied, then the stream goes on");
             self.replan().await?;
@@ -315,7 +323,9 @@ impl PostgresSource {
         let urgent = |end_lsn: Lsn, stored: Lsn| stored < awaited && end_lsn >= awaited;
         let stored = opened.offsets.stream.as_ref().map(|stream| stream.end_lsn).unwrap_or_default();
         let batch = streaming
-            .poll(budget, &mut opened.session, &opened.origin, &opened.context.stop, |end| urgent(end, stored))
+            .poll(budget, &mut opened.session, &opened.origin, &opened.context.stop, |end| {
+                urgent(end, stored)
+            })
             .await?;
         let (end_lsn, transaction) = streaming.records.position();
         let Some(position) = &mut opened.offsets.stream else { return Ok(Some(idle())) };
@@ -393,8 +403,10 @@ impl Source for PostgresSource {
         match &mut self.state {
             State::Announcing { told: true, durable: is_durable, .. } => {
                 let announced = self.opened.offsets.whole()?;
-                *is_durable =
-                    announced.partitions.iter().all(|(name, document)| durable.partitions.get(name) == Some(document));
+                *is_durable = announced
+                    .partitions
+                    .iter()
+                    .all(|(name, document)| durable.partitions.get(name) == Some(document));
             }
             State::Streaming(streaming) => {
                 // R4: what is durable here may be forgotten there.
@@ -433,7 +445,9 @@ impl Source for PostgresSource {
         let text = match &self.state {
             State::Announcing { next: Next::Prepare, .. } => "setting up".to_owned(),
             State::Announcing { .. } => "waiting for stored offsets".to_owned(),
-            State::Preparing(_) => "waiting for a snapshot (transactions that are running must end)".to_owned(),
+            State::Preparing(_) => {
+                "waiting for a snapshot (transactions that are running must end)".to_owned()
+            }
             State::Copying(run) => {
                 let (done, all) = run.tables();
                 format!("snapshot {done} of {all} tables")
@@ -442,7 +456,11 @@ impl Source for PostgresSource {
             State::Streaming(streaming) => {
                 let (at, received) = (streaming.records.position().0, streaming.feed.received());
                 let behind = received.0.saturating_sub(at.0);
-                if behind == 0 { format!("streaming at {at}") } else { format!("streaming at {at}, {behind} bytes behind") }
+                if behind == 0 {
+                    format!("streaming at {at}")
+                } else {
+                    format!("streaming at {at}, {behind} bytes behind")
+                }
             }
             State::Ended => "ended".to_owned(),
             State::Failed => "failed".to_owned(),

@@ -101,8 +101,10 @@ pub(crate) async fn start(
                 let active = error.sqlstate() == Some("55006");
                 let error = classify("start replication", error);
                 return Err(if active {
-                    error.with_hint("if no other process should read it: SELECT pg_terminate_backend(active_pid) FROM \
-                                     pg_replication_slots WHERE active;")
+                    error.with_hint(
+                        "if no other process should read it: SELECT pg_terminate_backend(active_pid) FROM \
+                                     pg_replication_slots WHERE active;",
+                    )
                 } else {
                     error
                 });
@@ -227,7 +229,12 @@ impl Streaming {
         Ok(Taken::Empty)
     }
 
-    async fn look_up(&mut self, need: Need, session: &mut Session, origin: &Origin) -> Result<(), ConnectorError> {
+    async fn look_up(
+        &mut self,
+        need: Need,
+        session: &mut Session,
+        origin: &Origin,
+    ) -> Result<(), ConnectorError> {
         match need {
             Need::Toast(missing) => {
                 let values = fetch_toast(session, &missing).await?;

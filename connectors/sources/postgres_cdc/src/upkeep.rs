@@ -100,7 +100,8 @@ impl Task {
         if self.seen.records.swap(0, Ordering::Relaxed) > 0 {
             return Ok(());
         }
-        let sql = format!("SELECT pg_logical_emit_message(true, {}, '')", literal("towpath", Dialect::Postgres));
+        let sql =
+            format!("SELECT pg_logical_emit_message(true, {}, '')", literal("towpath", Dialect::Postgres));
         match self.session.try_query(&sql).await {
             Ok(_) => Ok(()),
             Err(PgError::Server(error)) if matches!(error.sqlstate.as_str(), "42501" | "25006" | "55000") => {

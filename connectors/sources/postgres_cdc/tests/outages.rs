@@ -1,5 +1,10 @@
 //! Servers that are set up in their own ways, or that go away: one for each test.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
 
 #[path = "capture/support.rs"]
 #[allow(dead_code, reason = "each test binary uses its part of it")]
@@ -66,7 +71,12 @@ async fn a_restart_and_a_crash_of_the_server_are_survived() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_wal_level_and_full_slots_are_told() {
     let server = Postgres::start(&Options::replica().set("max_replication_slots", "1")).unwrap();
-    server.psql("postgres", "CREATE TABLE t (id int PRIMARY KEY); SELECT pg_create_physical_replication_slot('p')").unwrap();
+    server
+        .psql(
+            "postgres",
+            "CREATE TABLE t (id int PRIMARY KEY); SELECT pg_create_physical_replication_slot('p')",
+        )
+        .unwrap();
     let mut run = Runner::with_url(&server.url("postgres"), "level", json!({"tables": ["t"]}));
     let problems = run.connector.check(&run.context).await.unwrap_err();
     let codes: Vec<_> = problems.iter().map(towpath_api::ConnectorError::code).collect();
@@ -84,7 +94,11 @@ async fn a_wrong_wal_level_and_full_slots_are_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_whose_log_was_removed_stops_the_task() {
     let server = Postgres::start(
-        &Options::logical().without_fsync().set("max_slot_wal_keep_size", "1MB").set("max_wal_size", "32MB").set("min_wal_size", "32MB"),
+        &Options::logical()
+            .without_fsync()
+            .set("max_slot_wal_keep_size", "1MB")
+            .set("max_wal_size", "32MB")
+            .set("min_wal_size", "32MB"),
     )
     .unwrap();
     server.psql("postgres", "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE noise (v text)").unwrap();
@@ -93,7 +107,9 @@ async fn a_slot_whose_log_was_removed_stops_the_task() {
     streaming(&mut run).await;
     run.close().await;
     for _ in 0..4 {
-        server.psql("postgres", "INSERT INTO noise SELECT repeat('x', 1000) FROM generate_series(1, 25000)").unwrap();
+        server
+            .psql("postgres", "INSERT INTO noise SELECT repeat('x', 1000) FROM generate_series(1, 25000)")
+            .unwrap();
         server.psql("postgres", "SELECT pg_switch_wal(); CHECKPOINT").unwrap();
     }
     let error = run.open().await.unwrap_err();
@@ -106,8 +122,25 @@ fn certificate(server: &Postgres) -> std::path::PathBuf {
     let data = server.data_dir();
     let (key, cert) = (data.join("server.key"), data.join("server.crt"));
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ])
         .arg("-keyout")
         .arg(&key)
         .arg("-out")
@@ -145,11 +178,16 @@ async fn every_kind_of_password_tls_and_sockets_work_and_wrong_ones_are_refused(
     server.psql("postgres", "SELECT pg_reload_conf()").unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let port = server.port();
-    let url = |role: &str, password: &str, rest: &str| format!("postgres://{role}:{password}@localhost:{port}/postgres{rest}");
+    let url = |role: &str, password: &str, rest: &str| {
+        format!("postgres://{role}:{password}@localhost:{port}/postgres{rest}")
+    };
     let check = |url: String| async move {
         let run = Runner::with_url(&url, "auth", json!({"tables": ["t"]}));
         run.connector.check(&run.context).await.map_err(|problems| {
-            assert!(!format!("{problems:?}").contains("p@ss") && !format!("{problems:?}").contains("wr0ng"), "R13");
+            assert!(
+                !format!("{problems:?}").contains("p@ss") && !format!("{problems:?}").contains("wr0ng"),
+                "R13"
+            );
             problems[0].code()
         })
     };
@@ -165,12 +203,18 @@ async fn every_kind_of_password_tls_and_sockets_work_and_wrong_ones_are_refused(
     ] {
         check(url(role, good, rest)).await.unwrap_or_else(|code| panic!("{role} {rest}: {code}"));
     }
-    check(format!("postgres://postgres@/postgres?host={}&port={port}", server.socket_dir().display())).await.unwrap();
+    check(format!("postgres://postgres@/postgres?host={}&port={port}", server.socket_dir().display()))
+        .await
+        .unwrap();
     for role in ["hashed", "plain", "salted"] {
         assert_eq!(check(url(role, "wr0ng", "")).await, Err("PG_AUTH"), "{role}");
     }
     assert_eq!(check(url("salted", good, "?sslmode=disable")).await, Err("PG_AUTH"), "pg_hba wants TLS");
-    assert_eq!(check(url("salted", good, "?sslmode=verify-full")).await, Err("PG_TLS"), "an unknown authority");
+    assert_eq!(
+        check(url("salted", good, "?sslmode=verify-full")).await,
+        Err("PG_TLS"),
+        "an unknown authority"
+    );
     let by_address = url("salted", good, &ca).replace("localhost", "127.0.0.1");
     assert_eq!(check(by_address).await, Err("PG_TLS"), "the certificate is for another name");
     // And a whole capture over TLS.

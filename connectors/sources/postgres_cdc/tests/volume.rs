@@ -1,5 +1,10 @@
 //! A large transaction in bounded memory. A process of its own, so that its memory is its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
 
 #[path = "capture/support.rs"]
 #[allow(dead_code, reason = "each test binary uses its part of it")]

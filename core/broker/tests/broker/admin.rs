@@ -330,11 +330,11 @@ async fn records_are_deleted_from_the_front() {
     assert_eq!(code(client.fetch("t", 0, 1).await.error_code), ErrorCode::OffsetOutOfRange);
     let kept = client.fetch("t", 0, 2).await;
     assert_eq!((records(&kept), kept.log_start_offset), (vec![(2, "c".to_owned())], 2));
-    let mut delete_all = DeleteRecordsRequest::default();
-    delete_all.topics = vec![DeleteRecordsTopic {
+    let topics = vec![DeleteRecordsTopic {
         name: "t".to_owned(),
         partitions: vec![DeleteRecordsPartition { partition_index: 0, offset: -1 }],
     }];
+    let delete_all = DeleteRecordsRequest { topics, ..DeleteRecordsRequest::default() };
     assert_eq!(client.call(2, &delete_all).await.topics[0].partitions[0].low_watermark, 3);
 }
 

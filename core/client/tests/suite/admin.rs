@@ -26,7 +26,7 @@ pub(crate) async fn topics_are_created_described_grown_and_deleted(client: Clien
     assert_eq!(fewer[&topic].as_ref().unwrap_err().code(), Some(ErrorCode::InvalidPartitions));
     let dry = TopicName::new("only-checked").unwrap();
     admin.create_topics(&[NewTopic::new(dry.clone())], true).await.unwrap()[&dry].as_ref().unwrap();
-    assert!(admin.describe_topics(&[dry.clone()]).await.unwrap()[&dry].is_err());
+    assert!(admin.describe_topics(std::slice::from_ref(&dry)).await.unwrap()[&dry].is_err());
     admin.delete_topics(std::slice::from_ref(&topic)).await.unwrap()[&topic].as_ref().unwrap();
     let gone = admin.delete_topics(std::slice::from_ref(&topic)).await.unwrap();
     assert_eq!(gone[&topic].as_ref().unwrap_err().code(), Some(ErrorCode::UnknownTopicOrPartition));

@@ -58,7 +58,7 @@ pub(crate) async fn offsets_are_committed_and_resumed(client: Client) {
         ..Default::default()
     };
     let consumer = client.consumer(config.clone());
-    assert!(consumer.committed(&[partition.clone()]).await.unwrap().is_empty());
+    assert!(consumer.committed(std::slice::from_ref(&partition)).await.unwrap().is_empty());
     consumer.assign(&[(partition.clone(), StartAt::Committed)]).unwrap();
     assert_eq!(values(&consumer, 20).await[&0].len(), 20);
     consumer.commit(&BTreeMap::from([(partition.clone(), Offset::new(15))])).await.unwrap();

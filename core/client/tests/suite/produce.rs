@@ -127,7 +127,7 @@ pub(crate) async fn weaker_acks_work(client: Client) {
 pub(crate) async fn what_the_broker_refuses_is_reported_and_the_rest_goes_on(client: Client) {
     let topic = topic_with(&client, "small", 1, &[("max.message.bytes", "2000")]).await;
     let producer = client.producer(ProducerConfig { linger_ms: 0, ..Default::default() });
-    let large: Vec<u8> = (0..5_000u32).map(|n| (n * 7_919 >> 3) as u8).collect();
+    let large: Vec<u8> = (0..5_000u32).map(|n| ((n * 7_919) >> 3) as u8).collect();
     let send = async |value: &[u8]| {
         let record = ProducerRecord { value: Some(value), ..ProducerRecord::new(&topic) };
         producer.send_with_ack(record).await.unwrap().await

@@ -29,7 +29,10 @@ struct Attribute {
 }
 
 /// Columns of the tables `oids`, without generated ones, which the stream does not carry.
-async fn attributes(session: &mut Session, oids: &[u32]) -> Result<HashMap<u32, Vec<Attribute>>, ConnectorError> {
+async fn attributes(
+    session: &mut Session,
+    oids: &[u32],
+) -> Result<HashMap<u32, Vec<Attribute>>, ConnectorError> {
     let list: Vec<String> = oids.iter().map(u32::to_string).collect();
     let sql = format!(
         "SELECT a.attrelid, a.attname, a.atttypid, a.atttypmod, a.attnotnull, \
@@ -140,20 +143,23 @@ fn tell_news(columns: &mut [Column], known: &[ColumnDoc], attributes: &[Attribut
     // Where a number is unknown (the catalog is past the shape already), columns that stayed at their places tell.
     let in_place = columns.len() >= known.len()
         && known.iter().zip(columns.iter()).all(|(old, new)| {
-            old.name == new.name || (old.formatted == new.formatted && gone(&old) && old.number.zip(new.number).is_none())
+            old.name == new.name
+                || (old.formatted == new.formatted && gone(&old) && old.number.zip(new.number).is_none())
         });
     for (place, column) in columns.iter_mut().enumerate() {
         if known.iter().any(|old| old.name == column.name) {
             continue;
         }
-        let numbered = known.iter().filter(gone).find(|old| old.number.is_some() && old.number == column.number);
+        let numbered =
+            known.iter().filter(gone).find(|old| old.number.is_some() && old.number == column.number);
         let placed = known.get(place).filter(|old| in_place && gone(old));
         match numbered.or(placed) {
             Some(old) => column.news.renamed_from = Some(old.name.clone()),
             None => {
                 let attribute = attributes.iter().find(|attribute| attribute.name == column.name);
-                column.news.initial =
-                    attribute.and_then(|attribute| attribute.missing.as_deref()).map(|text| carried(&column.codec, text));
+                column.news.initial = attribute
+                    .and_then(|attribute| attribute.missing.as_deref())
+                    .map(|text| carried(&column.codec, text));
             }
         }
     }
@@ -180,13 +186,20 @@ fn key_of(message: &RelationMessage<'_>, attributes: &[Attribute], before: Optio
     if matches!(message.identity, b'd' | b'i') {
         return message.columns.iter().map(|column| column.identity).collect();
     }
-    let primary: Vec<&str> =
-        attributes.iter().filter(|attribute| attribute.primary).map(|attribute| attribute.name.as_str()).collect();
+    let primary: Vec<&str> = attributes
+        .iter()
+        .filter(|attribute| attribute.primary)
+        .map(|attribute| attribute.name.as_str())
+        .collect();
     let known: Vec<&str> = before
-        .map(|shape| shape.columns().iter().filter(|column| column.key).map(|column| column.name.as_str()).collect())
+        .map(|shape| {
+            shape.columns().iter().filter(|column| column.key).map(|column| column.name.as_str()).collect()
+        })
         .unwrap_or_default();
-    let has_all = |names: &[&str]| names.iter().all(|name| message.columns.iter().any(|column| column.name == *name));
-    let names = [primary, known].into_iter().find(|names| !names.is_empty() && has_all(names)).unwrap_or_default();
+    let has_all =
+        |names: &[&str]| names.iter().all(|name| message.columns.iter().any(|column| column.name == *name));
+    let names =
+        [primary, known].into_iter().find(|names| !names.is_empty() && has_all(names)).unwrap_or_default();
     message.columns.iter().map(|column| names.contains(&column.name)).collect()
 }
 
@@ -208,7 +221,15 @@ mod tests {
 
     fn attribute(name: &str, primary: bool) -> Attribute {
         let number = if name == "a" { 1 } else { 2 };
-        Attribute { name: name.into(), type_ref: (23, -1), not_null: true, primary, identity: false, number, missing: None }
+        Attribute {
+            name: name.into(),
+            type_ref: (23, -1),
+            not_null: true,
+            primary,
+            identity: false,
+            number,
+            missing: None,
+        }
     }
 
     fn doc(name: &str, number: Option<i16>) -> ColumnDoc {
@@ -216,7 +237,10 @@ mod tests {
     }
 
     fn news(columns: &[(&str, Option<i16>)], known: &[ColumnDoc], missing: Option<&str>) -> Vec<News> {
-        let one = |(name, number): &(&str, Option<i16>)| Column { number: *number, ..column(name, None, None, false) };
+        let one = |(name, number): &(&str, Option<i16>)| Column {
+            number: *number,
+            ..column(name, None, None, false)
+        };
         let mut columns: Vec<Column> = columns.iter().map(one).collect();
         let attributes: Vec<Attribute> = columns
             .iter()
@@ -238,7 +262,11 @@ mod tests {
         assert_eq!(news(&[("a", Some(1)), ("c", Some(2))], &unnumbered, None)[1], renamed("b"));
         let same = news(&[("a", Some(1)), ("b", Some(2))], &known, Some("5"));
         assert_eq!(same, [News::default(), News::default()], "an old default is no news");
-        assert_eq!(news(&[("c", Some(2))], &[], Some("5"))[0], News::default(), "nothing is known: nothing is new");
+        assert_eq!(
+            news(&[("c", Some(2))], &[], Some("5"))[0],
+            News::default(),
+            "nothing is known: nothing is new"
+        );
     }
 
     #[test]

@@ -113,7 +113,10 @@ impl Candidate {
 }
 
 /// Finds the tables of `selection` in the catalog. Partitions of a captured table are part of it.
-pub(crate) async fn find_tables(session: &mut Session, selection: &Selection) -> Result<Tables, ConnectorError> {
+pub(crate) async fn find_tables(
+    session: &mut Session,
+    selection: &Selection,
+) -> Result<Tables, ConnectorError> {
     const WHAT: &str = "read the catalog";
     let sql = "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident, \
                       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary \
@@ -255,15 +258,19 @@ mod tests {
             candidate(5, "plain", b'r', None),
             candidate(6, "seen", b'v', None),
         ];
-        let selection =
-            Selection { tables: patterns(&["*"]), exclude: patterns(&["plain"]), insert_only: patterns(&["root"]) };
+        let selection = Selection {
+            tables: patterns(&["*"]),
+            exclude: patterns(&["plain"]),
+            insert_only: patterns(&["root"]),
+        };
         let found = select(&candidates, &selection);
         assert_eq!(found.tables.len(), 1);
         let root = &found.tables[0];
         assert!(root.insert_only && root.partitioned);
         assert_eq!(root.leaves.iter().map(|leaf| leaf.oid).collect::<Vec<_>>(), [3, 4]);
         assert!(found.unmatched.is_empty() && found.unmatched_insert_only.is_empty());
-        let selection = Selection { tables: patterns(&["mid", "leaf_b"]), exclude: vec![], insert_only: vec![] };
+        let selection =
+            Selection { tables: patterns(&["mid", "leaf_b"]), exclude: vec![], insert_only: vec![] };
         let found = select(&candidates, &selection);
         let names: Vec<_> = found.tables.iter().map(|table| table.name.table.as_str()).collect();
         assert_eq!(names, ["mid", "leaf_b"]);

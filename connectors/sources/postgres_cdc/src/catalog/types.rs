@@ -43,7 +43,8 @@ pub(super) async fn resolve(
     wanted: &[TypeRef],
 ) -> Result<HashMap<TypeRef, Resolved>, ConnectorError> {
     let bases = bases(session, wanted).await?;
-    let elements: Vec<TypeRef> = bases.values().filter_map(|base| base.array).map(|(oid, _)| (oid, -1)).collect();
+    let elements: Vec<TypeRef> =
+        bases.values().filter_map(|base| base.array).map(|(oid, _)| (oid, -1)).collect();
     let elements = self::bases(session, &elements).await?;
     let resolved = |base: Base| match base.array {
         None => {
@@ -95,10 +96,15 @@ async fn bases(session: &mut Session, wanted: &[TypeRef]) -> Result<HashMap<Type
         let read = || {
             let delimiter = row.text(6, "delimiter")?.bytes().next().unwrap_or(b',');
             let array = if row.flag(4) { Some((row.parse(5, "element type")?, delimiter)) } else { None };
-            let base = Base { oid: row.parse(2, "base type")?, formatted: row.text(3, "type name")?.to_owned(), array };
+            let base = Base {
+                oid: row.parse(2, "base type")?,
+                formatted: row.text(3, "type name")?.to_owned(),
+                array,
+            };
             Ok(((row.parse(0, "type")?, row.parse(1, "type modifier")?), base))
         };
-        let (reference, base) = read().map_err(|error| super::super::errors::classify("look up column types", error))?;
+        let (reference, base) =
+            read().map_err(|error| super::super::errors::classify("look up column types", error))?;
         found.insert(reference, base);
     }
     Ok(found)

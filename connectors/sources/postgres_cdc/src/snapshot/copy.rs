@@ -89,7 +89,8 @@ async fn run(
         Some("42703" | "42P01" | "42809" | "3F000") => CopyError::Changed(unit.key.clone()),
         // Only a snapshot whose owner is gone is "invalid".
         Some("22023" | "42704") => CopyError::Failed(
-            ConnectorError::retry("PG_SNAPSHOT_LOST", format!("cannot {what}: its snapshot ended")).with_cause(error),
+            ConnectorError::retry("PG_SNAPSHOT_LOST", format!("cannot {what}: its snapshot ended"))
+                .with_cause(error),
         ),
         _ => CopyError::Failed(classify(&what, error)),
     };
@@ -124,7 +125,9 @@ async fn run(
                     written => written?,
                 }
             }
-            Some((b'E', payload)) => return Err(failed(PgError::Server(Box::new(ServerError::parse(payload))))),
+            Some((b'E', payload)) => {
+                return Err(failed(PgError::Server(Box::new(ServerError::parse(payload)))));
+            }
             Some((b'Z', _)) => break,
             Some(_) => {}
             None => connection.fill().await.map_err(failed)?,
@@ -132,7 +135,8 @@ async fn run(
         let full = builder.size_in_bytes() >= shared.budget.bytes || builder.len() >= shared.budget.records;
         if full || !rejected.is_empty() {
             let rejected = std::mem::take(&mut rejected);
-            let piece = Piece { batch: builder.take(), rejected, job: job.clone(), finished: false, last_row };
+            let piece =
+                Piece { batch: builder.take(), rejected, job: job.clone(), finished: false, last_row };
             if sender.send(Ok(piece)).await.is_err() {
                 return Ok(());
             }

@@ -212,7 +212,8 @@ fn temporary_name(slot: &str) -> String {
 /// The files of all leaves. Read before the snapshot is taken: whatever is rewritten later shows by its number.
 async fn filenodes(session: &mut Session, tables: &[Table]) -> Result<HashMap<u32, u32>, ConnectorError> {
     const WHAT: &str = "look at the tables' files";
-    let sql = format!("SELECT o, coalesce(pg_relation_filenode(o), 0) FROM unnest('{}'::oid[]) o", oids(tables));
+    let sql =
+        format!("SELECT o, coalesce(pg_relation_filenode(o), 0) FROM unnest('{}'::oid[]) o", oids(tables));
     let rows = session.query(WHAT, &sql).await?;
     let read = rows.iter().map(|row| Ok((row.parse(0, "table")?, row.parse(1, "file number")?)));
     read.collect::<Result<_, PgError>>().map_err(|error| classify(WHAT, error))
@@ -266,8 +267,14 @@ async fn build(
     chunk_blocks: u32,
 ) -> Result<Plan, ConnectorError> {
     let seen = look(&mut input.session, &slot.snapshot_name, &input.tables).await?;
-    let mut plan =
-        Plan { slot, units: vec![], jobs: VecDeque::new(), ts_ms: seen.ts_ms, next_xid: seen.next_xid, rows: 0 };
+    let mut plan = Plan {
+        slot,
+        units: vec![],
+        jobs: VecDeque::new(),
+        ts_ms: seen.ts_ms,
+        next_xid: seen.next_xid,
+        rows: 0,
+    };
     for (at, index, way) in ways {
         let (table, leaf) = (&input.tables[at], &input.tables[at].leaves[index]);
         let key = leaf.name.to_string();
@@ -305,9 +312,7 @@ fn next_document(way: Way, fresh: TableDoc, old: Option<TableDoc>) -> TableDoc {
         Way::Fresh => fresh,
         Way::Exact => old,
         Way::Converge => TableDoc { generation, begun: Vec::new(), ..old },
-        Way::ConvergeWhole => {
-            TableDoc { generation, from_lsn: old.from_lsn, columns: old.columns, ..fresh }
-        }
+        Way::ConvergeWhole => TableDoc { generation, from_lsn: old.from_lsn, columns: old.columns, ..fresh },
         Way::Restart => TableDoc { generation, columns: old.columns, ..fresh },
     }
 }
@@ -427,7 +432,11 @@ mod tests {
         push_jobs(&mut exact, 0, Way::Exact, &doc, blocks);
         assert_eq!((exact[0].after, exact[1].after), (None, Some((9000, 5))), "taken up in the middle");
         let empty = TableDoc::new(1, 10, CHUNK_BLOCKS, "5:9:", Lsn(7));
-        assert_eq!(jobs(Way::Fresh, &empty, 0), [(0, true, Filter::All)], "an empty table has one open chunk");
+        assert_eq!(
+            jobs(Way::Fresh, &empty, 0),
+            [(0, true, Filter::All)],
+            "an empty table has one open chunk"
+        );
     }
 
     #[test]

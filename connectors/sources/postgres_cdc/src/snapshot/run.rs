@@ -144,7 +144,11 @@ impl Run {
             (_, None) => None,
         };
         let table = self.shared.units[unit].key.clone();
-        Progressed::Rows { batch, rejected, copied: Some(Copied { table, chunk: reached, done: self.open[unit] == 0 }) }
+        Progressed::Rows {
+            batch,
+            rejected,
+            copied: Some(Copied { table, chunk: reached, done: self.open[unit] == 0 }),
+        }
     }
 
     /// Ends the connections and lets the snapshot go.

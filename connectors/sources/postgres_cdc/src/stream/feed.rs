@@ -64,7 +64,12 @@ struct Reader {
 
 impl Feed {
     /// Connects and sends `sql`, a START_REPLICATION.
-    pub(crate) async fn start(endpoint: Endpoint, name: String, sql: String, flushed: Lsn) -> Result<Self, PgError> {
+    pub(crate) async fn start(
+        endpoint: Endpoint,
+        name: String,
+        sql: String,
+        flushed: Lsn,
+    ) -> Result<Self, PgError> {
         let (chunk_sender, chunks) = mpsc::channel(CHUNKS_WAITING);
         let (used, used_receiver) = mpsc::channel(CHUNKS_WAITING + 2);
         let (flushed, flushed_receiver) = watch::channel(flushed.0);

@@ -250,7 +250,10 @@ impl Records {
             return Err(ConnectorError::bug("PG_PROTOCOL", "a change belongs to no transaction"));
         };
         let Some(known) = self.relations.get(&oid) else {
-            return Err(ConnectorError::bug("PG_PROTOCOL", "a change belongs to a table that was not described"));
+            return Err(ConnectorError::bug(
+                "PG_PROTOCOL",
+                "a change belongs to a table that was not described",
+            ));
         };
         let counts = transaction.commit_lsn >= known.from_lsn && transaction.covered != Some(ALL);
         if let (Some(shape), true) = (&known.shape, counts) {
@@ -280,7 +283,13 @@ impl Records {
         builder: &mut BatchBuilder,
     ) -> Result<Option<Need>, ConnectorError> {
         let new = self.decoder.new_cells(bytes);
-        change.row(builder, &mut self.scratch, 0, Op::Create, Images { after: Some((new, Image::Whole)), ..Images::of(new) })?;
+        change.row(
+            builder,
+            &mut self.scratch,
+            0,
+            Op::Create,
+            Images { after: Some((new, Image::Whole)), ..Images::of(new) },
+        )?;
         Ok(None)
     }
 
@@ -311,7 +320,8 @@ impl Records {
             }
             let before = (old_cells, if full { Image::Whole } else { Image::KeyOnly });
             change.delete(builder, scratch, before)?;
-            let images = Images { key: new, fallback: Some(old_cells), before: None, after: Some((new, image)) };
+            let images =
+                Images { key: new, fallback: Some(old_cells), before: None, after: Some((new, image)) };
             change.row(builder, scratch, 2, Op::Create, images)?;
             return Ok(None);
         }

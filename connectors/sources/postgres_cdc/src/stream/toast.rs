@@ -56,7 +56,9 @@ pub(crate) async fn fetch_toast(
         Ok(rows) => rows,
         // The column or table is gone: so is the value, and the stream tells how.
         Err(error) if matches!(error.sqlstate(), Some("42703" | "42P01")) => return Ok(values),
-        Err(error) => return Err(super::super::errors::classify("read values that a change of key left out", error)),
+        Err(error) => {
+            return Err(super::super::errors::classify("read values that a change of key left out", error));
+        }
     };
     if let Some(row) = rows.first() {
         for (place, column) in missing.columns.iter().enumerate() {

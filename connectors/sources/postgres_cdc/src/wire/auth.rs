@@ -18,7 +18,8 @@ const NO_PASSWORD: PgError = PgError::Auth("the server asks for a password, and 
 pub(super) async fn authenticate(connection: &mut Connection, endpoint: &Endpoint) -> Result<(), PgError> {
     loop {
         let request = expect_request(connection).await?;
-        let (code, data) = request.split_first_chunk::<4>().ok_or(PgError::Protocol("a short AuthenticationRequest"))?;
+        let (code, data) =
+            request.split_first_chunk::<4>().ok_or(PgError::Protocol("a short AuthenticationRequest"))?;
         match i32::from_be_bytes(*code) {
             0 => return Ok(()),
             3 => {

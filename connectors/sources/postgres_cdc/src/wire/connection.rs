@@ -242,7 +242,9 @@ impl Connection {
                 Ok((b'Z', _)) => return failed.map_or(Ok(rows), Err),
                 Ok((b'G' | b'H' | b'W', _)) => return Err(PgError::Protocol("a query began to copy")),
                 Ok(_) => {}
-                Err(PgError::Server(error)) if error.severity == "ERROR" => failed = Some(PgError::Server(error)),
+                Err(PgError::Server(error)) if error.severity == "ERROR" => {
+                    failed = Some(PgError::Server(error))
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -272,14 +274,19 @@ impl Connection {
                 Ok((b'D', payload)) => rows.push(parse_row(payload)?),
                 Ok((b'Z', _)) => return Err(failed.unwrap_or(PgError::Protocol("no COPY began"))),
                 Ok(_) => {}
-                Err(PgError::Server(error)) if error.severity == "ERROR" => failed = Some(PgError::Server(error)),
+                Err(PgError::Server(error)) if error.severity == "ERROR" => {
+                    failed = Some(PgError::Server(error))
+                }
                 Err(error) => return Err(error),
             }
         }
     }
 
     /// Sends START_REPLICATION and hands over the stream with what was read beyond the answer.
-    pub(crate) async fn start_replication(mut self, sql: &str) -> Result<(Box<dyn Duplex>, Vec<u8>), PgError> {
+    pub(crate) async fn start_replication(
+        mut self,
+        sql: &str,
+    ) -> Result<(Box<dyn Duplex>, Vec<u8>), PgError> {
         self.send_query(sql).await?;
         loop {
             match self.message().await? {

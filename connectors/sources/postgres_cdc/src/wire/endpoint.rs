@@ -61,7 +61,9 @@ pub(crate) enum UrlProblem {
     #[error("a %XX escape does not give UTF-8 text")]
     Escape,
     /// A parameter that does not exist.
-    #[error("the parameter {0:?} is not known; there are host, port, user, password, dbname, sslmode, sslrootcert, sslcert and sslkey")]
+    #[error(
+        "the parameter {0:?} is not known; there are host, port, user, password, dbname, sslmode, sslrootcert, sslcert and sslkey"
+    )]
     Parameter(String),
     /// A wrong `sslmode`.
     #[error("sslmode must be disable, prefer, require, verify-ca or verify-full")]
@@ -109,14 +111,15 @@ impl Parts {
         if host.contains(',') {
             return Err(UrlProblem::SeveralHosts);
         }
-        let (name, digits) = if let Some((name, rest)) = host.strip_prefix('[').and_then(|h| h.split_once(']')) {
-            (name, rest.strip_prefix(':'))
-        } else {
-            match host.split_once(':') {
-                Some((name, digits)) => (name, Some(digits)),
-                None => (host, None),
-            }
-        };
+        let (name, digits) =
+            if let Some((name, rest)) = host.strip_prefix('[').and_then(|h| h.split_once(']')) {
+                (name, rest.strip_prefix(':'))
+            } else {
+                match host.split_once(':') {
+                    Some((name, digits)) => (name, Some(digits)),
+                    None => (host, None),
+                }
+            };
         self.host = Some(decode(name)?).filter(|name| !name.is_empty());
         self.port = digits.filter(|digits| !digits.is_empty()).map(port).transpose()?;
         Ok(())
@@ -172,7 +175,9 @@ impl Endpoint {
         let user = parts.user.ok_or(UrlProblem::NoUser)?;
         let port = parts.port.unwrap_or(5432);
         let address = match parts.host {
-            Some(dir) if dir.starts_with('/') => Address::Unix(PathBuf::from(dir).join(format!(".s.PGSQL.{port}"))),
+            Some(dir) if dir.starts_with('/') => {
+                Address::Unix(PathBuf::from(dir).join(format!(".s.PGSQL.{port}")))
+            }
             Some(host) => Address::Tcp(host, port),
             None => Address::Tcp("localhost".to_owned(), port),
         };
@@ -207,7 +212,8 @@ mod tests {
 
     #[test]
     fn urls_are_read() {
-        let endpoint = Endpoint::parse("postgres://me:p%40ss:w@db.example:5433/sh%20op?sslmode=verify-full").unwrap();
+        let endpoint =
+            Endpoint::parse("postgres://me:p%40ss:w@db.example:5433/sh%20op?sslmode=verify-full").unwrap();
         assert_eq!(endpoint.address, Address::Tcp("db.example".into(), 5433));
         assert_eq!((endpoint.user.as_str(), endpoint.database.as_str()), ("me", "sh op"));
         assert_eq!(endpoint.password.as_ref().map(Secret::expose), Some("p@ss:w"));

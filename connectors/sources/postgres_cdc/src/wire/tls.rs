@@ -29,7 +29,11 @@ pub(super) enum Upgraded {
 }
 
 /// Negotiates TLS as `endpoint.ssl_mode` says.
-pub(super) async fn upgrade(mut tcp: TcpStream, endpoint: &Endpoint, host: &str) -> Result<Upgraded, PgError> {
+pub(super) async fn upgrade(
+    mut tcp: TcpStream,
+    endpoint: &Endpoint,
+    host: &str,
+) -> Result<Upgraded, PgError> {
     if endpoint.ssl_mode == SslMode::Disable {
         return Ok(Upgraded::Plain(tcp));
     }

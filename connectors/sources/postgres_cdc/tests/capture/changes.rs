@@ -31,7 +31,8 @@ async fn inserts_updates_and_deletes_come_in_order_with_keys_images_and_source()
     let delete = records[2].before.as_ref().unwrap();
     assert_eq!((&delete["id"], &delete["name"]), (&value("1"), &Cell::Absent));
     assert!(records[2].after.is_none() && records[3].before.is_none());
-    let fields: Vec<_> = create.schema.value().fields.iter().map(|field| (field.name.as_str(), field.nullable)).collect();
+    let fields: Vec<_> =
+        create.schema.value().fields.iter().map(|field| (field.name.as_str(), field.nullable)).collect();
     assert_eq!(fields, [("id", false), ("name", false), ("note", true)]);
     run.close().await;
 }
@@ -56,7 +57,11 @@ async fn a_change_of_key_is_delete_tombstone_create_and_loses_no_large_value() {
     assert_eq!((run.ops("t"), run.ops("f")), ("cd-c".to_owned(), "cd-c".to_owned()));
     for (table, letter) in [("t", "x"), ("f", "y")] {
         let records = run.of_table(table);
-        assert_eq!(records[3].text("big"), letter.repeat(9000), "{table}: read from the table or the old row");
+        assert_eq!(
+            records[3].text("big"),
+            letter.repeat(9000),
+            "{table}: read from the table or the old row"
+        );
     }
     let records = run.of_table("t");
     let key = records[1].key.as_ref().unwrap();
@@ -108,7 +113,11 @@ async fn truncates_and_tables_without_a_key() {
          TRUNCATE log; DELETE FROM a",
     );
     run.catch_up().await;
-    assert_eq!((run.ops("a"), run.ops("b")), ("ctcd".to_owned(), "ct".to_owned()), "no tombstone when not wanted");
+    assert_eq!(
+        (run.ops("a"), run.ops("b")),
+        ("ctcd".to_owned(), "ct".to_owned()),
+        "no tombstone when not wanted"
+    );
     assert_eq!((run.ops("bag"), run.ops("log")), ("cccud".to_owned(), "cct".to_owned()));
     assert!(run.of_table("bag").iter().all(|record| record.key.is_none() && record.schema.key().is_none()));
     let bag: Vec<_> = run.as_bag("bag").iter().map(|row| row["n"].clone()).collect();
@@ -155,7 +164,8 @@ async fn columns_come_go_and_are_renamed_while_rows_are_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renaming_is_told_across_a_restart_and_a_replay() {
-    let db = database("renames", "CREATE TABLE t (id serial PRIMARY KEY, a int); INSERT INTO t (a) VALUES (0)");
+    let db =
+        database("renames", "CREATE TABLE t (id serial PRIMARY KEY, a int); INSERT INTO t (a) VALUES (0)");
     let mut run = Runner::new(&db, "renames", json!({"tables": ["t"]}));
     run.open().await.unwrap();
     run.until("streaming", |run| run.source().status().starts_with("streaming")).await;
@@ -233,7 +243,11 @@ async fn an_idle_database_advances_its_slot_and_other_tables_do_not_hold_it_back
     let mut run = Runner::new(&db, "idle", json!({"tables": ["t"]}));
     run.open().await.unwrap();
     run.until("streaming", |run| run.source().status().starts_with("streaming")).await;
-    let confirmed = || db.sql("SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = 'towpath_idle'");
+    let confirmed = || {
+        db.sql(
+            "SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = 'towpath_idle'",
+        )
+    };
     let before: u64 = confirmed().parse().unwrap();
     db.sql("INSERT INTO noise SELECT generate_series(1, 20000)");
     run.until("the slot moves", |_| confirmed().parse::<u64>().unwrap() > before + 500_000).await;

@@ -1,8 +1,13 @@
 //! `postgres_cdc` against a real PostgreSQL: one server for all tests, a database for each.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
 
-mod checks;
 mod changes;
+mod checks;
 mod restarts;
 mod snapshots;
 mod support;

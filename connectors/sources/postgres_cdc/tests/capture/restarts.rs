@@ -117,7 +117,9 @@ async fn killed_again_and_again_it_ends_up_equal() {
         for poll in 0.. {
             let over = match until {
                 Polls(polls) => poll >= polls,
-                Records(records) => run.count >= before + records || started.elapsed() > Duration::from_secs(4),
+                Records(records) => {
+                    run.count >= before + records || started.elapsed() > Duration::from_secs(4)
+                }
             };
             if over {
                 break;
@@ -277,10 +279,21 @@ async fn a_slot_that_is_still_active_is_waited_for() {
     let mut run = streaming(&db, "active").await;
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut command = server().program("pg_recvlogical");
-    command.args(["-d", "active", "-S", "towpath_active", "--start", "-f", "/dev/null", "-o", "proto_version=1"]);
+    command.args([
+        "-d",
+        "active",
+        "-S",
+        "towpath_active",
+        "--start",
+        "-f",
+        "/dev/null",
+        "-o",
+        "proto_version=1",
+    ]);
     command.args(["-o", "publication_names=towpath_active"]);
     let mut holder = Guarded::spawn("pg_recvlogical", command, log.path(), log.path()).unwrap();
-    let active = || db.sql("SELECT active FROM pg_replication_slots WHERE slot_name = 'towpath_active'") == "t";
+    let active =
+        || db.sql("SELECT active FROM pg_replication_slots WHERE slot_name = 'towpath_active'") == "t";
     while !active() {
         assert!(holder.is_running().unwrap(), "{}", holder.log_tail());
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -309,7 +322,8 @@ async fn only_what_is_stored_is_acknowledged() {
     let end = db.sql("SELECT pg_current_wal_lsn()");
     run.until("the rows", |run| run.topic.len() >= 500).await;
     let passed = || {
-        let sql = "SELECT confirmed_flush_lsn >= '{}' FROM pg_replication_slots WHERE slot_name = 'towpath_ack'";
+        let sql =
+            "SELECT confirmed_flush_lsn >= '{}' FROM pg_replication_slots WHERE slot_name = 'towpath_ack'";
         db.sql(&sql.replace("{}", &end)) == "t"
     };
     for _ in 0..10 {

@@ -65,7 +65,10 @@ async fn only_a_copy_ends_and_leaves_nothing_behind() {
     let mut run = Runner::new(&db, "only", options);
     run.open().await.unwrap();
     while run.poll().await.unwrap() {}
-    assert_eq!((run.of_table("t").len(), run.of_table("bare").len(), run.of_table("none").len()), (1000, 1, 0));
+    assert_eq!(
+        (run.of_table("t").len(), run.of_table("bare").len(), run.of_table("none").len()),
+        (1000, 1, 0)
+    );
     let record = run.of_table("t")[0].clone();
     assert_eq!((record.op, &record.source["snapshot"]), (Op::Read, &Cell::Value("true".into())));
     assert_eq!(record.position, [0, 0, 0, 0, 0, 1], "block and tuple");

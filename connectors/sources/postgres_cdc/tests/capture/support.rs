@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 use towpath_api::{
-    Budget, ConnectorError, EventSchema, Op, Poll, RawConfig, RecordView, Row, Source, SourceConnector, SourceFactory,
-    SourceOffsets, TaskContext, Value,
+    Budget, ConnectorError, EventSchema, Op, Poll, RawConfig, RecordView, Row, Source, SourceConnector,
+    SourceFactory, SourceOffsets, TaskContext, Value,
 };
 use towpath_harness::Postgres;
 use towpath_harness::postgres::Options;
@@ -211,7 +211,7 @@ impl Runner {
             self.pending.partitions.insert(name, document);
         }
         self.polls += 1;
-        if self.polls % self.store_every == 0 {
+        if self.polls.is_multiple_of(self.store_every) {
             self.store().await?;
         }
         Ok(true)
@@ -345,12 +345,18 @@ impl Runner {
 pub(crate) fn expected(database: &Database, sql: &str) -> Vec<(String, String)> {
     let text = database.sql(sql);
     text.lines()
-        .map(|line| line.split_once('|').map(|(key, value)| (key.to_owned(), value.to_owned())).expect("two columns"))
+        .map(|line| {
+            line.split_once('|').map(|(key, value)| (key.to_owned(), value.to_owned())).expect("two columns")
+        })
         .collect()
 }
 
 /// `key_field` and `field` of every row in `rows`, sorted by the text of the key.
-pub(crate) fn pairs<'a>(rows: impl IntoIterator<Item = &'a Fields>, key: &str, field: &str) -> Vec<(String, String)> {
+pub(crate) fn pairs<'a>(
+    rows: impl IntoIterator<Item = &'a Fields>,
+    key: &str,
+    field: &str,
+) -> Vec<(String, String)> {
     let text = |cell: &Cell| match cell {
         Cell::Value(text) => text.clone(),
         Cell::Null => String::new(),

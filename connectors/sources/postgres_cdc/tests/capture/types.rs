@@ -35,16 +35,46 @@ fn cases() -> Vec<Case> {
         ("bytea", r"'\x00ff5c'", Type::Bytes, "00ff5c", "bytea"),
         ("json", r#"'{"a" : 1}'"#, Type::Json, r#"{"a" : 1}"#, "json"),
         ("jsonb", r#"'{"b":[1, null]}'"#, Type::Json, r#"{"b": [1, null]}"#, "jsonb"),
-        ("uuid", "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'", Type::Uuid, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "uuid"),
+        (
+            "uuid",
+            "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'",
+            Type::Uuid,
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            "uuid",
+        ),
         ("date", "'0044-03-15 BC'", Type::Date, "0044-03-15 BC", "date"),
         ("date", "'infinity'", Type::Date, "infinity", "date"),
         ("time", "'23:59:59.999999'", Type::Time, "23:59:59.999999", "time without time zone"),
         ("timetz", "'12:00:00+05:30'", Type::TimeTz, "12:00:00+05:30", "time with time zone"),
-        ("timestamp", "'2024-02-29 12:34:56.789'", Type::Timestamp, "2024-02-29T12:34:56.789", "timestamp without time zone"),
+        (
+            "timestamp",
+            "'2024-02-29 12:34:56.789'",
+            Type::Timestamp,
+            "2024-02-29T12:34:56.789",
+            "timestamp without time zone",
+        ),
         ("timestamp(0)", "'-infinity'", Type::Timestamp, "-infinity", "timestamp(0) without time zone"),
-        ("timestamptz", "'2024-06-01 12:00:00+02'", Type::TimestampTz, "2024-06-01T10:00:00Z", "timestamp with time zone"),
-        ("timestamptz", "'0044-03-15 12:00:00+00 BC'", Type::TimestampTz, "0044-03-15T12:00:00Z BC", "timestamp with time zone"),
-        ("interval", "'1 year 2 mons -3 days 04:05:06.7'", Type::Interval, "1 year 2 mons -3 days +04:05:06.7", "interval"),
+        (
+            "timestamptz",
+            "'2024-06-01 12:00:00+02'",
+            Type::TimestampTz,
+            "2024-06-01T10:00:00Z",
+            "timestamp with time zone",
+        ),
+        (
+            "timestamptz",
+            "'0044-03-15 12:00:00+00 BC'",
+            Type::TimestampTz,
+            "0044-03-15T12:00:00Z BC",
+            "timestamp with time zone",
+        ),
+        (
+            "interval",
+            "'1 year 2 mons -3 days 04:05:06.7'",
+            Type::Interval,
+            "1 year 2 mons -3 days +04:05:06.7",
+            "interval",
+        ),
         ("money", "12.34", Type::String, "$12.34", "money"),
         ("inet", "'10.0.0.1/8'", Type::String, "10.0.0.1/8", "inet"),
         ("bit varying(5)", "B'101'", Type::String, "101", "bit varying(5)"),
@@ -61,12 +91,36 @@ fn cases() -> Vec<Case> {
         ("public.prices", "'{1,2}'", array(Type::Decimal), r#"["1.00","2.00"]"#, "numeric(8,2)[]"),
         ("int4[]", "'{1,NULL,3}'", array(Type::Int32), "[1,null,3]", "integer[]"),
         ("int4[]", "'[0:1]={1,2}'", array(Type::Int32), "\"[0:1]={1,2}\"", "integer[]"),
-        ("text[]", r#"'{{"a b","NULL"},{"q\"\\",NULL}}'"#, array(Type::String), r#"[["a b","NULL"],["q\"\\",null]]"#, "text[]"),
-        ("timestamptz[]", "'{2024-01-01 00:00+00}'", array(Type::TimestampTz), r#"["2024-01-01T00:00:00Z"]"#, "timestamp with time zone[]"),
+        (
+            "text[]",
+            r#"'{{"a b","NULL"},{"q\"\\",NULL}}'"#,
+            array(Type::String),
+            r#"[["a b","NULL"],["q\"\\",null]]"#,
+            "text[]",
+        ),
+        (
+            "timestamptz[]",
+            "'{2024-01-01 00:00+00}'",
+            array(Type::TimestampTz),
+            r#"["2024-01-01T00:00:00Z"]"#,
+            "timestamp with time zone[]",
+        ),
         ("bytea[]", r#"ARRAY['\x6869'::bytea]"#, array(Type::Bytes), r#"["aGk="]"#, "bytea[]"),
         ("public.price[]", "'{3}'", array(Type::Decimal), r#"["3.00"]"#, "public.price[]"),
-        ("box[]", "'{(1,1),(0,0);(3,3),(2,2)}'", array(Type::String), r#"["(1,1),(0,0)","(3,3),(2,2)"]"#, "box[]"),
-        ("public.pair[]", "ARRAY[ROW(1,'x')::public.pair]", array(Type::String), r#"["(1,x)"]"#, "public.pair[]"),
+        (
+            "box[]",
+            "'{(1,1),(0,0);(3,3),(2,2)}'",
+            array(Type::String),
+            r#"["(1,1),(0,0)","(3,3),(2,2)"]"#,
+            "box[]",
+        ),
+        (
+            "public.pair[]",
+            "ARRAY[ROW(1,'x')::public.pair]",
+            array(Type::String),
+            r#"["(1,x)"]"#,
+            "public.pair[]",
+        ),
     ]
 }
 
@@ -112,7 +166,11 @@ async fn every_type_is_carried_alike_by_snapshot_and_stream() {
         } else {
             assert_eq!(carried, *text, "{written}");
         }
-        assert_eq!((records[1].after(&name), records[3].after(&name)), (&Cell::Null, &Cell::Null), "{written}");
+        assert_eq!(
+            (records[1].after(&name), records[3].after(&name)),
+            (&Cell::Null, &Cell::Null),
+            "{written}"
+        );
     }
     run.close().await;
 }
