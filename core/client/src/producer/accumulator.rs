@@ -286,6 +286,7 @@ impl Accumulator {
             opened: now,
             done: None,
             sequence: None,
+            ordinal: None,
             last_error: None,
         }
     }

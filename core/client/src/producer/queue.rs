@@ -45,6 +45,8 @@ pub(super) struct Batch {
     pub(super) opened: Instant,
     pub(super) done: Option<DoneGuard>,
     pub(super) sequence: Option<Sequence>,
+    /// Its number among the batches of its partition, from when it was first sent.
+    pub(super) ordinal: Option<u64>,
     pub(super) last_error: Option<ClientError>,
 }
 
@@ -130,8 +132,9 @@ pub(super) struct PartitionQueue {
     pub(super) open: Option<Batch>,
     /// Closed, to be sent in this order.
     pub(super) closed: VecDeque<Batch>,
-    /// The ids of the batches that were sent and not answered, in order.
-    pub(super) in_flight: SmallVec<[u64; 5]>,
+    /// The ids and ordinals of the batches that were sent and not answered, in order.
+    pub(super) in_flight: SmallVec<[(u64, u64); 5]>,
+    next_ordinal: u64,
     /// The connection on which those in flight were sent.
     connection: Option<u64>,
     /// The identity under which this partition's sequences count.
@@ -165,6 +168,7 @@ impl PartitionQueue {
             open: None,
             closed: VecDeque::new(),
             in_flight: SmallVec::new(),
+            next_ordinal: 0,
             connection: None,
             identity: None,
             next_sequence: 0,
@@ -190,12 +194,17 @@ impl PartitionQueue {
         self.closed.extend(self.open.take());
     }
 
-    /// Whether a batch may be sent now: `in_flight_max` is per partition.
+    /// Whether a batch may be sent now: `in_flight_max` is per partition. It bounds how far batches get ahead of the
+    /// oldest one that is not acknowledged, also when those between are: the broker remembers no more than that, and
+    /// one that was appended although its answer was an error or lost must be recognised when it comes again.
     pub(super) fn may_send(&self, now: Instant, in_flight_max: usize, idempotent: bool) -> bool {
         let remembered = self.established.is_some_and(|at| now.duration_since(at) < REMEMBERED_FOR);
         let in_flight_max = if idempotent && !remembered { 1 } else { in_flight_max };
-        !self.closed.is_empty()
-            && self.in_flight.len() < in_flight_max
+        let Some(next) = self.closed.front() else { return false };
+        let oldest = self.in_flight.iter().map(|(_, ordinal)| *ordinal).chain(next.ordinal).min();
+        let ahead = oldest.map_or(0, |oldest| next.ordinal.unwrap_or(self.next_ordinal) - oldest);
+        self.in_flight.len() < in_flight_max
+            && usize::try_from(ahead).is_ok_and(|ahead| ahead < in_flight_max)
             && (!self.draining || self.in_flight.is_empty())
             && self.retry_at.is_none_or(|at| at <= now)
     }
@@ -236,10 +245,14 @@ impl PartitionQueue {
                 self.next_sequence = sequence_after(self.next_sequence, batch.records);
             }
         }
-        let batch = self.closed.pop_front()?;
+        let mut batch = self.closed.pop_front()?;
+        let ordinal = *batch.ordinal.get_or_insert_with(|| {
+            self.next_ordinal += 1;
+            self.next_ordinal - 1
+        });
         self.retry_at = None;
         self.connection = Some(connection);
-        self.in_flight.push(batch.id);
+        self.in_flight.push((batch.id, ordinal));
         Some(batch)
     }
 
@@ -259,12 +272,12 @@ impl PartitionQueue {
 
     /// Whether no earlier batch than `id` is unacknowledged.
     pub(super) fn is_head(&self, id: u64) -> bool {
-        self.in_flight.iter().all(|other| *other >= id) && self.closed.front().is_none_or(|b| b.id > id)
+        self.in_flight.iter().all(|(other, _)| *other >= id) && self.closed.front().is_none_or(|b| b.id > id)
     }
 
     /// A batch was answered, well or badly, and does not come back.
     pub(super) fn finished(&mut self, id: u64, well: Option<Instant>) {
-        self.in_flight.retain(|other| *other != id);
+        self.in_flight.retain(|(other, _)| *other != id);
         if well.is_some() {
             self.established = well;
             self.backoff.reset();
@@ -273,7 +286,7 @@ impl PartitionQueue {
 
     /// Puts a batch back in its place, to be sent again.
     pub(super) fn put_back(&mut self, batch: Batch, now: Instant, new_epoch: bool) {
-        self.in_flight.retain(|other| *other != batch.id);
+        self.in_flight.retain(|(other, _)| *other != batch.id);
         self.new_epoch |= new_epoch;
         if !self.draining || self.retry_at.is_none() {
             let delay = if new_epoch { Duration::ZERO } else { self.backoff.next() };
@@ -314,6 +327,7 @@ mod tests {
             opened: Instant::now(),
             done: None,
             sequence: None,
+            ordinal: None,
             last_error: None,
         }
     }
@@ -352,6 +366,27 @@ mod tests {
             [0, 2, 5],
             "unchanged, and the third follows"
         );
+    }
+
+    #[test]
+    fn nothing_gets_further_ahead_than_the_broker_remembers() {
+        let mut queue = queue(&[(1, 1), (2, 1), (3, 1), (4, 1)]);
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        queue.established = Some(now);
+        let first = queue.take(IDENTITY, 1).unwrap();
+        queue.take(IDENTITY, 1).unwrap();
+        queue.finished(2, Some(now));
+        assert!(queue.may_send(now, 3, true), "the third is two ahead of the first");
+        queue.take(IDENTITY, 1).unwrap();
+        queue.finished(3, Some(now));
+        assert!(!queue.may_send(now, 3, true), "the fourth would be three ahead");
+        queue.put_back(first, now, false);
+        assert!(queue.may_send(later, 3, true), "the first itself may always go");
+        queue.take(IDENTITY, 1).unwrap();
+        assert!(!queue.may_send(later, 3, true));
+        queue.finished(1, Some(now));
+        assert!(queue.may_send(later, 3, true));
     }
 
     #[test]
