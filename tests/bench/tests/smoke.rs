@@ -1,5 +1,10 @@
 //! The benchmark itself runs: W9 is the cheapest of its workloads. Its figures are not judged.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
 
 use std::process::Command;
 use std::time::Duration;

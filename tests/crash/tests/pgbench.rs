@@ -1,6 +1,11 @@
 //! The main job under fire: a live pgbench load is captured and delivered into a second database, while towpath is
 //! killed with -9 again and again and PostgreSQL is restarted. Afterwards the databases are equal, row by row.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
 #![allow(clippy::print_stderr, reason = "a seed that failed must be seen")]
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,11 @@
 //! What databases are really like: every type, tables without keys, TOAST, key changes, TRUNCATE, columns that come, go
 //! and change their names under load, partitions, odd names, and one transaction of very many rows; with kills.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
 #![allow(clippy::print_stderr, reason = "a seed that failed must be seen")]
 
 use std::time::Duration;

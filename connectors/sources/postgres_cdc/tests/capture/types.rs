@@ -12,6 +12,7 @@ fn array(element: Type) -> Type {
     Type::Array(Box::new(element))
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn cases() -> Vec<Case> {
     vec![
         ("bool", "true", Type::Bool, "true", "boolean"),
