@@ -203,6 +203,11 @@ impl Applier<'_> {
             push_row(key, keys.iter().copied(), |target| key_value(plan, of, target))?;
             Ok(columns)
         };
+        if keys.iter().any(|key| key.column.identity_always) {
+            let message = format!("the key of {} is GENERATED ALWAYS and cannot be changed", plan.table);
+            self.reject(create, ConnectorError::terminal("SINK_KEY_GENERATED", message));
+            return Ok(());
+        }
         // A snapshot that is newer than this change has the row under its new key already.
         let others: Vec<&Target> =
             set.iter().copied().filter(|target| !plan.layout.is_key(target.layout)).collect();

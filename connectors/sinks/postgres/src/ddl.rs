@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use towpath_api::{ConnectorError, Field, Type};
+use towpath_api::{ConnectorError, ErrorKind, Field, Type};
 use towpath_sql::sink::Layout;
 use towpath_sql::{Dialect, TableName, ident, idents, literal, pg_array, pg_type};
 
@@ -152,33 +152,41 @@ pub(crate) async fn adapt_columns(
     let fields: Vec<&Field> = layout.columns.iter().map(|column| &column.field).collect();
     let types = wanted_types(session, &fields).await?;
     let quoted = table.name.quoted();
-    let mut statements = Vec::new();
+    let (mut statements, mut wider) = (Vec::new(), Vec::new());
     for field in &fields {
         let (name, wanted) = (ident(&field.name), &types[&field.name]);
-        match table.column(&field.name) {
-            Some(column) => {
-                if table.ours && is_wider(&column.full_type, wanted) {
-                    statements.push(format!("ALTER TABLE {quoted} ALTER COLUMN {name} TYPE {wanted}"));
-                }
+        let old = old_column(table, &fields, field);
+        match (table.column(&field.name), old) {
+            (None, None) => add_column(&mut statements, &quoted, field, wanted),
+            (None, Some(old)) => {
+                statements.push(format!("ALTER TABLE {quoted} RENAME COLUMN {} TO {name}", ident(&old.name)));
             }
-            None => match old_column(table, &fields, field) {
-                Some(old) => {
-                    let from = ident(&old.name);
-                    statements.push(format!("ALTER TABLE {quoted} RENAME COLUMN {from} TO {name}"));
-                    if is_wider(&old.full_type, wanted) {
-                        statements.push(format!("ALTER TABLE {quoted} ALTER COLUMN {name} TYPE {wanted}"));
-                    }
-                }
-                None => add_column(&mut statements, &quoted, field, wanted),
-            },
+            (Some(_), _) => {}
+        }
+        let column = table.column(&field.name).or(old).filter(|_| table.ours);
+        if let Some(ty) = column.and_then(|column| widened(&column.full_type, wanted)) {
+            wider.push(format!("ALTER TABLE {quoted} ALTER COLUMN {name} TYPE {ty} USING {name}::{ty}"));
         }
     }
-    if statements.is_empty() {
+    if statements.is_empty() && wider.is_empty() {
         return Ok(false);
     }
     let schema = table.name.schema.as_deref().unwrap_or_default();
-    locked(session, schema, &format!("change the columns of {}", table.name), &statements).await?;
-    tracing::info!(table = %table.name, changes = statements.join("; "), "columns changed");
+    let what = format!("change the columns of {}", table.name);
+    if !statements.is_empty() {
+        locked(session, schema, &what, &statements).await?;
+        tracing::info!(table = %table.name, changes = statements.join("; "), "columns changed");
+    }
+    for statement in wider {
+        match locked(session, schema, &what, std::slice::from_ref(&statement)).await {
+            Ok(()) => tracing::info!(table = %table.name, change = statement, "column widened"),
+            Err(error) if matches!(error.kind(), ErrorKind::RetryAfter(_)) => return Err(error),
+            // A view stands in the way, for example. Values that fit the old type still do; others are rejected.
+            Err(error) => {
+                tracing::warn!(table = %table.name, %error, change = statement, "column not widened")
+            }
+        }
+    }
     Ok(true)
 }
 
@@ -215,6 +223,15 @@ fn parts(ty: &str) -> Option<(String, Vec<u32>)> {
     Some((format!("{before}{after}"), numbers))
 }
 
+/// The type that holds every value of both, where that is not `from` itself: what a column of ours becomes.
+fn widened(from: &str, wanted: &str) -> Option<String> {
+    let is_integer = matches!(from, "smallint" | "integer" | "bigint");
+    if is_integer && matches!(wanted, "real" | "double precision") {
+        return Some("numeric".to_owned());
+    }
+    is_wider(from, wanted).then(|| wanted.to_owned())
+}
+
 /// Whether every value of type `from` is one of type `to`, which holds more.
 fn is_wider(from: &str, to: &str) -> bool {
     let (Some((from, old)), Some((to, new))) = (parts(from), parts(to)) else { return false };
@@ -222,8 +239,8 @@ fn is_wider(from: &str, to: &str) -> bool {
         |name: &str| ["smallint", "integer", "bigint", "numeric"].iter().position(|known| *known == name);
     let unbounded = new.is_empty();
     match (from.as_str(), to.as_str()) {
-        ("character varying" | "character", "text") => true,
-        ("real", "double precision") | ("json", "text") | ("date", "timestamp without time zone") => true,
+        (from, "text") => from != "text",
+        ("real", "double precision") | ("date", "timestamp without time zone") => true,
         ("character varying", "character varying") => !old.is_empty() && (unbounded || new > old),
         ("numeric", "numeric") => match (old.as_slice(), new.as_slice()) {
             ([_, ..], []) => true,
@@ -272,6 +289,8 @@ mod tests {
             assert!(!is_wider(from, from) && !is_wider(to, to));
         }
         assert!(!is_wider("numeric(10,2)", "numeric(11,4)"), "fewer digits before the point");
+        assert_eq!(widened("bigint", "double precision").as_deref(), Some("numeric"));
+        assert_eq!(widened("numeric", "double precision"), None);
         assert!(!is_wider("text", "integer") && !is_wider("integer", "numeric(3,0)"));
     }
 

@@ -100,6 +100,27 @@ async fn rows_follow_their_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_said_to_be_new_may_be_there() {
+    let target = database();
+    let (_connector, mut task) = open(&target).await;
+    let orders = orders();
+    for (name, from) in [("first", 0), ("again", 50), ("last", 150)] {
+        task.take(|records| {
+            // Updates and deletions among them; a row that is deleted and comes again is not new.
+            records.delete(&orders, &[json!(from + 1)]);
+            for id in from..from + 100 {
+                records.event(&orders, Op::Read, &[json!(id)], &[], &[json!(id), json!(name), json!("x")]);
+            }
+            records.update(&orders, &[json!(from)], &[json!(from), json!("changed"), absent()]);
+        })
+        .await;
+    }
+    let counts = "SELECT string_agg(name || ' ' || n, ' ' ORDER BY name) FROM \
+                  (SELECT name, count(*) AS n FROM orders GROUP BY name) c";
+    assert_eq!(psql(&target, counts), "again 99 changed 3 first 49 last 99");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn positions_survive_and_what_came_before_is_ignored() {
     let target = database();
     let (connector, mut task) = open(&target).await;
