@@ -15,6 +15,8 @@ pub(crate) const TABLE: &str = "orders";
 /// The topic of the table's changes under the prefix `bench`.
 pub(crate) const TOPIC: &str = "bench.public.orders";
 
+/// A table that nobody captures.
+const FENCE: &str = "fence";
 const CHUNK: u64 = 10_000;
 const COLUMNS: &str = "id bigint PRIMARY KEY, customer int NOT NULL, amount numeric(10,2) NOT NULL, \
                        note text NOT NULL, created timestamptz NOT NULL";
@@ -27,7 +29,7 @@ pub(crate) fn server() -> Result<Postgres> {
         .set("checkpoint_timeout", "1h");
     let server = Postgres::start(&options)?;
     server.create_database(DATABASE)?;
-    server.psql(DATABASE, &format!("CREATE TABLE {TABLE} ({COLUMNS})"))?;
+    server.psql(DATABASE, &format!("CREATE TABLE {TABLE} ({COLUMNS}); CREATE TABLE {FENCE} (n int)"))?;
     Ok(server)
 }
 
@@ -59,7 +61,9 @@ fn in_transactions(server: &Postgres, first: u64, rows: u64, step: u64, statemen
          END LOOP; END $$",
         end = first + rows
     );
-    sql::write(server, DATABASE, &block)
+    sql::write(server, DATABASE, &block)?;
+    // A commit that waits for the disk, so that the log's end is behind all of it.
+    server.psql(DATABASE, &format!("INSERT INTO {FENCE} VALUES (1)")).map(drop)
 }
 
 /// Writes rows in transactions of 10,000.
@@ -104,14 +108,14 @@ pub(crate) fn wait_for(what: &str, rows: u64, mut count: impl FnMut() -> Result<
 /// Drops a slot, once nobody reads it any more, and its publication.
 pub(crate) fn drop_slot(server: &Postgres, name: &str) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(60);
-    let drop = format!(
+    let statement = format!(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{name}'"
     );
-    while let Err(error) = server.psql(DATABASE, &drop) {
+    while let Err(error) = server.psql(DATABASE, &statement) {
         if Instant::now() >= deadline {
             return Err(error);
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    server.psql(DATABASE, &format!("DROP PUBLICATION IF EXISTS {name}")).map(std::mem::drop)
+    server.psql(DATABASE, &format!("DROP PUBLICATION IF EXISTS {name}")).map(drop)
 }

@@ -235,7 +235,7 @@ fn drain_ours(towpath: &mut Towpath, seen: u64, rows: u64) -> Result<Arrival> {
 }
 
 fn drain_floor(server: &Postgres) -> Result<crate::meter::Spent> {
-    let end = server.psql(DATABASE, "SELECT pg_current_wal_flush_lsn()")?;
+    let end = server.psql(DATABASE, "SELECT pg_current_wal_insert_lsn()")?;
     let spent = floor::timed(
         server,
         "pg_recvlogical",
