@@ -374,10 +374,15 @@ impl BatchBuilder {
         self.batch
     }
 
-    /// The finished batch, leaving an empty builder behind.
+    /// The finished batch, leaving an empty builder behind, with room for another like it.
     #[must_use]
     pub fn take(&mut self) -> Batch {
-        std::mem::take(&mut self.batch)
+        let next = Batch {
+            arena: Vec::with_capacity(self.batch.arena.len()),
+            entries: Vec::with_capacity(self.batch.entries.len()),
+            ..Batch::default()
+        };
+        std::mem::replace(&mut self.batch, next)
     }
 }
 

@@ -35,6 +35,8 @@ pub struct BatchBuilder {
     last_offset_delta: i32,
     forced_last_offset_delta: Option<i32>,
     forced_max_timestamp: Option<i64>,
+    /// Bytes of the batch before: as many are made room for when the next one begins.
+    bytes_expected: usize,
 }
 
 impl BatchBuilder {
@@ -55,6 +57,7 @@ impl BatchBuilder {
             last_offset_delta: -1,
             forced_last_offset_delta: None,
             forced_max_timestamp: None,
+            bytes_expected: 0,
         };
         builder.reset();
         builder
@@ -196,7 +199,8 @@ impl BatchBuilder {
             + varint::size(headers.len() as i64)
             + headers_bytes;
         let out = &mut self.buffer;
-        out.reserve(body + 5);
+        let expected = if self.record_count == 0 { self.bytes_expected } else { 0 };
+        out.reserve((body + 5).max(expected));
         varint::write(out, body as i64);
         out.extend_from_slice(&[0]);
         varint::write(out, timestamp_delta);
@@ -240,6 +244,7 @@ impl BatchBuilder {
     /// [`BuildError::Compress`].
     pub fn build(&mut self) -> Result<Bytes, BuildError> {
         let compression = self.compressor.codec().compression;
+        self.bytes_expected = self.buffer.len();
         let batch = if compression == Compression::None || self.record_count == 0 {
             let mut batch = self.buffer.split();
             self.write_header(&mut batch, Compression::None);

@@ -13,6 +13,7 @@ mod config;
 mod connector;
 mod ddl;
 mod errors;
+mod nodelay;
 mod offsets;
 mod plan;
 mod session;

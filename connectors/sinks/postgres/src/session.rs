@@ -13,6 +13,7 @@ use towpath_api::ConnectorError;
 use towpath_sql::sink::Fault;
 
 use super::errors::classify;
+use super::nodelay;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a statement may go on after the task was told to stop.
@@ -136,6 +137,7 @@ impl Session {
             },
             () = stop.cancelled() => return Err(stopped()),
         };
+        nodelay::set(options.get_port());
         let mut session = Self { connection, stop: stop.clone() };
         session.script("set up the session", SETTINGS.to_owned()).await.map_err(Fault::fatal)?;
         Ok(session)
