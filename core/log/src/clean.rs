@@ -20,7 +20,7 @@ use crate::scan::{HeaderScan, read_batch};
 use crate::segment::{
     INDEX, LOG, SCAN_WINDOW_BYTES, SNAPSHOT, Segment, TIME_INDEX, TXN_INDEX, remove_segment, segment_path,
 };
-use crate::storage::OpenMode;
+use crate::storage::{DirEntry, OpenMode};
 
 const CLEANED: &str = ".cleaned";
 const SWAP: &str = ".swap";
@@ -166,7 +166,8 @@ impl Log {
             cleanable.iter().rfind(|(segment, _)| segment.base < map_end).map_or(0, |(_, end)| *end);
         for group in groups(&config, &involved, last_end) {
             let cleaned = cleaning.rewrite(&self.dir, group)?;
-            self.replace_group(group, cleaned)?;
+            // What is half replaced is for the next start to sort out.
+            self.replace_group(group, cleaned).inspect_err(|error| self.disk().fail(error))?;
         }
         tracing::debug!(partition = %self.partition(), stats = ?cleaning.stats, "log compacted");
         Ok(Some(cleaning.stats))
@@ -308,7 +309,7 @@ impl Cleaning<'_> {
         let base = group.first().map_or(0, |first| first.base);
         let path = segment_path(dir, base, &format!("{LOG}{CLEANED}"));
         let file = self.disk.open_write(&path, OpenMode::Truncate)?;
-        let cleaned = Segment::cleaned(dir, base, CLEANED, Arc::clone(&file));
+        let cleaned = Segment::cleaned(self.disk, dir, base, CLEANED, Arc::clone(&file));
         let mut out: Vec<u8> = Vec::new();
         let mut written = 0u64;
         for segment in group {
@@ -425,9 +426,8 @@ enum CleanError {
 }
 
 /// Finishes or undoes a compaction that a crash interrupted. `.cleaned` files mean that it had not come to the
-/// point where the new segment counts; `.swap` files, that it had.
-pub(crate) fn finish_swaps(disk: &Disk, dir: &Path) -> Result<(), LogError> {
-    let entries = disk.did_read("list", dir, disk.storage.list(dir))?;
+/// point where the new segment counts; `.swap` files, that it had. Returns whether the directory has changed.
+pub(crate) fn finish_swaps(disk: &Disk, dir: &Path, entries: &[DirEntry]) -> Result<bool, LogError> {
     let staged = |stage: &str| -> Vec<(i64, String)> {
         let parse =
             |name: &str| parse_name(name.strip_suffix(stage)?).map(|(base, _)| (base, name.to_owned()));
@@ -449,7 +449,7 @@ pub(crate) fn finish_swaps(disk: &Disk, dir: &Path) -> Result<(), LogError> {
         swaps.iter().filter(|(_, name)| name.ends_with(&log_swap)).map(|(base, _)| *base).collect();
     logs.sort_unstable();
     for base in &logs {
-        finish_swap(disk, dir, *base, &entries)?;
+        finish_swap(disk, dir, *base, entries)?;
     }
     for (base, name) in &swaps {
         // An index without its log: the rename of the log comes last.
@@ -457,15 +457,14 @@ pub(crate) fn finish_swaps(disk: &Disk, dir: &Path) -> Result<(), LogError> {
             disk.remove_file(&dir.join(name))?;
         }
     }
-    if cleaned.is_empty() && swaps.is_empty() { Ok(()) } else { disk.sync_dir(dir) }
+    let changed = !cleaned.is_empty() || !swaps.is_empty();
+    if changed {
+        disk.sync_dir(dir)?;
+    }
+    Ok(changed)
 }
 
-fn finish_swap(
-    disk: &Disk,
-    dir: &Path,
-    base: i64,
-    entries: &[crate::storage::DirEntry],
-) -> Result<(), LogError> {
+fn finish_swap(disk: &Disk, dir: &Path, base: i64, entries: &[DirEntry]) -> Result<(), LogError> {
     let path = segment_path(dir, base, &format!("{LOG}{SWAP}"));
     let file = disk.did_read("open", &path, disk.storage.open(&path, OpenMode::Read))?;
     let size = disk.did_read("read", &path, file.bytes())?;

@@ -10,6 +10,8 @@ pub struct LogConfig {
     pub segment_bytes: u64,
     /// `segment.ms`: a segment is closed when a record is this much younger than its first.
     pub segment_ms: i64,
+    /// `segment.jitter.ms`: the largest part of `segment.ms` that a segment may be short of.
+    pub segment_jitter_ms: i64,
     /// `segment.index.bytes`: the largest index of a segment.
     pub segment_index_bytes: u64,
     /// `index.interval.bytes`: how far index entries are apart.
@@ -55,6 +57,7 @@ impl Default for LogConfig {
         Self {
             segment_bytes: 1 << 30,
             segment_ms: 7 * DAY_MS,
+            segment_jitter_ms: 0,
             segment_index_bytes: 10 << 20,
             index_interval_bytes: 4096,
             retention_ms: Some(7 * DAY_MS),

@@ -13,6 +13,7 @@ use crate::disk::Disk;
 use crate::error::LogError;
 use crate::log::{Log, OpenLog};
 use crate::storage::{Clock, Storage, StorageLock};
+use crate::workers;
 
 const LOCK_FILE: &str = ".lock";
 const META_FILE: &str = "meta.properties";
@@ -136,28 +137,32 @@ impl LogDir {
         &self.high_watermarks
     }
 
-    /// Opens every partition of the directory. One that cannot be opened does not keep the others from it: the
+    /// Opens every partition of the directory, several at a time. One that cannot be opened does not keep the others from it: the
     /// second list says which, and why.
     ///
     /// # Errors
     /// [`LogError`] if the directory itself cannot be read.
     pub fn open_all(
         &self,
-        config: impl Fn(&TopicPartition, TopicId) -> LogConfig,
+        config: impl Fn(&TopicPartition, TopicId) -> LogConfig + Sync,
     ) -> Result<OpenedLogs, LogError> {
         let _changing = self.changing.lock();
         let root = &self.disk.root;
         let entries = self.disk.did_read("list", root, self.disk.storage.list(root))?;
-        let mut opened = Vec::new();
-        let mut failed = Vec::new();
+        let mut partitions = Vec::with_capacity(entries.len());
         for entry in entries.iter().filter(|entry| entry.is_dir) {
             let path = root.join(&entry.name);
             if entry.name.ends_with(DELETE_SUFFIX) {
                 self.disk.wrote("remove", &path, self.disk.storage.remove_dir_all(&path))?;
                 continue;
             }
-            let Some(partition) = parse_dir(&entry.name) else { continue };
-            match self.open_one(&partition, &path, &config) {
+            partitions.extend(parse_dir(&entry.name).map(|partition| (partition, path)));
+        }
+        let results = workers::map(&partitions, |(partition, path)| self.open_one(partition, path, &config));
+        let mut opened = Vec::with_capacity(partitions.len());
+        let mut failed = Vec::new();
+        for ((partition, _), result) in partitions.into_iter().zip(results) {
+            match result {
                 Ok(Some(log)) => opened.push(log),
                 Ok(None) => {}
                 Err(error) => failed.push((partition, error)),
@@ -220,6 +225,23 @@ impl LogDir {
             return Err(LogError::Partition(format!("{} exists and was not opened", path.display())));
         }
         self.disk.wrote("make", &path, self.disk.storage.create_dir_all(&path))?;
+        let log = self.fill(partition, &path, topic_id, config).inspect_err(|_| {
+            // Half of a partition would be in the way of the next attempt. What cannot be removed now goes at the
+            // next start.
+            let _left = self.disk.storage.remove_dir_all(&path);
+        })?;
+        self.logs.write().insert(partition.clone(), Arc::clone(&log));
+        Ok(log)
+    }
+
+    /// Makes a new partition's files.
+    fn fill(
+        &self,
+        partition: &TopicPartition,
+        path: &Path,
+        topic_id: TopicId,
+        config: LogConfig,
+    ) -> Result<Arc<Log>, LogError> {
         let meta = format!("version: 0\ntopic_id: {topic_id}");
         self.disk.replace(&path.join(PARTITION_META_FILE), meta.as_bytes())?;
         let open = OpenLog {
@@ -230,9 +252,8 @@ impl LogDir {
             recovery_point: Offset::ZERO,
             log_start: Offset::ZERO,
         };
-        let log = Log::open(&self.disk, &path, open)?;
+        let log = Log::open(&self.disk, path, open)?;
         self.disk.sync_dir(&self.disk.root)?;
-        self.logs.write().insert(partition.clone(), Arc::clone(&log));
         Ok(log)
     }
 
@@ -347,15 +368,13 @@ impl LogDir {
         Ok(stats)
     }
 
-    /// Closes every log, writes the checkpoints and then the marker of a clean shutdown. `broker_epoch` goes into
+    /// Closes every log, several at a time, writes the checkpoints and then the marker of a clean shutdown. `broker_epoch` goes into
     /// the marker, so that the next registration can prove it (KIP-966).
     ///
     /// # Errors
     /// [`LogError`]; without the marker the next start recovers as after a crash.
     pub fn close(&self, broker_epoch: i64) -> Result<(), LogError> {
-        for log in self.logs() {
-            log.close()?;
-        }
+        workers::map(&self.logs(), |log| log.close()).into_iter().collect::<Result<Vec<()>, _>>()?;
         let _changing = self.changing.lock();
         self.checkpoint_locked()?;
         let marker = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");

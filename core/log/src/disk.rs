@@ -11,6 +11,12 @@ use crate::storage::{Clock, OpenMode, Storage, StorageFile};
 /// Bytes of the largest small file (checkpoints, metadata) that is read whole.
 const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Whether the process or the system has too many files open.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
+}
+
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) storage: Arc<dyn Storage>,
@@ -75,14 +81,35 @@ impl Disk {
         result.map_err(|source| LogError::Io { what, path: path.to_owned(), source })
     }
 
+    /// Opens a file to write to it. That the process has no file descriptor left says nothing about the disk: the
+    /// caller leaves everything as it was and may try again, when a connection has ended.
     pub(crate) fn open_write(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn StorageFile>, LogError> {
         self.check()?;
-        self.wrote("open", path, self.storage.open(path, mode))
+        match self.storage.open(path, mode) {
+            Err(source) if is_out_of_descriptors(&source) => {
+                Err(LogError::Io { what: "open", path: path.to_owned(), source })
+            }
+            result => self.wrote("open", path, result),
+        }
     }
 
+    /// The directory takes no more work: something that cannot be undone was left half done.
+    pub(crate) fn fail(&self, error: &LogError) {
+        if self.offline.set(error.to_string()).is_ok() {
+            tracing::error!(dir = %self.root.display(), %error, "the log directory is offline");
+        }
+    }
+
+    /// Makes a directory's entries durable; as with [`Self::open_write`], a lack of file descriptors is not the disk's
+    /// fault.
     pub(crate) fn sync_dir(&self, path: &Path) -> Result<(), LogError> {
         self.check()?;
-        self.wrote("sync", path, self.storage.sync_dir(path))
+        match self.storage.sync_dir(path) {
+            Err(source) if is_out_of_descriptors(&source) => {
+                Err(LogError::Io { what: "open", path: path.to_owned(), source })
+            }
+            result => self.wrote("sync", path, result),
+        }
     }
 
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), LogError> {

@@ -108,6 +108,11 @@ impl EpochCache {
         std::mem::take(&mut self.dirty).then(|| self.entries.clone())
     }
 
+    /// The entries could not be written.
+    pub(crate) const fn set_dirty(&mut self) {
+        self.dirty = true;
+    }
+
     pub(crate) const fn is_dirty(&self) -> bool {
         self.dirty
     }

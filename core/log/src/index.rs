@@ -115,10 +115,17 @@ impl<E: Entry> Index<E> {
         E::decode(&bytes[..read]).ok_or_else(|| LogError::corrupt(&self.path, "it is shorter than it was"))
     }
 
+    /// Adds an entry; on an error it is not there.
     pub(crate) fn push(&mut self, disk: &Disk, entry: E) -> Result<(), LogError> {
+        let last = self.last.replace(entry);
         self.pending.push(entry);
-        self.last = Some(entry);
-        if self.pending.len() >= PENDING_MAX { self.write_pending(disk).map(drop) } else { Ok(()) }
+        if self.pending.len() < PENDING_MAX {
+            return Ok(());
+        }
+        self.write_pending(disk).map(drop).inspect_err(|_| {
+            self.pending.pop();
+            self.last = last;
+        })
     }
 
     /// Writes what is in memory, and returns the file.

@@ -24,6 +24,7 @@ mod segment;
 pub mod sim;
 mod storage;
 mod tail;
+mod workers;
 
 pub use clean::{CleanOptions, CleanStats};
 pub use config::LogConfig;

@@ -1,5 +1,6 @@
 //! One segment: a file of batches and its two indexes.
 
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -72,6 +73,8 @@ pub(crate) struct Segment {
     max_timestamp_offset: AtomicI64,
     /// The largest timestamp of the first batch, or -1: where `segment.ms` counts from. `i64::MIN`: not read yet.
     first_timestamp: AtomicI64,
+    /// When this process made or opened the segment: where `segment.ms` counts from when records have no timestamps.
+    opened_ms: i64,
     indexes: Mutex<Indexes>,
 }
 
@@ -80,14 +83,14 @@ impl Segment {
     pub(crate) fn create(disk: &Disk, dir: &Arc<Path>, base: i64) -> Result<Arc<Self>, LogError> {
         let path = segment_path(dir, base, LOG);
         let file = disk.open_write(&path, OpenMode::Truncate)?;
-        let segment = Self::assemble(dir, base, 0, Indexes::empty(dir, base));
+        let segment = Self::assemble(disk, dir, base, 0, Indexes::empty(dir, base));
         segment.first_timestamp.store(-1, Ordering::Relaxed);
         // Nobody else has seen the segment yet.
         let _ = segment.file.set(file);
         Ok(Arc::new(segment))
     }
 
-    fn assemble(dir: &Arc<Path>, base: i64, size: u64, indexes: Indexes) -> Self {
+    fn assemble(disk: &Disk, dir: &Arc<Path>, base: i64, size: u64, indexes: Indexes) -> Self {
         Self {
             base,
             dir: Arc::clone(dir),
@@ -96,6 +99,7 @@ impl Segment {
             max_timestamp: AtomicI64::new(-1),
             max_timestamp_offset: AtomicI64::new(base),
             first_timestamp: AtomicI64::new(i64::MIN),
+            opened_ms: disk.clock.now_ms(),
             indexes: Mutex::new(indexes),
         }
     }
@@ -114,8 +118,8 @@ impl Segment {
             return Ok(None);
         }
         let last_time = times.last();
-        let segment =
-            Self::assemble(dir, base, size, Indexes { offsets, times, bytes_since_entry: 0, retired: false });
+        let indexes = Indexes { offsets, times, bytes_since_entry: 0, retired: false };
+        let segment = Self::assemble(disk, dir, base, size, indexes);
         if let Some(last) = last_time {
             segment.max_timestamp.store(last.timestamp, Ordering::Relaxed);
             segment.max_timestamp_offset.store(base + i64::from(last.relative), Ordering::Relaxed);
@@ -124,19 +128,31 @@ impl Segment {
     }
 
     /// A segment whose indexes are to be rebuilt by [`Self::note`] for each batch.
-    pub(crate) fn unindexed(dir: &Arc<Path>, base: i64) -> Self {
-        Self::assemble(dir, base, 0, Indexes::empty(dir, base))
+    pub(crate) fn unindexed(disk: &Disk, dir: &Arc<Path>, base: i64) -> Self {
+        Self::assemble(disk, dir, base, 0, Indexes::empty(dir, base))
+    }
+
+    /// Takes a file that is open already.
+    pub(crate) fn set_file(&self, file: Arc<dyn StorageFile>) {
+        // One that is there already is as good.
+        let _ = self.file.set(file);
     }
 
     /// An empty segment that compaction fills; its files have `stage` after their names.
-    pub(crate) fn cleaned(dir: &Arc<Path>, base: i64, stage: &str, file: Arc<dyn StorageFile>) -> Self {
+    pub(crate) fn cleaned(
+        disk: &Disk,
+        dir: &Arc<Path>,
+        base: i64,
+        stage: &str,
+        file: Arc<dyn StorageFile>,
+    ) -> Self {
         let indexes = Indexes {
             offsets: Index::empty(segment_path(dir, base, &format!("{INDEX}{stage}"))),
             times: Index::empty(segment_path(dir, base, &format!("{TIME_INDEX}{stage}"))),
             bytes_since_entry: 0,
             retired: false,
         };
-        let segment = Self::assemble(dir, base, 0, indexes);
+        let segment = Self::assemble(disk, dir, base, 0, indexes);
         segment.first_timestamp.store(-1, Ordering::Relaxed);
         // Nobody else has seen the segment yet.
         let _ = segment.file.set(file);
@@ -288,12 +304,30 @@ impl Segment {
             return Ok(true);
         }
         let first = self.first_timestamp(disk)?;
-        if first >= 0 && header.max_timestamp.saturating_sub(first) > config.segment_ms {
+        let age_ms = match first {
+            first if first >= 0 => header.max_timestamp.saturating_sub(first),
+            // Records without timestamps: the broker's own clock must do.
+            _ => disk.clock.now_ms().saturating_sub(self.opened_ms),
+        };
+        if age_ms > config.segment_ms.saturating_sub(self.jitter_ms(config)) {
             return Ok(true);
         }
         let indexes = self.indexes.lock();
         Ok(indexes.offsets.len() >= config.segment_index_bytes / 8
             || indexes.times.len() >= config.segment_index_bytes / 12)
+    }
+
+    /// This segment's part of `segment.jitter.ms`, which keeps the segments of many partitions from rolling all at
+    /// once: always the same one for the same segment.
+    fn jitter_ms(&self, config: &LogConfig) -> i64 {
+        let bound = config.segment_jitter_ms.min(config.segment_ms);
+        if bound <= 0 {
+            return 0;
+        }
+        let mut hasher = std::hash::DefaultHasher::new();
+        (&self.dir, self.base).hash(&mut hasher);
+        // Fewer than `bound`, which is an i64.
+        (hasher.finish() % bound as u64) as i64
     }
 
     /// Writes the indexes out with the last time entry: the segment is closed, or the log is.

@@ -473,14 +473,8 @@ impl Storage for SimStorage {
         let name = |entry: &Path| {
             (entry.parent() == Some(path)).then(|| entry.file_name()?.to_str().map(str::to_owned)).flatten()
         };
-        let files = disk.names.iter().filter_map(|(entry, id)| {
-            let bytes = disk.contents.get(id).map_or(0, |content| content.now.len() as u64);
-            Some(DirEntry { name: name(entry)?, is_dir: false, bytes })
-        });
-        let dirs = disk
-            .dirs
-            .iter()
-            .filter_map(|entry| Some(DirEntry { name: name(entry)?, is_dir: true, bytes: 0 }));
+        let files = disk.names.keys().filter_map(|entry| Some(DirEntry { name: name(entry)?, is_dir: false }));
+        let dirs = disk.dirs.iter().filter_map(|entry| Some(DirEntry { name: name(entry)?, is_dir: true }));
         Ok(files.chain(dirs).collect())
     }
 

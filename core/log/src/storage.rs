@@ -26,8 +26,6 @@ pub struct DirEntry {
     pub name: String,
     /// Whether it is a directory.
     pub is_dir: bool,
-    /// Its size in bytes, if it is a file.
-    pub bytes: u64,
 }
 
 /// An open file.

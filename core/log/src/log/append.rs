@@ -202,9 +202,13 @@ impl Log {
         if let Err(error) = writer.file.write_at(parts, position) {
             return self.disk.wrote("write", &segment.path(LOG), Err(error));
         }
+        // First what can fail: until the end has moved, the batch is not there, and its producer may send it again.
+        if let Err(error) = segment.note(&self.disk, config, header) {
+            self.disk.wrote("truncate", &segment.path(LOG), writer.file.truncate(position))?;
+            return Err(error);
+        }
         let marker = coordinator_epoch(header, parts);
         writer.producers.update(header, marker);
-        segment.note(&self.disk, config, header)?;
         let batch = TailBatch {
             base_offset: header.base_offset.get(),
             last_offset: header.last_offset().get(),

@@ -53,8 +53,23 @@ impl Log {
         disk.check()?;
         // The end first: whatever was closed below it is in the lists by then.
         let end = self.log_end_offset().get();
-        let Unsynced { closed, snapshots } = std::mem::take(&mut *self.unsynced.lock());
+        let unsynced = std::mem::take(&mut *self.unsynced.lock());
         let dir_unsynced = self.dir_unsynced.swap(false, Ordering::AcqRel);
+        if let Err(error) = self.sync_all(end, &unsynced, dir_unsynced) {
+            // Not what was not synced, but what has to be synced yet, if the directory is still in use.
+            let mut waiting = self.unsynced.lock();
+            waiting.closed.extend(unsynced.closed);
+            waiting.snapshots.extend(unsynced.snapshots);
+            self.dir_unsynced.fetch_or(dir_unsynced, Ordering::AcqRel);
+            return Err(error);
+        }
+        self.recovery_point.fetch_max(end, Ordering::AcqRel);
+        Ok(Offset::new(end))
+    }
+
+    /// Syncs the segments between the recovery point and `end`, and what else waits.
+    fn sync_all(&self, end: i64, unsynced: &Unsynced, dir_unsynced: bool) -> Result<(), LogError> {
+        let disk = &self.disk;
         let from = self.recovery_point().get();
         let segments = self.segments();
         for (index, segment) in segments.iter().enumerate() {
@@ -63,13 +78,13 @@ impl Log {
                 segment.sync(disk)?;
             }
         }
-        for segment in closed {
+        for segment in &unsynced.closed {
             // Retention may have removed it meanwhile.
             if segments.iter().any(|known| known.base == segment.base) {
                 segment.sync_indexes(disk)?;
             }
         }
-        for path in &snapshots {
+        for path in &unsynced.snapshots {
             match sync_existing(disk, path) {
                 Err(error) if error.is_not_found() => {}
                 result => result?,
@@ -79,17 +94,15 @@ impl Log {
         if dir_unsynced {
             disk.sync_dir(&self.dir)?;
         }
-        self.recovery_point.fetch_max(end, Ordering::AcqRel);
-        Ok(Offset::new(end))
+        Ok(())
     }
 
     /// Writes the leader-epoch cache, if it has changed since.
     pub(super) fn write_epochs(&self) -> Result<(), LogError> {
-        let entries = self.epochs.write().take_dirty();
-        match entries {
-            Some(entries) => checkpoint::write_epochs(&self.disk, &self.dir.join(EPOCHS_FILE), &entries),
-            None => Ok(()),
-        }
+        let Some(entries) = self.epochs.write().take_dirty() else { return Ok(()) };
+        let path = self.dir.join(EPOCHS_FILE);
+        checkpoint::write_epochs(&self.disk, &path, &entries)
+            .inspect_err(|_| self.epochs.write().set_dirty())
     }
 
     /// Writes everything out for a clean shutdown: indexes, a producer snapshot, all of it durable. Nothing can be

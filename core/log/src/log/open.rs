@@ -22,7 +22,7 @@ use crate::error::LogError;
 use crate::producer::ProducerState;
 use crate::scan::{HeaderScan, read_batch};
 use crate::segment::{INDEX, LOG, SCAN_WINDOW_BYTES, SNAPSHOT, Segment, TIME_INDEX, TXN_INDEX, segment_path};
-use crate::storage::StorageFile;
+use crate::storage::{DirEntry, StorageFile};
 use crate::tail::Tail;
 
 /// What the directory knows of a log that is to be opened.
@@ -67,8 +67,11 @@ impl Log {
     pub(crate) fn open(disk: &Arc<Disk>, dir: &Path, open: OpenLog) -> Result<Arc<Self>, LogError> {
         disk.check()?;
         let dir: Arc<Path> = Arc::from(dir);
-        clean::finish_swaps(disk, &dir)?;
-        let bases = find_segments(disk, &dir)?;
+        let mut entries = disk.did_read("list", &dir, disk.storage.list(&dir))?;
+        if clean::finish_swaps(disk, &dir, &entries)? {
+            entries = disk.did_read("list", &dir, disk.storage.list(&dir))?;
+        }
+        let bases = find_segments(disk, &dir, &entries)?;
         let mut found = load_segments(disk, &dir, &bases, &open)?;
         let mut log_start = open.log_start.get().max(found.segments.first().map_or(0, |first| first.base));
         if found.next_offset < log_start || found.segments.is_empty() {
@@ -111,8 +114,8 @@ impl Log {
             recovery_point_stale: AtomicBool::new(open.recovery_point.get() > next_offset),
             dir_unsynced: AtomicBool::new(true),
         };
-        log.drop_snapshots_after(next_offset)?;
-        log.writer.lock().producers = log.load_producers(next_offset)?;
+        let snapshots = log.drop_snapshots_after(next_offset, snapshot_offsets(&entries))?;
+        log.writer.lock().producers = log.load_producers(next_offset, snapshots)?;
         if found.recovered_from.is_some() {
             log.settle(found.recovered_from)?;
         }
@@ -133,25 +136,31 @@ impl Log {
         self.flush_locked().map(drop)
     }
 
-    fn drop_snapshots_after(&self, offset: i64) -> Result<(), LogError> {
-        for snapshot in self.snapshot_offsets()? {
-            if snapshot > offset {
-                self.disk.remove_file(&segment_path(&self.dir, snapshot, SNAPSHOT))?;
-            }
+    /// Removes the producer snapshots past `offset`, and returns the others.
+    pub(super) fn drop_snapshots_after(
+        &self,
+        offset: i64,
+        mut snapshots: Vec<i64>,
+    ) -> Result<Vec<i64>, LogError> {
+        for snapshot in snapshots.iter().filter(|snapshot| **snapshot > offset) {
+            self.disk.remove_file(&segment_path(&self.dir, *snapshot, SNAPSHOT))?;
         }
-        Ok(())
+        snapshots.retain(|snapshot| *snapshot <= offset);
+        Ok(snapshots)
     }
 
     /// The offsets of the producer snapshots that are there, in no order.
     pub(super) fn snapshot_offsets(&self) -> Result<Vec<i64>, LogError> {
         let entries = self.disk.did_read("list", &self.dir, self.disk.storage.list(&self.dir))?;
-        let names = entries.iter().filter_map(|entry| parse_name(&entry.name));
-        Ok(names.filter(|(_, suffix)| *suffix == SNAPSHOT).map(|(offset, _)| offset).collect())
+        Ok(snapshot_offsets(&entries))
     }
 
-    /// The producer state at `end`: the newest snapshot that can be read, and what follows it in the log.
-    pub(super) fn load_producers(&self, end: i64) -> Result<ProducerState, LogError> {
-        let mut snapshots = self.snapshot_offsets()?;
+    /// The producer state at `end`: the newest of these snapshots that can be read, and what follows it in the log.
+    pub(super) fn load_producers(
+        &self,
+        end: i64,
+        mut snapshots: Vec<i64>,
+    ) -> Result<ProducerState, LogError> {
         snapshots.sort_unstable_by(|a, b| b.cmp(a));
         let mut state = ProducerState::default();
         let mut from = i64::MIN;
@@ -205,9 +214,13 @@ impl Log {
     }
 }
 
+fn snapshot_offsets(entries: &[DirEntry]) -> Vec<i64> {
+    let names = entries.iter().filter_map(|entry| parse_name(&entry.name));
+    names.filter(|(_, suffix)| *suffix == SNAPSHOT).map(|(offset, _)| offset).collect()
+}
+
 /// Tidies the directory and returns the segments' base offsets, in order.
-fn find_segments(disk: &Disk, dir: &Path) -> Result<BTreeSet<i64>, LogError> {
-    let entries = disk.did_read("list", dir, disk.storage.list(dir))?;
+fn find_segments(disk: &Disk, dir: &Path, entries: &[DirEntry]) -> Result<BTreeSet<i64>, LogError> {
     let names = entries.iter().filter_map(|entry| parse_name(&entry.name));
     let bases: BTreeSet<i64> = names.filter(|(_, suffix)| *suffix == LOG).map(|(base, _)| base).collect();
     for entry in entries.iter().filter(|entry| !entry.is_dir) {
@@ -279,13 +292,14 @@ fn load_trusted(
     let segment = match Segment::open(disk, dir, base, size)? {
         Some(segment) => segment,
         // Nothing was ever appended, so nothing was ever written out.
-        None if size == 0 => Segment::unindexed(dir, base),
+        None if size == 0 => Segment::unindexed(disk, dir, base),
         None => {
             tracing::warn!(partition = %open.partition, base, "index missing or not sane, rebuilding it");
             reindex(disk, dir, base, file.as_ref(), size, &open.config)?
         }
     };
     if is_last {
+        segment.set_file(file);
         match segment.read_end(disk)? {
             (next_offset, position) if position == size => found.next_offset = next_offset,
             // Whoever wrote the marker of a clean shutdown was wrong about this one.
@@ -305,7 +319,7 @@ fn reindex(
     size: u64,
     config: &LogConfig,
 ) -> Result<Segment, LogError> {
-    let segment = Segment::unindexed(dir, base);
+    let segment = Segment::unindexed(disk, dir, base);
     let path = segment.path(LOG);
     let mut scan = HeaderScan::new(disk, file, &path, 0..size, SCAN_WINDOW_BYTES);
     while let Some(placed) = scan.next()? {
@@ -327,7 +341,7 @@ fn recover_segment(
     expected: i64,
     config: &LogConfig,
 ) -> Result<Recovered, LogError> {
-    let segment = Segment::unindexed(dir, base);
+    let segment = Segment::unindexed(disk, dir, base);
     let path = segment.path(LOG);
     let file = segment.file(disk)?;
     let size = disk.did_read("read", &path, file.bytes())?;

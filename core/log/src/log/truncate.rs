@@ -7,7 +7,7 @@ use towpath_types::Offset;
 
 use super::{Log, Writer};
 use crate::error::LogError;
-use crate::segment::{SNAPSHOT, Segment, remove_segment, segment_path};
+use crate::segment::{Segment, remove_segment};
 
 impl Log {
     /// Removes the records from `target` on, with what indexes, epochs and producer state say of them. The log end
@@ -19,11 +19,15 @@ impl Log {
         let _cleaning = self.cleaning.lock();
         let _flushing = self.flushing.lock();
         let mut writer = self.writer.lock();
-        let writer = &mut *writer;
-        self.check_open(writer)?;
+        self.check_open(&writer)?;
         if target >= self.log_end_offset() {
             return Ok(());
         }
+        // What is half truncated is for the next start to sort out.
+        self.truncate_locked(&mut writer, target).inspect_err(|error| self.disk.fail(error))
+    }
+
+    fn truncate_locked(&self, writer: &mut Writer, target: Offset) -> Result<(), LogError> {
         let first = self.segments().first().map_or(0, |segment| segment.base);
         if target.get() < first {
             return self.restart_at(writer, target.get());
@@ -46,9 +50,9 @@ impl Log {
         self.log_start.fetch_min(target.get(), Ordering::AcqRel);
         self.epochs.write().truncate_from_end(target);
         self.write_epochs()?;
-        self.remove_snapshots_after(target.get())?;
+        let snapshots = self.drop_snapshots_after(target.get(), self.snapshot_offsets()?)?;
         self.disk.sync_dir(&self.dir)?;
-        writer.producers = self.load_producers(target.get())?;
+        writer.producers = self.load_producers(target.get(), snapshots)?;
         Ok(())
     }
 
@@ -61,7 +65,7 @@ impl Log {
         let _flushing = self.flushing.lock();
         let mut writer = self.writer.lock();
         self.check_open(&writer)?;
-        self.restart_at(&mut writer, offset.get())
+        self.restart_at(&mut writer, offset.get()).inspect_err(|error| self.disk.fail(error))
     }
 
     fn begin_truncation(&self, target: i64) {
@@ -88,7 +92,7 @@ impl Log {
         self.begin_truncation(offset);
         let segments = self.segments();
         self.remove_from_end(&segments)?;
-        self.remove_snapshots_after(i64::MIN)?;
+        self.drop_snapshots_after(i64::MIN, self.snapshot_offsets()?)?;
         let segment = Segment::create(&self.disk, &self.dir, offset)?;
         writer.file = segment.file(&self.disk)?;
         writer.active = Arc::clone(&segment);
@@ -99,15 +103,5 @@ impl Log {
         self.epochs.write().clear();
         self.write_epochs()?;
         self.disk.sync_dir(&self.dir)
-    }
-
-    /// Removes the producer snapshots past `offset`.
-    fn remove_snapshots_after(&self, offset: i64) -> Result<(), LogError> {
-        for snapshot in self.snapshot_offsets()? {
-            if snapshot > offset {
-                self.disk.remove_file(&segment_path(&self.dir, snapshot, SNAPSHOT))?;
-            }
-        }
-        Ok(())
     }
 }
