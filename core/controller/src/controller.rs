@@ -14,6 +14,9 @@ pub trait MetadataLog: Send + Sync {
     /// # Errors
     /// [`ControllerError::Log`]. Nothing is then known about what is durable, and the log takes no more (R14).
     fn commit(&mut self, base: Offset, records: &[MetadataRecord]) -> Result<(), ControllerError>;
+
+    /// Shows what all committed records add up to, after each commit: a log that keeps this need not keep them.
+    fn applied(&mut self, _image: &MetadataImage) {}
 }
 
 /// Why metadata could not be read or changed.
@@ -99,6 +102,7 @@ impl Controller {
         }
         let next = Arc::new(next);
         *self.image.write() = Arc::clone(&next);
+        open.applied(&next);
         Ok((answer, next))
     }
 

@@ -1,5 +1,7 @@
 //! What a broker knows of the cluster.
 
+mod snapshot;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -9,6 +11,8 @@ use towpath_types::{
 use uuid::Uuid;
 
 use crate::MetadataRecord;
+
+pub(crate) use snapshot::{SnapshotError, SnapshotRecord};
 
 /// The cluster's metadata after some record of the log. Cheap to clone: topics are shared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

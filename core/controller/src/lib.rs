@@ -18,6 +18,6 @@ pub mod topic_config;
 pub use controller::{Controller, ControllerError, MetadataLog};
 pub use decide::{AdminError, Decision};
 pub use image::{BrokerRegistration, ImageError, MetadataImage, PartitionImage, TopicImage};
-pub use local_log::LocalMetadataLog;
+pub use local_log::{LocalMetadataLog, SnapshotPolicy};
 pub use record::{MetadataRecord, RecordError, RegisterBroker};
 pub use topic_config::{ConfigType, TopicConfig, TopicConfigKey};

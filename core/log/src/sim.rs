@@ -122,6 +122,7 @@ struct Disk {
     writes_until_failure: Option<u64>,
     syncs_until_failure: Option<u64>,
     operations_until_crash: Option<u64>,
+    out_of_descriptors: bool,
 }
 
 impl Disk {
@@ -155,6 +156,10 @@ impl Disk {
             }
             None => Ok(()),
         }
+    }
+
+    fn check_descriptors(&self) -> io::Result<()> {
+        if self.out_of_descriptors { Err(rustix::io::Errno::MFILE.into()) } else { Ok(()) }
     }
 
     fn change_name(&mut self, change: NameChange) -> io::Result<()> {
@@ -257,6 +262,11 @@ impl SimStorage {
     /// After this many more syncs, one fails, and what it should have kept is as unsafe as before.
     pub fn fail_sync_after(&self, syncs: u64) {
         self.disk.lock().syncs_until_failure = Some(syncs);
+    }
+
+    /// Whether the process has no file descriptor left: nothing can be opened, what is open goes on.
+    pub fn set_out_of_descriptors(&self, out: bool) {
+        self.disk.lock().out_of_descriptors = out;
     }
 
     /// Flips one bit of a file, on the disk itself.
@@ -405,6 +415,7 @@ impl Drop for SimLock {
 impl Storage for SimStorage {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
         let mut disk = self.disk.lock();
+        disk.check_descriptors()?;
         let known = disk.names.get(path).copied();
         let id = match (known, mode) {
             (Some(id), _) => id,
@@ -473,7 +484,8 @@ impl Storage for SimStorage {
         let name = |entry: &Path| {
             (entry.parent() == Some(path)).then(|| entry.file_name()?.to_str().map(str::to_owned)).flatten()
         };
-        let files = disk.names.keys().filter_map(|entry| Some(DirEntry { name: name(entry)?, is_dir: false }));
+        let files =
+            disk.names.keys().filter_map(|entry| Some(DirEntry { name: name(entry)?, is_dir: false }));
         let dirs = disk.dirs.iter().filter_map(|entry| Some(DirEntry { name: name(entry)?, is_dir: true }));
         Ok(files.chain(dirs).collect())
     }
@@ -495,6 +507,7 @@ impl Storage for SimStorage {
         if !disk.dirs.contains(path) {
             return Err(not_found(path));
         }
+        disk.check_descriptors()?;
         disk.step()?;
         for change in disk.unsynced_names.drain(..) {
             apply_name(&mut disk.durable_names, &change);

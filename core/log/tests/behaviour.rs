@@ -3,12 +3,14 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use common::{
-    EPOCH, Machine, append, batch, file, options, partition, produced, read_all, read_from, small_segments,
-    span,
+    EPOCH, Machine, ROOT, append, batch, file, options, partition, produced, read_all, read_from,
+    small_segments, span,
 };
+use towpath_log::sim::{SimClock, SimStorage};
 use towpath_log::{
     AppendError, Clock, FetchedData, FileStorage, LogConfig, LogDir, LogDirOptions, LogError, ReadError,
     Storage, SystemClock,
@@ -16,7 +18,7 @@ use towpath_log::{
 use towpath_record::{
     BatchBuilder, Codec, Compression, Origin, RecordBatch, TimestampType, ValidateError, batches,
 };
-use towpath_types::{LeaderEpoch, Offset, TopicId};
+use towpath_types::{LeaderEpoch, Offset, TopicId, TopicName, TopicPartition};
 
 #[test]
 fn a_read_begins_with_the_batch_that_contains_the_offset() {
@@ -298,6 +300,45 @@ fn segments_roll_by_the_time_of_their_records() {
 }
 
 #[test]
+fn segments_of_records_without_timestamps_roll_by_the_brokers_clock() {
+    let mut machine = Machine::new(LogConfig { segment_ms: 100, ..LogConfig::default() });
+    let log = machine.log();
+    assert!(!append(&log, batch(1, -1, "a")).unwrap().rolled);
+    machine.clock.advance(100);
+    assert!(!append(&log, batch(1, -1, "b")).unwrap().rolled);
+    machine.clock.advance(1);
+    assert!(append(&log, batch(1, -1, "c")).unwrap().rolled);
+    assert_eq!(log.active_segment_base_offset(), Offset::new(2));
+    // As in Kafka, the age of such a segment begins anew with the process.
+    machine.clock.advance(90);
+    let log = machine.restart();
+    machine.clock.advance(90);
+    assert!(!append(&log, batch(1, -1, "d")).unwrap().rolled);
+    machine.clock.advance(20);
+    assert!(append(&log, batch(1, -1, "e")).unwrap().rolled);
+}
+
+#[test]
+fn the_jitter_makes_segments_roll_earlier_and_not_all_at_once() {
+    let mut seen = std::collections::BTreeSet::new();
+    let config = LogConfig { segment_ms: 1000, segment_jitter_ms: 900, ..LogConfig::default() };
+    let machine = Machine::new(config);
+    let log = machine.log();
+    let mut now = 10_000;
+    for _ in 0..20 {
+        let first = now;
+        while !append(&log, batch(1, now, "x")).unwrap().rolled {
+            now += 10;
+        }
+        // Right after a roll: the batch that caused it is the first of the next segment.
+        let age = now - first;
+        assert!((100..=1010).contains(&age), "rolled after {age} ms");
+        seen.insert(age);
+    }
+    assert!(seen.len() > 5, "{seen:?}");
+}
+
+#[test]
 fn leader_epochs_and_truncation() {
     let mut machine = Machine::new(small_segments());
     let log = machine.log();
@@ -444,4 +485,40 @@ fn high_watermarks_and_files_are_kafkas() {
             "partition.metadata",
         ]
     );
+}
+
+#[test]
+fn many_partitions_come_back_each_with_its_own() {
+    let storage = SimStorage::new(3);
+    let open = || {
+        let clock = Arc::new(SimClock::new(1_000_000));
+        let dir = LogDir::open(Arc::new(storage.clone()), clock, Path::new(ROOT), &options()).unwrap();
+        let (logs, failed) = dir.open_all(|_, _| small_segments()).unwrap();
+        assert!(failed.is_empty(), "{failed:?}");
+        (dir, logs.len())
+    };
+    let id = |index: i32| TopicPartition::new(TopicName::new("t").unwrap(), index);
+    let (mut dir, _) = open();
+    for index in 0..200 {
+        dir.create(&id(index), TopicId::random(), small_segments()).unwrap();
+    }
+    for round in 1..=3 {
+        for index in 0..200 {
+            append(&dir.get(&id(index)).unwrap(), batch(1, 1000, &format!("p{index}"))).unwrap();
+        }
+        let clean = round != 2;
+        if clean {
+            dir.close(1).unwrap();
+        }
+        storage.kill();
+        let (opened, count) = open();
+        dir = opened;
+        assert_eq!((count, dir.was_clean()), (200, clean));
+        for index in 0..200 {
+            let values = read_all(&dir.get(&id(index)).unwrap());
+            assert_eq!(values.len(), round, "partition {index}");
+            let expected = format!("p{index}.0");
+            assert!(values.iter().all(|(_, value)| value.as_ref() == Some(&expected)), "{values:?}");
+        }
+    }
 }

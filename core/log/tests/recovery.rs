@@ -165,6 +165,64 @@ fn a_failed_write_leaves_no_half_batch_to_readers() {
 }
 
 #[test]
+fn without_file_descriptors_nothing_is_lost_and_the_directory_lives() {
+    let mut machine = Machine::new(small_segments());
+    let log = machine.log();
+    let mut sequence = 0;
+    for _ in 0..3 {
+        append(&log, produced(7, 0, sequence, 2)).unwrap();
+        sequence += 2;
+    }
+    log.flush().unwrap();
+    machine.storage.set_out_of_descriptors(true);
+    let mut refused = 0;
+    for _ in 0..40 {
+        // Until a segment is full nothing has to be opened; then the batch is refused, and is not there.
+        match append(&log, produced(7, 0, sequence, 2)) {
+            Ok(info) => {
+                assert!(!info.duplicate);
+                sequence += 2;
+            }
+            Err(AppendError::Storage(LogError::Io { what: "open", .. })) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > 10 && sequence > 6, "{refused} refused, sequence {sequence}");
+    let before = log.log_end_offset();
+    assert!(machine.dir().checkpoint().is_err());
+    assert_eq!(machine.dir().offline_reason(), None, "the disk has done nothing wrong");
+    machine.storage.set_out_of_descriptors(false);
+    let info = append(&log, produced(7, 0, sequence, 2)).unwrap();
+    assert_eq!((info.first_offset, info.duplicate, info.rolled), (before, false, true));
+    sequence += 2;
+    log.flush().unwrap();
+    machine.dir().checkpoint().unwrap();
+    let log = machine.crash();
+    assert_eq!(log.log_end_offset().get(), i64::from(sequence), "what was flushed is there");
+    assert_eq!(read_all(&log).len(), sequence as usize);
+    let log = machine.restart();
+    assert_eq!(read_all(&log).len(), sequence as usize);
+}
+
+#[test]
+fn a_flush_without_file_descriptors_is_made_up_for_by_the_next() {
+    let mut machine = Machine::new(small_segments());
+    let log = machine.log();
+    append(&log, produced(7, 0, 0, 3)).unwrap();
+    log.roll().unwrap();
+    machine.storage.set_out_of_descriptors(true);
+    assert!(log.flush().is_err());
+    assert_eq!(log.recovery_point(), Offset::ZERO);
+    machine.storage.set_out_of_descriptors(false);
+    log.flush().unwrap();
+    machine.dir().checkpoint().unwrap();
+    // Index and producer snapshot of the closed segment are durable now: nothing is replayed from before it.
+    let log = machine.crash();
+    assert_eq!(log.log_end_offset(), Offset::new(3));
+    assert!(append(&log, produced(7, 0, 0, 3)).unwrap().duplicate);
+}
+
+#[test]
 fn a_directory_that_cannot_be_read_is_no_reason_to_lose_the_others() {
     let mut machine = Machine::new(small_segments());
     append(&machine.log(), batch(5, 1000, "x")).unwrap();

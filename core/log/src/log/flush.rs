@@ -101,8 +101,7 @@ impl Log {
     pub(super) fn write_epochs(&self) -> Result<(), LogError> {
         let Some(entries) = self.epochs.write().take_dirty() else { return Ok(()) };
         let path = self.dir.join(EPOCHS_FILE);
-        checkpoint::write_epochs(&self.disk, &path, &entries)
-            .inspect_err(|_| self.epochs.write().set_dirty())
+        checkpoint::write_epochs(&self.disk, &path, &entries).inspect_err(|_| self.epochs.write().set_dirty())
     }
 
     /// Writes everything out for a clean shutdown: indexes, a producer snapshot, all of it durable. Nothing can be

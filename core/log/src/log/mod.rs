@@ -1,6 +1,7 @@
 //! One partition.
 
 mod append;
+mod attached;
 mod flush;
 mod lookup;
 mod open;
