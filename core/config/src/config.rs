@@ -7,10 +7,12 @@ use towpath_api::pipeline::PipelineSpec;
 use towpath_api::{RawConfig, Redactor, Registry};
 
 use super::layout::{cluster_options, node_options, top_options};
-use super::pipeline;
-use super::problem::Problem;
+use super::load::Root;
+use super::pipeline::{self, Declared};
+use super::problem::{Problem, Problems};
 use super::secrets::Secrets;
-use super::tree::{Node, Place, Value};
+use super::topics;
+use super::tree::{Key, Node, Place, Value};
 use super::validate::validate;
 
 /// Everything that the files declare.
@@ -22,8 +24,10 @@ pub struct Config {
     pub cluster: Option<ClusterConfig>,
     /// `pipelines:`, by name. Without any, this is just a broker.
     pub pipelines: Vec<PipelineSpec>,
-    /// Where each pipeline stands in the files, for messages about it.
-    pub places: BTreeMap<String, Place>,
+    /// What stands in the files about each pipeline.
+    nodes: BTreeMap<String, (Key, Node)>,
+    /// What may be a mistake.
+    pub warnings: Problems,
     /// Takes the secrets of this configuration out of texts (R13).
     pub redactor: Redactor,
 }
@@ -53,31 +57,61 @@ pub struct ClusterConfig {
 impl Config {
     /// Reads parsed files; whatever is wrong lands in `problems`, and the result counts only when there is none.
     pub(crate) fn read(
-        roots: &[Node],
+        files: Vec<Root>,
         registry: &Registry,
-        secrets: Secrets,
+        secrets: &Secrets,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        for root in roots {
-            validate(root, &top_options(), &[], &secrets, problems);
+        let roots: Vec<_> = files.iter().map(|file| &file.resolved).collect();
+        for root in &roots {
+            validate(root, &top_options(), &[], secrets, problems);
         }
-        let node = section(roots, "node", problems).map_or_else(
+        let node_section = section(&roots, "node", problems);
+        let node = node_section.map_or_else(
             || NodeConfig::from_raw(&defaults()),
             |node| {
-                let raw = validate(node, &node_options(), &[], &secrets, problems);
+                let raw = validate(node, &node_options(), &[], secrets, problems);
                 for name in ["kafka", "advertised", "http"] {
                     check_address(node, name, &raw, problems);
                 }
                 NodeConfig::from_raw(&raw)
             },
         );
-        let cluster = section(roots, "cluster", problems).map(|node| {
-            let raw = validate(node, &cluster_options(), &[], &secrets, problems);
+        let cluster = section(&roots, "cluster", problems).map(|node| {
+            let raw = validate(node, &cluster_options(), &[], secrets, problems);
             check_servers(node, problems);
             ClusterConfig { bootstrap_servers: raw.strings("bootstrap_servers") }
         });
-        let (pipelines, places) = pipeline::read_all(roots, registry, &secrets, problems);
-        Self { node, cluster, pipelines, places, redactor: secrets.redactor() }
+        if let Some(section) = node_section {
+            check_ports(section, &node, cluster.is_some(), problems);
+        }
+        let Declared { pipelines, nodes } = pipeline::read_all(&files, registry, secrets, problems);
+        let mut warnings = Vec::new();
+        topics::check(&pipelines, &nodes, problems, &mut warnings);
+        let warnings = Problems::new(warnings, secrets.clone());
+        Self { node, cluster, pipelines, nodes, warnings, redactor: secrets.redactor() }
+    }
+
+    /// Where something of a pipeline stands: `path` is what a connector says (`tables[1]`), below `half`, which is
+    /// `source` or `sink`; the nearest thing around it, where there is no such thing in the file.
+    #[must_use]
+    pub fn place(&self, pipeline: &str, half: &str, path: Option<&str>) -> Option<Place> {
+        let (key, node) = self.nodes.get(pipeline)?;
+        let Some(connector) = node.get(half) else { return Some(key.place.clone()) };
+        let found = path.map(|path| connector.at(path)).filter(|found| !std::ptr::eq(*found, connector));
+        Some(found.or_else(|| connector.get("type")).unwrap_or(connector).place.clone())
+    }
+
+    /// The text at `path` of a pipeline's source or sink.
+    #[must_use]
+    pub fn text(&self, pipeline: &str, half: &str, path: &str) -> Option<&str> {
+        self.nodes.get(pipeline)?.1.get(half)?.get(path)?.as_str()
+    }
+
+    /// Problems that were found later than in the files, shown as those are.
+    #[must_use]
+    pub fn problems(&self, list: Vec<Problem>) -> Problems {
+        Problems::new(list, self.warnings.secrets().clone())
     }
 }
 
@@ -99,7 +133,7 @@ impl NodeConfig {
 }
 
 /// The one section called `name` in all files; a second one is a problem.
-fn section<'a>(roots: &'a [Node], name: &str, problems: &mut Vec<Problem>) -> Option<&'a Node> {
+fn section<'a>(roots: &[&'a Node], name: &str, problems: &mut Vec<Problem>) -> Option<&'a Node> {
     let mut found = roots.iter().filter_map(|root| root.entry(name));
     let first = found.next();
     for (key, _) in found {
@@ -123,6 +157,23 @@ fn check_address(node: &Node, name: &str, raw: &RawConfig, problems: &mut Vec<Pr
             Problem::new("CONFIG_ADDRESS", place, message)
                 .with_hint("write host:port, such as 127.0.0.1:9092"),
         );
+    }
+}
+
+/// What does not go together: the embedded broker's options where none is started, and one port for two listeners.
+fn check_ports(section: &Node, node: &NodeConfig, has_cluster: bool, problems: &mut Vec<Problem>) {
+    for name in ["kafka", "advertised"] {
+        if let Some((key, _)) = section.entry(name).filter(|_| has_cluster) {
+            let message = format!("`{name}` is the embedded broker's, and with `cluster:` none is started");
+            let hint = format!("remove `{name}:`, or remove `cluster:` to run on the embedded broker");
+            problems.push(Problem::new("CONFIG_CLUSTER", key.place.clone(), message).with_hint(hint));
+        }
+    }
+    let is_fixed = !node.http.ends_with(":0");
+    if let Some(http) = section.get("http").filter(|_| !has_cluster && is_fixed && node.http == node.kafka) {
+        let message = format!("`http` and `kafka` are both {}", node.http);
+        let problem = Problem::new("CONFIG_ADDRESS", http.place.clone(), message);
+        problems.push(problem.with_hint("each takes a port of its own, such as 8083 and 9092"));
     }
 }
 

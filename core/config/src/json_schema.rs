@@ -21,6 +21,7 @@ pub fn json_schema(descriptors: &[&Descriptor]) -> Json {
     ] {
         replace_keeping_description(&mut pipeline["properties"][key], schema);
     }
+    pipeline["anyOf"] = json!([{ "required": ["source", "topic"] }, { "required": ["topics", "sink"] }]);
     pipeline["properties"]["format"]["anyOf"] = json!([
         { "enum": ["json", "raw"] },
         {
@@ -47,9 +48,13 @@ pub fn json_schema(descriptors: &[&Descriptor]) -> Json {
         "type": "object",
         "additionalProperties": false,
         "properties": {
-            "node": object(&node_options()),
+            "node": or_nothing(object(&node_options())),
             "cluster": object(&cluster_options()),
-            "pipelines": { "type": "object", "additionalProperties": { "$ref": "#/$defs/pipeline" } },
+            "pipelines": {
+                "type": ["object", "null"],
+                "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,100}$" },
+                "additionalProperties": { "$ref": "#/$defs/pipeline" },
+            },
         },
         "$defs": {
             "pipeline": pipeline,
@@ -58,6 +63,11 @@ pub fn json_schema(descriptors: &[&Descriptor]) -> Json {
             "transform": of_kind(ConnectorKind::Transform),
         },
     })
+}
+
+fn or_nothing(mut schema: Json) -> Json {
+    schema["type"] = json!(["object", "null"]);
+    schema
 }
 
 fn replace_keeping_description(slot: &mut Json, mut schema: Json) {

@@ -13,6 +13,7 @@ mod problem;
 mod secret;
 mod secrets;
 mod suggest;
+mod topics;
 pub mod tree;
 pub mod validate;
 

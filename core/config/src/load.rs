@@ -10,7 +10,15 @@ use super::config::Config;
 use super::problem::{Problem, Problems};
 use super::secret::{Environment, ProcessEnvironment, resolve};
 use super::secrets::Secrets;
-use super::tree::{self, Node, SourceFile};
+use super::tree::{self, Node, Place, SourceFile};
+
+/// A file as it is written, and with its references resolved.
+#[derive(Debug)]
+pub(crate) struct Root {
+    /// Without secrets: what identifies a configuration is made of this (R13).
+    pub(crate) written: Node,
+    pub(crate) resolved: Node,
+}
 
 /// Reads files, and every `.yaml` and `.yml` file of directories, as one configuration.
 ///
@@ -22,6 +30,9 @@ pub fn load(paths: &[PathBuf], registry: &Registry) -> Result<Config, Problems> 
     for path in paths {
         read_path(path, &mut files, &mut problems);
     }
+    // A file that is named, and is in a directory that is named, is meant once.
+    let mut seen = std::collections::HashSet::new();
+    files.retain(|file| seen.insert(file.path.canonicalize().unwrap_or_else(|_| file.path.clone())));
     assemble(files, registry, &ProcessEnvironment, problems)
 }
 
@@ -41,27 +52,26 @@ fn assemble(
     mut problems: Vec<Problem>,
 ) -> Result<Config, Problems> {
     let secrets = Secrets::default();
-    let mut roots: Vec<Node> = Vec::new();
+    let mut roots = Vec::new();
     for file in &files {
-        if let Some(mut root) = tree::parse(file, &mut problems) {
-            resolve(&mut root, environment, &secrets, &mut problems);
-            roots.push(root);
+        if let Some(written) = tree::parse(file, &mut problems) {
+            let mut resolved = written.clone();
+            resolve(&mut resolved, environment, &secrets, &mut problems);
+            roots.push(Root { written, resolved });
         }
     }
-    let config = Config::read(&roots, registry, secrets, &mut problems);
-    if problems.is_empty() { Ok(config) } else { Err(Problems::new(problems)) }
+    let config = Config::read(roots, registry, &secrets, &mut problems);
+    if problems.is_empty() { Ok(config) } else { Err(Problems::new(problems, secrets)) }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
+    Problem::without_place("CONFIG_UNREADABLE", format!("{} cannot be read: {error}", path.display()))
+        .with_hint("name a YAML file or a directory of YAML files")
 }
 
 fn read_path(path: &Path, files: &mut Vec<Arc<SourceFile>>, problems: &mut Vec<Problem>) {
-    let unreadable = |path: &Path, error: &std::io::Error| {
-        Problem::without_place("CONFIG_UNREADABLE", format!("{} cannot be read: {error}", path.display()))
-            .with_hint("name a YAML file or a directory of YAML files")
-    };
     if !path.is_dir() {
-        match read_file(path) {
-            Ok(file) => files.push(file),
-            Err(error) => problems.push(unreadable(path, &error)),
-        }
+        read_file(path, files, problems);
         return;
     }
     let mut found = Vec::new();
@@ -79,26 +89,50 @@ fn read_path(path: &Path, files: &mut Vec<Arc<SourceFile>>, problems: &mut Vec<P
     }
     if found.is_empty() {
         let message = format!("{} holds no .yaml or .yml file", path.display());
-        problems.push(Problem::without_place("CONFIG_EMPTY_DIRECTORY", message));
+        problems.push(Problem::without_place("CONFIG_EMPTY_DIRECTORY", message).with_hint(
+            "name a file, or a directory that holds some itself: those below it are not looked into",
+        ));
     }
     found.sort();
     for path in found {
-        match read_file(&path) {
-            Ok(file) => files.push(file),
-            Err(error) => problems.push(unreadable(&path, &error)),
-        }
+        read_file(&path, files, problems);
     }
 }
 
+/// Hidden files are an editor's, not the user's.
 fn is_yaml(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") && !path.is_dir()
+    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let named = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+    named && !hidden && !path.is_dir()
 }
 
-fn read_file(path: &Path) -> std::io::Result<Arc<SourceFile>> {
+fn read_file(path: &Path, files: &mut Vec<Arc<SourceFile>>, problems: &mut Vec<Problem>) {
+    match read_bytes(path).map(String::from_utf8) {
+        Ok(Ok(text)) => {
+            // An editor's byte order mark is no part of the text.
+            let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
+            files.push(Arc::new(SourceFile { path: path.to_owned(), text }));
+        }
+        Ok(Err(error)) => problems.push(not_utf8(path, &error)),
+        Err(error) => problems.push(unreadable(path, &error)),
+    }
+}
+
+fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     let size = std::fs::metadata(path)?.len();
     if size > limits::CONFIG_FILE_BYTES_MAX {
         let limit = limits::CONFIG_FILE_BYTES_MAX;
         return Err(std::io::Error::other(format!("it has {size} bytes, and {limit} are the most")));
     }
-    Ok(Arc::new(SourceFile { path: path.to_owned(), text: std::fs::read_to_string(path)? }))
+    std::fs::read(path)
+}
+
+/// The place of the first byte that is no text, in what can be shown of the file.
+fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> Problem {
+    let at = error.utf8_error().valid_up_to();
+    let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+    let file = Arc::new(SourceFile { path: path.to_owned(), text });
+    let end = at + char::REPLACEMENT_CHARACTER.len_utf8();
+    Problem::new("CONFIG_ENCODING", Place { file, range: at..end }, "this file is not UTF-8 text")
+        .with_hint("save it as UTF-8; only text can be YAML")
 }

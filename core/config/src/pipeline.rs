@@ -14,51 +14,59 @@ use towpath_api::{ConfigProblems, ConnectorKind, Descriptor, RawConfig, Registry
 use towpath_types::TopicName;
 
 use super::layout::pipeline_options;
+use super::load::Root;
 use super::problem::Problem;
 use super::secrets::Secrets;
 use super::suggest::nearest;
-use super::tree::{Node, Place, Value};
+use super::tree::{Key, Node, Place, Value};
 use super::validate::{to_json, validate};
+
+/// What `pipelines:` declares.
+#[derive(Debug)]
+pub(crate) struct Declared {
+    pub(crate) pipelines: Vec<PipelineSpec>,
+    /// By name, as they stand in the files.
+    pub(crate) nodes: BTreeMap<String, (Key, Node)>,
+}
 
 /// Every pipeline of every file, by name.
 pub(crate) fn read_all(
-    roots: &[Node],
+    files: &[Root],
     registry: &Registry,
     secrets: &Secrets,
     problems: &mut Vec<Problem>,
-) -> (Vec<PipelineSpec>, BTreeMap<String, Place>) {
-    let mut places: BTreeMap<String, Place> = BTreeMap::new();
-    let mut pipelines = Vec::new();
-    let sections: Vec<_> = roots.iter().filter_map(|root| root.get("pipelines")).collect();
-    for section in &sections {
+) -> Declared {
+    let mut declared = Declared { pipelines: Vec::new(), nodes: BTreeMap::new() };
+    for file in files {
+        let Some(section) = file.resolved.get("pipelines") else { continue };
         if !matches!(section.value, Value::Map(_) | Value::Null) {
+            let message = "`pipelines` must be a map of pipelines by name";
             problems.push(
-                Problem::new(
-                    "CONFIG_TYPE",
-                    section.place.clone(),
-                    "`pipelines` must be a map of pipelines by name",
-                )
-                .with_hint("write `pipelines:`, and below it `my_pipeline:` with `source:`, `topic:` …"),
+                Problem::new("CONFIG_TYPE", section.place.clone(), message)
+                    .with_hint("write `pipelines:`, and below it `my_pipeline:` with `source:`, `topic:` …"),
             );
         }
-    }
-    for (key, node) in sections.iter().flat_map(|section| section.entries()) {
-        if let Some(first) = places.get(&key.name) {
-            let (line, _) = first.line_and_column();
-            let message =
-                format!("there is a pipeline `{}` already ({}:{line})", key.name, first.file.path.display());
-            problems.push(
-                Problem::new("CONFIG_DUPLICATE", key.place.clone(), message)
-                    .with_hint("stored offsets belong to a pipeline's name: give this one another"),
-            );
-            continue;
+        for (key, node) in section.entries() {
+            if let Some((first, _)) = declared.nodes.get(&key.name) {
+                let (line, _) = first.place.line_and_column();
+                let first = first.place.file.path.display();
+                let message = format!("there is a pipeline `{}` already ({first}:{line})", key.name);
+                problems.push(
+                    Problem::new("CONFIG_DUPLICATE", key.place.clone(), message)
+                        .with_hint("stored offsets belong to a pipeline's name: give this one another"),
+                );
+                continue;
+            }
+            check_name(&key.name, &key.place, problems);
+            declared.nodes.insert(key.name.clone(), (key.clone(), node.clone()));
+            let mut spec = Reader { registry, secrets, problems }.pipeline(&key.name, &key.place, node);
+            // R13: the identity of a pipeline is written into a topic, so secrets are not a part of it.
+            let written = file.written.get("pipelines").and_then(|section| section.get(&key.name));
+            spec.content_hash = Sha256::digest(written.map(to_json).unwrap_or_default().to_string()).into();
+            declared.pipelines.push(spec);
         }
-        check_name(&key.name, &key.place, problems);
-        places.insert(key.name.clone(), key.place.clone());
-        let mut reader = Reader { registry, secrets, problems };
-        pipelines.push(reader.pipeline(&key.name, &key.place, node));
     }
-    (pipelines, places)
+    declared
 }
 
 fn check_name(name: &str, place: &Place, problems: &mut Vec<Problem>) {
@@ -84,7 +92,6 @@ impl Reader<'_> {
             frame.int("tasks").and_then(|tasks| u32::try_from(tasks).ok()).and_then(NonZeroU32::new);
         let tasks_max = tasks_max.unwrap_or(NonZeroU32::MIN);
         let mut spec = PipelineSpec::new(name);
-        spec.content_hash = Sha256::digest(to_json(node).to_string()).into();
         spec.source = node.get("source").and_then(|node| self.source(node, tasks_max));
         spec.sink = node.get("sink").and_then(|node| self.sink(node, tasks_max));
         spec.transforms = self.transforms(node);
@@ -207,7 +214,8 @@ impl Reader<'_> {
     fn options(&mut self, node: &Node, descriptor: &Descriptor) -> Option<RawConfig> {
         let before = self.problems.len();
         let config = validate(node, &descriptor.options, &["type"], self.secrets, self.problems);
-        (self.problems.len() == before).then_some(config)
+        // What could not be resolved is told already, and nobody is asked what is wrong without it.
+        (self.problems.len() == before && !node.has_unresolved()).then_some(config)
     }
 
     /// What a factory made of them, or its problems at their places.

@@ -2,10 +2,14 @@
 
 use std::fmt;
 
-use miette::{Diagnostic, LabeledSpan, NamedSource, SourceSpan};
+use miette::{Diagnostic, LabeledSpan, NamedSource, Severity, SourceSpan};
 use serde_json::json;
 
+use super::secrets::Secrets;
 use super::tree::Place;
+
+/// The longest line of which a snippet is shown.
+const SNIPPET_LINE_BYTES_MAX: usize = 400;
 
 /// One problem.
 #[derive(Debug, Clone)]
@@ -18,25 +22,33 @@ pub struct Problem {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+    /// Whether it may be right all the same: told, but nothing is refused for it.
+    pub is_warning: bool,
 }
 
 impl Problem {
     /// A problem at a place.
     #[must_use]
     pub fn new(code: &'static str, place: Place, message: impl Into<String>) -> Self {
-        Self { code, place: Some(place), message: message.into(), hint: None }
+        Self { code, place: Some(place), message: message.into(), hint: None, is_warning: false }
     }
 
     /// A problem without a place in a text (a file that cannot be read).
     #[must_use]
     pub fn without_place(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, place: None, message: message.into(), hint: None }
+        Self { code, place: None, message: message.into(), hint: None, is_warning: false }
     }
 
     /// The same with a hint.
     #[must_use]
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// The same as a warning.
+    #[must_use]
+    pub(crate) fn warning(self) -> Self {
+        Self { is_warning: true, ..self }
     }
 
     /// `file:line:column`, if there is a place.
@@ -52,23 +64,38 @@ impl Problem {
 #[derive(Debug, Clone, Default)]
 pub struct Problems {
     list: Vec<Problem>,
+    secrets: Secrets,
 }
 
 impl Problems {
-    /// Sorts by file and place.
+    /// Sorts by file and place. What is shown of the problems and of the files holds none of the secrets (R13).
     #[must_use]
-    pub fn new(mut list: Vec<Problem>) -> Self {
+    pub fn new(mut list: Vec<Problem>, secrets: Secrets) -> Self {
         let order = |problem: &Problem| {
             problem.place.as_ref().map(|place| (place.file.path.clone(), place.range.start))
         };
         list.sort_by_key(order);
-        Self { list }
+        for problem in &mut list {
+            problem.message = secrets.redact(&problem.message);
+            problem.hint = problem.hint.take().map(|hint| secrets.redact(&hint));
+        }
+        Self { list, secrets }
     }
 
     /// The problems.
     #[must_use]
     pub fn list(&self) -> &[Problem] {
         &self.list
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     /// For `--json`.
@@ -91,7 +118,7 @@ impl Problems {
 
     /// One report for each problem, with its snippet.
     pub fn reports(&self) -> impl Iterator<Item = miette::Report> + '_ {
-        self.list.iter().map(|problem| miette::Report::new(Shown::of(problem)))
+        self.list.iter().map(|problem| miette::Report::new(Shown::of(problem, &self.secrets)))
     }
 }
 
@@ -123,10 +150,11 @@ struct Shown {
 }
 
 impl Shown {
-    fn of(problem: &Problem) -> Self {
-        let source = problem.place.as_ref().map(|place| {
-            NamedSource::new(place.file.path.display().to_string(), place.file.text.clone())
-                .with_language("yaml")
+    fn of(problem: &Problem, secrets: &Secrets) -> Self {
+        let shown = problem.place.as_ref().filter(|place| place.line().len() <= SNIPPET_LINE_BYTES_MAX);
+        let source = shown.map(|place| {
+            let text = secrets.strike_out(&place.file.text);
+            NamedSource::new(place.file.path.display().to_string(), text).with_language("yaml")
         });
         Self { problem: problem.clone(), source }
     }
@@ -134,7 +162,11 @@ impl Shown {
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem.message)
+        f.write_str(&self.problem.message)?;
+        match self.problem.position().filter(|_| self.source.is_none()) {
+            Some(position) => write!(f, " ({position})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -143,6 +175,10 @@ impl std::error::Error for Shown {}
 impl Diagnostic for Shown {
     fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         Some(Box::new(self.problem.code))
+    }
+
+    fn severity(&self) -> Option<Severity> {
+        self.problem.is_warning.then_some(Severity::Warning)
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
@@ -154,7 +190,7 @@ impl Diagnostic for Shown {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let place = self.problem.place.as_ref()?;
+        let place = self.problem.place.as_ref().filter(|_| self.source.is_some())?;
         let text = &place.file.text;
         // A value of several lines is pointed at where it begins.
         let start = place.range.start.min(text.len());

@@ -37,6 +37,14 @@ impl Place {
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
+
+    /// The line in which it begins.
+    pub(crate) fn line(&self) -> &str {
+        let text = &self.file.text;
+        let start = self.range.start.min(text.len());
+        let from = text.get(..start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
+        text.get(from..).and_then(|rest| rest.lines().next()).unwrap_or_default()
+    }
 }
 
 /// A value and where it stands.
@@ -126,6 +134,26 @@ impl Node {
         }
     }
 
+    /// Whether a reference below was not found.
+    pub(crate) fn has_unresolved(&self) -> bool {
+        match &self.value {
+            Value::Unresolved => true,
+            Value::List(items) => items.iter().any(Self::has_unresolved),
+            Value::Map(entries) => entries.iter().any(|(_, node)| node.has_unresolved()),
+            _ => false,
+        }
+    }
+
+    /// Every text at and below this node.
+    pub(crate) fn for_each_text<'a>(&'a self, each: &mut impl FnMut(&'a Self, &'a str)) {
+        match &self.value {
+            Value::String(text) => each(self, text),
+            Value::List(items) => items.iter().for_each(|item| item.for_each_text(each)),
+            Value::Map(entries) => entries.iter().for_each(|(_, node)| node.for_each_text(each)),
+            _ => {}
+        }
+    }
+
     /// The node at `path` (`tables[1]`, `batch.records`), or the deepest one on the way to it.
     #[must_use]
     pub fn at(&self, path: &str) -> &Self {
@@ -174,13 +202,44 @@ fn syntax_problem(file: &Arc<SourceFile>, error: &serde_yaml::Error, duplicate: 
     let range = error.location().map_or(0..0, |location| byte_range(&file.text, location));
     let place = Place { file: Arc::clone(file), range };
     let text = error.without_snippet().to_string();
-    let message = text.lines().next().unwrap_or_default().trim().to_owned();
+    let message = text.lines().next().unwrap_or_default();
+    // The place is told apart.
+    let message = message.split(" at line ").next().unwrap_or_default().trim();
     if duplicate {
         return Problem::new("CONFIG_DUPLICATE", place, message)
             .with_hint("each name can be used once: rename or remove one");
     }
-    Problem::new("CONFIG_SYNTAX", place, format!("this is not valid YAML: {message}"))
-        .with_hint("check the indentation and the quotes around here")
+    let (message, hint) = in_our_words(message);
+    Problem::new("CONFIG_SYNTAX", place, format!("this is not valid YAML: {message}")).with_hint(hint)
+}
+
+/// What the parser says in its own terms, for whoever wrote the file.
+fn in_our_words(message: &str) -> (&str, &'static str) {
+    if message.starts_with("budget breached") {
+        return (
+            "it grows beyond every measure when its anchors are put in (`&name`, `*name`)",
+            "write out what the anchors repeat, or repeat less",
+        );
+    }
+    if message.starts_with("multiple YAML documents") {
+        return (
+            "a file holds one document, and here begins another",
+            "remove the `---`, or put each document into a file of its own: the files of a directory are one configuration",
+        );
+    }
+    if message.starts_with("recursive references") {
+        return ("this anchor holds itself", "write out what is meant");
+    }
+    if message.starts_with("alias references unknown anchor") {
+        return ("there is no such anchor", "an anchor (`&name`) stands before its use (`*name`)");
+    }
+    if message.starts_with("recursion limit") {
+        return ("lists and maps within each other are too deep", "check the brackets around here");
+    }
+    if message.contains("tabs disallowed") {
+        return ("a tab cannot indent", "replace the tab by spaces");
+    }
+    (message, "check the indentation and the quotes around here")
 }
 
 fn byte_range(text: &str, location: Location) -> Range<usize> {
@@ -352,6 +411,37 @@ mod tests {
         let mut problems = Vec::new();
         assert!(parse(&file, &mut problems).is_none());
         assert!(problems[0].place.as_ref().unwrap().line_and_column().0 >= 1);
+    }
+
+    #[test]
+    fn what_the_parser_says_is_told_in_other_words() {
+        let bomb = (1..9).fold("a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, level| {
+            let below = vec![format!("*a{}", level - 1); 9].join(",");
+            format!("{text}a{level}: &a{level} [{below}]\n")
+        });
+        for (text, said, line) in [
+            (bomb.as_str(), "grows beyond", 6),
+            ("node: {}\n---\nnode: {}\n", "one document", 3),
+            ("node:\n\tkafka: x\n", "a tab cannot indent", 2),
+            ("a: &x { b: *x }\n", "holds itself", 1),
+            ("a: *x\n", "no such anchor", 1),
+            (&"[".repeat(5_000), "too deep", 1),
+        ] {
+            let mut problems = Vec::new();
+            assert!(parse(&file(text), &mut problems).is_none());
+            assert!(problems[0].message.contains(said), "{}", problems[0].message);
+            assert!(!problems[0].message.contains(" at line "), "{}", problems[0].message);
+            let at = problems[0].place.as_ref().unwrap().line_and_column();
+            assert!(at.0 == line || said == "grows beyond", "{text}: {at:?}");
+        }
+    }
+
+    #[test]
+    fn anchors_and_merge_keys_are_put_in() {
+        let file = file("a: &a { x: 1, y: 2 }\nb: { <<: *a, y: 3 }\n");
+        let root = parse(&file, &mut Vec::new()).unwrap();
+        assert!(matches!(root.at("b.x").value, Value::Int(1)));
+        assert!(matches!(root.at("b.y").value, Value::Int(3)));
     }
 
     #[test]

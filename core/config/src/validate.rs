@@ -78,8 +78,8 @@ impl Validator<'_> {
             }
             return option.default.clone();
         }
-        if let (true, Some(text)) = (option.secret, node.as_str()) {
-            self.secrets.add(text);
+        if option.secret {
+            node.for_each_text(&mut |_, text| self.secrets.add(text));
         }
         self.value(node, &option.ty)
     }
@@ -290,7 +290,7 @@ pub(crate) fn unknown_key(key: &Key, spec: &ConfigSpec, besides: &[&str]) -> Pro
 
 /// A tree as plain JSON.
 #[must_use]
-pub fn to_json(node: &Node) -> Json {
+pub(crate) fn to_json(node: &Node) -> Json {
     match &node.value {
         Value::Null | Value::Unresolved => Json::Null,
         Value::Bool(value) => Json::Bool(*value),

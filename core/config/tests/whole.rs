@@ -252,6 +252,120 @@ fn bootstrap_servers_are_addresses() {
 }
 
 #[test]
+fn the_embedded_brokers_options_do_not_go_with_a_cluster() {
+    let found =
+        problems("node: { kafka: \"a:1\", http: \"a:2\" }\ncluster: { bootstrap_servers: [\"b:3\"] }\n");
+    assert_eq!(found, [("t.yaml:1:9".to_owned(), "CONFIG_CLUSTER")]);
+    assert_eq!(problems("node: { kafka: \"a:1\", http: \"a:1\" }\n")[0].1, "CONFIG_ADDRESS");
+    assert!(load_text("t.yaml", "node: { kafka: \"a:0\", http: \"a:0\" }\n", &registry()).is_ok());
+}
+
+#[test]
+fn a_part_that_no_topic_has_is_told() {
+    let yaml = |topics: &str, part: u32| {
+        format!(
+            "pipelines: {{ p: {{ {topics}, sink: {{ type: db, url: \"db://h/{{topic.{part}}}\" }} }} }}\n"
+        )
+    };
+    let source = "source: { type: db_cdc, url: db://h }";
+    for (topics, last) in [
+        ("topics: [a.b.c, a.b]".to_owned(), 1),
+        (format!("{source}, topic: \"shop.{{schema}}.{{table}}\""), 2),
+    ] {
+        assert!(load_text("t.yaml", &yaml(&topics, last), &registry()).is_ok(), "{topics}");
+        assert_eq!(problems(&yaml(&topics, last + 1))[0].1, "CONFIG_TEMPLATE", "{topics}");
+    }
+    assert!(
+        load_text("t.yaml", &yaml("topics: [\"a.*\"]", 9), &registry()).is_ok(),
+        "a star may stand for dots"
+    );
+}
+
+#[test]
+fn a_reader_of_what_nobody_writes_is_warned() {
+    let yaml = |topics: &str| {
+        format!(
+            "pipelines:\n  s: {{ source: {{ type: db_cdc, url: db://h }}, topic: \"shop.{{table}}\" }}\n  \
+             k: {{ topics: [{topics}], sink: {{ type: db, url: db://h }} }}\n"
+        )
+    };
+    let warnings = |topics: &str| load_text("t.yaml", &yaml(topics), &registry()).unwrap().warnings;
+    assert!(warnings("\"shop.*\", shop.orders, s.dead-letter").is_empty());
+    let found = warnings("shop.orders, ship.orders");
+    assert_eq!(found.list()[0].position().unwrap(), "t.yaml:3:30");
+    assert!(found.to_string().contains("`ship.orders`"), "{found}");
+    let alone = "pipelines: { k: { topics: [x], sink: { type: db, url: db://h } } }";
+    assert!(
+        load_text("t.yaml", alone, &registry()).unwrap().warnings.is_empty(),
+        "somebody else writes here"
+    );
+}
+
+#[test]
+fn files_are_told_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let told = |path| {
+        let found = load(&[path], &registry()).map(|_| ()).unwrap_err();
+        (
+            found.list()[0].code,
+            found.list()[0].position().unwrap_or_default(),
+            found.list()[0].hint.clone().unwrap(),
+        )
+    };
+    let (code, position, hint) = told(file("latin1.yaml", b"node:\n  message: gr\xfc\xdfe\n"));
+    assert_eq!((code, position.ends_with("latin1.yaml:2:14")), ("CONFIG_ENCODING", true), "{position}");
+    assert!(hint.contains("UTF-8"));
+    assert_eq!(told(folder.path().join("nowhere")).0, "CONFIG_UNREADABLE");
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    std::fs::write(empty.join(".#hidden.yaml"), "not: [yaml").unwrap();
+    assert_eq!(told(empty).0, "CONFIG_EMPTY_DIRECTORY");
+    let twice = file(
+        "twice.yaml",
+        b"\xef\xbb\xbfpipelines: { k: { topics: [x], sink: { type: db, url: db://h } } }\n",
+    );
+    assert!(
+        load(&[twice.clone(), folder.path().join("./twice.yaml")], &registry()).is_ok(),
+        "named twice, meant once"
+    );
+}
+
+#[test]
+fn what_is_shown_of_a_problem_holds_no_secret() {
+    let text = "pipelines:\n  p:\n    topics: [t]\n    sink: { type: db, url: \"mysql://u:geheim99@h/db\", geheim99: 1 }\n";
+    let found = load_text("t.yaml", text, &registry()).map(|_| ()).unwrap_err();
+    let shown: String = found.reports().map(|report| format!("{report:?}")).collect();
+    assert!(shown.contains("mysql://u:********@h/db"), "{shown}");
+    assert!(!format!("{shown}{found}{}", found.to_json()).contains("geheim99"), "{shown}");
+}
+
+#[test]
+fn a_pipelines_identity_is_free_of_secrets_and_a_connectors_words_find_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("pw");
+    let yaml = format!(
+        "pipelines:\n  p:\n    topics: [t]\n    sink: {{ type: db, url: \"db://u:${{file:{}}}@h\", tables: [a, b] }}\n",
+        secret.display()
+    );
+    let with = |password: &str| {
+        std::fs::write(&secret, password).unwrap();
+        load_text("t.yaml", &yaml, &registry()).unwrap()
+    };
+    let config = with("geheim99");
+    assert_eq!(config.pipelines[0].content_hash, with("anders77").pipelines[0].content_hash);
+    let at = |half, path| config.place("p", half, path).unwrap().line_and_column();
+    assert_eq!(
+        (at("sink", Some("tables[1]")).0, at("sink", Some("nothing")), at("source", None)),
+        (4, (4, 19), (2, 3))
+    );
+}
+
+#[test]
 fn the_json_schema_knows_every_type_and_option() {
     let registry = registry();
     let descriptors: Vec<_> = [ConnectorKind::Source, ConnectorKind::Sink, ConnectorKind::Transform]
