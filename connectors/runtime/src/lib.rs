@@ -18,6 +18,7 @@ mod error;
 pub mod metrics;
 mod offsets;
 mod reader;
+mod reset;
 mod runner;
 mod schemas;
 mod sink_assignment;

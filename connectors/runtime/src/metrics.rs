@@ -12,10 +12,13 @@ pub const BYTES: &str = "towpath_task_bytes_total";
 pub const DEAD_LETTERS: &str = "towpath_task_dead_letters_total";
 /// Tasks started again after a failure.
 pub const RESTARTS: &str = "towpath_task_restarts_total";
-/// Records between what a sink holds durably and the end of its topics.
+/// Records between what a sink holds durably and the end of its topics; 0 for a source that has reached its end.
 pub const LAG: &str = "towpath_task_lag_records";
 /// 1 for the state that a task is in, 0 for the others.
 pub const STATE: &str = "towpath_task_state";
+
+const STATES: [&str; 9] =
+    ["STARTING", "RUNNING", "STALLED", "RETRYING", "FAILED", "PAUSED", "COMPLETED", "STOPPED", "UNASSIGNED"];
 
 /// Tells the recorder what the metrics mean.
 pub fn describe() {
@@ -23,7 +26,10 @@ pub fn describe() {
     describe_counter!(BYTES, "Bytes of keys and values durably moved by a task.");
     describe_counter!(DEAD_LETTERS, "Records that a task wrote to its pipeline's dead-letter topic.");
     describe_counter!(RESTARTS, "Attempts of a task after a failure.");
-    describe_gauge!(LAG, "Records between what a sink task holds durably and the end of its partitions.");
+    describe_gauge!(
+        LAG,
+        "Records between what a task holds durably and the end; of sources only 0 is known."
+    );
     describe_gauge!(STATE, "1 for the state that a task is in.");
 }
 
@@ -71,7 +77,7 @@ pub(crate) fn publish(pipelines: &[PipelineStatus]) {
             if let Some(lag) = task.lag {
                 gauge!(LAG, &labels).set(lag as f64);
             }
-            for state in ["COMPLETED", "RUNNING", "STALLED", "RETRYING", "FAILED", "PAUSED"] {
+            for state in STATES {
                 let mut labels = labels.to_vec();
                 labels.push(("state", state.to_owned()));
                 gauge!(STATE, &labels).set(f64::from(u8::from(task.state.name() == state)));

@@ -4,7 +4,7 @@
 //! `["pipeline", task, "topic", partition]` for the next offset in a target partition after the last record that the
 //! stored source offsets cover: where a restarted task begins to look for what it has already written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value as Json, json};
 use towpath_api::{ConnectorError, SourceOffsets};
@@ -56,6 +56,67 @@ pub(crate) async fn load(
     })
     .await?;
     Ok(stored)
+}
+
+/// What is stored for a pipeline, by all of its tasks.
+#[derive(Debug, Default)]
+pub(crate) struct StoredKeys {
+    /// The keys of the source's own documents.
+    pub(crate) documents: BTreeSet<String>,
+    /// Target partitions.
+    pub(crate) targets: BTreeSet<TopicPartition>,
+}
+
+/// Looks at what is stored for a pipeline.
+pub(crate) async fn keys(
+    client: &Client,
+    topics: &Topics,
+    pipeline: &str,
+) -> Result<StoredKeys, ConnectorError> {
+    let topic = offsets_topic()?;
+    topics.ensure(&topic, TopicKind::State).await?;
+    let mut keys = StoredKeys::default();
+    read_to_end(client, &TopicPartition::new(topic, 0), None, |record| {
+        keys.learn(pipeline, record.key);
+        Ok(())
+    })
+    .await?;
+    Ok(keys)
+}
+
+impl StoredKeys {
+    /// Whatever is no key of this pipeline is left alone.
+    fn learn(&mut self, pipeline: &str, key: Option<&[u8]>) -> Option<()> {
+        let key = std::str::from_utf8(key?).ok()?;
+        let parts: Vec<Json> = serde_json::from_str(key).ok()?;
+        match parts.as_slice() {
+            [name, _, Json::String(_)] if name == pipeline => {
+                self.documents.insert(key.to_owned());
+            }
+            [name, _, Json::String(topic), partition] if name == pipeline => {
+                let partition = i32::try_from(partition.as_i64()?).ok()?;
+                self.targets.insert(TopicPartition::new(TopicName::new(topic).ok()?, partition));
+            }
+            _ => {}
+        }
+        Some(())
+    }
+}
+
+/// Writes a tombstone for each key, durably.
+pub(crate) async fn forget(producer: &Producer, keys: &BTreeSet<String>) -> Result<(), ConnectorError> {
+    let topic = offsets_topic()?;
+    let failed = |error| cluster_error("forgetting the source's offsets", error);
+    let mut acks: Vec<Ack> = Vec::with_capacity(keys.len());
+    for key in keys {
+        let record =
+            ProducerRecord { partition: Some(0), key: Some(key.as_bytes()), ..ProducerRecord::new(&topic) };
+        acks.push(producer.send_with_ack(record).await.map_err(failed)?);
+    }
+    for ack in acks {
+        ack.await.map_err(failed)?;
+    }
+    Ok(())
 }
 
 impl Stored {
@@ -183,6 +244,16 @@ mod tests {
         assert_eq!(stored.targets, [(partition, TargetOffset { id, next: Offset::new(7) })].into());
         learn(&mut stored, &json!(["p", 1, "a"]), None).unwrap();
         assert_eq!(stored.offsets.partitions.len(), 1);
+    }
+
+    #[test]
+    fn everything_that_is_stored_for_a_pipeline_is_found() {
+        let mut keys = StoredKeys::default();
+        for key in [r#"["p",0,"a"]"#, r#"["p",1,"b"]"#, r#"["q",0,"a"]"#, r#"["p",0,"t",2]"#, "rubbish"] {
+            keys.learn("p", Some(key.as_bytes()));
+        }
+        assert_eq!(keys.documents.iter().collect::<Vec<_>>(), [r#"["p",0,"a"]"#, r#"["p",1,"b"]"#]);
+        assert_eq!(keys.targets, [TopicPartition::new(TopicName::new("t").unwrap(), 2)].into());
     }
 
     #[test]

@@ -139,8 +139,11 @@ pub(crate) async fn run(
         let delay = failed(&work, &error, &mut backoff);
         wait(&mut desired, &stop, delay).await;
         shared.restarts.fetch_add(1, Ordering::Relaxed);
-        let labels =
-            [("pipeline", work.spec().name.clone()), ("direction", work.direction().name().to_owned())];
+        let labels = [
+            ("pipeline", work.spec().name.clone()),
+            ("direction", work.direction().name().to_owned()),
+            ("task", work.index().to_string()),
+        ];
         metrics::counter!(crate::metrics::RESTARTS, &labels).increment(1);
     }
     if shared.phase() != Phase::Failed && shared.phase() != Phase::Completed {

@@ -11,6 +11,9 @@ use towpath_types::{LeaderEpoch, Offset, TopicId, TopicName, TopicPartition};
 use crate::error::cluster_error;
 use crate::sink_task::SinkUnit;
 
+/// Positions of more partitions are not shown one by one.
+const SHOWN_PARTITIONS: usize = 4;
+
 /// Durable next offsets of all partitions of a pipeline's sink, from all its tasks here.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
@@ -276,7 +279,11 @@ impl Assignment {
     pub(crate) fn text(&self) -> String {
         let topics: BTreeSet<_> = self.current.keys().map(|partition| &partition.topic).collect();
         match self.current.len() {
-            1 => self.durable.iter().map(|(partition, offset)| format!("{partition} at {offset}")).collect(),
+            0 => "no topic matches yet".to_owned(),
+            1..=SHOWN_PARTITIONS => {
+                let at = |(partition, offset): (&TopicPartition, &Offset)| format!("{partition} at {offset}");
+                self.durable.iter().map(at).collect::<Vec<_>>().join(", ")
+            }
             count => format!("{count} partitions of {} topics", topics.len()),
         }
     }

@@ -133,6 +133,7 @@ impl Run<'_> {
             self.flush(sink).await?;
             self.assignment.apply(sink).await?;
         }
+        self.unit.shared.set_position(self.assignment.text());
         Ok(())
     }
 
@@ -176,6 +177,7 @@ impl Run<'_> {
         positions: std::collections::BTreeMap<towpath_types::TopicPartition, towpath_types::Offset>,
     ) {
         self.assignment.durable(positions);
+        self.unit.shared.set_position(self.assignment.text());
         self.accepted_since = None;
         let (records, bytes) =
             (std::mem::take(&mut self.accepted_records), std::mem::take(&mut self.accepted_bytes));

@@ -139,6 +139,7 @@ impl Run<'_> {
             match polled {
                 Poll::Batch(batch) => {
                     self.verified = None;
+                    self.unit.shared.lag.store(-1, Ordering::Relaxed);
                     self.flow.take(batch).await?;
                 }
                 Poll::Idle(offsets) => {
@@ -206,6 +207,7 @@ impl Run<'_> {
         if nothing_to_do {
             self.unit.shared.alive();
         }
+        self.unit.shared.lag.store(if nothing_to_do { 0 } else { -1 }, Ordering::Relaxed);
         self.look_at_mark(source);
         Ok(())
     }

@@ -127,7 +127,8 @@ pub struct TaskStatus {
     pub since_ms: u64,
     /// Where it stands, for people.
     pub position: String,
-    /// Records between what is durable and the end; `None` while unknown, and for sources.
+    /// Records between what is durable and the end; `None` while unknown. A source knows it only when it is 0: when it
+    /// is verified that it has reached the upstream's end.
     pub lag: Option<u64>,
     /// Records durably moved since the supervisor started.
     pub records: u64,

@@ -18,7 +18,7 @@ use towpath_coordinator::GroupCoordinator;
 use towpath_log::{DirIdentity, FileStorage, Log, LogConfig, LogDir, LogDirOptions, SystemClock};
 use towpath_replica::{Flusher, ReplicaManager, ReplicaSettings};
 use towpath_telemetry::names;
-use towpath_types::{BrokerEpoch, TopicId, TopicName, TopicPartition};
+use towpath_types::{BrokerEpoch, Offset, TopicId, TopicName, TopicPartition};
 use uuid::Uuid;
 
 use crate::config::{BrokerConfig, Endpoint};
@@ -43,6 +43,21 @@ pub struct Broker {
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// What a broker says of one of its partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// Which.
+    pub partition: TopicPartition,
+    /// The offset of the first record.
+    pub log_start_offset: Offset,
+    /// The offset after the last record.
+    pub log_end_offset: Offset,
+    /// The offset up to which consumers see it.
+    pub high_watermark: Offset,
+    /// Bytes on disk.
+    pub size_bytes: u64,
+}
+
 /// What a broker says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerStatus {
@@ -56,6 +71,8 @@ pub struct BrokerStatus {
     pub partitions: usize,
     /// Bytes of requests and answers in memory.
     pub request_memory_bytes: usize,
+    /// Bytes that these may be, all together.
+    pub request_memory_limit_bytes: usize,
     /// Why the data directory takes no more work, if it does not (R14).
     pub offline_reason: Option<String>,
 }
@@ -126,8 +143,27 @@ impl Broker {
             topics: image.topics().len(),
             partitions: image.partition_count(),
             request_memory_bytes: self.state.memory.used(),
+            request_memory_limit_bytes: self.state.config.limits.request_memory_bytes,
             offline_reason: self.state.replicas.dir().offline_reason().map(str::to_owned),
         }
+    }
+
+    /// What the broker says of the partitions that it has open.
+    #[must_use]
+    pub fn partitions(&self) -> Vec<PartitionStatus> {
+        let partitions = self.state.replicas.partitions();
+        let mut statuses: Vec<_> = partitions
+            .iter()
+            .map(|partition| PartitionStatus {
+                partition: partition.id().clone(),
+                log_start_offset: partition.log().log_start_offset(),
+                log_end_offset: partition.log().log_end_offset(),
+                high_watermark: partition.high_watermark(),
+                size_bytes: partition.log().size_in_bytes(),
+            })
+            .collect();
+        statuses.sort_by(|a, b| a.partition.cmp(&b.partition));
+        statuses
     }
 
     /// Stops: no new connections, groups written, logs flushed and closed, the marker of a clean stop. A second call

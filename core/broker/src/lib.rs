@@ -24,7 +24,7 @@ mod producer_ids;
 mod state;
 mod stream;
 
-pub use broker::{Broker, BrokerStatus};
+pub use broker::{Broker, BrokerStatus, PartitionStatus};
 pub use config::{BrokerConfig, Endpoint, Limits};
 pub use error::BrokerError;
 pub use open_files::raise_open_files_limit;

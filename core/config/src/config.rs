@@ -26,6 +26,7 @@ pub struct Config {
     pub pipelines: Vec<PipelineSpec>,
     /// What stands in the files about each pipeline.
     nodes: BTreeMap<String, (Key, Node)>,
+    cluster_place: Option<Place>,
     /// What may be a mistake.
     pub warnings: Problems,
     /// Takes the secrets of this configuration out of texts (R13).
@@ -77,7 +78,10 @@ impl Config {
                 NodeConfig::from_raw(&raw)
             },
         );
-        let cluster = section(&roots, "cluster", problems).map(|node| {
+        let cluster_section = section(&roots, "cluster", problems);
+        let cluster_place =
+            cluster_section.map(|node| node.get("bootstrap_servers").unwrap_or(node).place.clone());
+        let cluster = cluster_section.map(|node| {
             let raw = validate(node, &cluster_options(), &[], secrets, problems);
             check_servers(node, problems);
             ClusterConfig { bootstrap_servers: raw.strings("bootstrap_servers") }
@@ -89,7 +93,7 @@ impl Config {
         let mut warnings = Vec::new();
         topics::check(&pipelines, &nodes, problems, &mut warnings);
         let warnings = Problems::new(warnings, secrets.clone());
-        Self { node, cluster, pipelines, nodes, warnings, redactor: secrets.redactor() }
+        Self { node, cluster, pipelines, nodes, cluster_place, warnings, redactor: secrets.redactor() }
     }
 
     /// Where something of a pipeline stands: `path` is what a connector says (`tables[1]`), below `half`, which is
@@ -99,7 +103,15 @@ impl Config {
         let (key, node) = self.nodes.get(pipeline)?;
         let Some(connector) = node.get(half) else { return Some(key.place.clone()) };
         let found = path.map(|path| connector.at(path)).filter(|found| !std::ptr::eq(*found, connector));
-        Some(found.or_else(|| connector.get("type")).unwrap_or(connector).place.clone())
+        // What a connector says without a place of its own is about the system that its URL names.
+        let named = || connector.get("url").or_else(|| connector.get("type"));
+        Some(found.or_else(named).unwrap_or(connector).place.clone())
+    }
+
+    /// Where `cluster:` names its brokers.
+    #[must_use]
+    pub fn cluster_place(&self) -> Option<Place> {
+        self.cluster_place.clone()
     }
 
     /// The text at `path` of a pipeline's source or sink.

@@ -35,8 +35,11 @@ impl Secrets {
         }
     }
 
-    /// Learns the password of a URL, if it has one.
+    /// Learns the password of a URL, if it has one, and its query, in which there may be another.
     pub fn add_url(&self, url: &str) {
+        if let Some((_, query)) = url.split_once('?').filter(|(_, query)| query.contains("password=")) {
+            self.add(query);
+        }
         if let Some(password) = password_of(url) {
             self.add(password);
             if let Some(decoded) = percent_decoded(password) {

@@ -78,8 +78,13 @@ impl Validator<'_> {
             }
             return option.default.clone();
         }
-        if option.secret {
-            node.for_each_text(&mut |_, text| self.secrets.add(text));
+        match (&option.ty, node.as_str()) {
+            // Of a database's URL the password is the secret; a web hook's may be one as a whole.
+            (OptionType::Url { schemes }, Some(text)) if !schemes.iter().any(|it| it.starts_with("http")) => {
+                self.secrets.add_url(text);
+            }
+            _ if option.secret => node.for_each_text(&mut |_, text| self.secrets.add(text)),
+            _ => {}
         }
         self.value(node, &option.ty)
     }
@@ -94,7 +99,13 @@ impl Validator<'_> {
                 _ => self.mismatch(node, "`true` or `false`"),
             },
             OptionType::Int { min, max } => self.int(node, *min, *max),
-            OptionType::String | OptionType::Path => self.text(node).map(Json::String),
+            OptionType::String => self.text(node).map(Json::String),
+            OptionType::Path => {
+                let text = self.text(node)?;
+                // It is meant from the directory where towpath was started, which is put before it again.
+                let short = text.strip_prefix("./").filter(|rest| !rest.is_empty()).map(str::to_owned);
+                Some(Json::String(short.unwrap_or(text)))
+            }
             OptionType::NonEmptyString => {
                 let text = self.text(node)?;
                 if text.is_empty() {

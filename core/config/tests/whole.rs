@@ -361,7 +361,7 @@ fn a_pipelines_identity_is_free_of_secrets_and_a_connectors_words_find_their_pla
     let at = |half, path| config.place("p", half, path).unwrap().line_and_column();
     assert_eq!(
         (at("sink", Some("tables[1]")).0, at("sink", Some("nothing")), at("source", None)),
-        (4, (4, 19), (2, 3))
+        (4, (4, 28), (2, 3))
     );
 }
 

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// What a long-running process logs: what changes, and not who belongs to which group, or what is said anyway.
+const LOG_FILTER_UP: &str = "info,towpath_broker=warn,towpath_coordinator=warn,towpath_runtime::worker=warn,\
+                             towpath_runtime::sink_assignment=warn";
+
 /// Move data between databases, services, files and Kafka topics: one process, no JVM.
 #[derive(Debug, Parser)]
 #[command(name = "towpath", version, arg_required_else_help = true, propagate_version = true)]
@@ -23,7 +27,7 @@ impl Arguments {
     pub(crate) fn log_filter(&self) -> &str {
         match (&self.log, &self.command) {
             (Some(filter), _) => filter,
-            (None, Command::Up(up)) if !up.until_idle => "info",
+            (None, Command::Up(up)) if !up.until_idle => LOG_FILTER_UP,
             (None, _) => "warn",
         }
     }
@@ -77,6 +81,9 @@ pub(crate) struct Up {
     /// began to wait) and every sink has delivered all of it durably; with 1 if a task failed.
     #[arg(long)]
     pub(crate) until_idle: bool,
+    /// Start pipelines that have never run without looking at their systems first; they are tried until they work.
+    #[arg(long)]
+    pub(crate) no_check: bool,
 }
 
 /// Which cluster to talk to.
@@ -237,6 +244,9 @@ pub(crate) struct Produce {
     /// Split each line at the first occurrence of this into key and value.
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) key_separator: Option<String>,
+    /// Write an empty value as null: a tombstone, which makes a compacted topic forget the key.
+    #[arg(short = 'Z', long)]
+    pub(crate) null: bool,
     /// The partition (default: by key, or spread).
     #[arg(short, long)]
     pub(crate) partition: Option<i32>,
@@ -275,11 +285,11 @@ pub(crate) struct Consume {
     pub(crate) cluster: Cluster,
     /// The topic.
     pub(crate) topic: String,
-    /// Begin at the first record instead of the end.
-    #[arg(short, long, conflicts_with_all = ["offset", "group"])]
+    /// Begin at the first record instead of the end; with `--group`, where the group has committed nothing.
+    #[arg(short, long, conflicts_with = "offset")]
     pub(crate) from_beginning: bool,
     /// Begin at this offset of `--partition`.
-    #[arg(short, long, requires = "partition")]
+    #[arg(short, long, requires = "partition", value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) offset: Option<i64>,
     /// Only this partition.
     #[arg(short, long)]
@@ -293,7 +303,7 @@ pub(crate) struct Consume {
     /// End when the end of every partition is reached.
     #[arg(short = 'e', long)]
     pub(crate) exit_at_end: bool,
-    /// Show partition, offset, timestamp, key and headers too.
+    /// Show partition, offset, time, headers and key too.
     #[arg(short, long)]
     pub(crate) verbose: bool,
 }
@@ -312,7 +322,7 @@ pub(crate) enum Pipelines {
         /// Only these pipelines.
         pipelines: Vec<String>,
     },
-    /// Stop the tasks of a pipeline until it is resumed.
+    /// Stop the tasks of a pipeline until it is resumed, or towpath is started again.
     Pause {
         #[command(flatten)]
         node: Node,
@@ -326,8 +336,15 @@ pub(crate) enum Pipelines {
         /// The pipeline.
         pipeline: String,
     },
-    /// Start the tasks of a pipeline anew, failed ones too.
+    /// Start the tasks of a pipeline anew, failed ones too; they go on where they were.
     Restart {
+        #[command(flatten)]
+        node: Node,
+        /// The pipeline.
+        pipeline: String,
+    },
+    /// Forget how far the source of a paused pipeline has been read: resumed, it begins anew.
+    Reset {
         #[command(flatten)]
         node: Node,
         /// The pipeline.

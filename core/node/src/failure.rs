@@ -4,11 +4,20 @@ use std::fmt;
 
 use towpath_config::Problems;
 
+use super::output::{tell, tell_problems};
+
 /// Why a command ended without success.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The configuration has problems (exit code 2); nothing was started.
     Config(Problems),
+    /// Systems that the configuration names lack something (exit code 1).
+    Systems {
+        /// What, each at its place in the files.
+        problems: Problems,
+        /// What that means, and what can be done about all of them.
+        outcome: &'static str,
+    },
     /// Something else went wrong (exit code 1).
     Other {
         /// What.
@@ -37,7 +46,7 @@ impl Failure {
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 2,
-            Self::Other { .. } | Self::Told => 1,
+            Self::Systems { .. } | Self::Other { .. } | Self::Told => 1,
             Self::BrokenPipe => 0,
         }
     }
@@ -45,22 +54,21 @@ impl Failure {
     /// Tells standard error.
     pub(crate) fn report(&self, json: bool) {
         match self {
-            Self::Config(problems) if json => crate::eprintln_safely(&problems.to_json().to_string()),
             Self::Config(problems) => {
-                for report in problems.reports() {
-                    crate::eprintln_safely(&format!("{report:?}"));
-                }
-                let count = problems.list().len();
-                let noun = if count == 1 { "problem" } else { "problems" };
-                crate::eprintln_safely(&format!("{count} {noun} in the configuration; nothing was started"));
+                tell_problems(problems, json);
+                tell_count(problems, "in the configuration; nothing was started", json);
+            }
+            Self::Systems { problems, outcome } => {
+                tell_problems(problems, json);
+                tell_count(problems, outcome, json);
             }
             Self::Other { message, hint } if json => {
-                crate::eprintln_safely(&serde_json::json!({ "error": message, "hint": hint }).to_string());
+                tell(&serde_json::json!({ "error": message, "hint": hint }).to_string());
             }
             Self::Other { message, hint } => {
-                crate::eprintln_safely(&format!("error: {message}"));
+                tell(&format!("error: {message}"));
                 if let Some(hint) = hint {
-                    crate::eprintln_safely(&format!(" hint: {hint}"));
+                    tell(&format!(" hint: {hint}"));
                 }
             }
             Self::Told | Self::BrokenPipe => {}
@@ -68,10 +76,33 @@ impl Failure {
     }
 }
 
+fn tell_count(problems: &Problems, outcome: &str, json: bool) {
+    if !json {
+        let count = problems.list().len();
+        let noun = if count == 1 { "problem" } else { "problems" };
+        tell(&format!("{count} {noun} {outcome}"));
+    }
+}
+
+/// An error with every cause below it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let line = error.to_string();
+        if !text.contains(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        cause = error.source();
+    }
+    text
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Config(problems) => problems.fmt(f),
+            Self::Config(problems) | Self::Systems { problems, .. } => problems.fmt(f),
             Self::Other { message, .. } => f.write_str(message),
             Self::Told => f.write_str("failed"),
             Self::BrokenPipe => f.write_str("output closed"),

@@ -1,36 +1,79 @@
 //! /health, /ready, /metrics, /status, and the actions on pipelines.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
+use towpath_api::pipeline::PipelineSpec;
 use towpath_broker::Broker;
-use towpath_runtime::Supervisor;
+use towpath_config::Config;
+use towpath_runtime::{PipelineStatus, Supervisor};
 use towpath_telemetry::MetricsHandle;
 
+use super::scrape;
+
+/// How often what histograms have collected is folded.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
 /// What the pages show; filled while the process starts.
-#[derive(Default)]
 pub(crate) struct Shown {
     /// The embedded broker, if there is one.
     pub(crate) broker: OnceLock<Arc<Broker>>,
     /// The supervisor, once everything runs.
     pub(crate) supervisor: OnceLock<Arc<Supervisor>>,
     /// Brokers of someone else's cluster.
-    pub(crate) bootstrap_servers: Vec<String>,
-    /// The metrics, if they were installed.
-    pub(crate) metrics: Option<MetricsHandle>,
+    bootstrap_servers: Option<Vec<String>>,
+    /// What the files say of each pipeline.
+    declared: BTreeMap<String, Map<String, Value>>,
+    metrics: MetricsHandle,
+    started: SystemTime,
+}
+
+impl Shown {
+    /// What is known before anything is started.
+    pub(crate) fn new(config: &Config, metrics: MetricsHandle) -> Self {
+        Self {
+            broker: OnceLock::new(),
+            supervisor: OnceLock::new(),
+            bootstrap_servers: config.cluster.as_ref().map(|cluster| cluster.bootstrap_servers.clone()),
+            declared: config.pipelines.iter().map(|it| (it.name.clone(), declared(it))).collect(),
+            metrics,
+            started: SystemTime::now(),
+        }
+    }
+}
+
+fn declared(pipeline: &PipelineSpec) -> Map<String, Value> {
+    let patterns: Vec<_> = pipeline.sink_topics().iter().map(|topic| topic.as_str().to_owned()).collect();
+    let letters = pipeline.dead_letter_topic().ok().filter(|_| pipeline.dead_letter.enabled);
+    let declared = json!({
+        "topic": pipeline.topic.as_ref().map(|topic| topic.as_str()),
+        "topics": pipeline.sink.as_ref().map(|_| patterns),
+        "dead_letter_topic": letters.as_ref().map(|topic| topic.as_str()),
+    });
+    declared.as_object().cloned().unwrap_or_default()
 }
 
 /// Serves until the process ends; returns where.
 pub(crate) async fn serve(address: &str, shown: Arc<Shown>) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(address).await?;
     let local = listener.local_addr()?;
+    // What histograms collect must not pile up while nobody asks (R10).
+    let upkeep = Arc::clone(&shown);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP_INTERVAL).await;
+            upkeep.metrics.upkeep();
+        }
+    });
     let router = Router::new()
         .route("/", get(status))
         .route("/health", get(health))
@@ -38,6 +81,7 @@ pub(crate) async fn serve(address: &str, shown: Arc<Shown>) -> std::io::Result<S
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/pipelines/{name}/{action}", post(act))
+        .fallback(unknown)
         .with_state(shown);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
@@ -67,10 +111,8 @@ async fn ready(State(shown): State<Arc<Shown>>) -> Response {
 }
 
 async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
-    match &shown.metrics {
-        Some(metrics) => ([("content-type", "text/plain; version=0.0.4")], metrics.render()).into_response(),
-        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-    }
+    let text = shown.metrics.render() + &scrape::render(shown.broker.get().map(Arc::as_ref));
+    ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 async fn status(State(shown): State<Arc<Shown>>) -> Response {
@@ -83,17 +125,18 @@ async fn status(State(shown): State<Arc<Shown>>) -> Response {
             "topics": status.topics,
             "partitions": status.partitions,
             "request_memory_bytes": status.request_memory_bytes,
+            "request_memory_limit_bytes": status.request_memory_limit_bytes,
             "offline_reason": status.offline_reason,
         })
     });
-    let cluster =
-        if broker.is_none() { Some(json!({ "bootstrap_servers": shown.bootstrap_servers })) } else { None };
-    let pipelines = match shown.supervisor.get() {
-        Some(supervisor) => supervisor.status(),
-        None => Vec::new(),
-    };
+    let cluster = shown.bootstrap_servers.as_ref().map(|servers| json!({ "bootstrap_servers": servers }));
+    let running = shown.supervisor.get().map(|supervisor| supervisor.status()).unwrap_or_default();
+    let pipelines: Vec<_> = running.iter().map(|pipeline| as_json(&shown, pipeline)).collect();
+    let uptime = shown.started.elapsed().unwrap_or_default();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "ready": shown.supervisor.get().is_some(),
+        "uptime_ms": u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
         "broker": broker,
         "cluster": cluster,
         "pipelines": pipelines,
@@ -101,23 +144,51 @@ async fn status(State(shown): State<Arc<Shown>>) -> Response {
     .into_response()
 }
 
+/// What runs, and what the files say about it.
+fn as_json(shown: &Shown, pipeline: &PipelineStatus) -> Value {
+    let mut object = json!({ "name": pipeline.name, "state": pipeline.state });
+    if let (Some(object), Some(declared)) = (object.as_object_mut(), shown.declared.get(&pipeline.name)) {
+        object.extend(declared.clone());
+    }
+    object["dead_letters"] = json!(pipeline.tasks.iter().map(|task| task.dead_letters).sum::<u64>());
+    object["tasks"] = json!(pipeline.tasks);
+    object
+}
+
+async fn unknown(uri: Uri) -> Response {
+    let body = json!({
+        "error": format!("there is nothing at {}", uri.path()),
+        "hint": "GET /health, /ready, /metrics or /status; POST /pipelines/NAME/pause, resume, restart or reset",
+    });
+    (StatusCode::NOT_FOUND, Json(body)).into_response()
+}
+
 async fn act(State(shown): State<Arc<Shown>>, Path((name, action)): Path<(String, String)>) -> Response {
+    let refuse = |status: StatusCode, error: String, hint: Option<String>| {
+        (status, Json(json!({ "error": error, "hint": hint }))).into_response()
+    };
     let Some(supervisor) = shown.supervisor.get() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": "towpath is starting" })))
-            .into_response();
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "towpath is starting".to_owned(), None);
     };
     let known = match action.as_str() {
         "pause" => supervisor.pause(&name),
         "resume" => supervisor.resume(&name),
         "restart" => supervisor.restart(&name),
+        "reset" => match supervisor.reset(&name).await {
+            Ok(known) => known,
+            Err(error) => {
+                let hint = error.hint().map(str::to_owned);
+                return refuse(StatusCode::CONFLICT, error.full_message(), hint);
+            }
+        },
         other => {
-            let body = json!({ "error": format!("`{other}` is no action: pause, resume or restart") });
-            return (StatusCode::NOT_FOUND, Json(body)).into_response();
+            let error = format!("`{other}` is no action: pause, resume, restart or reset");
+            return refuse(StatusCode::NOT_FOUND, error, None);
         }
     };
     if known {
         return Json(json!({ "pipeline": name, "done": action })).into_response();
     }
-    (StatusCode::NOT_FOUND, Json(json!({ "error": format!("there is no pipeline `{name}`") })))
-        .into_response()
+    let hint = "see `towpath pipelines list`".to_owned();
+    refuse(StatusCode::NOT_FOUND, format!("there is no pipeline `{name}`"), Some(hint))
 }

@@ -4,10 +4,13 @@
 mod cli;
 mod command;
 mod failure;
+mod first_start;
 mod http;
 mod output;
+mod preflight;
 mod progress;
 mod registry;
+mod scrape;
 
 use std::process::ExitCode;
 
@@ -15,10 +18,11 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
+    towpath_telemetry::install_panic_hook();
     if let Err(error) =
         towpath_telemetry::init_tracing(arguments.log_filter(), towpath_telemetry::LogFormat::Text)
     {
-        eprintln_safely(&format!("towpath: {error}"));
+        output::tell(&format!("towpath: {error}"));
         return ExitCode::from(2);
     }
     // Two TLS providers in a dependency tree make rustls refuse to choose: choose first, once. The only way this
@@ -27,7 +31,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln_safely(&format!("towpath: the runtime cannot start: {error}"));
+            output::tell(&format!("towpath: the runtime cannot start: {error}"));
             return ExitCode::from(2);
         }
     };
@@ -42,10 +46,4 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
-}
-
-/// Writes to standard error; when even that is closed there is nobody left to tell.
-fn eprintln_safely(text: &str) {
-    use std::io::Write as _;
-    drop(writeln!(std::io::stderr(), "{text}"));
 }

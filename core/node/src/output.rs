@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value as Json;
+use towpath_config::Problems;
 
 use super::failure::Failure;
 
@@ -34,6 +35,20 @@ impl Listing {
         Json::Array(self.rows.iter().map(|row| Json::Object(object(row))).collect())
     }
 
+    /// What a command has done to each row: JSON on standard output, or a line for people on standard error.
+    pub(crate) fn tell_done(&self, what: &str, json: bool) -> Result<(), Failure> {
+        if json {
+            return print_json(&self.to_json());
+        }
+        for row in &self.rows {
+            let mut cells = row.iter().map(cell);
+            let first = cells.next().unwrap_or_default();
+            let rest: String = cells.map(|cell| format!(" ({cell})")).collect();
+            tell(&format!("{what} {first}{rest}"));
+        }
+        Ok(())
+    }
+
     /// Writes the listing to standard output.
     pub(crate) fn print(&self, json: bool) -> Result<(), Failure> {
         if json {
@@ -46,7 +61,8 @@ impl Listing {
             table.add_row(row.iter().map(cell));
         }
         for line in table.lines() {
-            print_line(line.trim_end())?;
+            // The style begins each line with a space.
+            print_line(line.strip_prefix(' ').unwrap_or(&line).trim_end())?;
         }
         Ok(())
     }
@@ -55,6 +71,7 @@ impl Listing {
 fn cell(value: &Json) -> String {
     match value {
         Json::Null => "-".to_owned(),
+        Json::String(text) if text.is_empty() => "-".to_owned(),
         Json::String(text) => text.clone(),
         Json::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
@@ -73,7 +90,17 @@ pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
 
 /// A line for people on standard error: where a command tells what it is doing.
 pub(crate) fn tell(line: &str) {
-    crate::eprintln_safely(line);
+    towpath_telemetry::write_output(&format!("{line}\n"));
+}
+
+/// Shows problems of a configuration on standard error.
+pub(crate) fn tell_problems(problems: &Problems, json: bool) {
+    if json {
+        return tell(&problems.to_json().to_string());
+    }
+    for report in problems.reports() {
+        tell(&format!("{report:?}"));
+    }
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ pub fn describe() {
     describe_counter!(names::BYTES_OUT, Unit::Bytes, "Bytes of record batches given out");
     describe_counter!(names::RECORDS_IN, "Records taken in");
     describe_gauge!(names::REQUEST_MEMORY, Unit::Bytes, "Bytes of requests and answers in memory");
-    describe_gauge!(names::PARTITIONS, "Partitions that this broker leads");
+    describe_gauge!(names::PARTITIONS, "Partitions whose files are open");
     describe_gauge!(names::LOG_DIRS_OFFLINE, "Log directories that take no more work");
     describe_histogram!(names::FLUSH_SECONDS, Unit::Seconds, "Duration of one shared flush");
 }

@@ -22,7 +22,19 @@ pub const BYTES_OUT: &str = "towpath_broker_bytes_out_total";
 pub const RECORDS_IN: &str = "towpath_broker_records_in_total";
 /// Bytes of requests and answers held in memory.
 pub const REQUEST_MEMORY: &str = "towpath_broker_request_memory_bytes";
-/// Partitions that this broker leads.
+/// Bytes that requests and answers may hold in memory, all together.
+pub const REQUEST_MEMORY_LIMIT: &str = "towpath_broker_request_memory_limit_bytes";
+/// First offset of a partition; labels `topic`, `partition`.
+pub const LOG_START_OFFSET: &str = "towpath_partition_log_start_offset";
+/// The offset after the last record of a partition; labels `topic`, `partition`.
+pub const LOG_END_OFFSET: &str = "towpath_partition_log_end_offset";
+/// The offset up to which consumers see a partition; labels `topic`, `partition`.
+pub const HIGH_WATERMARK: &str = "towpath_partition_high_watermark";
+/// Bytes of a partition on disk; labels `topic`, `partition`.
+pub const PARTITION_BYTES: &str = "towpath_partition_size_bytes";
+/// Always 1; label `version`.
+pub const BUILD_INFO: &str = "towpath_build_info";
+/// Partitions whose files are open: the others are opened when somebody asks for them.
 pub const PARTITIONS: &str = "towpath_broker_partitions";
 /// Log directories that failed and take no more work.
 pub const LOG_DIRS_OFFLINE: &str = "towpath_broker_log_dirs_offline";

@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use towpath_harness::{paths, process};
+use towpath_harness::{Guarded, TempDir, envs, paths, process};
 
 /// Files and directories below `configs/`, each a configuration by itself.
 fn configurations(below: &Path) -> Vec<PathBuf> {
@@ -33,6 +34,41 @@ fn every_example_is_valid() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}:\n{errors}", example.display());
     }
+}
+
+/// Every example is accepted by the JSON Schema, and what is plainly wrong is not: judged by somebody else's validator.
+#[test]
+fn the_schema_accepts_every_example_and_refuses_mistakes() {
+    let folder = TempDir::new("schema").unwrap();
+    let output = Command::new(process::binary().unwrap()).arg("schema").output().unwrap();
+    std::fs::write(folder.join("schema.json"), &output.stdout).unwrap();
+    let judge = |wanted: &str, files: &[PathBuf]| {
+        let mut python = Command::new(envs::python().unwrap());
+        python.arg(paths::workspace().join("tests/integration/schema.py")).arg(folder.join("schema.json"));
+        python.arg(wanted).args(files);
+        Guarded::run("the validator", python, Duration::from_secs(60)).unwrap();
+    };
+    let mut right = configurations(&paths::workspace().join("configs"));
+    let anchors = "node:\npipelines:\n  a: &a\n    source: { type: generate, fields: { id: sequence } }\n    topic: t\n  \
+                   b: { <<: *a, topic: u, format: { type: json, schemas: inline }, dead_letter: false }\n";
+    std::fs::write(folder.join("anchors.yaml"), anchors).unwrap();
+    right.push(folder.join("anchors.yaml"));
+    judge("right", &right);
+    let wrong = [
+        "nod: {}",
+        "node: { kafka: [1] }",
+        "cluster: {}",
+        "pipelines: { p: {} }",
+        "pipelines: { p: { source: { type: generate } } }",
+        "pipelines: { \"a b\": { source: { type: generate }, topic: t } }",
+        "pipelines: { p: { source: { type: nope }, topic: t } }",
+        "pipelines: { p: { source: { type: generate, rate: fast }, topic: t } }",
+        "pipelines: { p: { topics: [t], sink: { type: postgres } } }",
+        "pipelines: { p: { topics: [t], sink: { type: postgres, url: \"mysql://h\" } } }",
+        "pipelines: { p: { topics: [t], sink: { type: file, path: x }, tasks: 0 } }",
+    ];
+    std::fs::write(folder.join("wrong.yaml"), wrong.join("\n---\n")).unwrap();
+    judge("wrong", &[folder.join("wrong.yaml")]);
 }
 
 #[test]

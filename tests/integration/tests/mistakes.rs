@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
 
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use towpath_harness::ports::free_port;
 use towpath_harness::{Postgres, TempDir, postgres, process};
@@ -22,7 +23,8 @@ impl Ran {
     fn says(&self, code: i32, texts: &[&str]) -> &Self {
         assert_eq!(self.output.status.code(), Some(code), "{}", self.errors());
         // Long lines are wrapped for people.
-        let said = self.errors().split_whitespace().collect::<Vec<_>>().join(" ");
+        let frame = |word: &&str| !matches!(*word, "│" | "·");
+        let said = self.errors().split_whitespace().filter(frame).collect::<Vec<_>>().join(" ");
         for text in texts {
             assert!(said.contains(text), "`{text}` was not said:\n{}", self.errors());
         }
@@ -104,9 +106,110 @@ fn capture(url: &str, tables: &str, more: &str) -> String {
 fn an_unreachable_database() {
     let port = free_port().unwrap();
     let yaml = capture(&format!("postgres://me:geheim77@127.0.0.1:{port}/shop"), "public.t", "");
-    let ran = towpath("check", &yaml, &[], &[]);
-    ran.says(1, &["PG_UNREACHABLE"]);
-    assert!(!ran.errors().contains("geheim77"), "R13: {}", ran.errors());
+    for (command, more) in [("check", &[][..]), ("up", &[]), ("up", &["--until-idle"])] {
+        let ran = towpath(command, &yaml, more, &[]);
+        ran.says(1, &["PG_UNREACHABLE", "c.yaml:4:40", "refused", "check host and port of the URL"]);
+        assert!(!ran.errors().contains("geheim77"), "R13: {}", ran.errors());
+        assert!(!ran.folder.join("data").exists(), "nothing may have been started");
+    }
+    let located = towpath("check", &yaml, &["--json"], &[]);
+    let found: serde_json::Value = serde_json::from_slice(&located.output.stdout).unwrap();
+    assert_eq!(
+        (&found[0]["errors"][0]["line"], &found[0]["errors"][0]["code"]),
+        (&4.into(), &"PG_UNREACHABLE".into())
+    );
+}
+
+/// What has never run is checked; `--no-check` starts it all the same, and it waits.
+#[test]
+fn a_database_that_is_not_there_yet_can_be_waited_for() {
+    let yaml = capture(&format!("postgres://me@127.0.0.1:{}/shop", free_port().unwrap()), "public.t", "");
+    let folder = TempDir::new("mistake").unwrap();
+    std::fs::write(folder.join("c.yaml"), yaml).unwrap();
+    let mut command = Command::new(process::binary().unwrap());
+    command.args(["up", "c.yaml", "--no-check"]).current_dir(folder.path());
+    let log = folder.join("log");
+    let mut up = towpath_harness::Guarded::spawn("up", command, &log, &log).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !up.stderr().contains("PG_UNREACHABLE") {
+        assert!(up.is_running().unwrap() && Instant::now() < deadline, "{}", up.log_tail());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(up.terminate(Duration::from_secs(30)).unwrap().success(), "{}", up.log_tail());
+}
+
+#[test]
+fn files_that_are_no_configuration() {
+    let bomb = (1..9).fold("a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, level| {
+        let below = vec![format!("*a{}", level - 1); 9].join(",");
+        format!("{text}a{level}: &a{level} [{below}]\n")
+    });
+    let sink = |url: &str| {
+        format!("pipelines:\n  p:\n    topics: [t]\n    sink: {{ type: postgres, url: \"{url}\" }}\n")
+    };
+    for (yaml, texts) in [
+        ("node: [\n", &["c.yaml:1:", "not valid YAML"][..]),
+        ("node:\n\thttp: x\n", &["c.yaml:2:2", "replace the tab by spaces"]),
+        ("just text", &["c.yaml:1:1", "a map of options is needed here"]),
+        ("node: {}\n---\nnode: {}\n", &["c.yaml:3:1", "one document", "of its own"]),
+        (bomb.as_str(), &["grows beyond every measure"]),
+        (&"[".repeat(100_000), &["c.yaml:1:", "too deep"]),
+        (&sink("${env:NOPE}"), &["c.yaml:4:34", "`NOPE` is not set", "export NOPE=", "1 problem in"]),
+        (&sink("${env:NOPE"), &["c.yaml:4:34", "a `${` without its `}`", "1 problem in"]),
+        (&sink("${file:/no/such/file}"), &["c.yaml:4:34", "/no/such/file cannot be read", "1 problem in"]),
+        (&sink("${vault:x}"), &["c.yaml:4:34", "no reference that Towpath knows", "1 problem in"]),
+        (
+            &sink("postgres://h/db\", table: \"{topic.9}"),
+            &["c.yaml:4:", "`{topic.9}` does not exist", "`{topic.0}`"],
+        ),
+        (
+            "cluster: { bootstrap_servers: [\"h:1\"] }\nnode: { kafka: \"127.0.0.1:1\" }\n",
+            &["c.yaml:2:9", "`kafka`", "remove"],
+        ),
+        (
+            "node: { kafka: \"127.0.0.1:9999\", http: \"127.0.0.1:9999\" }\n",
+            &["c.yaml:1:", "are both 127.0.0.1:9999"],
+        ),
+    ] {
+        let ran = towpath("up", yaml, &[], &[]);
+        ran.says(2, texts).says(2, &["nothing was started"]);
+        assert!(ran.errors().len() < 4_000, "a long line is not shown whole");
+        assert!(!ran.folder.join("towpath-data").exists(), "nothing may have been started");
+    }
+}
+
+#[test]
+fn paths_that_are_no_configuration() {
+    let ran = towpath("validate", "", &["nowhere.yaml"], &[]);
+    ran.says(2, &["nowhere.yaml cannot be read", "name a YAML file"]);
+    let folder = TempDir::new("mistake").unwrap();
+    std::fs::create_dir(folder.join("below")).unwrap();
+    std::fs::write(folder.join("latin1.yaml"), b"node:\n  message: gr\xfc\xdfe\n").unwrap();
+    let validate = |path: &str| {
+        let mut towpath = Command::new(process::binary().unwrap());
+        towpath.args(["validate", path]).current_dir(folder.path());
+        let output = towpath.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = validate("latin1.yaml");
+    assert!(
+        code == Some(2) && said.contains("latin1.yaml:2:14") && said.contains("save it as UTF-8"),
+        "{said}"
+    );
+    let (code, said) = validate("below");
+    assert!(code == Some(2) && said.contains("holds no .yaml or .yml file"), "{said}");
+    let ran = towpath("validate", "# nothing\n", &[], &[]);
+    ran.says(0, &["no pipelines: `towpath up` starts just a broker"]);
+}
+
+#[test]
+fn a_topic_that_nobody_writes_to_is_a_warning() {
+    let yaml = "pipelines:\n  s: { source: { type: generate }, topic: shop.orders }\n  \
+                k: { topics: [shop.oders], sink: { type: file, path: ./out } }\n";
+    towpath("validate", yaml, &[], &[]).says(
+        0,
+        &["c.yaml:3:17", "no pipeline in these files writes to `shop.oders`", "did you mean `shop.orders`?"],
+    );
 }
 
 #[test]
@@ -133,6 +236,9 @@ fn what_a_database_lacks_is_told_with_what_to_type() {
     ran.says(1, &["PG_NO_REPLICA_IDENTITY", "insert_only", "REPLICA IDENTITY FULL", "nowhere"]);
     towpath("up", &capture(&server.url("shop"), "public.keyless", ""), &["--until-idle"], &[])
         .says(1, &["PG_NO_REPLICA_IDENTITY"]);
+    let ran = towpath("up", &capture(&server.url_as("poor", "shop"), "public.t", ""), &[], &[]);
+    ran.says(1, &["PG_REPLICATION_PRIVILEGE", "c.yaml:4:", "ALTER ROLE", "nothing was started"]);
+    assert!(!ran.folder.join("data").exists(), "nothing may have been started");
     let slots = server.psql("shop", "SELECT count(*) FROM pg_replication_slots").unwrap();
     assert_eq!(slots.trim(), "0", "nothing may be left behind");
 }

@@ -33,21 +33,17 @@ impl SinkConnector for Connector {
         let config = self.resolved(context);
         let path = config.path.display();
         if !config.path.exists() {
-            // Nothing is created by a check.
-            let folder = match config.path.parent() {
-                Some(folder) if !folder.as_os_str().is_empty() => folder,
-                _ => std::path::Path::new("."),
-            };
-            return if folder.is_dir() {
+            // Nothing is created by a check. The task makes the directory where it is missing, within one that is there.
+            let nearest = config.path.ancestors().skip(1).find(|folder| folder.exists());
+            let is_folder = nearest.is_none_or(|nearest| nearest.as_os_str().is_empty() || nearest.is_dir());
+            return if is_folder {
                 Ok(vec![format!("{path} will be created")])
             } else {
+                let message = format!("{} is not a directory", nearest.unwrap_or(&config.path).display());
                 Err(vec![
-                    ConnectorError::needs_operator(
-                        "SQLITE_CANNOT_WRITE",
-                        format!("the directory {} does not exist", folder.display()),
-                    )
-                    .with_path("path")
-                    .with_hint("create the directory, or choose another path"),
+                    ConnectorError::needs_operator("SQLITE_CANNOT_WRITE", message)
+                        .with_path("path")
+                        .with_hint("choose another path"),
                 ])
             };
         }

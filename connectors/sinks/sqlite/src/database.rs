@@ -21,7 +21,7 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Opens the file, and creates it where `create` says so.
+    /// Opens the file, and creates it with its directory where `create` says so.
     pub(crate) async fn open(
         path: &Path,
         busy_timeout: Duration,
@@ -40,6 +40,14 @@ impl Database {
         } else {
             options.read_only(true)
         };
+        if let Some(folder) = path.parent().filter(|folder| create && !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(|error| {
+                let message = format!("the directory {} cannot be created", folder.display());
+                ConnectorError::needs_operator("SQLITE_CANNOT_WRITE", message)
+                    .with_path("path")
+                    .with_cause(error)
+            })?;
+        }
         let opened = SqliteConnection::connect_with(&options).await;
         let connection =
             opened.map_err(|error| classify(&format!("open {}", path.display()), error).fatal())?;

@@ -292,9 +292,14 @@ async fn columns_are_added_and_renamed_and_refused_rows_are_found() {
 async fn what_is_missing_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let context = TaskContext::new("test", 0);
-    let path = folder.path().join("no/such/folder/a.db");
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let path = folder.path().join("file/folder/a.db");
     let errors = connector(&path, json!({})).check(&context).await.unwrap_err();
     assert_eq!(errors[0].code(), "SQLITE_CANNOT_WRITE");
+    let path = folder.path().join("no/such/folder/a.db");
+    assert_eq!(connector(&path, json!({})).check(&context).await.unwrap().len(), 1);
+    assert!(!folder.path().join("no").exists(), "a check creates no folder either");
+    assert!(connector(&path, json!({})).open(context.clone()).await.is_ok(), "the task does");
     let path = folder.path().join("a.db");
     assert_eq!(connector(&path, json!({})).check(&context).await.unwrap().len(), 1);
     assert!(!path.exists(), "a check creates nothing");

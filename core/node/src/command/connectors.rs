@@ -68,7 +68,8 @@ fn add_options(listing: &mut Listing, indent: &str, spec: &ConfigSpec) {
     for option in &spec.options {
         let default = match (&option.default, option.required, &option.ty) {
             (_, true, _) => json!("(required)"),
-            (Some(default), _, OptionType::Duration) => json!(format!("{default}ms")),
+            (Some(default), _, OptionType::Duration) => json!(with_unit(default, &MILLISECONDS)),
+            (Some(default), _, OptionType::ByteSize) => json!(with_unit(default, &BYTES)),
             (Some(default), ..) => json!(default.as_str().map_or_else(|| default.to_string(), str::to_owned)),
             (None, ..) => json!(null),
         };
@@ -93,6 +94,18 @@ fn add_options(listing: &mut Listing, indent: &str, spec: &ConfigSpec) {
     }
 }
 
+const MILLISECONDS: [(u64, &str); 4] = [(3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+const BYTES: [(u64, &str); 4] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "")];
+
+/// A number in the largest unit of which it is a multiple.
+fn with_unit(number: &serde_json::Value, units: &[(u64, &str)]) -> String {
+    let fitting = number.as_u64().filter(|number| *number > 0).and_then(|number| {
+        let (size, unit) = units.iter().find(|(size, _)| number.is_multiple_of(*size))?;
+        Some(format!("{}{unit}", number / size))
+    });
+    fitting.unwrap_or_else(|| number.to_string())
+}
+
 fn takes(ty: &OptionType) -> String {
     match ty {
         OptionType::Bool => "true, false".to_owned(),
@@ -102,8 +115,8 @@ fn takes(ty: &OptionType) -> String {
             schemes.iter().map(|scheme| format!("{scheme}://…")).collect::<Vec<_>>().join(", ")
         }
         OptionType::Path => "path".to_owned(),
-        OptionType::Duration => "duration".to_owned(),
-        OptionType::ByteSize => "size".to_owned(),
+        OptionType::Duration => "duration (10s, 5m)".to_owned(),
+        OptionType::ByteSize => "size (64KiB)".to_owned(),
         OptionType::Enum(_) => "one of".to_owned(),
         OptionType::List(item) => format!("[{}]", takes(item)),
         OptionType::Map(item) => format!("{{name: {}}}", takes(item)),

@@ -43,7 +43,8 @@ async fn alone(
         .map(|partition| TopicPartition::new(topic.clone(), partition))
         .collect();
     if wanted.is_empty() {
-        return Err(Failure::new(format!("{topic} has no such partition")));
+        return Err(Failure::new(format!("{topic} has no such partition"))
+            .with_hint(format!("`towpath topics describe {topic}` shows them")));
     }
     let start = match consume.offset {
         Some(offset) => StartAt::Offset(Offset::new(offset)),
@@ -52,9 +53,10 @@ async fn alone(
     };
     let consumer = client.consumer(ConsumerConfig::default());
     let mut ends: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
-    if consume.exit_at_end {
+    if consume.exit_at_end || consume.offset.is_some() {
         ends = consumer.end_offsets(&wanted).await?;
         let begins = consumer.beginning_offsets(&wanted).await?;
+        check_offset(consume, &begins, &ends)?;
         ends.retain(|partition, end| {
             let first = match start {
                 StartAt::Offset(offset) => Some(offset),
@@ -63,7 +65,7 @@ async fn alone(
             };
             first.is_some_and(|first| first < *end)
         });
-        if ends.is_empty() {
+        if consume.exit_at_end && ends.is_empty() {
             return Ok(());
         }
     }
@@ -83,7 +85,28 @@ async fn alone(
     }
 }
 
-/// Reads as a member of a group, and commits what was printed.
+/// An offset that the partition does not have is a slip, and not the end.
+fn check_offset(
+    consume: &Consume,
+    begins: &BTreeMap<TopicPartition, Offset>,
+    ends: &BTreeMap<TopicPartition, Offset>,
+) -> Result<(), Failure> {
+    let Some(offset) = consume.offset.map(Offset::new) else { return Ok(()) };
+    for (partition, end) in ends {
+        let begin = begins.get(partition).copied().unwrap_or(Offset::ZERO);
+        if offset < begin || offset > *end {
+            let message =
+                format!("{partition} has no offset {offset}: it begins at {begin} and ends before {end}");
+            return Err(
+                Failure::new(message).with_hint("--from-beginning begins at the first record there is")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Reads as a member of a group, and commits what was printed. Ctrl-C leaves the group, so that the others need not
+/// wait for it.
 async fn as_member(
     client: &Client,
     consume: &Consume,
@@ -98,29 +121,40 @@ async fn as_member(
     });
     consumer.subscribe(Subscription::Topics(vec![topic]))?;
     let mut printed = BTreeMap::new();
-    let mut quiet = 0;
-    loop {
-        match consumer.poll_event(Duration::from_millis(500)).await? {
+    let mut ends: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
+    let outcome = loop {
+        let event = tokio::select! {
+            event = consumer.poll_event(Duration::from_millis(500)) => event?,
+            interrupted = tokio::signal::ctrl_c() => break interrupted.map_err(Failure::from),
+        };
+        match event {
             ConsumerEvent::Records(batches) => {
-                quiet = if batches.is_empty() && !consumer.assignment().is_empty() { quiet + 1 } else { 0 };
                 for records in batches {
                     let enough = printer.print(&records)?;
                     printed.insert((*records.partition).clone(), enough.unwrap_or(records.next_offset));
                     if enough.is_some() {
-                        consumer.commit(&printed).await?;
+                        commit(&consumer, &mut printed).await?;
                         consumer.close().await;
                         return Ok(());
                     }
                 }
             }
-            ConsumerEvent::Revoked(_) | ConsumerEvent::Lost(_) | ConsumerEvent::Assigned(_) => quiet = 0,
+            ConsumerEvent::Assigned(_) => ends = consumer.end_offsets(&consumer.assignment()).await?,
+            ConsumerEvent::Revoked(_) => {}
+            ConsumerEvent::Lost(lost) => printed.retain(|partition, _| !lost.contains(partition)),
         }
         commit(&consumer, &mut printed).await?;
-        if consume.exit_at_end && quiet >= 2 {
-            consumer.close().await;
-            return Ok(());
+        let at_end = |partition: &TopicPartition| {
+            ends.get(partition).is_some_and(|end| consumer.position(partition).is_some_and(|at| at >= *end))
+        };
+        let mine = consumer.assignment();
+        if consume.exit_at_end && !mine.is_empty() && mine.iter().all(at_end) {
+            break Ok(());
         }
-    }
+    };
+    commit(&consumer, &mut printed).await?;
+    consumer.close().await;
+    outcome
 }
 
 async fn commit(consumer: &Consumer, printed: &mut BTreeMap<TopicPartition, Offset>) -> Result<(), Failure> {
@@ -167,7 +201,7 @@ impl Printer {
         record: &Record<'_>,
     ) -> Result<(), Failure> {
         if self.verbose {
-            write!(out, "{partition} @{} {} ", record.offset, record.timestamp_ms)?;
+            write!(out, "{partition} @{} {} ", record.offset, time(record.timestamp_ms))?;
             for header in record.headers {
                 let value = header.value.map_or("null".into(), String::from_utf8_lossy);
                 write!(out, "{}={value} ", String::from_utf8_lossy(header.key))?;
@@ -179,6 +213,27 @@ impl Printer {
         out.write_all(b"\n")?;
         Ok(())
     }
+}
+
+/// A record's time for people, in UTC; what is no time stays a number.
+fn time(timestamp_ms: i64) -> String {
+    const DAY_MS: i64 = 86_400_000;
+    // The last millisecond of the year 9999.
+    if !(0..253_402_300_800_000).contains(&timestamp_ms) {
+        return timestamp_ms.to_string();
+    }
+    // Howard Hinnant's `civil_from_days`, for days since 1970 only.
+    let days = timestamp_ms / DAY_MS + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (seconds, milliseconds) = (timestamp_ms % DAY_MS / 1_000, timestamp_ms % 1_000);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z")
 }
 
 /// One record as a JSON object; bytes that are no text are shown as base64 under `…_base64`.
@@ -214,4 +269,22 @@ fn insert_bytes(object: &mut serde_json::Map<String, Json>, name: &str, bytes: O
             object.insert(format!("{name}_base64"), json!(text))
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_for_people() {
+        for (timestamp_ms, shown) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_827_696_789, "2000-02-29T12:34:56.789Z"),
+            (1_795_939_276_371, "2026-11-29T08:01:16.371Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+            (-1, "-1"),
+        ] {
+            assert_eq!(time(timestamp_ms), shown);
+        }
+    }
 }

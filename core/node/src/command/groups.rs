@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use towpath_client::{Admin, CommittedOffset, OffsetSpec};
 use towpath_types::{GroupId, Offset, TopicPartition};
 
-use super::cluster::{all_done, connect, group_ids};
+use super::cluster::{all_done, connect, group_ids, sorted_out};
 use crate::cli::{Groups, ResetTo};
 use crate::failure::Failure;
 use crate::output::{Listing, tell};
@@ -24,10 +24,13 @@ pub(super) async fn run(command: Groups, json: bool) -> Result<(), Failure> {
         Groups::Delete { cluster, groups } => {
             let groups = group_ids(&groups)?;
             let deleted = connect(&cluster.bootstrap_server).await?.admin().delete_groups(&groups).await?;
-            for (group, ()) in all_done(deleted)? {
-                tell(&format!("deleted {group}"));
+            let (done, failed) = sorted_out(deleted);
+            let mut listing = Listing::new(&[("GROUP", "group")]);
+            for (group, ()) in done {
+                listing.row(vec![json!(group.as_str())]);
             }
-            Ok(())
+            listing.tell_done("deleted", json)?;
+            failed
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One file a subcommand.
 
 mod check;
-mod cluster;
+pub(crate) mod cluster;
 mod completions;
 mod connectors;
 mod consume;

@@ -39,6 +39,7 @@ pub(super) async fn run(produce: Produce, json: bool) -> Result<(), Failure> {
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         let (key, value) = split(text, produce.key_separator.as_deref());
+        let value = value.filter(|value| !(produce.null && value.is_empty()));
         let record = ProducerRecord {
             partition: produce.partition,
             key,

@@ -8,7 +8,7 @@ use towpath_client::{
 };
 use towpath_types::{TopicName, TopicPartition};
 
-use super::cluster::{all_done, connect, topic_names};
+use super::cluster::{all_done, connect, sorted_out, topic_names};
 use crate::cli::Topics;
 use crate::failure::Failure;
 use crate::output::{Listing, tell};
@@ -27,18 +27,24 @@ pub(super) async fn run(command: Topics, json: bool) -> Result<(), Failure> {
             let topic = NewTopic { name, partitions, replication_factor, configs };
             let created =
                 connect(&cluster.bootstrap_server).await?.admin().create_topics(&[topic], false).await?;
-            for (name, id) in all_done(created)? {
-                tell(&format!("created {name} ({id})"));
+            let (done, failed) = sorted_out(created);
+            let mut listing = Listing::new(&[("TOPIC", "topic"), ("ID", "id")]);
+            for (name, id) in done {
+                listing.row(vec![json!(name.as_str()), json!(id.to_string())]);
             }
-            Ok(())
+            listing.tell_done("created", json)?;
+            failed
         }
         Topics::Delete { cluster, topics } => {
             let topics = topic_names(&topics)?;
             let deleted = connect(&cluster.bootstrap_server).await?.admin().delete_topics(&topics).await?;
-            for (name, ()) in all_done(deleted)? {
-                tell(&format!("deleted {name}"));
+            let (done, failed) = sorted_out(deleted);
+            let mut listing = Listing::new(&[("TOPIC", "topic")]);
+            for (name, ()) in done {
+                listing.row(vec![json!(name.as_str())]);
             }
-            Ok(())
+            listing.tell_done("deleted", json)?;
+            failed
         }
         Topics::Config { cluster, topic, set, unset, all } => {
             let client = connect(&cluster.bootstrap_server).await?;

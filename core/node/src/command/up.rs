@@ -2,39 +2,51 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
-use towpath_broker::{Broker, BrokerConfig, Endpoint};
-use towpath_client::{Client, ClientConfig, InProcessTransport};
-use towpath_config::Config;
+use towpath_broker::{Broker, BrokerConfig, BrokerError, Endpoint};
+use towpath_client::{Client, ClientConfig, ClientError, InProcessTransport};
+use towpath_config::{Config, Problem};
 use towpath_runtime::{Supervisor, SupervisorConfig, WorkerConfig};
 
+use super::check::tell_problems_if_any;
 use crate::cli::Up;
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
+use crate::first_start::Remembered;
 use crate::http::{self, Shown};
 use crate::output::{Listing, tell};
+use crate::preflight;
 use crate::progress::Progress;
 use crate::registry::built_in;
 
 /// How often the progress is drawn.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+/// How often someone else's cluster is looked for.
+const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
+/// A terminal and whoever started us may both pass one Ctrl-C on: what comes this soon after is the same one.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
     let mut config = towpath_config::load(&up.files.files, &built_in())?;
+    let redactor = config.redactor.clone();
+    towpath_telemetry::redact_with(move |text| redactor.redact(text).into_owned());
+    tell_problems_if_any(&config, json);
     let mut signals = Signals::new()?;
+    let mut remembered = Remembered::load(&config.node.data_dir);
+    tokio::select! {
+        outcome = check_first(&config, &remembered, &up) => outcome?,
+        () = signals.wait() => return Err(Failure::new("interrupted; nothing was started")),
+    }
+    let _lock = lock_data_dir(&config)?;
     let metrics = towpath_telemetry::install_metrics()
-        .map_err(|error| Failure::new(format!("metrics cannot be collected: {error}")))?;
-    let shown = Arc::new(Shown {
-        metrics: Some(metrics),
-        bootstrap_servers: config.cluster.as_ref().map(|it| it.bootstrap_servers.clone()).unwrap_or_default(),
-        ..Shown::default()
-    });
-    let http = http::serve(&config.node.http, Arc::clone(&shown)).await.map_err(|error| {
-        Failure::new(format!("HTTP cannot listen on {}: {error}", config.node.http))
-            .with_hint("another towpath may be running; set `node: http:` to a free address")
-    })?;
+        .map_err(|error| Failure::new(format!("metrics cannot be collected: {}", chain(&error))))?;
+    towpath_runtime::metrics::describe();
+    let shown = Arc::new(Shown::new(&config, metrics));
+    let http = http::serve(&config.node.http, Arc::clone(&shown))
+        .await
+        .map_err(|error| in_use("HTTP", "http", &config.node.http, &error))?;
     let broker = match &config.cluster {
         None => Some(start_broker(&config).await?),
         Some(_) => None,
@@ -43,24 +55,89 @@ pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
         // Set once, here: nobody else fills it.
         drop(shown.broker.set(Arc::clone(broker)));
     }
-    let client = connect(&config, broker.as_ref()).await?;
+    let client = connect(&config, broker.as_ref(), &mut signals).await?;
+    tell_gone(&remembered, &config);
     let pipelines = std::mem::take(&mut config.pipelines);
+    if let Err(error) = remembered.save(&pipelines) {
+        tracing::warn!(%error, "what has been started cannot be remembered");
+    }
     let supervisor = Supervisor::start(supervisor_config(&config, client, broker.is_some()), pipelines)
-        .map_err(|error| Failure::new(config.redactor.redact(&error.to_string()).into_owned()))?;
+        .map_err(|error| Failure::new(chain(&error)))?;
     let supervisor = Arc::new(supervisor);
     drop(shown.supervisor.set(Arc::clone(&supervisor)));
     greet(&config, broker.as_deref(), http, &supervisor);
     let outcome = if up.until_idle {
         tokio::select! {
-            outcome = until_idle(&supervisor, json) => outcome,
+            outcome = until_idle(&supervisor, &config, json) => outcome,
             () = signals.wait() => Err(Failure::new("interrupted before everything was delivered")),
         }
     } else {
         watch(&supervisor, &mut signals).await;
+        tell("ending: what is on its way is delivered first (Ctrl-C again ends at once)");
         Ok(())
     };
     stop(&supervisor, broker.as_deref(), &mut signals).await?;
     outcome
+}
+
+/// Pipelines that have never run are checked, and nothing is started when one of them cannot work.
+async fn check_first(config: &Config, remembered: &Remembered, up: &Up) -> Result<(), Failure> {
+    if up.no_check || !config.pipelines.iter().any(|pipeline| remembered.is_new(pipeline)) {
+        return Ok(());
+    }
+    let found = preflight::look(config, |pipeline| remembered.is_new(pipeline)).await;
+    let problems = preflight::problems(&found, config);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let outcome = "at the systems that the files name; nothing was started (`--no-check` starts all the same, and \
+                   tries until they are ready)";
+    Err(Failure::Systems { problems, outcome })
+}
+
+/// A pipeline that is not there any more was removed, or has another name now; in that case it begins anew.
+fn tell_gone(remembered: &Remembered, config: &Config) {
+    for name in remembered.gone(&config.pipelines) {
+        tell(&format!(
+            "the pipeline `{name}` has run here and is not in the files any more: its positions and topics stay, and what \
+             it keeps in a database (a replication slot, triggers) stays until you remove it. If it only has another name \
+             now, that one begins anew."
+        ));
+    }
+}
+
+/// Without an embedded broker, whose log directory is locked anyway, two processes must not be the same worker.
+fn lock_data_dir(config: &Config) -> Result<Option<std::fs::File>, Failure> {
+    if config.cluster.is_none() {
+        return Ok(None);
+    }
+    let dir = &config.node.data_dir;
+    let failed = |error: std::io::Error| {
+        Failure::new(format!("the data directory {} cannot be used: {error}", dir.display()))
+            .with_hint("set `node: data_dir:` to a directory that this user may write to")
+    };
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let file = std::fs::File::create(dir.join(".lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Failure::new(format!(
+            "the data directory {} is in use by another process; stop it, or give this one another directory",
+            dir.display()
+        ))
+        .with_hint("set `node: data_dir:` to another directory")),
+    }
+}
+
+fn in_use(what: &str, option: &str, address: &str, error: &std::io::Error) -> Failure {
+    let failure = Failure::new(format!("{what} cannot listen on {address}: {error}"));
+    failure.with_hint(match error.kind() {
+        std::io::ErrorKind::AddrInUse => format!(
+            "if a towpath is running already, `towpath pipelines status` shows it; to run a second one, give it its own \
+             `http:`, `kafka:` and `data_dir:` under `node:` (here it is `{option}:`)"
+        ),
+        _ => format!("set `node: {option}:` to host:port of this machine, such as 127.0.0.1:8083"),
+    })
 }
 
 struct Signals {
@@ -98,13 +175,26 @@ async fn start_broker(config: &Config) -> Result<Arc<Broker>, Failure> {
     });
     let settings =
         BrokerConfig { listen: Some(listen), advertised, ..BrokerConfig::new(&config.node.data_dir) };
-    let broker = Broker::start(settings)
-        .await
-        .map_err(|error| Failure::new(format!("the broker cannot start: {error}")))?;
-    Ok(Arc::new(broker))
+    match Broker::start(settings).await {
+        Ok(broker) => Ok(Arc::new(broker)),
+        Err(BrokerError::Listen { address, source }) => {
+            Err(in_use("the broker", "kafka", &address.to_string(), &source))
+        }
+        Err(error) => {
+            Err(Failure::new(format!("the broker cannot start: {}", chain(&error))).with_hint(format!(
+                "the data directory is {}; `node: data_dir:` names another",
+                config.node.data_dir.display()
+            )))
+        }
+    }
 }
 
-async fn connect(config: &Config, broker: Option<&Arc<Broker>>) -> Result<Client, Failure> {
+/// Someone else's cluster may be away for a while: everything that is wrong with its addresses was told by the check.
+async fn connect(
+    config: &Config,
+    broker: Option<&Arc<Broker>>,
+    signals: &mut Signals,
+) -> Result<Client, Failure> {
     let mut settings = ClientConfig { client_id: "towpath".to_owned(), ..ClientConfig::default() };
     match (broker, &config.cluster) {
         (Some(broker), _) => {
@@ -117,7 +207,18 @@ async fn connect(config: &Config, broker: Option<&Arc<Broker>>) -> Result<Client
         (None, Some(cluster)) => settings.bootstrap_servers.clone_from(&cluster.bootstrap_servers),
         (None, None) => {}
     }
-    Ok(Client::connect(settings).await?)
+    loop {
+        let error = match Client::connect(settings.clone()).await {
+            Ok(client) => return Ok(client),
+            Err(error @ ClientError::Bootstrap { .. }) if broker.is_none() => error,
+            Err(error) => return Err(error.into()),
+        };
+        tracing::warn!(error = chain(&error), "the cluster does not answer; trying again");
+        tokio::select! {
+            () = signals.wait() => return Err(Failure::new("interrupted before the cluster answered")),
+            () = tokio::time::sleep(CONNECT_INTERVAL) => {}
+        }
+    }
 }
 
 fn supervisor_config(config: &Config, client: Client, embedded: bool) -> SupervisorConfig {
@@ -163,7 +264,7 @@ async fn watch(supervisor: &Supervisor, signals: &mut Signals) {
     progress.clear();
 }
 
-async fn until_idle(supervisor: &Supervisor, json: bool) -> Result<(), Failure> {
+async fn until_idle(supervisor: &Supervisor, config: &Config, json: bool) -> Result<(), Failure> {
     let mut progress = Progress::new(true);
     let outcome = supervisor.until_idle(|now| progress.show(&now.status)).await;
     progress.clear();
@@ -185,12 +286,20 @@ async fn until_idle(supervisor: &Supervisor, json: bool) -> Result<(), Failure> 
     }
     listing.print(json)?;
     outcome.map_err(|failure| {
-        let hint = failure.error.as_ref().and_then(|error| error.hint.clone());
-        let shown = Failure::new(failure.to_string());
-        match hint {
-            Some(hint) => shown.with_hint(hint),
-            None => shown,
-        }
+        let error = failure.error.as_deref();
+        let mut names = failure.task.split('/');
+        let place = match (names.next(), names.next()) {
+            (Some(pipeline), Some(half)) => {
+                config.place(pipeline, half, error.and_then(|it| it.path.as_deref()))
+            }
+            _ => None,
+        };
+        let mut problem = match place {
+            Some(place) => Problem::new("TASK_FAILED", place, failure.to_string()),
+            None => Problem::without_place("TASK_FAILED", failure.to_string()),
+        };
+        problem.hint = error.and_then(|error| error.hint.clone());
+        Failure::Systems { problems: config.problems(vec![problem]), outcome: "while everything ran" }
     })
 }
 
@@ -203,12 +312,18 @@ async fn stop(
     let graceful = async {
         supervisor.stop().await;
         match broker {
-            Some(broker) => broker.shutdown().await.map_err(|error| Failure::new(error.to_string())),
+            Some(broker) => broker.shutdown().await.map_err(|error| Failure::new(chain(&error))),
             None => Ok(()),
+        }
+    };
+    let began = Instant::now();
+    let again = async {
+        while began.elapsed() < SAME_SIGNAL {
+            signals.wait().await;
         }
     };
     tokio::select! {
         outcome = graceful => outcome,
-        () = signals.wait() => Err(Failure::new("stopped at once; what was not durable will be done again")),
+        () = again => Err(Failure::new("stopped at once; what was not durable will be done again")),
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::json;
 use towpath_config::Config;
 
+use super::check::tell_problems_if_any;
 use crate::cli::Files;
 use crate::failure::Failure;
 use crate::output::{Listing, tell};
@@ -10,6 +11,11 @@ use crate::registry::built_in;
 
 pub(super) fn run(files: &Files, json: bool) -> Result<(), Failure> {
     let config = towpath_config::load(&files.files, &built_in())?;
+    tell_problems_if_any(&config, json);
+    if config.pipelines.is_empty() && !json {
+        tell("no problem found, and no pipelines: `towpath up` starts just a broker with this");
+        return Ok(());
+    }
     pipelines(&config).print(json)?;
     if !json {
         tell("no problem found; `towpath check` looks at the systems themselves");
