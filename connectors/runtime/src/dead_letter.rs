@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use towpath_api::{ConnectorError, PipelineSpec, Redactor};
-use towpath_client::{Ack, Producer, ProducerRecord};
+use towpath_client::{Ack, ClientError, Producer, ProducerRecord};
 use towpath_formats::header::ERROR_PREFIX;
 use towpath_types::TopicName;
 
@@ -12,8 +12,8 @@ use crate::error::cluster_error;
 use crate::status::unix_ms;
 use crate::topics::TopicKind;
 
-/// Bytes of a value that does not fit a record which are kept all the same.
-pub(crate) const TRUNCATED_BYTES: usize = 64 * 1024;
+/// Bytes of a key or value that are kept of a record which does not fit one; of its own headers as much together.
+const TRUNCATED_BYTES: usize = 64 * 1024;
 
 /// A record on its way out.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub(crate) struct DeadLetter<'a> {
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
     /// Its own headers.
-    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+    pub(crate) headers: Headers,
     /// Where it came from: `topic`, `partition`, `offset`, `position` …
     pub(crate) place: Vec<(&'static str, String)>,
 }
@@ -68,6 +68,7 @@ impl DeadLetters {
         let message = self.redactor.redact(&error.full_message()).into_owned();
         tracing::warn!(task = self.task, code = error.code(), message, "a record goes to the dead letters");
         let mut headers = letter.headers;
+        let own = headers.len();
         let mut add = |name: &str, value: String| {
             headers.push((format!("{ERROR_PREFIX}{name}"), Some(value.into_bytes())));
         };
@@ -80,17 +81,70 @@ impl DeadLetters {
         add("task", self.task.clone());
         add("at_ms", unix_ms(SystemTime::now()).to_string());
         letter.place.into_iter().for_each(|(name, value)| add(name, value));
-        let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
-        let record = ProducerRecord {
-            partition: Some(0),
-            key: letter.key,
-            value: letter.value,
+        let sent = match send(producer, topic, letter.key, letter.value, &headers).await {
+            // With what is added to it, it is more than a record can be: it is kept as far as that goes.
+            Err(ClientError::RecordTooLarge { .. }) => {
+                let (key, value) = (letter.key.map(shortened), letter.value.map(shortened));
+                truncate_headers(&mut headers, own);
+                let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len).to_string();
+                let name = format!("{ERROR_PREFIX}truncated");
+                headers.push((name, Some(length(letter.value).into_bytes())));
+                send(producer, topic, key, value, &headers).await
+            }
+            sent => sent,
+        };
+        sent.map_err(|error| cluster_error(&format!("writing to {topic}"), error))
+    }
+}
+
+type Headers = Vec<(String, Option<Vec<u8>>)>;
+
+async fn send(
+    producer: &Producer,
+    topic: &TopicName,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &Headers,
+) -> Result<Ack, ClientError> {
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+    let partition = Some(0);
+    producer
+        .send_with_ack(ProducerRecord {
+            partition,
+            key,
+            value,
             headers: &headers,
             ..ProducerRecord::new(topic)
-        };
-        producer
-            .send_with_ack(record)
-            .await
-            .map_err(|error| cluster_error(&format!("writing to {topic}"), error))
+        })
+        .await
+}
+
+fn shortened(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.len().min(TRUNCATED_BYTES)]
+}
+
+/// Drops the record's own headers, the first `own` ones, where they are the reason.
+fn truncate_headers(headers: &mut Headers, own: usize) {
+    let size = |(name, value): &(String, Option<Vec<u8>>)| name.len() + value.as_ref().map_or(0, Vec::len);
+    if headers[..own].iter().map(size).sum::<usize>() > TRUNCATED_BYTES {
+        headers.drain(..own);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_headers_give_way_only_where_they_are_large() {
+        let header = |name: &str, bytes| (name.to_owned(), Some(vec![7; bytes]));
+        let mut headers = vec![header("a", 100), header("towpath.error.code", 5)];
+        truncate_headers(&mut headers, 1);
+        assert_eq!(headers.len(), 2);
+        let mut headers = vec![header("a", TRUNCATED_BYTES), header("b", 1), header("towpath.error.code", 5)];
+        truncate_headers(&mut headers, 2);
+        assert_eq!(headers, [header("towpath.error.code", 5)]);
+        assert_eq!(shortened(&[1; 100]).len(), 100);
+        assert_eq!(shortened(&vec![1; TRUNCATED_BYTES + 1]).len(), TRUNCATED_BYTES);
     }
 }

@@ -46,7 +46,7 @@ impl Seen {
         // Another topic of the same name holds nothing of ours that is covered.
         let from = covered.filter(|covered| covered.id == info.id).map(|covered| covered.next);
         let mut seen = Self::default();
-        let end = read_to_end(client, partition, from, |record| {
+        let extent = read_to_end(client, partition, from, |record| {
             let value = record.headers.last(header::POSITION).flatten();
             match header::position(value) {
                 Some((hash, lane, position)) if hash == task => seen.note(lane, position),
@@ -56,7 +56,7 @@ impl Seen {
         .await?;
         let lanes = seen.lanes.len();
         let from = from.unwrap_or(Offset::ZERO);
-        tracing::debug!(%partition, %from, %end, lanes, "read the tail of a target partition");
+        tracing::debug!(%partition, %from, end = %extent.end, lanes, "read the tail of a target partition");
         Ok(seen)
     }
 

@@ -15,7 +15,7 @@ use crate::topics::Topics;
 const BUFFER_BYTES: usize = 2 * MESSAGE_BYTES_MAX;
 const BATCH_BYTES: usize = 256 * 1024;
 /// A record must fit a batch of [`MESSAGE_BYTES_MAX`] with the batch's own header.
-const RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 4096;
+pub(crate) const RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 4096;
 const LINGER_MS: u64 = 2;
 
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Env {
 
 impl Env {
     /// A producer for one attempt of one task: idempotent, acks=all; its failures surface and the task begins anew.
+    /// R4: nothing follows a batch that failed, so that a partition holds a prefix of what was sent to it: the next
+    /// attempt takes what it finds there for everything before.
     pub(crate) fn producer(&self, compression: Compression) -> Producer {
         use towpath_client::Compression as C;
         let compression = match compression {
@@ -46,6 +48,7 @@ impl Env {
             buffer_memory: BUFFER_BYTES,
             record_bytes_max: RECORD_BYTES_MAX,
             allow_auto_create_topics: false,
+            stop_after_failure: true,
             ..ProducerConfig::default()
         })
     }

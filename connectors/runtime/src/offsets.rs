@@ -46,7 +46,7 @@ pub(crate) async fn load(
     topics.ensure(&topic, TopicKind::State).await?;
     let mut stored = Stored::default();
     let partition = TopicPartition::new(topic, 0);
-    read_to_end(client, &partition, None, |record| {
+    let extent = read_to_end(client, &partition, None, |record| {
         stored.learn(pipeline, task, record.key, record.value).map_err(|what| {
             // R7: a stored position that cannot be decoded is never replaced by an end.
             let message = format!("the record at offset {} of {OFFSETS_TOPIC} {what}", record.offset);
@@ -55,6 +55,15 @@ pub(crate) async fn load(
         })
     })
     .await?;
+    if extent.begin > Offset::ZERO {
+        // R7: compaction leaves the newest offset of everything; what was cut off may have held ours, and without them
+        // a source would silently begin anew.
+        let message = format!("the records before offset {} of {OFFSETS_TOPIC} were removed", extent.begin);
+        return Err(ConnectorError::terminal("OFFSETS_TRUNCATED", message).with_hint(
+            "its cleanup.policy has to be `compact` alone; restore the topic, or delete it on purpose: then every \
+             source begins anew",
+        ));
+    }
     Ok(stored)
 }
 

@@ -12,14 +12,23 @@ const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 /// Without a single record for this long, although there are some, the reading is given up.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 
+/// What a partition held when it was read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    /// The first offset.
+    pub(crate) begin: Offset,
+    /// The offset after the last.
+    pub(crate) end: Offset,
+}
+
 /// Calls `each` with every record from `from` (the beginning, if that lies later or nothing is given) to the end as
-/// it is now. Returns that end.
+/// it is now.
 pub(crate) async fn read_to_end(
     client: &Client,
     partition: &TopicPartition,
     from: Option<Offset>,
     mut each: impl FnMut(Record<'_>) -> Result<(), ConnectorError>,
-) -> Result<Offset, ConnectorError> {
+) -> Result<Extent, ConnectorError> {
     let failed = |error| cluster_error(&format!("reading {partition}"), error);
     let consumer = client.consumer(ConsumerConfig {
         buffer_bytes: BUFFER_BYTES,
@@ -30,13 +39,13 @@ pub(crate) async fn read_to_end(
     let end = consumer.end_offsets(one).await.map_err(failed)?.remove(partition).unwrap_or(Offset::ZERO);
     let begin =
         consumer.beginning_offsets(one).await.map_err(failed)?.remove(partition).unwrap_or(Offset::ZERO);
-    let begin = from.map_or(begin, |from| from.max(begin));
-    if begin >= end {
-        return Ok(end);
+    let extent = Extent { begin, end };
+    let mut position = from.map_or(begin, |from| from.max(begin));
+    if position >= end {
+        return Ok(extent);
     }
-    consumer.assign(&[(partition.clone(), StartAt::Offset(begin))]).map_err(failed)?;
+    consumer.assign(&[(partition.clone(), StartAt::Offset(position))]).map_err(failed)?;
     let mut moved = Instant::now();
-    let mut position = begin;
     while position < end {
         for records in consumer.poll(Duration::from_millis(100)).await.map_err(failed)? {
             for record in &records {
@@ -55,5 +64,5 @@ pub(crate) async fn read_to_end(
             return Err(ConnectorError::retry("KAFKA_TIMEOUT", message));
         }
     }
-    Ok(end)
+    Ok(extent)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
@@ -112,6 +112,7 @@ pub(crate) async fn run(
         }
         shared.enter(Phase::Starting);
         let before = shared.records.load(Ordering::Relaxed);
+        let begun = Instant::now();
         let token = CancellationToken::new();
         let (running, child) = (Arc::clone(&work), token.clone());
         let mut attempt = Attempt(tokio::spawn(async move { running.run(child).await }));
@@ -124,7 +125,8 @@ pub(crate) async fn run(
             finish(&work, attempt, grace).await;
             continue;
         };
-        if shared.records.load(Ordering::Relaxed) > before {
+        // An attempt that moved something, or lasted, was a success that has ended.
+        if shared.records.load(Ordering::Relaxed) > before || begun.elapsed() > work.spec().retry.delay_max {
             backoff.reset();
         }
         let error = match flatten(ended) {

@@ -88,12 +88,12 @@ impl SchemaStore {
         }
         let partition = TopicPartition::new(topic, 0);
         let from = cache.next;
-        let end = read_to_end(&self.client, &partition, from, |record| {
+        let extent = read_to_end(&self.client, &partition, from, |record| {
             cache.learn(record.key, record.value);
             Ok(())
         })
         .await?;
-        cache.next = Some(end);
+        cache.next = Some(extent.end);
         if cache.unreadable.contains(&id) {
             // R7: a stored schema that cannot be read is never guessed.
             let message = format!("the schema {id} in {SCHEMAS_TOPIC} cannot be read");

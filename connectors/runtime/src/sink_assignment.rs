@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use towpath_api::{ConnectorError, Sink, TopicPattern};
-use towpath_client::{Client, CommittedOffset, Consumer, StartAt, murmur2};
+use towpath_client::{Client, CommittedOffset, Consumer, PartitionRecords, StartAt, murmur2};
 use towpath_types::{LeaderEpoch, Offset, TopicId, TopicName, TopicPartition};
 
 use crate::error::cluster_error;
@@ -134,6 +134,8 @@ impl Assignment {
         if !gone.is_empty() {
             sink.revoke(&gone).await?;
             for partition in &gone {
+                let position = self.durable.get(partition).copied().unwrap_or(Offset::ZERO);
+                tracing::warn!(%partition, %position, "the partition is gone: nothing behind this position was delivered");
                 self.current.remove(partition);
                 self.durable.remove(partition);
                 self.accepted.remove(partition);
@@ -172,7 +174,9 @@ impl Assignment {
         added: &[(TopicPartition, TopicId)],
     ) -> Result<BTreeMap<TopicPartition, Offset>, ConnectorError> {
         let mut starts = sink.assign(added).await?;
-        let rest: Vec<_> = added.iter().filter(|(partition, _)| !starts.contains_key(partition)).collect();
+        // A sink with positions of its own that holds nothing of a partition may begin where the partition does.
+        let holds = |partition| starts.get(partition).is_some_and(|start| *start > Offset::ZERO);
+        let rest: Vec<_> = added.iter().filter(|(partition, _)| !holds(partition)).collect();
         if rest.is_empty() {
             return Ok(starts);
         }
@@ -182,15 +186,27 @@ impl Assignment {
         let beginnings = self.consumer.beginning_offsets(&partitions).await;
         let beginnings = beginnings.map_err(|error| cluster_error("looking up first offsets", error))?;
         for (partition, id) in rest {
-            let start = match committed.remove(partition) {
-                Some(known) if belongs_to(&known, *id) => known.offset,
+            let begin = beginnings.get(partition).copied().unwrap_or(Offset::ZERO);
+            let start = match (committed.remove(partition), starts.contains_key(partition)) {
+                (Some(known), true) => empty_sink_start(&known, *id, begin),
+                (Some(known), false) if belongs_to(&known, *id) => known.offset,
                 // R7: an offset of a topic that no longer exists.
-                Some(known) => return Err(recreated(&partition.topic, &known.metadata, *id)),
-                None => beginnings.get(partition).copied().unwrap_or(Offset::ZERO),
+                (Some(known), false) => return Err(recreated(&partition.topic, &known.metadata, *id)),
+                (None, _) => begin,
             };
             starts.insert(partition.clone(), start);
         }
         Ok(starts)
+    }
+
+    /// R7: records of another topic of the same name have nothing to do with the position that was asked for.
+    pub(crate) fn check_identity(&self, records: &PartitionRecords) -> Result<(), ConnectorError> {
+        match self.current.get(&*records.partition) {
+            Some(id) if *id != records.topic_id && !id.is_zero() && !records.topic_id.is_zero() => {
+                Err(recreated(&records.partition.topic, &id.to_string(), records.topic_id))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The sink has taken everything before `next`.
@@ -225,7 +241,9 @@ impl Assignment {
 
     pub(crate) fn durable(&mut self, positions: BTreeMap<TopicPartition, Offset>) {
         for (partition, offset) in positions {
-            if self.current.contains_key(&partition) {
+            // A sink that has written nothing yet may tell less than where it began.
+            let moves = self.durable.get(&partition).is_some_and(|known| *known < offset);
+            if moves && self.current.contains_key(&partition) {
                 self.held.set(self.index, partition.clone(), offset);
                 self.durable.insert(partition, offset);
             }
@@ -289,6 +307,21 @@ impl Assignment {
     }
 }
 
+/// Where to begin for a sink with positions of its own that holds nothing of a partition, although the group has
+/// committed an offset there: where it began before, unless there is more to read. R7: if that is gone meanwhile,
+/// reading there fails.
+fn empty_sink_start(committed: &CommittedOffset, id: TopicId, begin: Offset) -> Offset {
+    if !belongs_to(committed, id) {
+        // It was another topic, of which the sink keeps apart what it holds.
+        begin
+    } else if committed.offset <= begin {
+        committed.offset
+    } else {
+        // The target was emptied: everything again.
+        Offset::ZERO
+    }
+}
+
 /// Offsets that others committed carry no id, and are believed.
 fn belongs_to(committed: &CommittedOffset, id: TopicId) -> bool {
     id.is_zero()
@@ -330,6 +363,20 @@ mod tests {
         assert!(belongs_to(&committed(id.to_string()), id));
         assert!(belongs_to(&committed(String::new()), id));
         assert!(!belongs_to(&committed(TopicId::random().to_string()), id));
+    }
+
+    #[test]
+    fn an_empty_sink_begins_where_it_began_or_with_everything() {
+        let id = TopicId::random();
+        let at = |offset, id: TopicId| CommittedOffset {
+            metadata: id.to_string(),
+            ..Offset::new(offset).into()
+        };
+        let begin = Offset::new(100);
+        assert_eq!(empty_sink_start(&at(100, id), id, begin), begin, "it had begun there");
+        assert_eq!(empty_sink_start(&at(40, id), id, begin).get(), 40, "retention has overtaken it");
+        assert_eq!(empty_sink_start(&at(250, id), id, begin).get(), 0, "the target was emptied");
+        assert_eq!(empty_sink_start(&at(250, TopicId::random()), id, begin), begin, "another topic");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Records of a partition into a sink: format, transforms, and what the sink rejects.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +10,7 @@ use towpath_api::{
 };
 use towpath_client::{PartitionRecords, Producer, Record};
 use towpath_formats::{Decoder, FormatError, Incoming, header};
+use towpath_types::{Offset, TopicPartition};
 
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::env::Env;
@@ -21,6 +22,8 @@ use crate::status::{Direction, TaskShared};
 
 /// Schemas that a task keeps before it begins anew.
 const SCHEMAS_MAX: usize = 4096;
+/// Dead letters of one partition that are remembered while the position has not passed them.
+const BURIED_MAX: usize = 100_000;
 
 pub(crate) struct Reader {
     env: Arc<Env>,
@@ -33,6 +36,7 @@ pub(crate) struct Reader {
     last_schema: Option<(SchemaId, Arc<EventSchema>)>,
     transforms: Vec<Box<dyn Transform>>,
     letters: DeadLetters,
+    buried: Arc<Buried>,
     /// Made when the first dead letter is written.
     producer: Option<Producer>,
 }
@@ -44,6 +48,39 @@ pub(crate) struct Delivered {
     pub(crate) durable: bool,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
+}
+
+/// Dead letters that are durable while the sink's position has not passed their records, by offset. Bounded: what is
+/// not remembered is written once more after a failure.
+#[derive(Debug, Default)]
+pub(crate) struct Buried {
+    offsets: parking_lot::Mutex<HashMap<TopicPartition, BTreeSet<i64>>>,
+}
+
+impl Buried {
+    fn holds(&self, partition: &TopicPartition, offset: i64) -> bool {
+        self.offsets.lock().get(partition).is_some_and(|offsets| offsets.contains(&offset))
+    }
+
+    fn add(&self, partition: &TopicPartition, buried: impl Iterator<Item = i64>) {
+        let mut all = self.offsets.lock();
+        let offsets = all.entry(partition.clone()).or_default();
+        offsets.extend(buried.take(BURIED_MAX.saturating_sub(offsets.len())));
+    }
+
+    /// The positions have passed these records.
+    pub(crate) fn forget_before(&self, positions: &BTreeMap<TopicPartition, Offset>) {
+        let mut all = self.offsets.lock();
+        if all.is_empty() {
+            return;
+        }
+        all.retain(|partition, offsets| {
+            if let Some(position) = positions.get(partition) {
+                *offsets = offsets.split_off(&position.get());
+            }
+            !offsets.is_empty()
+        });
+    }
 }
 
 /// A record that does not go on, by its offset.
@@ -65,6 +102,7 @@ impl Reader {
             last_schema: None,
             transforms,
             letters: DeadLetters::new(spec, id, unit.env.redactor.clone())?,
+            buried: Arc::clone(&unit.buried),
             producer: None,
         })
     }
@@ -201,11 +239,15 @@ impl Reader {
             return Ok(());
         }
         let producer = self.producer.get_or_insert_with(|| self.env.producer(self.spec.compression)).clone();
-        let mut refused: std::collections::BTreeMap<_, _> = refused.into_iter().collect();
+        let mut refused: BTreeMap<_, _> = refused.into_iter().collect();
         let mut acks = Vec::with_capacity(refused.len());
         for record in records {
             let record = record.map_err(|error| cluster_error("reading records", error))?;
             let Some(error) = refused.remove(&record.offset.get()) else { continue };
+            without.insert(record.offset.get());
+            if self.buried.holds(&records.partition, record.offset.get()) {
+                continue;
+            }
             let owned = |header: towpath_client::Header<'_>| {
                 (String::from_utf8_lossy(header.key).into_owned(), header.value.map(<[u8]>::to_vec))
             };
@@ -220,8 +262,8 @@ impl Reader {
                     ("timestamp", record.timestamp_ms.to_string()),
                 ],
             };
-            without.insert(record.offset.get());
-            acks.push(self.letters.send(&self.env, &self.spec, &producer, letter, error).await?);
+            let ack = self.letters.send(&self.env, &self.spec, &producer, letter, error).await?;
+            acks.push((record.offset.get(), ack));
         }
         if !refused.is_empty() {
             // A transform that lost the offset of a record would otherwise lose the record.
@@ -230,11 +272,34 @@ impl Reader {
                 "a rejected record has no offset of this batch",
             ));
         }
-        for ack in acks {
+        let mut durable = Vec::with_capacity(acks.len());
+        for (offset, ack) in acks {
             ack.await.map_err(|error| cluster_error("writing dead letters", error))?;
             self.shared.dead_letters.fetch_add(1, Ordering::Relaxed);
             self.metrics.dead_letter();
+            durable.push(offset);
         }
+        self.buried.add(&records.partition, durable.into_iter());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use towpath_types::TopicName;
+
+    #[test]
+    fn what_is_buried_is_remembered_until_the_position_has_passed() {
+        let buried = Buried::default();
+        let partition = TopicPartition::new(TopicName::new("t").unwrap(), 0);
+        buried.add(&partition, [3, 7].into_iter());
+        assert!(buried.holds(&partition, 3) && buried.holds(&partition, 7) && !buried.holds(&partition, 5));
+        buried.forget_before(&[(partition.clone(), Offset::new(4))].into());
+        assert!(!buried.holds(&partition, 3) && buried.holds(&partition, 7));
+        buried.forget_before(&[(partition.clone(), Offset::new(8))].into());
+        assert!(buried.offsets.lock().is_empty());
+        buried.add(&partition, 0..BURIED_MAX as i64 + 5);
+        assert_eq!(buried.offsets.lock()[&partition].len(), BURIED_MAX, "bounded");
     }
 }

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use towpath_api::{ConnectorError, PipelineSpec, Sink, SinkSpec, TaskContext};
-use towpath_client::{Consumer, ConsumerConfig};
+use towpath_client::{Consumer, ConsumerConfig, IsolationLevel};
 use towpath_types::GroupId;
 
 use crate::env::Env;
 use crate::error::cluster_error;
 use crate::sink_assignment::Assignment;
-use crate::sink_reader::Reader;
+use crate::sink_reader::{Buried, Reader};
 use crate::source_task::Ended;
 use crate::status::{Phase, TaskShared};
 
@@ -35,6 +35,8 @@ pub(crate) struct SinkUnit {
     pub(crate) shared: Arc<TaskShared>,
     /// What the tasks of the pipeline hold durably, for `--until-idle`.
     pub(crate) held: Arc<crate::sink_assignment::Held>,
+    /// What is in the dead-letter topic while the position has not passed it: another attempt does not write it again.
+    pub(crate) buried: Arc<Buried>,
 }
 
 impl SinkUnit {
@@ -47,6 +49,8 @@ impl SinkUnit {
             .map_err(|error| ConnectorError::terminal("GROUP", error.to_string()))?;
         Ok(self.env.client.consumer(ConsumerConfig {
             group_id: Some(group),
+            // R3: what a transaction wrote that is open or was aborted is not there for anybody.
+            isolation_level: IsolationLevel::ReadCommitted,
             buffer_bytes: BUFFER_BYTES,
             poll_bytes_max: POLL_BYTES,
             ..ConsumerConfig::default()
@@ -142,6 +146,7 @@ impl Run<'_> {
         sink: &mut dyn Sink,
         records: towpath_client::PartitionRecords,
     ) -> Result<(), ConnectorError> {
+        self.assignment.check_identity(&records)?;
         let delivered = self.reader.deliver(sink, &records).await?;
         self.assignment.accepted(&records.partition, records.next_offset);
         self.accepted_records += delivered.records;
@@ -176,6 +181,7 @@ impl Run<'_> {
         &mut self,
         positions: std::collections::BTreeMap<towpath_types::TopicPartition, towpath_types::Offset>,
     ) {
+        self.unit.buried.forget_before(&positions);
         self.assignment.durable(positions);
         self.unit.shared.set_position(self.assignment.text());
         self.accepted_since = None;

@@ -23,8 +23,6 @@ const STORE_INTERVAL_IDLE: Duration = Duration::from_millis(500);
 /// R10: chunks, and bytes of their batches, that may be on their way.
 const CHUNKS_MAX: usize = 64;
 const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// How long a failed attempt waits for what it has sent.
-const ABANDON_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, ConnectorError>> + Send>>;
 type Targets = BTreeMap<TopicPartition, TargetOffset>;
@@ -204,15 +202,5 @@ impl Flow {
         }
         self.committable = false;
         Ok(self.durable.clone())
-    }
-
-    /// Waits, not too long, until nothing of this attempt is on its way any more.
-    pub(crate) async fn abandon(&mut self) {
-        if tokio::time::timeout(ABANDON_TIMEOUT, self.writer.settle()).await.is_err() {
-            tracing::warn!(
-                pipeline = &*self.pipeline,
-                "records of a failed attempt may still be on their way"
-            );
-        }
     }
 }

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use parking_lot::Mutex;
 use towpath_api::{
     Budget, ConnectorError, PipelineSpec, Poll, Source, SourceOffsets, SourceSpec, TaskContext,
 };
+use towpath_client::Producer;
 use towpath_types::limits::BATCH_BYTES_TARGET;
 
 use crate::env::Env;
@@ -23,6 +25,8 @@ const VERIFY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long requests of a killed predecessor may take to be carried out.
 const PREDECESSOR_WAIT: Duration = Duration::from_millis(500);
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
+/// How long an attempt waits for what the one before it has sent.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How an attempt ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub(crate) struct SourceUnit {
     pub(crate) shared: Arc<TaskShared>,
     /// Whether this process has opened it before.
     pub(crate) opened_before: AtomicBool,
+    /// What the attempt under way sends with. It outlives one that panics or is aborted.
+    pub(crate) producer: Mutex<Option<Producer>>,
 }
 
 impl SourceUnit {
@@ -73,8 +79,23 @@ impl SourceUnit {
         }
     }
 
+    /// What an attempt has sent arrives or fails before another one looks at what has arrived.
+    async fn settle(&self) {
+        let Some(producer) = self.producer.lock().take() else { return };
+        match tokio::time::timeout(SETTLE_TIMEOUT, producer.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "records of an attempt that ended were not written"),
+            Err(_) => tracing::warn!(
+                pipeline = self.spec.name,
+                "records of an attempt that ended may still be on their way"
+            ),
+        }
+    }
+
     /// Opens the source at its stored offsets and moves records until it is stopped, ends or fails.
     pub(crate) async fn run(&self, stop: CancellationToken) -> Result<Ended, ConnectorError> {
+        // The attempt before may have been aborted, or have panicked.
+        self.settle().await;
         let source_spec = self.source_spec()?;
         let mut plan = source_spec.connector.plan(source_spec.tasks_max).await?;
         let Some(at) = plan.iter().position(|task| task.index == self.index) else {
@@ -88,6 +109,7 @@ impl SourceUnit {
             self.outlast_predecessor(&stop).await;
         }
         let writer = Writer::new(self, stored.targets)?;
+        *self.producer.lock() = Some(writer.producer());
         let mut flow = Flow::new(self, writer, stored.offsets.clone());
         self.shared.progress.clear();
         let context = self.context(&stop);
@@ -95,10 +117,7 @@ impl SourceUnit {
         self.shared.enter(Phase::Running);
         let outcome =
             Run { unit: self, flow: &mut flow, verified: None, told: None }.drive(&mut *source, &stop).await;
-        if outcome.is_err() {
-            // What is on its way arrives or fails before another attempt looks at what has arrived.
-            flow.abandon().await;
-        }
+        self.settle().await;
         let closed = source.close().await;
         let ended = outcome?;
         closed?;

@@ -11,7 +11,7 @@ use towpath_client::{Ack, ClientError, Producer, ProducerRecord, murmur2};
 use towpath_formats::{Encoder, header};
 use towpath_types::{Offset, TopicName, TopicPartition};
 
-use crate::dead_letter::{DeadLetter, DeadLetters, TRUNCATED_BYTES};
+use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::dedup::{Seen, task_hash};
 use crate::env::Env;
 use crate::error::cluster_error;
@@ -117,13 +117,6 @@ impl Writer {
         self.producer.clone()
     }
 
-    /// Closes the open batches and waits for everything sent; its fate does not matter.
-    pub(crate) async fn settle(&mut self) {
-        if let Err(error) = self.producer.flush().await {
-            tracing::debug!(%error, "records of a failed attempt were not written");
-        }
-    }
-
     /// Transforms a batch and sends it. Nothing is durable before [`Writer::acknowledged`] says so.
     pub(crate) async fn write(
         &mut self,
@@ -214,19 +207,13 @@ impl Writer {
         let owned = |(name, value): Header<'_>| (name.to_owned(), value.map(<[u8]>::to_vec));
         let mut headers: Vec<_> = record.headers().map(owned).collect();
         let encoded = self.encoder.encode(record, &mut buffer);
-        let (key, mut value) = encoded.as_ref().map_or((None, None), |encoded| (encoded.key, encoded.value));
+        let (key, value) = encoded.as_ref().map_or((None, None), |encoded| (encoded.key, encoded.value));
         if let Ok(encoded) = &encoded {
             if encoded.schema.is_some() {
                 self.env.schemas.ensure(record.schema(), &self.producer).await?;
             }
             headers.extend(encoded.schema.map(|id| (header::SCHEMA.to_owned(), Some(id.0.to_vec()))));
             headers.extend(encoded.op.map(|op| (header::OP.to_owned(), Some(op.as_bytes().to_vec()))));
-        }
-        if let Some(long) = value
-            && error.code() == "KAFKA_RECORD_TOO_LARGE"
-        {
-            place.push(("truncated", long.len().to_string()));
-            value = Some(&long[..long.len().min(TRUNCATED_BYTES)]);
         }
         self.bury(sent, DeadLetter { key, value, headers, place }, error).await
     }

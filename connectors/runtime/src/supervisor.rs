@@ -258,11 +258,13 @@ fn new_pipeline(
     for index in 0..spec.source.as_ref().map_or(0, |source| source.tasks_max.get()) {
         let (env, spec, shared) = (Arc::clone(env), Arc::clone(&spec), Arc::default());
         let opened_before = AtomicBool::new(false);
-        works.push(Work::Source(SourceUnit { env, spec, index, shared, opened_before }));
+        let producer = Mutex::default();
+        works.push(Work::Source(SourceUnit { env, spec, index, shared, opened_before, producer }));
     }
     for index in 0..spec.sink.as_ref().map_or(0, |sink| sink.tasks_max.get()) {
         let (env, spec, shared) = (Arc::clone(env), Arc::clone(&spec), Arc::default());
-        works.push(Work::Sink(SinkUnit { env, spec, index, shared, held: Arc::clone(&held) }));
+        let (held, buried) = (Arc::clone(&held), Arc::default());
+        works.push(Work::Sink(SinkUnit { env, spec, index, shared, held, buried }));
     }
     let desired = Desired { paused: spec.paused, assigned, generation: 0 };
     let unit = |work| Unit { work: Arc::new(work), desired: watch::Sender::new(desired) };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use towpath_client::OffsetSpec;
+use towpath_client::{ConsumerConfig, IsolationLevel};
 use towpath_types::{Offset, TopicPartition};
 
 use crate::runner::Work;
@@ -121,18 +121,15 @@ impl Supervisor {
             );
         }
         let asked: BTreeSet<_> = wanted.iter().map(|(_, partition)| partition.clone()).collect();
-        let asked: Vec<_> = asked.into_iter().map(|partition| (partition, OffsetSpec::Latest)).collect();
-        let answers = client.admin().list_offsets(&asked).await?;
-        let mut ends = Vec::new();
-        for (pipeline, partition) in wanted {
-            let end = match answers.get(&partition) {
-                Some(Ok(listed)) => listed.offset.unwrap_or(Offset::ZERO),
-                Some(Err(error)) => return Err(Box::new(error.clone())),
-                None => return Err(format!("no answer about {partition}").into()),
-            };
-            ends.push((pipeline, partition, end));
-        }
-        Ok(ends)
+        let asked: Vec<_> = asked.into_iter().collect();
+        // As far as a sink can read: to where the first open transaction begins.
+        let config = ConsumerConfig { isolation_level: IsolationLevel::ReadCommitted, ..Default::default() };
+        let ends = client.consumer(config).end_offsets(&asked).await?;
+        let with_end = |(pipeline, partition): (String, TopicPartition)| {
+            let end = ends.get(&partition).copied().unwrap_or(Offset::ZERO);
+            (pipeline, partition, end)
+        };
+        Ok(wanted.into_iter().map(with_end).collect())
     }
 }
 

@@ -99,6 +99,10 @@ pub struct ProducerConfig {
     pub in_flight_max: usize,
     /// Whether brokers may create topics that do not exist when they are first written to.
     pub allow_auto_create_topics: bool,
+    /// Whether a batch that fails takes along everything that was sent to its partition after it, now and later. What
+    /// a partition holds is then a prefix of what was sent to it, without a gap: a writer that looks there for where it
+    /// stood needs that.
+    pub stop_after_failure: bool,
 }
 
 impl Default for ProducerConfig {
@@ -115,6 +119,7 @@ impl Default for ProducerConfig {
             delivery_timeout_ms: 120_000,
             in_flight_max: 5,
             allow_auto_create_topics: true,
+            stop_after_failure: false,
         }
     }
 }

@@ -224,7 +224,10 @@ async fn send(producer: &Producer, topic: &TopicName, range: std::ops::Range<u32
     for number in range {
         let value = number.to_string();
         let record = ProducerRecord { value: Some(value.as_bytes()), ..ProducerRecord::new(topic) };
-        producer.send(record).await.unwrap();
+        if let Err(error) = producer.send(record).await {
+            // Only a producer that has stopped refuses.
+            assert!(error.code().is_some(), "{error}");
+        }
     }
 }
 
@@ -234,10 +237,18 @@ fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
 
 /// Runs a script and returns what is in the log in the end.
 async fn run(script: &[Answer], count: u32) -> (Result<(), ClientError>, Vec<String>, u32) {
+    run_with(script, count, ProducerConfig::default()).await
+}
+
+async fn run_with(
+    script: &[Answer],
+    count: u32,
+    config: ProducerConfig,
+) -> (Result<(), ClientError>, Vec<String>, u32) {
     let broker = Arc::new(Broker::default());
     *broker.script.lock() = script.to_vec();
     let client = client(&broker).await;
-    let producer = client.producer(ProducerConfig { batch_bytes: 1, ..Default::default() });
+    let producer = client.producer(ProducerConfig { batch_bytes: 1, ..config });
     let topic = TopicName::new("t").unwrap();
     send(&producer, &topic, 0..count).await;
     let result = tokio::time::timeout(Duration::from_secs(20), producer.flush()).await.unwrap();
@@ -276,6 +287,27 @@ async fn after_a_refused_batch_a_new_epoch_goes_on_without_it() {
     let mut expected = numbers(0..40);
     expected.remove(2);
     assert_eq!(values, expected, "the others are there once, in order");
+}
+
+#[tokio::test]
+async fn a_producer_that_stops_at_a_failure_leaves_a_prefix() {
+    use Answer::{Append, AppendAndBreak, Error};
+    let config = || ProducerConfig { stop_after_failure: true, ..Default::default() };
+    for code in
+        [ErrorCode::MessageTooLarge, ErrorCode::InvalidProducerEpoch, ErrorCode::TopicAuthorizationFailed]
+    {
+        for before in [1, 2, 7] {
+            let mut script = vec![Append; before];
+            script.extend([Error(code), Append, AppendAndBreak]);
+            let (result, values, _) = run_with(&script, 40, config()).await;
+            assert_eq!(result.unwrap_err().code(), Some(code));
+            assert_eq!(values, numbers(0..before as u32), "{code}: nothing behind what was refused");
+        }
+    }
+    let (result, values, _) =
+        run_with(&[Append, AppendAndBreak, Append, Error(ErrorCode::NotLeaderOrFollower)], 40, config()).await;
+    result.unwrap();
+    assert_eq!(values, numbers(0..40), "what is tried again is no failure");
 }
 
 #[tokio::test]

@@ -33,6 +33,8 @@ pub(super) struct Settings {
     pub(super) idempotent: bool,
     /// Batches of one partition in flight.
     pub(super) in_flight_per_partition: usize,
+    /// Nothing of a partition follows a batch that failed.
+    pub(super) stop_after_failure: bool,
     pub(super) backoff: Backoff,
 }
 
@@ -229,6 +231,9 @@ impl Accumulator {
     fn append_to(&mut self, at: usize, record: &NewRecord<'_>, now: impl FnOnce() -> Instant) -> Appended {
         let mut wake = false;
         let queue = &mut self.queues[at];
+        if let Some(error) = &queue.broken {
+            return Appended::Failed(error.clone());
+        }
         if let Some(open) = &queue.open
             && open.bytes + record.bytes > self.settings.batch_bytes
         {
@@ -434,9 +439,24 @@ impl Accumulator {
                 after_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
                 source: batch.last_error.clone().or_else(|| self.problem.clone()).map(Box::new),
             };
-            plan.wakers.extend(self.finish(at, batch, Err(error)));
+            plan.wakers.extend(self.fail(at, batch, error));
             plan.freed = true;
         }
+    }
+
+    /// Ends a batch that will never be in the log, and where nothing may follow it, what waits behind it. What is in
+    /// flight behind it has sequences that the broker refuses without it.
+    fn fail(&mut self, at: usize, batch: Batch, error: ClientError) -> Vec<Waker> {
+        let mut wakers = self.finish(at, batch, Err(error.clone()));
+        if self.settings.stop_after_failure {
+            let queue = &mut self.queues[at];
+            let error = queue.broken.get_or_insert(error).clone();
+            queue.close();
+            while let Some(batch) = self.queues[at].closed.pop_front() {
+                wakers.extend(self.finish(at, batch, Err(error.clone())));
+            }
+        }
+        wakers
     }
 
     /// Ends a batch; the wakers are to be woken outside of the lock.
@@ -474,8 +494,11 @@ impl Accumulator {
             Verdict::Acked => self.finish(at, batch, Ok(outcome)),
             Verdict::Duplicate => self.finish(at, batch, Ok(BatchOutcome { base_offset: -1, ..outcome })),
             Verdict::Retry | Verdict::NewEpoch => {
-                batch.last_error = Some(error);
                 let queue = &mut self.queues[at];
+                if let Some(broken) = queue.broken.clone() {
+                    return self.finish(at, batch, Err(broken));
+                }
+                batch.last_error = Some(error);
                 queue.put_back(batch, now, verdict == Verdict::NewEpoch);
                 if !queue.listed {
                     queue.listed = true;
@@ -488,7 +511,7 @@ impl Accumulator {
                     self.identity = None;
                     self.queues[at].forget_identity();
                 }
-                self.finish(at, batch, Err(error))
+                self.fail(at, batch, error)
             }
         }
     }
@@ -508,6 +531,9 @@ impl Accumulator {
         for at in std::mem::take(&mut self.active) {
             self.queues[at].listed = false;
             self.queues[at].close();
+            if self.settings.stop_after_failure {
+                self.queues[at].broken.get_or_insert_with(|| error.clone());
+            }
             while let Some(batch) = self.queues[at].closed.pop_front() {
                 wakers.extend(self.finish(at, batch, Err(error.clone())));
             }

@@ -81,6 +81,7 @@ impl Producer {
             idempotent,
             // Without sequence numbers, order survives a retry only when nothing else is in flight.
             in_flight_per_partition: if idempotent || config.acks == Acks::None { in_flight_max } else { 1 },
+            stop_after_failure: config.stop_after_failure,
             backoff: client.retry_backoff(),
         };
         let shared = Arc::new(Shared {

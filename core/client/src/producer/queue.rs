@@ -148,6 +148,8 @@ pub(super) struct PartitionQueue {
     established: Option<Instant>,
     /// Begin a new epoch as soon as nothing is in flight.
     new_epoch: bool,
+    /// What a batch failed with, where nothing may follow it (`stop_after_failure`).
+    pub(super) broken: Option<ClientError>,
     pub(super) retry_at: Option<Instant>,
     backoff: Backoff,
     /// Whether the accumulator's list of queues with work holds it.
@@ -175,6 +177,7 @@ impl PartitionQueue {
             draining: false,
             established: None,
             new_epoch: false,
+            broken: None,
             retry_at: None,
             backoff,
             listed: false,

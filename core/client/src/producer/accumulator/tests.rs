@@ -16,6 +16,7 @@ fn settings() -> Settings {
         codec: Codec::default(),
         idempotent: true,
         in_flight_per_partition: 5,
+        stop_after_failure: false,
         backoff: Backoff::new(10, 10),
     }
 }
@@ -174,6 +175,46 @@ fn without_a_leader_metadata_is_wanted_and_time_runs_out() {
     let result = world.accumulator.barriers.poll(barrier, Waker::noop()).unwrap();
     assert!(matches!(result, Err(ClientError::DeliveryTimeout { records: 1, .. })), "{result:?}");
     assert_eq!(world.accumulator.used(), 0);
+}
+
+#[test]
+fn where_nothing_may_follow_a_failure_nothing_does() {
+    let mut world = World::new(Settings { stop_after_failure: true, ..settings() }, &[1, 1]);
+    world.append(0, 950);
+    let opening = batches(world.plan()).remove(0);
+    world.answer(opening, Verdict::Acked);
+    for _ in 0..4 {
+        world.append(0, 950);
+    }
+    let first = batches(world.plan()).remove(0);
+    let second = batches(world.plan()).remove(0);
+    world.answer(first, Verdict::Fail);
+    assert!(matches!(world.append(0, 10), Appended::Failed(_)), "what comes later fails at once");
+    assert!(batches(world.plan()).is_empty(), "what waited has failed");
+    // The broker misses the first one and refuses the second.
+    world.answer(second, Verdict::NewEpoch);
+    world.now += Duration::from_secs(1);
+    assert!(batches(world.plan()).is_empty(), "it is not sent again under a new epoch");
+    assert_eq!(world.accumulator.used(), 0);
+    let barrier = world.accumulator.begin_barrier();
+    assert!(world.accumulator.barriers.poll(barrier, Waker::noop()).unwrap().is_err());
+    world.append(1, 950);
+    assert_eq!(batches(world.plan()).len(), 1, "another partition goes on");
+}
+
+#[test]
+fn a_batch_out_of_time_takes_along_what_follows_it() {
+    let mut world = World::new(Settings { stop_after_failure: true, ..settings() }, &[-1]);
+    world.append(0, 950);
+    world.now += Duration::from_millis(1500);
+    world.append(0, 950);
+    world.now += Duration::from_millis(500);
+    let plan = world.plan();
+    assert!(plan.freed);
+    assert_eq!(world.accumulator.used(), 0, "the second has time left, and nothing to follow");
+    world.cluster = cluster(&[1]);
+    world.cluster.version = 9;
+    assert!(batches(world.plan()).is_empty());
 }
 
 #[test]
