@@ -51,7 +51,7 @@ pub(crate) async fn load(
             // R7: a stored position that cannot be decoded is never replaced by an end.
             let message = format!("the record at offset {} of {OFFSETS_TOPIC} {what}", record.offset);
             ConnectorError::terminal("OFFSETS_UNREADABLE", message)
-                .with_hint("restore the topic, or delete the pipeline's offsets on purpose")
+                .with_hint("restore the topic, or remove the record: a null value for its key")
         })
     })
     .await?;

@@ -168,6 +168,7 @@ impl Run<'_> {
                 Poll::End => {
                     self.drain(source).await?;
                     *self.unit.shared.mark.lock() = Mark::Passed;
+                    self.unit.shared.lag.store(0, Ordering::Relaxed);
                     self.tell(source, true);
                     return Ok(Ended::Completed);
                 }

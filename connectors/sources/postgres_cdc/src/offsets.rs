@@ -196,7 +196,7 @@ impl Offsets {
         for (partition, document) in &stored.partitions {
             let unreadable = |cause: Box<dyn std::error::Error + Send + Sync>| {
                 ConnectorError::terminal("PG_OFFSETS", format!("the stored offset of {partition:?} cannot be read"))
-                    .with_hint("it was written by another version or by hand; reset the pipeline's offsets to start anew")
+                    .with_hint("it was written by another version or by hand; reset the pipeline (`towpath pipelines reset`) to start anew")
                     .with_cause(cause)
             };
             let version = document.get("v").and_then(serde_json::Value::as_u64);
@@ -216,7 +216,7 @@ impl Offsets {
                 "PG_OFFSETS",
                 "the stored offsets have tables but no stream position",
             )
-            .with_hint("reset the pipeline's offsets to start anew"));
+            .with_hint("reset the pipeline (`towpath pipelines reset`) to start anew"));
         }
         Ok(offsets)
     }

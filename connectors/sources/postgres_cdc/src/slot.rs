@@ -10,7 +10,7 @@ use super::offsets::{StreamDoc, System};
 use super::session::Session;
 use super::wire::PgError;
 
-const START_ANEW: &str = "reset the pipeline's offsets to copy the tables anew; before, drop the slot if it exists: \
+const START_ANEW: &str = "reset the pipeline (`towpath pipelines reset`) to copy the tables anew; before, drop the slot if it exists: \
                           SELECT pg_drop_replication_slot('SLOT');";
 
 fn start_anew(slot: &str) -> String {

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
+use tokio::signal::unix::{SignalKind, signal};
 use towpath_client::{
     Client, Consumer, ConsumerConfig, ConsumerEvent, OffsetReset, PartitionRecords, Record, StartAt,
     Subscription,
@@ -120,12 +121,13 @@ async fn as_member(
         ..ConsumerConfig::default()
     });
     consumer.subscribe(Subscription::Topics(vec![topic]))?;
+    let mut interrupts = signal(SignalKind::interrupt())?;
     let mut printed = BTreeMap::new();
     let mut ends: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
-    let outcome = loop {
+    loop {
         let event = tokio::select! {
             event = consumer.poll_event(Duration::from_millis(500)) => event?,
-            interrupted = tokio::signal::ctrl_c() => break interrupted.map_err(Failure::from),
+            _ = interrupts.recv() => break,
         };
         match event {
             ConsumerEvent::Records(batches) => {
@@ -149,12 +151,12 @@ async fn as_member(
         };
         let mine = consumer.assignment();
         if consume.exit_at_end && !mine.is_empty() && mine.iter().all(at_end) {
-            break Ok(());
+            break;
         }
-    };
+    }
     commit(&consumer, &mut printed).await?;
     consumer.close().await;
-    outcome
+    Ok(())
 }
 
 async fn commit(consumer: &Consumer, printed: &mut BTreeMap<TopicPartition, Offset>) -> Result<(), Failure> {
@@ -203,8 +205,7 @@ impl Printer {
         if self.verbose {
             write!(out, "{partition} @{} {} ", record.offset, time(record.timestamp_ms))?;
             for header in record.headers {
-                let value = header.value.map_or("null".into(), String::from_utf8_lossy);
-                write!(out, "{}={value} ", String::from_utf8_lossy(header.key))?;
+                write!(out, "{}={} ", String::from_utf8_lossy(header.key), header_text(header.value))?;
             }
             out.write_all(record.key.unwrap_or(b"null"))?;
             out.write_all(b" | ")?;
@@ -212,6 +213,15 @@ impl Printer {
         out.write_all(record.value.unwrap_or(b"null"))?;
         out.write_all(b"\n")?;
         Ok(())
+    }
+}
+
+/// A header's value for people: what is no text is shown in hexadecimal digits.
+fn header_text(value: Option<&[u8]>) -> String {
+    let Some(bytes) = value else { return "null".to_owned() };
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        _ => bytes.iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}")),
     }
 }
 
@@ -274,6 +284,12 @@ fn insert_bytes(object: &mut serde_json::Map<String, Json>, name: &str, bytes: O
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_are_for_people() {
+        let shown = [Some(&b"me"[..]), Some(&[0, 255]), Some(b"a\x1b[31m"), None].map(header_text);
+        assert_eq!(shown, ["me", "0x00ff", "0x611b5b33316d", "null"]);
+    }
 
     #[test]
     fn times_are_for_people() {

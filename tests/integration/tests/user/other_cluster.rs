@@ -22,7 +22,7 @@ fn an_unknown_cluster_is_told_where_it_stands_in_the_files() {
         std::fs::write(folder.join("c.yaml"), pipelines(&address)).unwrap();
         for command in [&["check", "c.yaml"][..], &["up", "c.yaml"], &["up", "c.yaml", "--until-idle"]] {
             let said = type_in(folder.path(), command, "", &[]);
-            said.says(1, &["KAFKA_UNREACHABLE", "c.yaml:1:32", why, "can this machine reach them?"]);
+            said.says(1, &["KAFKA_UNREACHABLE", "c.yaml:1:31", why, "can this machine reach them?"]);
         }
     }
     assert!(!folder.join("towpath-data").exists(), "nothing was started");

@@ -156,5 +156,34 @@ fn status_tells_the_truth_about_a_database_that_dies_and_comes_back() {
         || task(&towpath, "p/source/0"),
         |it| it["records"] == 1 && it["state"] == "RUNNING",
     );
-    ask(&towpath, &["pipelines", "status"]).says(0, &["PG_UNREACHABLE (", "ago, overcome)"]);
+    ask(&towpath, &["pipelines", "status"]).says(0, &["RUNNING", "ago, overcome)"]);
+}
+
+/// R8.
+#[test]
+fn status_tells_the_truth_about_a_target_that_dies_and_comes_back() {
+    let mut server = Postgres::start(&postgres::Options::replica()).unwrap();
+    server.create_database("w").unwrap();
+    let yaml = format!(
+        "pipelines:\n  p:\n    source: {{ type: generate, rate: 100 }}\n    topic: t\n    \
+         sink: {{ type: postgres, url: \"{}\", table: t, mode: append }}\n",
+        server.url("w")
+    );
+    let mut towpath = Towpath::start(Options::yaml(yaml)).unwrap();
+    wait_until("records arrive", || task(&towpath, "p/sink/0"), |it| it["records"].as_u64() > Some(0));
+    server.kill9().unwrap();
+    let down = wait_state(&towpath, "p/sink/0", "RETRYING");
+    assert!(down["last_error"]["code"].as_str().unwrap().starts_with("PG_"), "{down}");
+    let before = down["records"].as_u64();
+    assert_eq!(task(&towpath, "p/source/0")["state"], "RUNNING", "the one does not hold up the other");
+    ask(&towpath, &["pipelines", "list"]).says(0, &["p RETRYING"]);
+    server.start_again().unwrap();
+    wait_until(
+        "it goes on",
+        || task(&towpath, "p/sink/0"),
+        |it| it["state"] == "RUNNING" && it["records"].as_u64() > before,
+    );
+    assert!(towpath.terminate(LONG).unwrap().success());
+    let twice = "SELECT count(*) - count(DISTINCT id) FROM t";
+    assert_eq!(server.psql("w", twice).unwrap(), "0", "nothing came twice");
 }

@@ -30,7 +30,9 @@ fn a_terminal_shows_bars_and_what_is_piped_shows_none() {
     assert!(output.stdout.contains("█") && output.stdout.contains("/900"), "{}", output.stdout);
     assert!(output.stdout.contains("p/sink/0"), "{}", output.stdout);
 
-    std::fs::remove_dir_all(folder.join("towpath-data")).unwrap();
+    for made in ["towpath-data", "out"] {
+        std::fs::remove_dir_all(folder.join(made)).unwrap();
+    }
     let said = type_in(folder.path(), &["up", "c.yaml", "--until-idle", "--json"], "", &[]);
     assert!(!said.err.contains('█') && !said.err.contains('\u{1b}'), "{}", said.err);
     let tasks = said.json();

@@ -217,7 +217,7 @@ impl Records {
                         partial.commit_lsn
                     ),
                 )
-                .with_hint("the slot was moved by somebody else; reset the pipeline's offsets to copy the tables anew"));
+                .with_hint("the slot was moved by somebody else; reset the pipeline (`towpath pipelines reset`) to copy the tables anew"));
             }
             _ => None,
         };
