@@ -93,6 +93,15 @@ impl fmt::Display for Type {
     }
 }
 
+/// What a column is known by, whatever it is called at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ColumnId {
+    /// Stands for the table; one that was dropped and created again is another.
+    pub table: u64,
+    /// Stands for the column in it; one that was dropped and added again is another.
+    pub column: u32,
+}
+
 /// One field of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Field {
@@ -112,17 +121,22 @@ pub struct Field {
     /// its own column instead of adding one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renamed_from: Option<String>,
-    /// What rows have in this field that were there before the column was added (its default at that time, as
-    /// text): a sink adds the column with it.
+    /// What rows have in this field that were there before the column was added (its default at that time, in its
+    /// carried form, as text): a sink adds the column with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial: Option<String>,
+    /// The column's identity, where the source knows one: a sink that remembers it follows a renaming whichever
+    /// schemas it has seen, and tells a column that was dropped and added again from one that stayed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<ColumnId>,
 }
 
 impl Field {
     /// A field that cannot be null.
     #[must_use]
     pub fn required(name: impl Into<String>, ty: Type) -> Self {
-        Self { name: name.into(), ty, nullable: false, source_type: None, renamed_from: None, initial: None }
+        let name = name.into();
+        Self { name, ty, nullable: false, source_type: None, renamed_from: None, initial: None, id: None }
     }
 
     /// A field that can be null.

@@ -219,7 +219,8 @@ impl Writer {
     }
 
     async fn send(&mut self, sent: &mut Sent, record: RecordView<'_>) -> Result<(), ConnectorError> {
-        if record.op() == Some(Op::Tombstone) && !self.spec.tombstones {
+        // One without a key tells of columns that changed, not of a key to forget.
+        if record.op() == Some(Op::Tombstone) && !self.spec.tombstones && record.key().is_some() {
             return Ok(());
         }
         let route = self.route(record).await?;

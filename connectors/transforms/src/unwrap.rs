@@ -83,7 +83,10 @@ impl Transform for Unwrapping {
     async fn apply(&mut self, mut batch: Batch) -> Result<Transformed, ConnectorError> {
         if self.drop_tombstones {
             let only = &self.only;
-            batch.retain(|_, record| record.op() != Some(Op::Tombstone) || !only.matches(record.schema()));
+            // One without a key tells of columns that changed, not of a key to forget.
+            batch.retain(|_, record| {
+                record.op() != Some(Op::Tombstone) || record.key().is_none() || !only.matches(record.schema())
+            });
         }
         self.rows.apply(batch).await
     }

@@ -3,6 +3,8 @@
 
 mod equality;
 mod fire;
+mod world;
 
 pub use equality::{Table, assert_equal};
 pub use fire::{Fire, deliver};
+pub use world::{Load, World};

@@ -6,7 +6,7 @@ use towpath_sql::sink::{Change, Fault, Fold, Step, Upsert, Work};
 
 use super::cells;
 use super::columns::Target;
-use super::plan::Plan;
+use super::plan::{CHECKED, Plan, UNCHECKED};
 use super::session::{Session, TextArray, arguments, texts};
 
 const WRITE: &str = "write the rows";
@@ -29,6 +29,22 @@ impl Applier<'_> {
 
     /// Takes a step.
     pub(crate) async fn step(&mut self, work: &Work<'_, Plan>, step: Step) -> Result<(), Fault> {
+        let plan = match &step {
+            Step::Append { plan, .. }
+            | Step::Fold { plan, .. }
+            | Step::Change { plan, .. }
+            | Step::Move { plan, .. }
+            | Step::Truncate { plan, .. } => &work.plans[*plan],
+        };
+        if !plan.unchecked {
+            return self.checked_step(work, step).await;
+        }
+        self.session.script("leave foreign keys unchecked", UNCHECKED.to_owned()).await?;
+        self.checked_step(work, step).await?;
+        self.session.script("check foreign keys", CHECKED.to_owned()).await.map(drop)
+    }
+
+    async fn checked_step(&mut self, work: &Work<'_, Plan>, step: Step) -> Result<(), Fault> {
         let batch = work.batch;
         match step {
             Step::Append { plan, records } => self.append(&work.plans[plan], batch, &records).await,

@@ -22,6 +22,10 @@ pub(crate) struct Table {
     pub(crate) partitioned: bool,
     /// Whether this sink created it.
     pub(crate) ours: bool,
+    /// Whether foreign keys lead from it or to it.
+    pub(crate) has_foreign_keys: bool,
+    /// The primary key's constraint and its columns.
+    pub(crate) primary: Option<(String, Vec<String>)>,
     /// The columns of each index that can arbitrate `ON CONFLICT`.
     pub(crate) unique: Vec<Vec<String>>,
     /// Columns by which an index finds rows.
@@ -49,6 +53,14 @@ pub(crate) struct Column {
     pub(crate) must_be_given: bool,
 }
 
+/// What indexes say about a table.
+#[derive(Debug, Default)]
+struct Indexes {
+    primary: Option<(String, Vec<String>)>,
+    unique: Vec<Vec<String>>,
+    indexed: Vec<String>,
+}
+
 impl Table {
     pub(crate) fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
@@ -60,7 +72,8 @@ impl Table {
         name: &TableName,
     ) -> Result<Option<Self>, ConnectorError> {
         const SQL: &str = "SELECT c.oid::text, c.relkind::text, c.relrowsecurity, \
-             coalesce(pg_catalog.obj_description(c.oid, 'pg_class'), '') \
+             coalesce(pg_catalog.obj_description(c.oid, 'pg_class'), ''), \
+             EXISTS (SELECT FROM pg_catalog.pg_constraint f WHERE f.contype = 'f' AND c.oid IN (f.conrelid, f.confrelid)) \
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              WHERE n.nspname = $1 AND c.relname = $2";
         let schema = name.schema.as_deref().unwrap_or_default();
@@ -73,13 +86,15 @@ impl Table {
                 .with_hint("choose another name with `table`"));
         }
         let columns = Self::load_columns(session, &oid).await?;
-        let (unique, indexed) = Self::load_indexes(session, &oid).await?;
+        let Indexes { primary, unique, indexed } = Self::load_indexes(session, &oid).await?;
         Ok(Some(Self {
             name: name.clone(),
             columns,
             copyable: matches!(kind.as_str(), "r" | "p") && !row_security,
             partitioned: kind == "p",
             ours: comment.starts_with(OWN_COMMENT),
+            has_foreign_keys: get(row, 4)?,
+            primary,
             unique,
             indexed,
         }))
@@ -103,31 +118,32 @@ impl Table {
         rows.iter().map(column).collect()
     }
 
-    async fn load_indexes(
-        session: &mut Session,
-        oid: &str,
-    ) -> Result<(Vec<Vec<String>>, Vec<String>), ConnectorError> {
+    async fn load_indexes(session: &mut Session, oid: &str) -> Result<Indexes, ConnectorError> {
         const SQL: &str = "SELECT ARRAY(SELECT coalesce(a.attname::text, '') \
                  FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place) \
                  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
                  WHERE k.place <= i.indnkeyatts ORDER BY k.place), \
-             i.indisunique AND i.indimmediate AND i.indexprs IS NULL, am.amname IN ('btree', 'hash') \
+             i.indisunique AND i.indimmediate AND i.indexprs IS NULL, am.amname IN ('btree', 'hash'), \
+             CASE WHEN i.indisprimary THEN c.relname::text END \
              FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
              JOIN pg_catalog.pg_am am ON am.oid = c.relam \
              WHERE i.indrelid = $1::text::oid AND i.indisvalid AND i.indpred IS NULL";
-        let (mut unique, mut indexed) = (Vec::new(), Vec::new());
+        let mut indexes = Indexes::default();
         for row in fetch(session, SQL, &[oid]).await? {
             let columns: Vec<String> = get(&row, 0)?;
+            if let Some(constraint) = get::<Option<String>>(&row, 3)? {
+                indexes.primary = Some((constraint, columns.clone()));
+            }
             if get::<bool>(&row, 2)?
                 && let Some(first) = columns.first().filter(|first| !first.is_empty())
             {
-                indexed.push(first.clone());
+                indexes.indexed.push(first.clone());
             }
             if get::<bool>(&row, 1)? {
-                unique.push(columns);
+                indexes.unique.push(columns);
             }
         }
-        Ok((unique, indexed))
+        Ok(indexes)
     }
 }
 

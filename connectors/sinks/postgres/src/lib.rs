@@ -5,6 +5,7 @@
 //! server, so that a table which is there already is written as it is.
 #![forbid(unsafe_code)]
 
+mod alter;
 mod apply;
 mod catalog;
 mod cells;
@@ -16,6 +17,7 @@ mod errors;
 mod nodelay;
 mod offsets;
 mod plan;
+mod remembered;
 mod session;
 mod statements;
 mod target;

@@ -9,12 +9,19 @@ use towpath_sql::TableName;
 use towpath_sql::sink::{self, Layout, LayoutError, RecordRefusal};
 use towpath_types::TopicName;
 
+use super::alter;
 use super::catalog::Table;
 use super::columns::Target;
 use super::config::{Config, NAME_BYTES_MAX, OnUnknown};
 use super::ddl;
+use super::remembered::Remembered;
 use super::session::Session;
 use super::statements::Statements;
+
+/// Leaves foreign keys unchecked until [`CHECKED`], or the end of the transaction.
+pub(crate) const UNCHECKED: &str = "SET LOCAL session_replication_role = replica";
+/// Ends [`UNCHECKED`].
+pub(crate) const CHECKED: &str = "SET LOCAL session_replication_role TO DEFAULT";
 
 /// Plans kept before the cache starts anew.
 const PLANS_MAX: usize = 4096;
@@ -29,6 +36,8 @@ pub(crate) struct Plan {
     /// Those of the key, as indexes into `targets`.
     pub(crate) key: Vec<usize>,
     pub(crate) statements: Statements,
+    /// Whether foreign keys are not to be checked here: rows of different topics come in any order.
+    pub(crate) unchecked: bool,
     /// How many folds are written without trying `COPY` first, since rows that were said to be new were not.
     copy_pause: AtomicU32,
 }
@@ -67,12 +76,13 @@ type Planned = sink::Planned<Plan>;
 pub(crate) struct Planner {
     config: Arc<Config>,
     pipeline: Arc<str>,
+    remembered: Remembered,
     plans: HashMap<(SchemaId, TopicName), Planned>,
 }
 
 impl Planner {
-    pub(crate) fn new(config: Arc<Config>, pipeline: Arc<str>) -> Self {
-        Self { config, pipeline, plans: HashMap::new() }
+    pub(crate) fn new(config: Arc<Config>, pipeline: Arc<str>, remembered: Remembered) -> Self {
+        Self { config, pipeline, remembered, plans: HashMap::new() }
     }
 
     /// Whether there is a plan for the records of `schema` in `topic`.
@@ -80,19 +90,21 @@ impl Planner {
         self.plans.contains_key(&(schema.id(), topic.clone()))
     }
 
-    /// The plan for the records of `schema` in `topic`; creates and adapts the table when it is new.
+    /// The plan for the records of `schema` in `topic`; creates and adapts the table when it is new. `empties` says that
+    /// the first of them empties the table.
     pub(crate) async fn plan(
         &mut self,
         session: &mut Session,
         topic: &TopicName,
         schema: &EventSchema,
+        empties: bool,
     ) -> Result<Planned, ConnectorError> {
         let id = (schema.id(), topic.clone());
         if let Some(known) = self.plans.get(&id) {
             return Ok(known.clone());
         }
         let planned = match self.layout(topic, schema) {
-            Ok((name, layout)) => self.bind(session, name, layout).await?,
+            Ok((name, layout)) => self.bind(session, name, layout, empties).await?,
             Err(refusal) => Planned::Refused(Arc::new(refusal)),
         };
         if self.plans.len() >= PLANS_MAX {
@@ -137,14 +149,21 @@ impl Planner {
     }
 
     async fn bind(
-        &self,
+        &mut self,
         session: &mut Session,
         name: TableName,
         layout: Layout,
+        empties: bool,
     ) -> Result<Planned, ConnectorError> {
         let table = match Table::load(session, &name).await? {
             Some(table) if self.config.add_columns => {
-                if ddl::adapt_columns(session, &table, &layout).await? {
+                if alter::adapt_columns(session, &self.remembered, &table, &layout, empties).await? {
+                    // What was planned before may mean other columns by the same names.
+                    let is_other = |planned: &Planned| match planned {
+                        Planned::Plan(plan) => plan.table != name,
+                        Planned::Refused(_) => true,
+                    };
+                    self.plans.retain(|_, planned| is_other(planned));
                     reload(session, &name).await?
                 } else {
                     table
@@ -152,7 +171,7 @@ impl Planner {
             }
             Some(table) => table,
             None if self.config.create_tables => {
-                ddl::create_table(session, &self.pipeline, &name, &layout).await?;
+                ddl::create_table(session, &self.pipeline, &self.remembered, &name, &layout).await?;
                 reload(session, &name).await?
             }
             None => {
@@ -168,8 +187,17 @@ impl Planner {
                 let key = key_targets(&table, &layout, &targets)?;
                 given(&table, &targets)?;
                 let statements = Statements::new(&table, &targets, &key);
+                let unchecked = table.has_foreign_keys && may_leave_unchecked(session, &name).await?;
                 let copy_pause = AtomicU32::new(0);
-                Planned::Plan(Arc::new(Plan { layout, table: name, targets, key, statements, copy_pause }))
+                Planned::Plan(Arc::new(Plan {
+                    layout,
+                    table: name,
+                    targets,
+                    key,
+                    statements,
+                    unchecked,
+                    copy_pause,
+                }))
             }
             Err(refusal) => Planned::Refused(Arc::new(refusal)),
         })
@@ -183,6 +211,23 @@ async fn reload(session: &mut Session, name: &TableName) -> Result<Table, Connec
             format!("the table {name} vanished just after we changed it"),
         )
     })
+}
+
+/// Whether this user may write as PostgreSQL's own replication does, without foreign keys (and ordinary triggers).
+async fn may_leave_unchecked(session: &mut Session, name: &TableName) -> Result<bool, ConnectorError> {
+    let trial = format!("{UNCHECKED}; SELECT 1");
+    match ddl::trial(session, "leave foreign keys unchecked", &trial).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.code() == "PG_PRIVILEGE" => {
+            tracing::warn!(
+                table = %name,
+                "foreign keys lead from or to the table, and this user may not set session_replication_role: rows that \
+                 come before those they refer to are rejected (GRANT SET ON PARAMETER session_replication_role TO it)"
+            );
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn targets(table: &Table, layout: &Layout, on_unknown: OnUnknown) -> Result<Vec<Target>, RecordRefusal> {

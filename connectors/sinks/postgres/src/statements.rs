@@ -71,7 +71,8 @@ impl Statements {
     /// Inserts rows of these targets; the other columns get their defaults.
     pub(crate) fn insert_of(&self, targets: &[&Target]) -> String {
         format!(
-            "INSERT INTO {} ({}){} SELECT {} FROM {}",
+            // An alias, since a table may be called "excluded".
+            "INSERT INTO {} AS t ({}){} SELECT {} FROM {}",
             self.table,
             names(targets.iter().copied()),
             self.overriding,

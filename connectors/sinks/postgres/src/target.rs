@@ -11,6 +11,7 @@ use super::apply::Applier;
 use super::config::Config;
 use super::offsets::Offsets;
 use super::plan::{Plan, Planner};
+use super::remembered::Remembered;
 use super::session::Session;
 
 /// A connection with everything that a task remembers.
@@ -29,7 +30,9 @@ impl PostgresTarget {
         let mut session = Session::open(&config.connect, &context.stop).await?;
         let offsets = Offsets::new(&config.schema, &context.pipeline);
         offsets.ensure(&mut session).await?;
-        let planner = Planner::new(config, Arc::clone(&context.pipeline));
+        let remembered = Remembered::new(&config.schema);
+        remembered.ensure(&mut session).await?;
+        let planner = Planner::new(config, Arc::clone(&context.pipeline), remembered);
         Ok(Self { session, offsets, planner, buffer: Vec::new() })
     }
 }
@@ -63,8 +66,9 @@ impl Target for PostgresTarget {
         &mut self,
         topic: &TopicName,
         schema: &EventSchema,
+        empties: bool,
     ) -> Result<Planned<Plan>, ConnectorError> {
-        self.planner.plan(&mut self.session, topic, schema).await
+        self.planner.plan(&mut self.session, topic, schema, empties).await
     }
 
     async fn step(

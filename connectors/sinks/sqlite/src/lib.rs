@@ -4,6 +4,7 @@
 //! transaction; an owner epoch in the same row fences older tasks (R6).
 #![forbid(unsafe_code)]
 
+mod alter;
 mod apply;
 mod cells;
 mod config;
@@ -11,6 +12,7 @@ mod connector;
 mod database;
 mod errors;
 mod plan;
+mod remembered;
 mod statements;
 mod table;
 mod target;

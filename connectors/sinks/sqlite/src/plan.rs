@@ -8,6 +8,7 @@ use towpath_sql::TableName;
 use towpath_sql::sink::{self, Layout, LayoutError, RecordRefusal};
 use towpath_types::TopicName;
 
+use super::alter;
 use super::config::{Config, OnUnknown};
 use super::database::Database;
 use super::statements::Statements;
@@ -56,19 +57,21 @@ impl Planner {
         self.plans.contains_key(&(schema.id(), topic.clone()))
     }
 
-    /// The plan for the records of `schema` in `topic`; creates and adapts the table when it is new.
+    /// The plan for the records of `schema` in `topic`; creates and adapts the table when it is new. `empties` says that
+    /// the first of them empties the table.
     pub(crate) async fn plan(
         &mut self,
         database: &mut Database,
         topic: &TopicName,
         schema: &EventSchema,
+        empties: bool,
     ) -> Result<Planned, ConnectorError> {
         let id = (schema.id(), topic.clone());
         if let Some(known) = self.plans.get(&id) {
             return Ok(known.clone());
         }
         let planned = match self.layout(topic, schema) {
-            Ok((name, layout)) => self.bind(database, name, layout).await?,
+            Ok((name, layout)) => self.bind(database, name, layout, empties).await?,
             Err(refusal) => Planned::Refused(Arc::new(refusal)),
         };
         if self.plans.len() >= PLANS_MAX {
@@ -114,13 +117,22 @@ impl Planner {
     }
 
     async fn bind(
-        &self,
+        &mut self,
         database: &mut Database,
         name: TableName,
         layout: Layout,
+        empties: bool,
     ) -> Result<Planned, ConnectorError> {
         let table = match Table::load(database, &name.table).await? {
-            Some(table) if self.config.add_columns && table.adapt(database, &layout).await? => {
+            Some(table)
+                if self.config.add_columns && alter::adapt(database, &table, &layout, empties).await? =>
+            {
+                // What was planned before may mean other columns by the same names.
+                let is_other = |planned: &Planned| match planned {
+                    Planned::Plan(plan) => plan.table != name,
+                    Planned::Refused(_) => true,
+                };
+                self.plans.retain(|_, planned| is_other(planned));
                 reload(database, &name).await?
             }
             Some(table) => table,

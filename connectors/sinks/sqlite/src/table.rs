@@ -3,11 +3,12 @@
 use sqlx::Arguments as _;
 use sqlx::sqlite::SqliteArguments;
 use towpath_api::{ConnectorError, Field};
-use towpath_sql::sink::{Fault, Layout};
-use towpath_sql::{Dialect, ident, idents, literal};
+use towpath_sql::sink::{Fault, Known, Layout};
+use towpath_sql::{ident, idents};
 
 use super::cells::column_type;
 use super::database::{Database, get};
+use super::remembered;
 
 /// A table that is there.
 #[derive(Debug, Clone)]
@@ -125,47 +126,19 @@ impl Table {
             let key = layout.key.iter().map(|column| layout.columns[*column].field.name.as_str());
             lines.push(format!("PRIMARY KEY ({})", idents(key)));
         }
-        let sql = format!("CREATE TABLE IF NOT EXISTS {} (\n{}\n)", ident(name), lines.join(",\n"));
+        let mut statements = remembered::forget(name);
+        statements.push(format!("CREATE TABLE IF NOT EXISTS {} (\n{}\n)", ident(name), lines.join(",\n")));
+        statements.push(remembered::mark_created(name));
+        let known = |field: &Field| Some(Known { id: field.id?, name: field.name.clone() });
+        let known: Vec<Known> = layout.columns.iter().filter_map(|column| known(&column.field)).collect();
+        statements.extend(remembered::store(name, &known));
+        let sql = format!("BEGIN IMMEDIATE; {}; COMMIT", statements.join(";\n"));
         database.script(&format!("create the table {name}"), sql).await.map_err(Fault::fatal)?;
         tracing::info!(table = name, "created");
         Ok(())
     }
-
-    /// Adds or renames columns for fields that it does not have. Gives whether anything was done.
-    pub(crate) async fn adapt(
-        &self,
-        database: &mut Database,
-        layout: &Layout,
-    ) -> Result<bool, ConnectorError> {
-        let fields: Vec<&Field> = layout.columns.iter().map(|column| &column.field).collect();
-        let table = ident(&self.name);
-        let mut statements = Vec::new();
-        for field in fields.iter().filter(|field| self.column(&field.name).is_none()) {
-            let old = field.renamed_from.as_deref().filter(|old| {
-                self.column(old).is_some() && !fields.iter().any(|other| other.name.eq_ignore_ascii_case(old))
-            });
-            statements.push(match (old, &field.initial) {
-                (Some(old), _) => {
-                    format!("ALTER TABLE {table} RENAME COLUMN {} TO {}", ident(old), ident(&field.name))
-                }
-                (None, None) => format!("ALTER TABLE {table} ADD COLUMN {}", definition(field)),
-                (None, Some(initial)) => {
-                    let initial = literal(initial, Dialect::Sqlite);
-                    format!("ALTER TABLE {table} ADD COLUMN {} DEFAULT {initial}", definition(field))
-                }
-            });
-        }
-        if statements.is_empty() {
-            return Ok(false);
-        }
-        let sql = format!("BEGIN IMMEDIATE; {}; COMMIT", statements.join("; "));
-        let what = format!("change the columns of {}", self.name);
-        database.script(&what, sql).await.map_err(Fault::fatal)?;
-        tracing::info!(table = self.name, changes = statements.join("; "), "columns changed");
-        Ok(true)
-    }
 }
 
-fn definition(field: &Field) -> String {
+pub(crate) fn definition(field: &Field) -> String {
     format!("{} {}", ident(&field.name), column_type(&field.ty, field.source_type.as_deref()))
 }

@@ -14,6 +14,7 @@ use super::apply::Applier;
 use super::config::Config;
 use super::database::{Database, get};
 use super::plan::{Plan, Planner};
+use super::remembered;
 
 /// A connection with everything that a task remembers.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ impl SqliteTarget {
              owner_epoch INTEGER NOT NULL, PRIMARY KEY (pipeline, topic_id, \"partition\")) WITHOUT ROWID"
         );
         database.script("create the table of positions", sql).await.map_err(Fault::fatal)?;
+        remembered::ensure(&mut database).await?;
         let pipeline = Arc::clone(&context.pipeline);
         Ok(Self { database, planner: Planner::new(config, Arc::clone(&pipeline)), pipeline })
     }
@@ -106,8 +108,9 @@ impl Target for SqliteTarget {
         &mut self,
         topic: &TopicName,
         schema: &EventSchema,
+        empties: bool,
     ) -> Result<Planned<Plan>, ConnectorError> {
-        self.planner.plan(&mut self.database, topic, schema).await
+        self.planner.plan(&mut self.database, topic, schema, empties).await
     }
 
     async fn step(

@@ -11,8 +11,8 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 use towpath_api::conformance::{self, SinkWorld};
 use towpath_api::schema::SourceBlock;
 use towpath_api::{
-    BatchBuilder, ErrorKind, EventSchema, Field, Guarantee, Op, RawConfig, RowSchema, RowWriter, Sink,
-    SinkBatch, SinkConnector, SinkFactory, TaskContext, Type, Written,
+    BatchBuilder, ColumnId, ErrorKind, EventSchema, Field, Guarantee, Op, RawConfig, RowSchema, RowWriter,
+    Sink, SinkBatch, SinkConnector, SinkFactory, TaskContext, Type, Written,
 };
 use towpath_sink_sqlite::SqliteSink;
 use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
@@ -286,6 +286,45 @@ async fn columns_are_added_and_renamed_and_refused_rows_are_found() {
     task.take(&new, &[(Op::Create, json!([2]), NONE, json!([2, "x", null]))]).await;
     let rows = "SELECT id || '|' || title || '|' || quote(note) || '|' || twice FROM orders ORDER BY id";
     assert_eq!(query(&path, rows).await, "1|abc|'it''s'|2 2|x|NULL|4");
+}
+
+#[tokio::test]
+async fn columns_are_followed_by_their_identity_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let connector = connector(&path, json!({"table": "T"}));
+    let field = |name: &str, column, ty| Field {
+        id: Some(ColumnId { table: 9, column }),
+        ..Field::nullable(name, ty)
+    };
+    let text = |name: &str, column| field(name, column, Type::String);
+    let id = || field("id", 1, Type::Int64);
+    // Every task looks anew, and must not do again what was done.
+    let take = async |fields: Vec<Field>, row: Json| {
+        let shape = schema(fields, &["id"]);
+        let mut task = Task::open(connector.as_ref(), "t").await;
+        task.take(&shape, &[(Op::Create, json!([row[0]]), NONE, row)]).await;
+    };
+    take(vec![id(), text("a", 2), text("b", 3)], json!([1, "a", "b"])).await;
+    for row in [2, 3] {
+        take(vec![id(), text("B", 2), text("a", 3)], json!([row, "a", "b"])).await;
+    }
+    let rows = "SELECT group_concat(concat_ws(',', b, a), ' ') FROM t";
+    assert_eq!(query(&path, rows).await, "a,b a,b a,b");
+    let again = Field { initial: Some("true".into()), ..field("a", 4, Type::Bool) };
+    take(vec![id(), text("c", 2), again], json!([4, "a", false])).await;
+    let rows = "SELECT group_concat(concat_ws(',', c, a, a_dropped), ' ') FROM t";
+    assert_eq!(query(&path, rows).await, "a,1,b a,1,b a,1,b a,0");
+    // A shape without a row.
+    let mut task = Task::open(connector.as_ref(), "t").await;
+    let more = schema(vec![id(), text("d", 2), text("e", 5)], &["id"]);
+    task.take(&more, &[(Op::Tombstone, NONE, NONE, NONE)]).await;
+    let names = "SELECT group_concat(name) FROM pragma_table_info('t')";
+    assert_eq!(query(&path, names).await, "id,d,a_dropped,a,e");
+    // Dropped and created again by somebody: nothing is known of it.
+    run(&path, "DROP TABLE t").await;
+    take(vec![id(), text("a", 2)], json!([1, "x"])).await;
+    assert_eq!(query(&path, "SELECT a FROM t").await, "x");
 }
 
 #[tokio::test]

@@ -30,6 +30,16 @@ pub(crate) enum SnapshotMode {
     Only,
 }
 
+/// What becomes of the rows of a partition that is dropped or detached, of which the log says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DroppedPartitions {
+    /// The whole table is copied anew, after a truncate.
+    Copy,
+    /// They stay where they were sent.
+    Keep,
+}
+
 /// The options as they come out of validation.
 #[derive(Debug, Deserialize)]
 struct Options {
@@ -46,6 +56,7 @@ struct Options {
     heartbeat_ms: u64,
     wal_limit_bytes: u64,
     tombstones: bool,
+    dropped_partitions: DroppedPartitions,
 }
 
 /// A checked configuration.
@@ -61,6 +72,7 @@ pub(crate) struct Config {
     pub(crate) heartbeat_ms: u64,
     pub(crate) wal_limit_bytes: u64,
     pub(crate) tombstones: bool,
+    pub(crate) dropped_partitions: DroppedPartitions,
 }
 
 /// The names of what a pipeline keeps in the database.
@@ -176,6 +188,18 @@ fn capture_options() -> Vec<OptionSpec> {
             json!(true),
             "Whether a delete is followed by a record without a value, which lets a compacted topic forget the key.",
         ),
+        OptionSpec::with_default(
+            "dropped_partitions",
+            OptionType::choices(&[
+                ("copy", "The table is copied anew, after a truncate, so that they are gone everywhere."),
+                (
+                    "keep",
+                    "They stay where they were sent: what dropping old partitions is often meant to do.",
+                ),
+            ]),
+            json!("copy"),
+            "What becomes of the rows of a partition that is dropped or detached, of which the log says nothing.",
+        ),
     ]
 }
 
@@ -246,6 +270,7 @@ impl Config {
             heartbeat_ms: options.heartbeat_ms,
             wal_limit_bytes: options.wal_limit_bytes,
             tombstones: options.tombstones,
+            dropped_partitions: options.dropped_partitions,
         })
     }
 

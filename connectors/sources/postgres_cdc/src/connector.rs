@@ -108,7 +108,11 @@ impl SourceConnector for PostgresCdc {
         if streams {
             ensure_publications(&mut session, &names, &found.tables).await?;
         }
-        let origin = Origin { pipeline: Arc::clone(&context.pipeline), database: system.database.clone() };
+        let origin = Origin {
+            pipeline: Arc::clone(&context.pipeline),
+            database: system.database.clone(),
+            system: system.id.clone(),
+        };
         let opened = Opened {
             config: Arc::clone(&self.config),
             names,

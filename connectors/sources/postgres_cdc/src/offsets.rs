@@ -8,6 +8,9 @@
 //!
 //! *Table* (source partition: the table's quoted name): which blocks have been copied, under which snapshot, and from
 //! which LSN on the stream's changes count.
+//!
+//! *Columns* (source partition: `columns/` and the captured table's quoted name): what its columns were when a record of
+//! it was last stored, and what the catalog said when it was last read; see `evolution`.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +22,8 @@ use super::lsn::Lsn;
 
 /// The source partition of the stream's document. No table has this name: a table's always holds a dot.
 pub(crate) const STREAM: &str = "stream";
+/// What stands before a table's name in the source partition of its columns.
+const COLUMNS: &str = "columns/";
 /// The lane of the stream's positions.
 pub(crate) const STREAM_LANE: u64 = 0;
 const VERSION: u32 = 1;
@@ -55,6 +60,9 @@ pub(crate) struct StreamDoc {
     pub(crate) end_lsn: Lsn,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) transaction: Option<Partial>,
+    /// Captured tables that must be copied anew, since the stream could not tell what became of their rows, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) copies: BTreeMap<String, String>,
 }
 
 /// Which server, which database and which slot a position belongs to.
@@ -76,6 +84,7 @@ impl StreamDoc {
             slot: slot.to_owned(),
             end_lsn,
             transaction: None,
+            copies: BTreeMap::new(),
         }
     }
 }
@@ -83,13 +92,51 @@ impl StreamDoc {
 /// A column as it was when a record of its table was last stored: what renamings and additions are told by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ColumnDoc {
+    /// `attnum`, which survives a renaming; 0 where it could not be found out.
+    pub(crate) number: i16,
     pub(crate) name: String,
-    /// `attnum`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) number: Option<i16>,
-    /// `format_type()`.
+    /// The type's object id and modifier, as in `pg_attribute`.
     #[serde(rename = "type")]
-    pub(crate) formatted: String,
+    pub(crate) type_oid: u32,
+    pub(crate) modifier: i32,
+    /// What rows have that were there before the column was added, as the server writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) initial: Option<String>,
+}
+
+/// What the catalog said about a table's columns when it was last read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct SeenDoc {
+    /// `attnum` → `xmin` of its row in `pg_attribute`: another one means that the column was changed.
+    pub(crate) versions: BTreeMap<i16, u32>,
+    /// Columns that are computed, which the stream does not carry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) generated: Vec<i16>,
+    /// `attnum` → what rows have that were there before the column was added, of columns that were new.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) initials: BTreeMap<i16, String>,
+    /// Object id of each table that holds rows (itself, or its partitions) → the number of its file.
+    pub(crate) files: BTreeMap<u32, u32>,
+    /// `pg_current_snapshot()` at a time when the files were these.
+    #[serde(default)]
+    pub(crate) snapshot: String,
+}
+
+/// A captured table's columns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ShapeDoc {
+    v: u32,
+    pub(crate) oid: u32,
+    pub(crate) columns: Vec<ColumnDoc>,
+    /// The highest `attnum` that there was when the columns were these.
+    pub(crate) highest: i16,
+    pub(crate) seen: SeenDoc,
+}
+
+impl ShapeDoc {
+    pub(crate) fn new(oid: u32, columns: Vec<ColumnDoc>, highest: i16, seen: SeenDoc) -> Self {
+        Self { v: VERSION, oid, columns, highest, seen }
+    }
 }
 
 /// One table's (or partition's) copy.
@@ -115,9 +162,6 @@ pub(crate) struct TableDoc {
     pub(crate) snapshot: String,
     /// Changes of transactions that commit before this are in the copy already.
     pub(crate) from_lsn: Lsn,
-    /// The captured table's columns; kept with its first partition.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) columns: Vec<ColumnDoc>,
 }
 
 impl TableDoc {
@@ -133,7 +177,6 @@ impl TableDoc {
             begun: Vec::new(),
             snapshot: snapshot.to_owned(),
             from_lsn,
-            columns: Vec::new(),
         }
     }
 
@@ -176,6 +219,11 @@ impl TableDoc {
         fnv1a(&parts.map(u32::to_be_bytes).concat()).max(STREAM_LANE + 1)
     }
 
+    /// The lane of the records that only tell of new columns, of the captured table `oid`.
+    pub(crate) fn columns_lane(oid: u32) -> u64 {
+        fnv1a(&[b"columns".as_slice(), &oid.to_be_bytes()].concat()).max(STREAM_LANE + 1)
+    }
+
     /// The lane of the record that empties the table before it is copied again.
     pub(crate) fn truncate_lane(&self) -> u64 {
         self.lane(u32::MAX)
@@ -187,6 +235,13 @@ impl TableDoc {
 pub(crate) struct Offsets {
     pub(crate) stream: Option<StreamDoc>,
     pub(crate) tables: BTreeMap<String, TableDoc>,
+    /// By the captured table's name.
+    pub(crate) shapes: BTreeMap<String, ShapeDoc>,
+}
+
+/// The source partition of a table's columns. No table has such a name: a slash would be in quotes.
+pub(crate) fn columns_partition(table: &str) -> String {
+    format!("{COLUMNS}{table}")
 }
 
 impl Offsets {
@@ -206,6 +261,9 @@ impl Offsets {
             if partition == STREAM {
                 let read = StreamDoc::deserialize(document);
                 offsets.stream = Some(read.map_err(|error| unreadable(error.into()))?);
+            } else if let Some(table) = partition.strip_prefix(COLUMNS) {
+                let read = ShapeDoc::deserialize(document);
+                offsets.shapes.insert(table.to_owned(), read.map_err(|error| unreadable(error.into()))?);
             } else {
                 let read = TableDoc::deserialize(document);
                 offsets.tables.insert(partition.clone(), read.map_err(|error| unreadable(error.into()))?);
@@ -236,6 +294,18 @@ impl Offsets {
         for (name, table) in &self.tables {
             update.partitions.insert(name.clone(), document(table)?);
         }
+        for (name, shape) in &self.shapes {
+            update.partitions.insert(columns_partition(name), document(shape)?);
+        }
+        Ok(update)
+    }
+
+    /// The columns of one table, to be stored.
+    pub(crate) fn shape_update(&self, name: &str) -> Result<SourceOffsets, ConnectorError> {
+        let mut update = SourceOffsets::default();
+        if let Some(shape) = self.shapes.get(name) {
+            update.partitions.insert(columns_partition(name), document(shape)?);
+        }
         Ok(update)
     }
 
@@ -263,6 +333,11 @@ pub(crate) fn stream_position(commit_lsn: Lsn, ordinal: u64) -> [u8; 16] {
     bytes[..8].copy_from_slice(&commit_lsn.0.to_be_bytes());
     bytes[8..].copy_from_slice(&ordinal.to_be_bytes());
     bytes
+}
+
+/// The position of a record that only tells of new columns, within its table's lane.
+pub(crate) fn columns_position(lsn: Lsn) -> [u8; 8] {
+    lsn.0.to_be_bytes()
 }
 
 /// The position of a copied row within its chunk's lane: block and tuple, both big endian.
@@ -311,13 +386,18 @@ mod tests {
 
     #[test]
     fn documents_go_both_ways_and_others_are_refused() {
+        let column = ColumnDoc { number: 1, name: "a".into(), type_oid: 23, modifier: -1, initial: None };
+        let seen = SeenDoc { versions: [(1, 700)].into(), files: [(1, 2)].into(), ..SeenDoc::default() };
+        let shape = ShapeDoc::new(1, vec![column], 1, seen);
         let mut offsets = Offsets {
             stream: Some(StreamDoc::new(&system(), "s", Setup::Ready, Lsn(0x10_0000_0001))),
             tables: [("public.a".to_owned(), TableDoc::new(1, 2, 4096, "1:1:", Lsn(5)))].into(),
+            shapes: [("public.a".to_owned(), shape)].into(),
         };
         offsets.stream.as_mut().unwrap().transaction = Some(Partial { commit_lsn: Lsn(9), ordinal: 4 });
         let whole = offsets.whole().unwrap();
         assert_eq!(whole.partitions[STREAM]["end_lsn"], "10/1");
+        assert_eq!(whole.partitions["columns/public.a"]["columns"][0]["name"], "a");
         assert_eq!(Offsets::read(&whole).unwrap(), offsets);
         let code = |partitions: serde_json::Value| {
             let stored: SourceOffsets = serde_json::from_value(partitions).unwrap();

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use towpath_api::{ConnectorError, EventSchema, Field, RowSchema, RowWriter, SourceBlock, Type};
+use towpath_api::{ColumnId, ConnectorError, EventSchema, Field, RowSchema, RowWriter, SourceBlock, Type};
 use towpath_sql::TableName;
 
 use super::cells::{Cell, Cells};
-use super::offsets::ColumnDoc;
+use super::config::fnv1a;
 use super::values::{self, Codec};
 
 /// The code of a value that cannot be carried: its row goes to the dead letters.
@@ -23,17 +23,20 @@ pub(crate) struct Column {
     pub(crate) formatted: String,
     pub(crate) nullable: bool,
     pub(crate) key: bool,
-    /// `attnum`, which survives a renaming; unknown where the catalog is already past this shape.
-    pub(crate) number: Option<i16>,
+    /// `attnum`, which survives a renaming; 0 where it could not be found out.
+    pub(crate) number: i16,
     /// What is new against the shape before.
     pub(crate) news: News,
 }
 
 impl Column {
-    /// Whether both describe the same column, whatever is new about it.
+    /// Whether both describe the same column, whatever it was called before.
     fn is_same(&self, other: &Self) -> bool {
-        Self { news: News::default(), number: None, ..self.clone() }
-            == Self { news: News::default(), number: None, ..other.clone() }
+        let plain = |column: &Self| {
+            let news = News { renamed_from: None, ..column.news.clone() };
+            Self { news, ..column.clone() }
+        };
+        plain(self) == plain(other)
     }
 }
 
@@ -51,6 +54,15 @@ pub(crate) struct News {
 pub(crate) struct Origin {
     pub(crate) pipeline: Arc<str>,
     pub(crate) database: String,
+    /// The server's system identifier.
+    pub(crate) system: String,
+}
+
+impl Origin {
+    /// What stands for the table `oid` of this database everywhere: below 2⁵³, so that every reader of JSON has it.
+    fn table_id(&self, oid: u32) -> u64 {
+        fnv1a(format!("{}/{}/{oid}", self.system, self.database).as_bytes()) >> 11
+    }
 }
 
 /// What each record's source block says beside its constants.
@@ -111,9 +123,15 @@ pub(crate) enum Image<'a> {
 }
 
 impl Shape {
-    /// The shape of `table`.
-    pub(crate) fn new(origin: &Origin, table: TableName, columns: Vec<Column>) -> Self {
+    /// The shape of `table`, whose object id is `oid`.
+    pub(crate) fn new(origin: &Origin, oid: u32, table: TableName, columns: Vec<Column>) -> Self {
+        let table_id = origin.table_id(oid);
+        let id = |column: &Column| {
+            let column = u32::try_from(column.number).ok().filter(|number| *number > 0)?;
+            Some(ColumnId { table: table_id, column })
+        };
         let field = |column: &Column| Field {
+            id: id(column),
             nullable: column.nullable,
             source_type: Some(towpath_sql::pg_type::source_type(&column.formatted)),
             renamed_from: column.news.renamed_from.clone(),
@@ -125,6 +143,7 @@ impl Shape {
             let plain = |column: &Column| Field {
                 initial: None,
                 renamed_from: None,
+                id: None,
                 nullable: false,
                 ..field(column)
             };
@@ -170,16 +189,6 @@ impl Shape {
         self.table == other.table
             && self.columns.len() == other.columns.len()
             && self.columns.iter().zip(&other.columns).all(|(one, other)| one.is_same(other))
-    }
-
-    /// The columns as they are remembered across restarts.
-    pub(crate) fn remembered(&self) -> Vec<ColumnDoc> {
-        let column = |column: &Column| ColumnDoc {
-            name: column.name.clone(),
-            number: column.number,
-            formatted: column.formatted.clone(),
-        };
-        self.columns.iter().map(column).collect()
     }
 
     /// Whether the key's cells differ. Unchanged ones do not.

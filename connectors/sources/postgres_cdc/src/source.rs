@@ -1,6 +1,6 @@
 //! The open source: from the first intent over the copy to the stream.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,19 +8,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use towpath_api::{Budget, ConnectorError, Poll, Position, Source, SourceBatch, SourceOffsets, TaskContext};
+use towpath_api::{
+    Batch, BatchBuilder, Budget, ConnectorError, Poll, Position, Source, SourceBatch, SourceOffsets,
+    TaskContext,
+};
 
-use super::catalog::{Table, find_tables};
+use super::catalog::{Table, find_tables, observe};
 use super::check::unfit;
 use super::config::{Config, Names, SnapshotMode};
+use super::evolution::is_touched;
 use super::lsn::Lsn;
-use super::offsets::{Offsets, STREAM, Setup, StreamDoc, System};
+use super::offsets::{Offsets, STREAM, Setup, StreamDoc, System, columns_partition};
 use super::session::Session;
 use super::setup::ensure_publications;
-use super::shape::Origin;
+use super::shape::{Origin, Provenance};
 use super::slot;
 use super::snapshot::{Copied, Plan, Prepare, Prepared, Progressed, Reached, Run, prepare};
 use super::streaming::{Streaming, start};
+use super::tracked::Look;
 use super::upkeep::Upkeep;
 
 /// How long a poll waits before it says that there is nothing.
@@ -85,6 +90,14 @@ pub(crate) struct PostgresSource {
     upkeep: Option<Upkeep>,
     /// What [`Source::upstream_end`] said last.
     awaited: Lsn,
+    /// A look at the columns that the stream has not caught up with.
+    look: Option<Look>,
+    /// Everything that was done to columns before this has been told.
+    looked: Lsn,
+    /// Documents that must be stored before that counts.
+    told: BTreeMap<String, serde_json::Value>,
+    /// Whether the stream's document changed without having been handed out.
+    stream_changed: bool,
     stored_idle: Instant,
     upsets: u32,
 }
@@ -112,6 +125,10 @@ impl PostgresSource {
             state,
             upkeep: None,
             awaited: Lsn(0),
+            look: None,
+            looked: Lsn(0),
+            told: BTreeMap::new(),
+            stream_changed: false,
             stored_idle: now.checked_sub(IDLE_STORE_EVERY).unwrap_or(now),
             upsets: 0,
         };
@@ -184,6 +201,11 @@ impl PostgresSource {
             Next::Prepare => self.preparing(),
             Next::Stream => self.after_copy(),
             Next::Copy(plan) => {
+                if let Some(stream) = &mut self.opened.offsets.stream {
+                    // That they are copied anew is in their own documents now.
+                    self.stream_changed = !stream.copies.is_empty();
+                    stream.copies.clear();
+                }
                 self.opened.context.progress.expect(plan.rows);
                 let session = self.opened.session.another();
                 State::Copying(Run::start(plan, session, self.opened.config.snapshot_connections, budget))
@@ -195,6 +217,8 @@ impl PostgresSource {
         let unchanged = prepared.offsets == self.opened.offsets && prepared.forgotten.is_empty();
         self.opened.offsets = prepared.offsets;
         self.forgotten = prepared.forgotten;
+        // Whatever was on its way is stored with the documents that are announced now, or replaced by them.
+        self.told.clear();
         self.state = match prepared.plan {
             None if unchanged => self.after_copy(),
             None => State::Announcing { next: Next::Stream, told: false, durable: false },
@@ -214,19 +238,24 @@ impl PostgresSource {
             opened.origin.clone(),
             opened.tables.clone(),
             opened.offsets.clone(),
-            opened.config.tombstones,
+            Arc::clone(&opened.config),
         )))
     }
 
     fn keep_up(&mut self) {
         let opened = &self.opened;
-        let known: HashSet<u32> = opened.tables.iter().map(|table| table.oid).collect();
-        let session = opened.session.another();
-        self.upkeep =
-            Some(Upkeep::start(session, Arc::clone(&opened.config), opened.names.slot.clone(), known));
+        let (session, config) = (opened.session.another(), Arc::clone(&opened.config));
+        let (slot, tables) = (opened.names.slot.clone(), opened.tables.clone());
+        self.upkeep = Some(Upkeep::start(session, config, slot, tables, self.awaited));
     }
 
     async fn copied(&mut self, progressed: Progressed) -> Result<Option<Poll>, ConnectorError> {
+        if let Progressed::Rows { copied: Some(Copied { table, done: true, .. }), .. } = &progressed {
+            let table = table.clone();
+            if self.is_touched(&table).await? {
+                return self.upset(&table).await;
+            }
+        }
         match progressed {
             Progressed::Waiting => Ok(Some(idle())),
             Progressed::Rows { batch, rejected, copied } => {
@@ -239,18 +268,7 @@ impl PostgresSource {
                     Poll::Batch(SourceBatch { batch, offsets, rejected })
                 }))
             }
-            Progressed::Changed(table) => {
-                tracing::warn!(%table, "a table was changed while it was copied; its copy is planned again");
-                self.upsets += 1;
-                if self.upsets > UPSETS_MAX {
-                    return Err(ConnectorError::needs_operator(
-                        "PG_TABLE_CHANGES",
-                        format!("{table} is rewritten again and again while it is copied"),
-                    ));
-                }
-                self.replan().await?;
-                Ok(None)
-            }
+            Progressed::Changed(table) => self.upset(&table).await,
             Progressed::Finished => {
                 self.opened.context.progress.clear();
                 if let State::Copying(run) = std::mem::replace(&mut self.state, State::Failed) {
@@ -260,6 +278,31 @@ impl PostgresSource {
                 Ok(None)
             }
         }
+    }
+
+    /// A table was changed while it was copied.
+    async fn upset(&mut self, table: &str) -> Result<Option<Poll>, ConnectorError> {
+        tracing::warn!(%table, "a table was changed while it was copied; its copy is planned again");
+        self.upsets += 1;
+        if self.upsets > UPSETS_MAX {
+            return Err(ConnectorError::needs_operator(
+                "PG_TABLE_CHANGES",
+                format!("{table} is rewritten again and again while it is copied"),
+            ));
+        }
+        self.replan().await?;
+        Ok(None)
+    }
+
+    /// Whether columns of the table or partition `leaf` got other names while it was copied: then what was read under
+    /// a name may be another column's.
+    async fn is_touched(&mut self, leaf: &str) -> Result<bool, ConnectorError> {
+        let opened = &mut self.opened;
+        let is_of = |table: &&Table| table.leaves.iter().any(|known| known.name.to_string() == leaf);
+        let Some(table) = opened.tables.iter().find(is_of) else { return Ok(false) };
+        let Some(doc) = opened.offsets.shapes.get(&table.name.to_string()) else { return Ok(false) };
+        let observed = observe(&mut opened.session, &[table]).await?;
+        Ok(observed.get(&table.oid).is_none_or(|now| is_touched(&doc.columns, &doc.seen, now)))
     }
 
     /// Notes how far a table's copy has come.
@@ -279,7 +322,11 @@ impl PostgresSource {
                 doc.chunks.clear();
             }
         }
-        self.opened.offsets.table_update(&table)
+        let mut update = self.opened.offsets.table_update(&table)?;
+        if std::mem::take(&mut self.stream_changed) {
+            update.merge(self.opened.offsets.stream_update()?);
+        }
+        Ok(update)
     }
 
     /// Looks for the tables again and copies what is not copied.
@@ -301,6 +348,7 @@ impl PostgresSource {
     /// Ends whatever runs.
     async fn leave(&mut self) {
         self.upkeep = None;
+        self.look = None;
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Preparing(task) => task.abort(),
             State::Starting(task) => task.abort(),
@@ -312,12 +360,23 @@ impl PostgresSource {
 
     async fn stream(&mut self, budget: Budget) -> Result<Option<Poll>, ConnectorError> {
         let State::Streaming(streaming) = &mut self.state else { return Ok(None) };
-        let new_tables =
-            self.upkeep.as_ref().is_some_and(|upkeep| upkeep.seen.new_tables.load(Ordering::Acquire));
-        if new_tables && streaming.records.is_between_transactions() {
-            tracing::info!("new tables match; they are copied, then the stream goes on");
+        let seen = self.upkeep.as_ref().map(|upkeep| Arc::clone(&upkeep.seen));
+        let tables_changed = seen.as_ref().is_some_and(|seen| seen.tables_changed.load(Ordering::Acquire));
+        let copies = !streaming.columns.copies().is_empty();
+        if (tables_changed || copies) && streaming.records.is_between_transactions() {
+            tracing::info!("tables are to be copied; then the stream goes on");
             self.replan().await?;
             return Ok(None);
+        }
+        if self.look.is_none() {
+            self.look = seen.and_then(|seen| seen.look.lock().take());
+        }
+        let position = streaming.records.position().0;
+        let is_due = |look: &mut Look| position >= look.reached;
+        if streaming.records.is_between_transactions()
+            && let Some(look) = self.look.take_if(is_due)
+        {
+            return self.compare(look).await;
         }
         let (opened, awaited) = (&mut self.opened, self.awaited);
         let urgent = |end_lsn: Lsn, stored: Lsn| stored < awaited && end_lsn >= awaited;
@@ -327,28 +386,11 @@ impl PostgresSource {
                 urgent(end, stored)
             })
             .await?;
-        let (end_lsn, transaction) = streaming.records.position();
-        let Some(position) = &mut opened.offsets.stream else { return Ok(Some(idle())) };
-        let moved = position.end_lsn != end_lsn || position.transaction != transaction;
         let rejected = streaming.records.take_rejected();
         let is_empty = batch.is_empty() && rejected.is_empty();
+        let end_lsn = streaming.records.position().0;
         let is_due = !is_empty || urgent(end_lsn, stored) || self.stored_idle.elapsed() >= IDLE_STORE_EVERY;
-        let mut offsets = SourceOffsets::default();
-        if moved && is_due {
-            position.end_lsn = end_lsn;
-            position.transaction = transaction;
-            self.stored_idle = Instant::now();
-            offsets = opened.offsets.stream_update()?;
-        }
-        for (oid, shape) in streaming.take_changed(&batch) {
-            let table = opened.tables.iter().find(|table| table.oid == oid);
-            let Some(leaf) = table.and_then(|table| table.leaves.first()) else { continue };
-            let name = leaf.name.to_string();
-            if let Some(doc) = opened.offsets.tables.get_mut(&name) {
-                doc.columns = shape.remembered();
-            }
-            offsets.merge(opened.offsets.table_update(&name)?);
-        }
+        let offsets = self.moved(&batch, is_due)?;
         if is_empty {
             return Ok(Some(Poll::Idle(offsets)));
         }
@@ -356,6 +398,80 @@ impl PostgresSource {
             upkeep.seen.records.fetch_add(batch.len() as u64, Ordering::Relaxed);
         }
         Ok(Some(Poll::Batch(SourceBatch { batch, offsets, rejected })))
+    }
+
+    /// What is to be stored after `batch`; the position where it `is_due`.
+    fn moved(&mut self, batch: &Batch, is_due: bool) -> Result<SourceOffsets, ConnectorError> {
+        let State::Streaming(streaming) = &mut self.state else { return Ok(SourceOffsets::default()) };
+        let offsets = &mut self.opened.offsets;
+        let mut update = SourceOffsets::default();
+        let Some(stream) = &mut offsets.stream else { return Ok(update) };
+        let (end_lsn, transaction) = streaming.records.position();
+        let moved = stream.end_lsn != end_lsn || stream.transaction != transaction;
+        // That a table is to be copied anew is stored with the first position that passes changes of it.
+        let copies = streaming.columns.copies();
+        let is_new = |name: &String| !stream.copies.contains_key(name);
+        let found: Vec<_> = copies.iter().filter(|(name, _)| is_new(name)).collect();
+        if moved && is_due || !found.is_empty() || self.stream_changed {
+            stream.copies.extend(found.into_iter().map(|(name, why)| (name.clone(), why.clone())));
+            stream.end_lsn = end_lsn;
+            stream.transaction = transaction;
+            self.stream_changed = false;
+            self.stored_idle = Instant::now();
+            update = offsets.stream_update()?;
+        }
+        for (name, doc) in streaming.columns.take_changed(batch) {
+            offsets.shapes.insert(name.clone(), doc);
+            let shape = offsets.shape_update(&name)?;
+            let partition = columns_partition(&name);
+            if let (Some(told), Some(document)) =
+                (self.told.get_mut(&partition), shape.partitions.get(&partition))
+            {
+                told.clone_from(document);
+            }
+            update.merge(shape);
+        }
+        Ok(update)
+    }
+
+    /// Tells what happened to columns without a change of a row, as far as the stream has caught up with `look`.
+    async fn compare(&mut self, look: Look) -> Result<Option<Poll>, ConnectorError> {
+        let State::Streaming(streaming) = &mut self.state else { return Ok(None) };
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let provenance = Provenance {
+            ts_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+            snapshot: false,
+            xid: None,
+            lsn: look.reached.0,
+            commit_lsn: look.reached.0,
+        };
+        let covers = look.covers;
+        let mut builder = BatchBuilder::new();
+        let opened = &mut self.opened;
+        let compared = streaming
+            .columns
+            .compare(&mut opened.session, &opened.origin, look, &mut builder, provenance)
+            .await?;
+        for oid in compared.left_out {
+            streaming.records.leave_out(oid);
+        }
+        let batch = builder.build();
+        let mut offsets = self.moved(&batch, false)?;
+        let is_column = |name: &&String| name.starts_with(&columns_partition(""));
+        for name in offsets.partitions.keys().filter(is_column) {
+            self.told.insert(name.clone(), offsets.partitions[name].clone());
+        }
+        if compared.all {
+            self.looked = self.looked.max(covers);
+        } else if let Some(upkeep) = &self.upkeep {
+            upkeep.look(self.awaited);
+        }
+        if !batch.is_empty() {
+            return Ok(Some(Poll::Batch(SourceBatch { batch, offsets, rejected: Vec::new() })));
+        }
+        // Somebody may wait for the look alone.
+        offsets.merge(self.opened.offsets.stream_update()?);
+        Ok(Some(Poll::Idle(offsets)))
     }
 }
 
@@ -409,6 +525,7 @@ impl Source for PostgresSource {
                     .all(|(name, document)| durable.partitions.get(name) == Some(document));
             }
             State::Streaming(streaming) => {
+                self.told.retain(|name, document| durable.partitions.get(name) != Some(document));
                 // R4: what is durable here may be forgotten there.
                 if let Some(end_lsn) = end_lsn_of(durable) {
                     streaming.feed.flush(end_lsn);
@@ -425,20 +542,28 @@ impl Source for PostgresSource {
         }
         let end = slot::upstream_end(&mut self.opened.session).await?;
         self.awaited = self.awaited.max(end);
+        if let Some(upkeep) = self.upkeep.as_ref().filter(|_| self.looked < self.awaited) {
+            upkeep.look(self.awaited);
+        }
         let text = end.to_string();
         Ok(Some(Position { document: serde_json::Value::String(text.clone()), text }))
     }
 
     fn has_passed(&self, durable: &SourceOffsets, end: &Position) -> bool {
-        let Ok(durable) = Offsets::read(durable) else { return false };
+        let Ok(stored) = Offsets::read(durable) else { return false };
         let end: Option<Lsn> = end.document.as_str().and_then(|text| text.parse().ok());
-        let streamed = match (durable.stream, end) {
+        let streamed = match (&stored.stream, end) {
             (Some(stream), Some(end)) => stream.setup == Setup::Ready && stream.end_lsn >= end,
             _ => false,
         };
+        // Columns that changed with no row after them have been told, too.
+        let looked = end.is_some_and(|end| self.looked >= end)
+            && matches!(self.state, State::Streaming(_))
+            && self.opened.offsets.stream.as_ref().is_some_and(|stream| stream.copies.is_empty())
+            && self.told.iter().all(|(name, document)| durable.partitions.get(name) == Some(document));
         let leaves = self.opened.tables.iter().flat_map(|table| &table.leaves);
-        let copied = |name: String| durable.tables.get(&name).is_some_and(|doc| doc.done);
-        streamed && leaves.map(|leaf| leaf.name.to_string()).all(copied)
+        let copied = |name: String| stored.tables.get(&name).is_some_and(|doc| doc.done);
+        streamed && looked && leaves.map(|leaf| leaf.name.to_string()).all(copied)
     }
 
     fn status(&self) -> String {

@@ -1,6 +1,5 @@
 //! The stream as the source polls it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +8,18 @@ use tokio_util::sync::CancellationToken;
 use towpath_api::{Batch, BatchBuilder, Budget, ConnectorError};
 use towpath_sql::{Dialect, ident, literal};
 
-use super::catalog::{Table, described};
-use super::config::Names;
+use super::catalog::Table;
+use super::config::{Config, Names, SnapshotMode};
 use super::errors::classify;
 use super::lsn::Lsn;
-use super::offsets::{ColumnDoc, Offsets, System};
+use super::offsets::{Offsets, System};
 use super::pgoutput::{Decoder, Message};
 use super::session::Session;
-use super::shape::{Origin, Shape};
+use super::shape::Origin;
 use super::slot;
 use super::source::PATIENCE;
 use super::stream::{Feed, Need, Records, Selected, fetch_toast};
+use super::tracked::TrackedColumns;
 use super::wire::{PgError, frame_length};
 
 /// How long a slot that is still active elsewhere is waited for: after our own `kill -9` the server needs a moment.
@@ -33,14 +33,12 @@ const XLOG_HEADER: usize = 5 + 25;
 pub(crate) struct Streaming {
     pub(crate) feed: Feed,
     pub(crate) records: Records,
+    /// What is known of the captured tables' columns.
+    pub(crate) columns: TrackedColumns,
     chunk: Vec<u8>,
     at: usize,
     /// An error that came behind records, to be told next time.
     failed: Option<PgError>,
-    /// Captured table → its columns as last stored.
-    remembered: HashMap<u32, Vec<ColumnDoc>>,
-    /// Tables whose columns changed, until a record with the new ones has been handed out.
-    changed: Vec<(u32, Arc<Shape>)>,
 }
 
 /// How a look into the chunk in hand ended.
@@ -61,13 +59,14 @@ pub(crate) async fn start(
     origin: Origin,
     tables: Vec<Table>,
     offsets: Offsets,
-    tombstones: bool,
+    config: Arc<Config>,
 ) -> Result<Streaming, ConnectorError> {
     tracing::debug!(pipeline = %origin.pipeline, slot = %names.slot, "starting the stream");
     let Some(position) = &offsets.stream else {
         return Err(ConnectorError::bug("PG_OFFSETS", "the stream has no position"));
     };
     let selected = selected(&tables, &offsets);
+    let (tombstones, may_copy) = (config.tombstones, config.snapshot != SnapshotMode::Never);
     let publications = format!("{}, {}", ident(&names.publication), ident(&names.insert_only_publication));
     let sql = format!(
         "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
@@ -83,16 +82,8 @@ pub(crate) async fn start(
             Ok(feed) => {
                 session.close().await;
                 let records = Records::new(selected, position, tombstones);
-                let remembered = remembered(&tables, &offsets);
-                return Ok(Streaming {
-                    feed,
-                    records,
-                    chunk: Vec::new(),
-                    at: 0,
-                    failed: None,
-                    remembered,
-                    changed: Vec::new(),
-                });
+                let columns = TrackedColumns::new(tables, &offsets, may_copy);
+                return Ok(Streaming { feed, records, columns, chunk: Vec::new(), at: 0, failed: None });
             }
             Err(error) if error.sqlstate() == Some("55006") && Instant::now() < deadline => {
                 sleep(ACTIVE_PAUSE).await;
@@ -123,30 +114,7 @@ fn selected(tables: &[Table], offsets: &Offsets) -> Selected {
     tables.iter().map(|table| (table.oid, from(table))).collect()
 }
 
-/// The columns of each table as last stored.
-fn remembered(tables: &[Table], offsets: &Offsets) -> HashMap<u32, Vec<ColumnDoc>> {
-    let columns = |table: &Table| {
-        let doc = offsets.tables.get(&table.leaves.first()?.name.to_string())?;
-        Some((table.oid, doc.columns.clone()))
-    };
-    tables.iter().filter_map(columns).collect()
-}
-
 impl Streaming {
-    /// Tables whose columns changed and of which `batch` has a record with the new ones: they are to be stored with it.
-    /// Not before: a replay must tell the change again.
-    pub(crate) fn take_changed(&mut self, batch: &Batch) -> Vec<(u32, Arc<Shape>)> {
-        if self.changed.is_empty() {
-            return Vec::new();
-        }
-        let is_told = |(_, shape): &(u32, Arc<Shape>)| {
-            batch.records().any(|record| Arc::ptr_eq(record.schema(), &shape.schema))
-        };
-        let (told, untold) = std::mem::take(&mut self.changed).into_iter().partition(is_told);
-        self.changed = untold;
-        told
-    }
-
     /// Collects records up to `budget`, or until there is nothing more at the moment. An empty batch means that a
     /// while has passed, that the task should stop, or that the position moved in a way that is `urgent` to tell.
     pub(crate) async fn poll(
@@ -241,25 +209,15 @@ impl Streaming {
                 self.records.provide_toast(&values);
             }
             Need::Relation(oid) => {
-                let from = self.at + XLOG_HEADER;
-                let length = frame_length(&self.chunk[self.at..]).ok().flatten().unwrap_or_default();
-                let bytes = self.chunk.get(from..self.at + length).unwrap_or_default();
+                let bytes = self.records.description(oid).unwrap_or_default().to_vec();
                 let mut decoder = Decoder::default();
-                let Ok(Message::Relation(message)) = decoder.decode(bytes) else {
+                let Ok(Message::Relation(message)) = decoder.decode(&bytes) else {
                     return Err(ConnectorError::bug("PG_PROTOCOL", "a table's description vanished"));
                 };
-                let before = self.records.known(oid).and_then(|known| known.shape.clone());
-                let remembered = self.remembered.get(&oid).map_or(&[][..], Vec::as_slice);
-                let shape = described(session, origin, &message, before.as_ref(), remembered).await?;
-                if shape.remembered() != remembered {
-                    self.changed.retain(|(table, _)| *table != oid);
-                    self.changed.push((oid, Arc::clone(&shape)));
+                match self.columns.resolve(session, origin, &message).await? {
+                    Some(shape) => self.records.describe(oid, shape),
+                    None => self.records.leave_out(oid),
                 }
-                if before.as_ref().is_some_and(|before| before.schema != shape.schema) {
-                    tracing::info!(table = %shape.table, "the table's columns changed");
-                }
-                self.records.describe(oid, shape);
-                self.at += length;
             }
         }
         Ok(())

@@ -1,34 +1,46 @@
 //! What goes on beside the stream: heartbeats into an idle database, a look for new tables, and an eye on the log that
 //! the slot holds back.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use towpath_api::ConnectorError;
-use towpath_sql::{Dialect, literal};
+use towpath_sql::{Dialect, TableName, literal};
 
-use super::catalog::{Selection, find_tables};
+use super::catalog::{Table, find_tables, observe};
 use super::check::unfit;
 use super::config::Config;
+use super::lsn::Lsn;
 use super::session::Session;
+use super::slot;
+use super::tracked::Look;
 use super::wire::PgError;
 
-/// How often new tables are looked for and the held log is measured.
+/// How often new tables and changed columns are looked for and the held log is measured; with very many tables less
+/// often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+const TABLES_PER_LOOK: u32 = 500;
 
 /// What the side task has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// Tables that are to be captured came into being.
-    pub(crate) new_tables: AtomicBool,
+    /// Tables or partitions that are to be captured came, went, or got other names.
+    pub(crate) tables_changed: AtomicBool,
+    /// The last look at the columns.
+    pub(crate) look: Mutex<Option<Look>>,
     /// Records since the last heartbeat: with any, none is needed.
     pub(crate) records: AtomicU64,
     /// Bytes of log that the slot holds back, if they are above the limit.
     pub(crate) held_bytes: AtomicU64,
+    /// What somebody waits for: an LSN that the next look should cover.
+    awaited: AtomicU64,
+    wake: Notify,
 }
 
 /// The running side task. Dropping it ends it.
@@ -44,26 +56,36 @@ impl Drop for Upkeep {
     }
 }
 
+/// A table's name and partitions.
+type Known = HashMap<u32, (TableName, BTreeSet<u32>)>;
+
 struct Task {
     session: Session,
     config: Arc<Config>,
     slot: String,
-    known: HashSet<u32>,
+    tables: Vec<Table>,
     seen: Arc<Seen>,
     heartbeats_refused: bool,
     told: HashSet<u32>,
 }
 
 impl Upkeep {
-    /// Starts beside the stream of the tables `known`.
-    pub(crate) fn start(session: Session, config: Arc<Config>, slot: String, known: HashSet<u32>) -> Self {
-        let seen = Arc::new(Seen::default());
+    /// Starts beside the stream of `tables`, with a look that covers `awaited`.
+    pub(crate) fn start(
+        session: Session,
+        config: Arc<Config>,
+        slot: String,
+        tables: Vec<Table>,
+        awaited: Lsn,
+    ) -> Self {
+        let seen = Arc::new(Seen { awaited: AtomicU64::new(awaited.0), ..Seen::default() });
+        seen.wake.notify_one();
         let stop = CancellationToken::new();
         let task = Task {
             session,
             config,
             slot,
-            known,
+            tables,
             seen: Arc::clone(&seen),
             heartbeats_refused: false,
             told: HashSet::new(),
@@ -72,6 +94,17 @@ impl Upkeep {
         tokio::spawn(async move { stopped.run_until_cancelled(task.run()).await });
         Self { seen, stop }
     }
+
+    /// Asks for a look that covers `awaited`, now.
+    pub(crate) fn look(&self, awaited: Lsn) {
+        self.seen.awaited.fetch_max(awaited.0, Ordering::AcqRel);
+        self.seen.wake.notify_one();
+    }
+}
+
+fn known(tables: &[Table]) -> Known {
+    let leaves = |table: &Table| table.leaves.iter().map(|leaf| leaf.oid).collect();
+    tables.iter().map(|table| (table.oid, (table.name.clone(), leaves(table)))).collect()
 }
 
 impl Task {
@@ -83,11 +116,14 @@ impl Task {
         };
         let beats = self.config.heartbeat_ms > 0;
         let mut heartbeats = every(Duration::from_millis(self.config.heartbeat_ms.max(10)));
-        let mut looks = every(LOOK_EVERY);
+        let many = u32::try_from(self.tables.len()).unwrap_or(u32::MAX) / TABLES_PER_LOOK;
+        let mut looks = every(LOOK_EVERY.saturating_mul(many.saturating_add(1)));
+        let seen = Arc::clone(&self.seen);
         loop {
             let done = tokio::select! {
                 _ = heartbeats.tick(), if beats && !self.heartbeats_refused => self.heartbeat().await,
                 _ = looks.tick() => self.look().await,
+                () = seen.wake.notified() => self.look().await,
             };
             if let Err(error) = done {
                 // The stream's own connection tells when the server is gone; this one is made again next time.
@@ -115,20 +151,25 @@ impl Task {
 
     async fn look(&mut self) -> Result<(), ConnectorError> {
         self.measure().await?;
-        let selection: &Selection = &self.config.selection;
-        if !selection.tables.iter().any(towpath_sql::TablePattern::is_glob) {
-            return Ok(());
-        }
-        let found = find_tables(&mut self.session, selection).await?;
-        for table in found.tables.iter().filter(|table| !self.known.contains(&table.oid)) {
-            match unfit(table) {
-                None => self.seen.new_tables.store(true, Ordering::Release),
-                Some(problem) if self.told.insert(table.oid) => {
-                    tracing::error!(table = %table.name, %problem, "a new table is not captured");
-                }
-                Some(_) => {}
+        let covers = Lsn(self.seen.awaited.load(Ordering::Acquire));
+        let taken = Instant::now();
+        let mut found = find_tables(&mut self.session, &self.config.selection).await?;
+        let captured = known(&self.tables);
+        for table in &found.tables {
+            let Some(problem) = unfit(table).filter(|_| !captured.contains_key(&table.oid)) else { continue };
+            if self.told.insert(table.oid) {
+                tracing::error!(table = %table.name, %problem, "a new table is not captured");
             }
         }
+        found.tables.retain(|table| captured.contains_key(&table.oid) || unfit(table).is_none());
+        if known(&found.tables) != captured {
+            self.seen.tables_changed.store(true, Ordering::Release);
+            return Ok(());
+        }
+        let all: Vec<&Table> = self.tables.iter().collect();
+        let tables = observe(&mut self.session, &all).await?;
+        let reached = slot::upstream_end(&mut self.session).await?;
+        *self.seen.look.lock() = Some(Look { taken, covers, reached, tables });
         Ok(())
     }
 

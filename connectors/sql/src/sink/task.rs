@@ -6,7 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use towpath_api::{Batch, ConnectorError, Durability, EventSchema, Op, Rejected, Sink, SinkBatch, Written};
+use towpath_api::{
+    Batch, ConnectorError, Durability, EventSchema, Op, RecordView, Rejected, Sink, SinkBatch, Written,
+};
 use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
 
 use super::layout::Layout;
@@ -155,11 +157,13 @@ pub trait Target: std::fmt::Debug + Send + 'static {
     /// Whether there is a plan for the records of `schema` in `topic`.
     fn knows(&self, topic: &TopicName, schema: &EventSchema) -> bool;
 
-    /// The plan for the records of `schema` in `topic`; creates and adapts the table when it is new.
+    /// The plan for the records of `schema` in `topic`; creates and adapts the table when it is new. `empties` says that
+    /// the first of them empties the table, so that nothing that is there has to survive.
     async fn plan(
         &mut self,
         topic: &TopicName,
         schema: &EventSchema,
+        empties: bool,
     ) -> Result<Planned<Self::Plan>, ConnectorError>;
 
     /// Takes a step. Records that are known to be unwritable go to `rejected`.
@@ -206,6 +210,13 @@ impl<T: Target> SqlTask<T> {
     }
 }
 
+/// Whether a record says nothing to us. A tombstone without a key tells of the table's columns, which changed with no
+/// row.
+fn is_silent(record: &RecordView<'_>) -> bool {
+    let tells_columns = || record.schema().value().fields.iter().any(|field| field.id.is_some());
+    record.op() == Some(Op::Tombstone) && (record.key().is_some() || !tells_columns())
+}
+
 /// Where the records from `from` on must be cut: before the first of a schema that was not seen yet, since its plan can
 /// change the table (add, rename or widen columns) on which the records before it rely.
 fn segment_end<T: Target>(target: &T, batch: &SinkBatch, from: usize) -> usize {
@@ -214,7 +225,7 @@ fn segment_end<T: Target>(target: &T, batch: &SinkBatch, from: usize) -> usize {
     for index in from..records.len() {
         let record = records.record(index);
         let schema = record.schema();
-        if record.op() == Some(Op::Tombstone) || last.is_some_and(|last| Arc::ptr_eq(last, schema)) {
+        if is_silent(&record) || last.is_some_and(|last| Arc::ptr_eq(last, schema)) {
             continue;
         }
         if last.is_some_and(|last| last.id() != schema.id()) && !target.knows(topic, schema) {
@@ -242,11 +253,12 @@ async fn place<'a, T: Target>(
     let mut last: Option<Run<'_, T::Plan>> = None;
     for index in range {
         let record = batch.batch.record(index);
-        if record.op() == Some(Op::Tombstone) {
+        if is_silent(&record) {
             continue;
         }
         if !last.as_ref().is_some_and(|(schema, ..)| Arc::ptr_eq(schema, record.schema())) {
-            let planned = target.plan(&batch.partition.topic, record.schema()).await?;
+            let empties = record.op() == Some(Op::Truncate);
+            let planned = target.plan(&batch.partition.topic, record.schema(), empties).await?;
             let place = match &planned {
                 Planned::Refused(_) => None,
                 Planned::Plan(plan) => Some((

@@ -7,7 +7,8 @@ use towpath_api::ConnectorError;
 use towpath_sql::TableName;
 
 use super::super::errors::classify;
-use super::super::offsets::ColumnDoc;
+use super::super::evolution::{Attribute, Observed, Told};
+use super::super::offsets::{ColumnDoc, ShapeDoc};
 use super::super::pgoutput::RelationMessage;
 use super::super::session::Session;
 use super::super::shape::{Column, News, Origin, Shape};
@@ -16,153 +17,210 @@ use super::super::wire::{PgError, Row};
 use super::tables::Table;
 use super::types::{Resolved, TypeRef, resolve};
 
-/// A column of `pg_attribute`.
-struct Attribute {
-    name: String,
-    type_ref: TypeRef,
-    not_null: bool,
-    primary: bool,
-    identity: bool,
-    number: i16,
-    /// What rows have that were there before the column was added.
-    missing: Option<String>,
-}
+const WHAT: &str = "read the columns";
 
-/// Columns of the tables `oids`, without generated ones, which the stream does not carry.
-async fn attributes(
+/// What the catalog says about `tables` at one moment, by their object id. A table that is gone is missing.
+pub(crate) async fn observe(
     session: &mut Session,
-    oids: &[u32],
-) -> Result<HashMap<u32, Vec<Attribute>>, ConnectorError> {
-    let list: Vec<String> = oids.iter().map(u32::to_string).collect();
+    tables: &[&Table],
+) -> Result<HashMap<u32, Observed>, ConnectorError> {
+    let list = |oids: Vec<u32>| oids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let roots = list(tables.iter().map(|table| table.oid).collect());
+    let leaf_roots: HashMap<u32, u32> =
+        tables.iter().flat_map(|table| table.leaves.iter().map(|leaf| (leaf.oid, table.oid))).collect();
+    let leaves = list(leaf_roots.keys().copied().collect());
+    // One statement, and with it one snapshot. Initial values of a partitioned table are kept by its partitions.
     let sql = format!(
-        "SELECT a.attrelid, a.attname, a.atttypid, a.atttypmod, a.attnotnull, \
+        "SELECT 'a', a.attrelid, a.attnum::text, a.attname::text, a.atttypid::text, a.atttypmod::text, a.attnotnull, \
                 a.attnum = ANY((pk.indkey::int2[])[0:pk.indnkeyatts - 1]), \
-                a.attnum = ANY((ri.indkey::int2[])[0:ri.indnkeyatts - 1]), a.attnum, \
-                CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END \
+                a.attnum = ANY((ri.indkey::int2[])[0:ri.indnkeyatts - 1]), a.attisdropped, a.attgenerated <> '', \
+                a.xmin::text, CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END \
            FROM pg_attribute a \
            LEFT JOIN pg_index pk ON pk.indrelid = a.attrelid AND pk.indisprimary AND pk.indimmediate \
            LEFT JOIN pg_index ri ON ri.indrelid = a.attrelid AND ri.indisreplident \
-          WHERE a.attrelid = ANY('{{{}}}'::oid[]) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' \
-          ORDER BY a.attrelid, a.attnum",
-        list.join(",")
+          WHERE a.attrelid = ANY('{{{roots}}}'::oid[]) AND a.attnum > 0 \
+         UNION ALL \
+         SELECT 'f', c.oid, c.relfilenode::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+           FROM pg_class c WHERE c.oid = ANY('{{{leaves}}}'::oid[]) \
+         UNION ALL \
+         SELECT 'm', a.attrelid, NULL, a.attname::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+                (a.attmissingval::text::text[])[1] \
+           FROM pg_attribute a \
+          WHERE a.attrelid = ANY('{{{leaves}}}'::oid[]) AND a.attrelid <> ALL('{{{roots}}}'::oid[]) \
+            AND a.attnum > 0 AND a.atthasmissing \
+         UNION ALL \
+         SELECT 's', NULL, pg_current_snapshot()::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
     );
-    let mut tables: HashMap<u32, Vec<Attribute>> = HashMap::new();
-    for row in session.query("read the columns", &sql).await? {
-        let (oid, attribute) = attribute(&row).map_err(|error| classify("read the columns", error))?;
-        tables.entry(oid).or_default().push(attribute);
+    let rows = session.query(WHAT, &sql).await?;
+    collect(&rows, &leaf_roots).map_err(|error| classify(WHAT, error))
+}
+
+fn collect(rows: &[Row], leaf_roots: &HashMap<u32, u32>) -> Result<HashMap<u32, Observed>, PgError> {
+    let mut observed: HashMap<u32, Observed> = HashMap::new();
+    let kind = |row: &Row, kind: &str| row.opt(0) == Some(kind);
+    for row in rows.iter().filter(|row| kind(row, "a")) {
+        observed.entry(row.parse(1, "table")?).or_default().attributes.push(attribute(row)?);
     }
-    Ok(tables)
-}
-
-fn attribute(row: &Row) -> Result<(u32, Attribute), PgError> {
-    let attribute = Attribute {
-        name: row.text(1, "column name")?.to_owned(),
-        type_ref: (row.parse(2, "column type")?, row.parse(3, "type modifier")?),
-        not_null: row.flag(4),
-        primary: row.flag(5),
-        identity: row.flag(6),
-        number: row.parse(7, "column number")?,
-        missing: row.opt(8).map(str::to_owned),
-    };
-    Ok((row.parse(0, "table")?, attribute))
-}
-
-fn column(name: &str, resolved: Option<&Resolved>, attribute: Option<&Attribute>, key: bool) -> Column {
-    let Resolved { ty, codec, formatted } = resolved.cloned().unwrap_or_else(Resolved::unknown);
-    Column {
-        name: name.to_owned(),
-        ty,
-        codec,
-        formatted,
-        nullable: !attribute.is_some_and(|attribute| attribute.not_null),
-        key,
-        number: attribute.map(|attribute| attribute.number),
-        news: News::default(),
+    for table in observed.values_mut() {
+        table.attributes.sort_by_key(|attribute| attribute.number);
     }
+    for row in rows.iter().filter(|row| !kind(row, "a")) {
+        if kind(row, "s") {
+            let snapshot = row.text(2, "snapshot")?;
+            observed.values_mut().for_each(|table| snapshot.clone_into(&mut table.snapshot));
+            continue;
+        }
+        let leaf: u32 = row.parse(1, "table")?;
+        let Some(table) = leaf_roots.get(&leaf).and_then(|root| observed.get_mut(root)) else { continue };
+        if kind(row, "f") {
+            table.files.insert(leaf, row.parse(2, "file number")?);
+            continue;
+        }
+        let name = row.text(3, "column name")?;
+        let same = |attribute: &&mut Attribute| !attribute.dropped && attribute.name == name;
+        if let Some(attribute) = table.attributes.iter_mut().find(same) {
+            attribute.missing = row.opt(12).map(str::to_owned);
+        }
+    }
+    Ok(observed)
 }
 
-/// The shapes of `tables` as they are now.
+fn attribute(row: &Row) -> Result<Attribute, PgError> {
+    Ok(Attribute {
+        number: row.parse(2, "column number")?,
+        name: row.text(3, "column name")?.to_owned(),
+        type_oid: row.parse(4, "column type")?,
+        modifier: row.parse(5, "type modifier")?,
+        not_null: row.flag(6),
+        primary: row.flag(7),
+        identity: row.flag(8),
+        dropped: row.flag(9),
+        generated: row.flag(10),
+        version: row.parse(11, "column version")?,
+        missing: row.opt(12).map(str::to_owned),
+    })
+}
+
+/// What a shape is made of beside its columns.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Described<'a> {
+    pub(crate) origin: &'a Origin,
+    pub(crate) oid: u32,
+    pub(crate) name: &'a TableName,
+    /// The columns before, whose names may have changed.
+    pub(crate) before: &'a [ColumnDoc],
+    /// The catalog, which may be newer than the columns.
+    pub(crate) now: &'a Observed,
+}
+
+/// The shape of a table with the columns `docs`; `is_key` tells for each whether it belongs to the key.
+pub(crate) async fn shape_of(
+    session: &mut Session,
+    described: Described<'_>,
+    docs: &[ColumnDoc],
+    is_key: &[bool],
+) -> Result<Shape, ConnectorError> {
+    let wanted: Vec<TypeRef> = docs.iter().map(|doc| (doc.type_oid, doc.modifier)).collect();
+    let types = resolve(session, &wanted).await?;
+    Ok(shape_with(&types, described, docs, is_key))
+}
+
+fn shape_with(
+    types: &HashMap<TypeRef, Resolved>,
+    described: Described<'_>,
+    docs: &[ColumnDoc],
+    is_key: &[bool],
+) -> Shape {
+    let Described { origin, oid, name, before, now } = described;
+    let columns = docs.iter().zip(is_key).map(|(doc, key)| {
+        let resolved = types.get(&(doc.type_oid, doc.modifier)).cloned();
+        let Resolved { ty, codec, formatted } = resolved.unwrap_or_else(Resolved::unknown);
+        let attribute = now.attribute(doc.number).filter(|attribute| !attribute.dropped);
+        let old = before.iter().find(|old| old.number == doc.number);
+        let news = News {
+            renamed_from: old.map(|old| old.name.clone()).filter(|old| *old != doc.name),
+            initial: doc.initial.as_deref().map(|text| carried(&codec, text)),
+        };
+        Column {
+            name: doc.name.clone(),
+            ty,
+            codec,
+            formatted,
+            nullable: !attribute.is_some_and(|attribute| attribute.not_null),
+            key: *key,
+            number: doc.number,
+            news,
+        }
+    });
+    Shape::new(origin, oid, name.clone(), columns.collect())
+}
+
+/// The shapes of `tables` as they are now, and what is to be remembered of them.
 pub(crate) async fn snapshot_shapes(
     session: &mut Session,
     origin: &Origin,
     tables: &[Table],
-) -> Result<HashMap<u32, Arc<Shape>>, ConnectorError> {
-    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
-    let mut attributes = attributes(session, &oids).await?;
-    let wanted: Vec<TypeRef> = attributes.values().flatten().map(|attribute| attribute.type_ref).collect();
+) -> Result<HashMap<u32, (Arc<Shape>, ShapeDoc)>, ConnectorError> {
+    let all: Vec<&Table> = tables.iter().collect();
+    let observed = observe(session, &all).await?;
+    let columns: HashMap<u32, Vec<ColumnDoc>> =
+        observed.iter().map(|(oid, now)| (*oid, now.columns())).collect();
+    let wanted: Vec<TypeRef> = columns.values().flatten().map(|doc| (doc.type_oid, doc.modifier)).collect();
     let types = resolve(session, &wanted).await?;
     let mut shapes = HashMap::with_capacity(tables.len());
+    let none = Observed::default();
     for table in tables {
-        let columns = attributes.remove(&table.oid).unwrap_or_default().into_iter().map(|attribute| {
-            let key = if table.identity == b'i' { attribute.identity } else { attribute.primary };
-            column(&attribute.name, types.get(&attribute.type_ref), Some(&attribute), key)
-        });
-        let shape = Shape::new(origin, table.name.clone(), columns.collect());
-        shapes.insert(table.oid, Arc::new(shape));
+        let now = observed.get(&table.oid).unwrap_or(&none);
+        let docs = columns.get(&table.oid).cloned().unwrap_or_default();
+        let described = Described { origin, oid: table.oid, name: &table.name, before: &docs, now };
+        let shape = shape_with(&types, described, &docs, &keys_now(table, &docs, now));
+        let doc = ShapeDoc::new(table.oid, docs, now.highest(), now.remembered(None));
+        shapes.insert(table.oid, (Arc::new(shape), doc));
     }
     Ok(shapes)
 }
 
-/// The shape that `message` describes. It can be older than the catalog, which adds what the message does not carry:
-/// nullability, column numbers, and the primary key where the replica identity is not one. `before` is the shape known
-/// until now, `remembered` the columns of the last record that was stored.
-pub(crate) async fn described(
-    session: &mut Session,
-    origin: &Origin,
-    message: &RelationMessage<'_>,
-    before: Option<&Arc<Shape>>,
-    remembered: &[ColumnDoc],
-) -> Result<Arc<Shape>, ConnectorError> {
-    let attributes = attributes(session, &[message.oid]).await?.remove(&message.oid).unwrap_or_default();
-    let wanted: Vec<TypeRef> =
-        message.columns.iter().map(|column| (column.type_oid, column.type_modifier)).collect();
-    let types = resolve(session, &wanted).await?;
-    let is_key = key_of(message, &attributes, before);
-    let columns = message.columns.iter().zip(is_key).map(|(told, key)| {
-        let attribute = attributes.iter().find(|attribute| attribute.name == told.name);
-        column(told.name, types.get(&(told.type_oid, told.type_modifier)), attribute, key)
-    });
-    let mut columns: Vec<Column> = columns.collect();
-    let known = before.map_or_else(|| remembered.to_vec(), |before| before.remembered());
-    tell_news(&mut columns, &known, &attributes);
-    let shape = Shape::new(origin, TableName::new(message.schema, message.table), columns);
-    match before {
-        // Sent again without a change: keep the old one, so that records go on sharing a schema.
-        Some(before) if before.is_same(&shape) => Ok(Arc::clone(before)),
-        _ => Ok(Arc::new(shape)),
-    }
+/// Which of `docs`, the columns that there are `now`, belong to the key.
+pub(crate) fn keys_now(table: &Table, docs: &[ColumnDoc], now: &Observed) -> Vec<bool> {
+    let is_key = |doc: &ColumnDoc| {
+        now.attribute(doc.number).is_some_and(|attribute| {
+            if table.identity == b'i' { attribute.identity } else { attribute.primary }
+        })
+    };
+    docs.iter().map(is_key).collect()
 }
 
-/// Marks the columns that were renamed or added since `known`.
-fn tell_news(columns: &mut [Column], known: &[ColumnDoc], attributes: &[Attribute]) {
-    if known.is_empty() {
-        return;
+/// The columns of a description.
+pub(crate) fn told(message: &RelationMessage<'_>) -> Vec<Told> {
+    let told = |column: &super::super::pgoutput::ColumnMessage<'_>| Told {
+        name: column.name.to_owned(),
+        type_oid: column.type_oid,
+        modifier: column.type_modifier,
+    };
+    message.columns.iter().map(told).collect()
+}
+
+/// Which of `docs`, the columns that `message` describes, belong to the key: those of the replica identity; where that
+/// is "all" or "none", the primary key as the catalog has it, or, where the catalog is past these columns, as it was
+/// `before`.
+pub(crate) fn keys_told(
+    message: &RelationMessage<'_>,
+    docs: &[ColumnDoc],
+    now: &Observed,
+    before: Option<&Shape>,
+) -> Vec<bool> {
+    if matches!(message.identity, b'd' | b'i') {
+        return message.columns.iter().map(|column| column.identity).collect();
     }
-    let names: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
-    let gone = |old: &&ColumnDoc| !names.contains(&old.name);
-    // Where a number is unknown (the catalog is past the shape already), columns that stayed at their places tell.
-    let in_place = columns.len() >= known.len()
-        && known.iter().zip(columns.iter()).all(|(old, new)| {
-            old.name == new.name
-                || (old.formatted == new.formatted && gone(&old) && old.number.zip(new.number).is_none())
-        });
-    for (place, column) in columns.iter_mut().enumerate() {
-        if known.iter().any(|old| old.name == column.name) {
-            continue;
-        }
-        let numbered =
-            known.iter().filter(gone).find(|old| old.number.is_some() && old.number == column.number);
-        let placed = known.get(place).filter(|old| in_place && gone(old));
-        match numbered.or(placed) {
-            Some(old) => column.news.renamed_from = Some(old.name.clone()),
-            None => {
-                let attribute = attributes.iter().find(|attribute| attribute.name == column.name);
-                column.news.initial = attribute
-                    .and_then(|attribute| attribute.missing.as_deref())
-                    .map(|text| carried(&column.codec, text));
-            }
-        }
-    }
+    let primary = now.attributes.iter().filter(|attribute| attribute.primary);
+    let primary: Vec<i16> = primary.map(|attribute| attribute.number).collect();
+    let known: Vec<i16> = before
+        .map(|shape| shape.columns().iter().filter(|column| column.key).map(|column| column.number).collect())
+        .unwrap_or_default();
+    let has_all = |numbers: &[i16]| numbers.iter().all(|number| docs.iter().any(|doc| doc.number == *number));
+    let numbers = [primary, known].into_iter().find(|numbers| !numbers.is_empty() && has_all(numbers));
+    let numbers = numbers.unwrap_or_default();
+    docs.iter().map(|doc| numbers.contains(&doc.number)).collect()
 }
 
 /// A value's text in the form in which fields carry it.
@@ -181,101 +239,51 @@ fn carried(codec: &Codec, text: &str) -> String {
     String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
 }
 
-/// Which columns form the key: those of the replica identity; where that is "all" or "none", the primary key.
-fn key_of(message: &RelationMessage<'_>, attributes: &[Attribute], before: Option<&Arc<Shape>>) -> Vec<bool> {
-    if matches!(message.identity, b'd' | b'i') {
-        return message.columns.iter().map(|column| column.identity).collect();
-    }
-    let primary: Vec<&str> = attributes
-        .iter()
-        .filter(|attribute| attribute.primary)
-        .map(|attribute| attribute.name.as_str())
-        .collect();
-    let known: Vec<&str> = before
-        .map(|shape| {
-            shape.columns().iter().filter(|column| column.key).map(|column| column.name.as_str()).collect()
-        })
-        .unwrap_or_default();
-    let has_all =
-        |names: &[&str]| names.iter().all(|name| message.columns.iter().any(|column| column.name == *name));
-    let names =
-        [primary, known].into_iter().find(|names| !names.is_empty() && has_all(names)).unwrap_or_default();
-    message.columns.iter().map(|column| names.contains(&column.name)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::super::pgoutput::ColumnMessage;
     use super::*;
 
-    fn message(identity: u8, flags: [bool; 2]) -> RelationMessage<'static> {
-        let column = |name, identity| ColumnMessage { identity, name, type_oid: 23, type_modifier: -1 };
-        RelationMessage {
-            oid: 1,
-            schema: "public",
-            table: "t",
-            identity,
-            columns: vec![column("a", flags[0]), column("b", flags[1])],
-        }
-    }
-
-    fn attribute(name: &str, primary: bool) -> Attribute {
-        let number = if name == "a" { 1 } else { 2 };
-        Attribute {
-            name: name.into(),
-            type_ref: (23, -1),
+    #[test]
+    fn a_full_identity_is_keyed_by_the_primary_key() {
+        let message = |identity, flags: [bool; 2]| {
+            let column = |name, identity| ColumnMessage { identity, name, type_oid: 23, type_modifier: -1 };
+            RelationMessage {
+                oid: 1,
+                schema: "public",
+                table: "t",
+                identity,
+                columns: vec![column("a", flags[0]), column("b", flags[1])],
+            }
+        };
+        let attribute = |number, primary| Attribute {
+            number,
+            name: format!("c{number}"),
+            type_oid: 23,
+            modifier: -1,
             not_null: true,
             primary,
             identity: false,
-            number,
+            dropped: false,
+            generated: false,
+            version: 1,
             missing: None,
-        }
-    }
-
-    fn doc(name: &str, number: Option<i16>) -> ColumnDoc {
-        ColumnDoc { name: name.into(), number, formatted: "text".into() }
-    }
-
-    fn news(columns: &[(&str, Option<i16>)], known: &[ColumnDoc], missing: Option<&str>) -> Vec<News> {
-        let one = |(name, number): &(&str, Option<i16>)| Column {
-            number: *number,
-            ..column(name, None, None, false)
         };
-        let mut columns: Vec<Column> = columns.iter().map(one).collect();
-        let attributes: Vec<Attribute> = columns
-            .iter()
-            .map(|column| Attribute { missing: missing.map(str::to_owned), ..attribute(&column.name, false) })
-            .collect();
-        tell_news(&mut columns, known, &attributes);
-        columns.into_iter().map(|column| column.news).collect()
-    }
-
-    #[test]
-    fn renamings_are_known_by_number_and_by_place_where_there_is_none() {
-        let renamed = |old: &str| News { renamed_from: Some(old.into()), initial: None };
-        let known = [doc("a", Some(1)), doc("b", Some(2))];
-        assert_eq!(news(&[("a", Some(1)), ("c", Some(2))], &known, None)[1], renamed("b"));
-        assert_eq!(news(&[("c", Some(2))], &known, None)[0], renamed("b"), "a was dropped as well");
-        let replaced = news(&[("a", Some(1)), ("c", Some(3))], &known, Some("5"));
-        assert_eq!(replaced[1], News { renamed_from: None, initial: Some("5".into()) }, "dropped and added");
-        let unnumbered = [doc("a", Some(1)), doc("b", None)];
-        assert_eq!(news(&[("a", Some(1)), ("c", Some(2))], &unnumbered, None)[1], renamed("b"));
-        let same = news(&[("a", Some(1)), ("b", Some(2))], &known, Some("5"));
-        assert_eq!(same, [News::default(), News::default()], "an old default is no news");
-        assert_eq!(
-            news(&[("c", Some(2))], &[], Some("5"))[0],
-            News::default(),
-            "nothing is known: nothing is new"
-        );
-    }
-
-    #[test]
-    fn a_full_identity_is_keyed_by_the_primary_key() {
-        let attributes = [attribute("a", false), attribute("b", true)];
-        assert_eq!(key_of(&message(b'f', [true, true]), &attributes, None), [false, true]);
-        assert_eq!(key_of(&message(b'd', [true, false]), &attributes, None), [true, false]);
-        assert_eq!(key_of(&message(b'n', [false, false]), &[], None), [false, false]);
-        let renamed = [attribute("c", true)];
-        assert_eq!(key_of(&message(b'f', [true, true]), &renamed, None), [false, false]);
+        let doc = |number| ColumnDoc {
+            number,
+            name: format!("c{number}"),
+            type_oid: 23,
+            modifier: -1,
+            initial: None,
+        };
+        let docs = [doc(1), doc(2)];
+        let now =
+            |attributes: &[Attribute]| Observed { attributes: attributes.to_vec(), ..Observed::default() };
+        let both = now(&[attribute(1, false), attribute(2, true)]);
+        assert_eq!(keys_told(&message(b'f', [true, true]), &docs, &both, None), [false, true]);
+        assert_eq!(keys_told(&message(b'd', [true, false]), &docs, &both, None), [true, false]);
+        assert_eq!(keys_told(&message(b'n', [false, false]), &docs, &now(&[]), None), [false, false]);
+        let later = now(&[attribute(3, true)]);
+        assert_eq!(keys_told(&message(b'f', [true, true]), &docs, &later, None), [false, false]);
     }
 }

@@ -1,9 +1,9 @@
 //! Which tables are captured.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use towpath_api::ConnectorError;
-use towpath_sql::{TableName, TablePattern};
+use towpath_sql::{Dialect, TableName, TablePattern, literal};
 
 use super::super::errors::classify;
 use super::super::session::Session;
@@ -137,6 +137,71 @@ pub(crate) async fn find_tables(
     Ok(select(&candidates, selection))
 }
 
+/// Those of `leaves` that were created as partitions, so that every row of theirs came through the stream. One that was
+/// attached later may have brought rows of its own; so may one that was attached by the transaction that wrote them.
+pub(crate) async fn partitions_born_empty(
+    session: &mut Session,
+    leaves: &[Leaf],
+) -> Result<BTreeSet<u32>, ConnectorError> {
+    const WHAT: &str = "look at new partitions";
+    let mut born = BTreeSet::new();
+    for leaf in leaves {
+        let sql = format!(
+            "SELECT i.xmin = t.xmin AND NOT EXISTS (SELECT FROM ONLY {} r WHERE r.xmin = i.xmin) \
+               FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_type t ON t.oid = c.reltype \
+              WHERE i.inhrelid = {}",
+            leaf.name.quoted(),
+            leaf.oid
+        );
+        match session.try_query(&sql).await {
+            Ok(rows) if rows.first().is_some_and(|row| row.flag(0)) => {
+                born.insert(leaf.oid);
+            }
+            Ok(_) => {}
+            // Gone already.
+            Err(error) if matches!(error.sqlstate(), Some("42P01" | "3F000")) => {}
+            Err(error) => return Err(classify(WHAT, error)),
+        }
+    }
+    Ok(born)
+}
+
+/// Whether `leaf` holds a row that was there when `snapshot` was taken: then it has not been emptied since.
+pub(crate) async fn has_old_row(
+    session: &mut Session,
+    leaf: &Leaf,
+    snapshot: &str,
+) -> Result<bool, ConnectorError> {
+    const WHAT: &str = "look at a partition's rows";
+    let rows = session.query(WHAT, "SELECT pg_snapshot_xmax(pg_current_snapshot())").await?;
+    let next = rows.first().ok_or(PgError::Answer("transaction id"));
+    let next = next.and_then(|row| row.parse(0, "transaction id")).map_err(|error| classify(WHAT, error))?;
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM ONLY {} WHERE pg_visible_in_snapshot({}, {}::pg_snapshot))",
+        leaf.name.quoted(),
+        full_xmin(next),
+        literal(snapshot, Dialect::Postgres)
+    );
+    match session.try_query(&sql).await {
+        Ok(rows) => Ok(rows.first().is_some_and(|row| row.flag(0))),
+        // It is gone, which is found out elsewhere.
+        Err(error) if matches!(error.sqlstate(), Some("42P01" | "3F000")) => Ok(true),
+        Err(error) => Err(classify(WHAT, error)),
+    }
+}
+
+/// A row's `xmin` with its epoch. `xmin` has the low 32 bits only; a row is at most 2³² transactions older than
+/// `next_xid`, the next id there is. Ids below 3 mean "since ever".
+pub(crate) fn full_xmin(next_xid: u64) -> String {
+    let (epoch, low) = (next_xid & !0xffff_ffff, next_xid & 0xffff_ffff);
+    let before = i128::from(epoch) - (1 << 32);
+    format!(
+        "(CASE WHEN xmin::text::int8 < 3 THEN 3 \
+               WHEN xmin::text::int8 <= {low} THEN {epoch} + xmin::text::int8 \
+               ELSE greatest({before} + xmin::text::int8, 3) END)::text::xid8"
+    )
+}
+
 fn candidate(row: &Row) -> Result<Candidate, PgError> {
     let letter = |index, name| row.text(index, name).map(|text| text.bytes().next().unwrap_or_default());
     Ok(Candidate {
@@ -246,6 +311,14 @@ mod tests {
             parent,
             rows: 5,
         }
+    }
+
+    #[test]
+    fn xmin_gets_its_epoch() {
+        let sql = full_xmin((2 << 32) + 100);
+        assert!(sql.contains("<= 100 THEN 8589934592 + "), "{sql}");
+        assert!(sql.contains("greatest(4294967296 + "), "{sql}");
+        assert!(full_xmin(7).contains("greatest(-4294967296 + "), "no epoch before the first");
     }
 
     #[test]

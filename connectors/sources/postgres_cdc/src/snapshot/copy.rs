@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use towpath_api::{Batch, BatchBuilder, Budget, ConnectorError, Op, RejectedInput};
 use towpath_sql::{Dialect, idents, literal};
 
+use super::super::catalog::full_xmin;
 use super::super::cells::Cells;
 use super::super::errors::classify;
 use super::super::offsets::copy_position;
@@ -183,18 +184,6 @@ fn statement(shared: &Shared, unit: &Unit, job: &Job) -> String {
     )
 }
 
-/// A row's `xmin` with its epoch. `xmin` has the low 32 bits only; a row is at most 2³² transactions older than
-/// `next_xid`, the next id there is. Ids below 3 mean "since ever".
-fn full_xmin(next_xid: u64) -> String {
-    let (epoch, low) = (next_xid & !0xffff_ffff, next_xid & 0xffff_ffff);
-    let before = i128::from(epoch) - (1 << 32);
-    format!(
-        "(CASE WHEN xmin::text::int8 < 3 THEN 3 \
-               WHEN xmin::text::int8 <= {low} THEN {epoch} + xmin::text::int8 \
-               ELSE greatest({before} + xmin::text::int8, 3) END)::text::xid8"
-    )
-}
-
 struct Writer<'a> {
     shared: &'a Shared,
     unit: &'a Unit,
@@ -221,18 +210,5 @@ impl Writer<'_> {
         record.source(|row| self.shared.provenance.write(row));
         record.finish();
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn xmin_gets_its_epoch() {
-        let sql = full_xmin((2 << 32) + 100);
-        assert!(sql.contains("<= 100 THEN 8589934592 + "), "{sql}");
-        assert!(sql.contains("greatest(4294967296 + "), "{sql}");
-        assert!(full_xmin(7).contains("greatest(-4294967296 + "), "no epoch before the first");
     }
 }

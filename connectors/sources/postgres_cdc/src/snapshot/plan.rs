@@ -1,16 +1,16 @@
 //! What has to be copied at a start, and under which snapshot.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use towpath_api::ConnectorError;
 use towpath_sql::{Dialect, literal};
 
-use super::super::catalog::{Leaf, Table, find_slot, snapshot_shapes};
-use super::super::config::{Config, Names, SnapshotMode, fnv1a};
+use super::super::catalog::{Leaf, Table, find_slot, partitions_born_empty, snapshot_shapes};
+use super::super::config::{Config, DroppedPartitions, Names, SnapshotMode, fnv1a};
 use super::super::errors::classify;
 use super::super::lsn::Lsn;
-use super::super::offsets::{Offsets, Setup, StreamDoc, System, TableDoc};
+use super::super::offsets::{Offsets, Setup, ShapeDoc, StreamDoc, System, TableDoc, columns_partition};
 use super::super::session::Session;
 use super::super::setup::{FreshSlot, create_slot, drop_slot};
 use super::super::shape::{Origin, Shape};
@@ -40,7 +40,7 @@ pub(crate) struct Prepare {
 pub(crate) struct Prepared {
     /// The documents that must be stored before anything is copied.
     pub(crate) offsets: Offsets,
-    /// Documents of tables that are not captured any more.
+    /// Source partitions of tables that are not captured any more.
     pub(crate) forgotten: Vec<String>,
     /// What is to be copied, if anything is.
     pub(crate) plan: Option<Plan>,
@@ -107,9 +107,14 @@ enum Way {
     ConvergeWhole,
     /// Read what is missing of what the first snapshot saw.
     Exact,
+    /// Read a partition that came with its rows to a table that is copied; keys repair what is stale.
+    Attach,
     /// Truncate and read everything.
     Restart,
 }
+
+/// The shapes of tables as they are, with what is to be remembered of them, by object id.
+type Shapes = HashMap<u32, (Arc<Shape>, ShapeDoc)>;
 
 fn way(table: &Table, keyed: bool, leaf: &Leaf, filenode: u32, doc: &TableDoc) -> Way {
     let same_table = doc.oid == leaf.oid;
@@ -126,17 +131,22 @@ fn way(table: &Table, keyed: bool, leaf: &Leaf, filenode: u32, doc: &TableDoc) -
 /// is stored may depend on it before its offsets are durable.
 pub(crate) async fn prepare(mut input: Prepare) -> Result<Prepared, ConnectorError> {
     let first = input.offsets.stream.as_ref().is_none_or(|stream| stream.setup == Setup::Creating);
+    let known: BTreeMap<u32, u32> =
+        input.offsets.tables.values().map(|doc| (doc.oid, doc.generation)).collect();
     let forgotten = forget(&mut input.offsets, &input.tables);
-    if input.config.snapshot == SnapshotMode::Never {
-        return without_snapshot(input, first, forgotten).await;
-    }
     let shapes = snapshot_shapes(&mut input.session, &input.origin, &input.tables).await?;
+    if input.config.snapshot == SnapshotMode::Never {
+        return without_snapshot(input, &shapes, first, forgotten).await;
+    }
     let files = filenodes(&mut input.session, &input.tables).await?;
     let version =
         input.session.connection().await.map_err(|error| classify("read the catalog", error))?.server_version;
     let wanted = u32::try_from(input.config.snapshot_chunk_bytes / BLOCK_BYTES).unwrap_or(ALL_BLOCKS).max(1);
     let chunk_blocks = if version >= CTID_RANGES_FROM { wanted } else { ALL_BLOCKS };
-    let ways = choose(&mut input, &shapes, &files);
+    let newcomers = newcomers(&input);
+    let born = partitions_born_empty(&mut input.session, &newcomers).await?;
+    let ways =
+        Choice { known: &known, shapes: &shapes, files: &files, born: &born }.all(&mut input);
     if ways.is_empty() && !first {
         return Ok(Prepared { offsets: input.offsets, forgotten, plan: None });
     }
@@ -149,7 +159,7 @@ pub(crate) async fn prepare(mut input: Prepare) -> Result<Prepared, ConnectorErr
         input.offsets.stream =
             Some(StreamDoc::new(&input.system, &input.names.slot, Setup::Ready, slot.consistent));
     }
-    let plan = build(&mut input, slot, ways, &files, &shapes, chunk_blocks).await?;
+    let plan = build(&mut input, slot, ways, &known, &files, &shapes, chunk_blocks).await?;
     Ok(Prepared { offsets: input.offsets, forgotten, plan: Some(plan) })
 }
 
@@ -157,15 +167,36 @@ pub(crate) async fn prepare(mut input: Prepare) -> Result<Prepared, ConnectorErr
 fn forget(offsets: &mut Offsets, tables: &[Table]) -> Vec<String> {
     let known: BTreeSet<String> =
         tables.iter().flat_map(|table| &table.leaves).map(|leaf| leaf.name.to_string()).collect();
-    let gone: Vec<String> = offsets.tables.keys().filter(|name| !known.contains(*name)).cloned().collect();
+    let mut gone: Vec<String> =
+        offsets.tables.keys().filter(|name| !known.contains(*name)).cloned().collect();
     for name in &gone {
         offsets.tables.remove(name);
+    }
+    let captured: BTreeSet<String> = tables.iter().map(|table| table.name.to_string()).collect();
+    let shapes: Vec<String> =
+        offsets.shapes.keys().filter(|name| !captured.contains(*name)).cloned().collect();
+    for name in &shapes {
+        offsets.shapes.remove(name);
+        gone.push(columns_partition(name));
+        tracing::warn!(table = %name, "the table is not captured any more; what it sent stays where it is");
     }
     gone
 }
 
+/// Partitions that were not there when their table was last looked at.
+fn newcomers(input: &Prepare) -> Vec<Leaf> {
+    let is_new = |table: &Table, leaf: &Leaf| {
+        let shape = input.offsets.shapes.get(&table.name.to_string());
+        shape.is_some_and(|shape| !shape.seen.files.contains_key(&leaf.oid))
+    };
+    let partitioned = input.tables.iter().filter(|table| table.partitioned);
+    let new = partitioned.flat_map(|table| table.leaves.iter().filter(move |leaf| is_new(table, leaf)));
+    new.cloned().collect()
+}
+
 async fn without_snapshot(
     mut input: Prepare,
+    shapes: &Shapes,
     first: bool,
     forgotten: Vec<String>,
 ) -> Result<Prepared, ConnectorError> {
@@ -174,6 +205,14 @@ async fn without_snapshot(
         input.offsets.stream =
             Some(StreamDoc::new(&input.system, &input.names.slot, Setup::Ready, slot.consistent));
         slot.close().await;
+    }
+    for table in &input.tables {
+        if let Some((_, doc)) = shapes.get(&table.oid) {
+            let known = input.offsets.shapes.entry(table.name.to_string()).or_insert_with(|| doc.clone());
+            if known.oid != table.oid {
+                *known = doc.clone();
+            }
+        }
     }
     for leaf in input.tables.iter().flat_map(|table| &table.leaves) {
         input
@@ -225,45 +264,122 @@ fn oids(tables: &[Table]) -> String {
     format!("{{{}}}", list.join(","))
 }
 
-/// Decides for every leaf that is not copied yet. Partitions that came to a table whose other partitions are known
-/// have sent their rows through the stream.
-fn choose(
-    input: &mut Prepare,
-    shapes: &HashMap<u32, Arc<Shape>>,
-    files: &HashMap<u32, u32>,
-) -> Vec<(usize, usize, Way)> {
-    let mut chosen = Vec::new();
-    for (at, table) in input.tables.iter().enumerate() {
-        let keyed = shapes.get(&table.oid).is_some_and(|shape| shape.is_keyed());
-        let docs = &mut input.offsets.tables;
-        let is_known = table.leaves.iter().any(|leaf| docs.contains_key(&leaf.name.to_string()));
-        let mut ways = Vec::new();
-        for (index, leaf) in table.leaves.iter().enumerate() {
-            let filenode = files.get(&leaf.oid).copied().unwrap_or_default();
-            match docs.get(&leaf.name.to_string()) {
-                None if is_known => {
-                    docs.insert(leaf.name.to_string(), uncopied(leaf));
+/// What decides how each leaf is copied.
+struct Choice<'a> {
+    /// Object id of everything that was copied, under whatever name → the generation of its lanes.
+    known: &'a BTreeMap<u32, u32>,
+    shapes: &'a Shapes,
+    files: &'a HashMap<u32, u32>,
+    /// Partitions whose rows all came through the stream.
+    born: &'a BTreeSet<u32>,
+}
+
+impl Choice<'_> {
+    /// Decides for every leaf that is not copied yet: table, leaf and way.
+    fn all(&self, input: &mut Prepare) -> Vec<(usize, usize, Way)> {
+        let keep = input.config.dropped_partitions == DroppedPartitions::Keep;
+        let copies = input.offsets.stream.as_ref().map(|stream| stream.copies.clone()).unwrap_or_default();
+        let mut chosen = Vec::new();
+        for (at, table) in input.tables.iter().enumerate() {
+            let name = table.name.to_string();
+            let mut ways = self.of_table(&mut input.offsets, table, &name);
+            let gone = self.lost_partitions(&mut input.offsets, table, &name);
+            let why = match (copies.get(&name), gone && !keep) {
+                (Some(why), _) => Some(why.as_str()),
+                (None, true) => Some("a partition was dropped or detached with its rows"),
+                (None, false) if ways.iter().any(|(_, way)| *way == Way::Restart) => {
+                    Some("its copy cannot go on, or it is another table")
                 }
-                None => ways.push((at, index, Way::Fresh)),
-                Some(doc) if doc.done && doc.oid == leaf.oid => {}
-                Some(doc) => ways.push((at, index, way(table, keyed, leaf, filenode, doc))),
+                (None, false) => None,
+            };
+            if let Some(why) = why {
+                tracing::warn!(table = %name, reason = why, "the table is copied anew");
+                // A truncate record empties the whole table, so all partitions begin anew.
+                ways = (0..table.leaves.len()).map(|index| (index, Way::Restart)).collect();
             }
+            chosen.extend(ways.into_iter().map(|(index, way)| (at, index, way)));
         }
-        if ways.iter().any(|(_, _, way)| *way == Way::Restart) {
-            // A truncate record empties the whole table, so all partitions begin anew.
-            ways = (0..table.leaves.len()).map(|index| (at, index, Way::Restart)).collect();
-        }
-        chosen.extend(ways);
+        chosen
     }
-    chosen
+
+    fn of_table(&self, offsets: &mut Offsets, table: &Table, name: &str) -> Vec<(usize, Way)> {
+        let Some((shape, doc_now)) = self.shapes.get(&table.oid) else { return Vec::new() };
+        let shape_doc = offsets.shapes.get(name);
+        let is_other = shape_doc.is_some_and(|doc| doc.oid != table.oid);
+        // Rows are copied under the columns of now, which must be those that the stream goes on with.
+        let same_columns = shape_doc.is_none_or(|doc| {
+            let version = |doc: &ShapeDoc, number: &i16| doc.seen.versions.get(number).copied();
+            doc.columns.len() == doc_now.columns.len()
+                && doc.columns.iter().zip(&doc_now.columns).all(|(old, now)| {
+                    old.number == now.number && version(doc, &old.number) == version(doc_now, &now.number)
+                })
+        });
+        // A partition may have been copied as a table of its own, or as another's.
+        let belongs =
+            |leaf: &Leaf| shape_doc.is_some_and(|doc| doc.seen.files.contains_key(&leaf.oid) || is_other);
+        let is_known = table
+            .leaves
+            .iter()
+            .any(|leaf| belongs(leaf) && offsets.tables.contains_key(&leaf.name.to_string()));
+        let (mut ways, mut born) = (Vec::new(), Vec::new());
+        for (index, leaf) in table.leaves.iter().enumerate() {
+            let filenode = self.files.get(&leaf.oid).copied().unwrap_or_default();
+            let doc = offsets.tables.get(&leaf.name.to_string()).filter(|_| belongs(leaf));
+            let way = match doc {
+                None if is_known && self.born.contains(&leaf.oid) => {
+                    born.push(leaf);
+                    continue;
+                }
+                None if is_known && shape.is_keyed() && !table.insert_only => Way::Attach,
+                None if is_known => Way::Restart,
+                // Renamed: where it goes now may hold rows of it already.
+                None if self.known.contains_key(&leaf.oid) => Way::Restart,
+                None => Way::Fresh,
+                Some(_) if is_other => Way::Restart,
+                Some(doc) if doc.done && doc.oid == leaf.oid => continue,
+                Some(doc) => way(table, shape.is_keyed(), leaf, filenode, doc),
+            };
+            let goes_on = !matches!(way, Way::Fresh | Way::Restart);
+            ways.push((index, if goes_on && !same_columns { Way::Restart } else { way }));
+        }
+        for leaf in born {
+            offsets.tables.insert(leaf.name.to_string(), uncopied(leaf));
+            self.note_file(offsets, name, leaf);
+        }
+        for (index, _) in ways.iter().filter(|(_, way)| *way == Way::Attach) {
+            self.note_file(offsets, name, &table.leaves[*index]);
+        }
+        if !offsets.shapes.contains_key(name) {
+            offsets.shapes.insert(name.to_owned(), doc_now.clone());
+        }
+        ways
+    }
+
+    fn note_file(&self, offsets: &mut Offsets, name: &str, leaf: &Leaf) {
+        if let Some(doc) = offsets.shapes.get_mut(name) {
+            doc.seen.files.insert(leaf.oid, self.files.get(&leaf.oid).copied().unwrap_or_default());
+        }
+    }
+
+    /// Whether partitions that were there before are not any more; they are forgotten.
+    fn lost_partitions(&self, offsets: &mut Offsets, table: &Table, name: &str) -> bool {
+        let Some(doc) = offsets.shapes.get_mut(name).filter(|doc| doc.oid == table.oid && table.partitioned)
+        else {
+            return false;
+        };
+        let before = doc.seen.files.len();
+        doc.seen.files.retain(|oid, _| table.leaves.iter().any(|leaf| leaf.oid == *oid));
+        doc.seen.files.len() < before
+    }
 }
 
 async fn build(
     input: &mut Prepare,
     slot: FreshSlot,
     ways: Vec<(usize, usize, Way)>,
+    known: &BTreeMap<u32, u32>,
     files: &HashMap<u32, u32>,
-    shapes: &HashMap<u32, Arc<Shape>>,
+    shapes: &Shapes,
     chunk_blocks: u32,
 ) -> Result<Plan, ConnectorError> {
     let seen = look(&mut input.session, &slot.snapshot_name, &input.tables).await?;
@@ -278,13 +394,21 @@ async fn build(
     for (at, index, way) in ways {
         let (table, leaf) = (&input.tables[at], &input.tables[at].leaves[index]);
         let key = leaf.name.to_string();
-        let Some(shape) = shapes.get(&table.oid) else { continue };
+        let Some((shape, shape_doc)) = shapes.get(&table.oid) else { continue };
+        if matches!(way, Way::Fresh | Way::Restart) {
+            input.offsets.shapes.insert(table.name.to_string(), shape_doc.clone());
+        }
         let filenode = files.get(&leaf.oid).copied().unwrap_or_default();
-        let fresh = TableDoc::new(leaf.oid, filenode, chunk_blocks, &seen.snapshot, plan.slot.consistent);
+        let mut fresh =
+            TableDoc::new(leaf.oid, filenode, chunk_blocks, &seen.snapshot, plan.slot.consistent);
+        fresh.generation = known.get(&leaf.oid).map_or(0, |generation| generation.saturating_add(1));
         let old = input.offsets.tables.remove(&key);
         let mut doc = next_document(way, fresh, old);
-        if index == 0 && doc.columns.is_empty() {
-            doc.columns = shape.remembered();
+        if way == Way::Attach {
+            // The stream's changes count as before: they are those of all partitions.
+            let others =
+                table.leaves.iter().filter_map(|leaf| input.offsets.tables.get(&leaf.name.to_string()));
+            doc.from_lsn = others.map(|doc| doc.from_lsn).max().unwrap_or_default();
         }
         if way != Way::Fresh {
             tracing::info!(table = %leaf.name, ?way, "the copy of a table goes on");
@@ -310,10 +434,11 @@ fn next_document(way: Way, fresh: TableDoc, old: Option<TableDoc>) -> TableDoc {
     let generation = old.generation.saturating_add(1);
     match way {
         Way::Fresh => fresh,
+        Way::Attach => TableDoc { generation, ..fresh },
         Way::Exact => old,
         Way::Converge => TableDoc { generation, begun: Vec::new(), ..old },
-        Way::ConvergeWhole => TableDoc { generation, from_lsn: old.from_lsn, columns: old.columns, ..fresh },
-        Way::Restart => TableDoc { generation, columns: old.columns, ..fresh },
+        Way::ConvergeWhole => TableDoc { generation, from_lsn: old.from_lsn, ..fresh },
+        Way::Restart => TableDoc { generation, ..fresh },
     }
 }
 

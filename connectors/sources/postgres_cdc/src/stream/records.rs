@@ -33,7 +33,7 @@ pub(crate) struct Known {
 /// What has to be looked up before a message can be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// The message describes this captured table.
+    /// The first change that counts since this captured table was described.
     Relation(u32),
     /// A change of key leaves values out.
     Toast(MissingToast),
@@ -64,6 +64,9 @@ pub(crate) struct Records {
     decoder: Decoder,
     selected: Selected,
     relations: HashMap<u32, Known>,
+    /// Descriptions of captured tables that no change needed so far: one that a copy or a replay covers may be older
+    /// than what is known.
+    described: HashMap<u32, Vec<u8>>,
     transaction: Option<Transaction>,
     end_lsn: Lsn,
     partial: Option<Partial>,
@@ -88,6 +91,7 @@ impl Records {
             decoder: Decoder::default(),
             selected,
             relations: HashMap::new(),
+            described: HashMap::new(),
             transaction: None,
             end_lsn: position.end_lsn,
             partial: position.transaction,
@@ -125,15 +129,36 @@ impl Records {
         (self.end_lsn, partial)
     }
 
-    /// The table `oid` as far as it is known.
-    pub(crate) fn known(&self, oid: u32) -> Option<&Known> {
-        self.relations.get(&oid)
+    /// The description that came last for a captured table, if no change needed it yet.
+    pub(crate) fn description(&self, oid: u32) -> Option<&[u8]> {
+        self.described.get(&oid).map(Vec::as_slice)
     }
 
-    /// Takes note of a captured table's description.
+    /// Takes note of what a captured table's description means.
     pub(crate) fn describe(&mut self, oid: u32, shape: Arc<Shape>) {
+        self.described.remove(&oid);
         let from_lsn = self.selected.get(&oid).copied().unwrap_or_default();
         self.relations.insert(oid, Known { shape: Some(shape), from_lsn });
+    }
+
+    /// No change of this table counts any more: it is going to be copied anew.
+    pub(crate) fn leave_out(&mut self, oid: u32) {
+        self.described.remove(&oid);
+        self.selected.insert(oid, Lsn(u64::MAX));
+        self.relations.insert(oid, Known { shape: None, from_lsn: Lsn(u64::MAX) });
+    }
+
+    /// What has to be looked up before a change of table `oid` can become records.
+    fn unresolved(&self, oid: u32) -> Option<Need> {
+        if !self.described.contains_key(&oid) {
+            return None;
+        }
+        let transaction = self.transaction?;
+        let from_lsn = self.selected.get(&oid).copied().unwrap_or_default();
+        let is_covered =
+            |covered: u64| transaction.changes.saturating_mul(ORDINALS) + (ORDINALS - 1) <= covered;
+        let counts = transaction.commit_lsn >= from_lsn && !transaction.covered.is_some_and(is_covered);
+        counts.then_some(Need::Relation(oid))
     }
 
     /// Takes note of values that were looked up for the message that comes again now.
@@ -185,13 +210,22 @@ impl Records {
             }
             Message::Commit { commit_lsn, end_lsn } => self.commit(commit_lsn, end_lsn).map(|()| None),
             Message::Relation(relation) => {
-                if self.selected.contains_key(&relation.oid) {
-                    return Ok(Some(Need::Relation(relation.oid)));
+                let oid = relation.oid;
+                match self.selected.get(&oid) {
+                    Some(from_lsn) if *from_lsn < Lsn(u64::MAX) => {
+                        self.described.insert(oid, bytes.to_vec());
+                    }
+                    _ => {
+                        self.relations.insert(oid, Known { shape: None, from_lsn: Lsn(0) });
+                    }
                 }
-                self.relations.insert(relation.oid, Known { shape: None, from_lsn: Lsn(0) });
                 Ok(None)
             }
             Message::Truncate { oids } => {
+                // Before the first of them, since the message comes again as a whole.
+                if let Some(need) = oids.iter().find_map(|oid| self.unresolved(oid)) {
+                    return Ok(Some(need));
+                }
                 for oid in oids.iter() {
                     self.change(oid, lsn, bytes, |_, change| {
                         change.truncate(builder);
@@ -249,11 +283,19 @@ impl Records {
         let Some(transaction) = self.transaction else {
             return Err(ConnectorError::bug("PG_PROTOCOL", "a change belongs to no transaction"));
         };
-        let Some(known) = self.relations.get(&oid) else {
-            return Err(ConnectorError::bug(
-                "PG_PROTOCOL",
-                "a change belongs to a table that was not described",
-            ));
+        if let Some(need) = self.unresolved(oid) {
+            return Ok(Some(need));
+        }
+        let uncounted = Known { shape: None, from_lsn: Lsn(0) };
+        let known = match self.relations.get(&oid) {
+            Some(known) => known,
+            None if self.described.contains_key(&oid) => &uncounted,
+            None => {
+                return Err(ConnectorError::bug(
+                    "PG_PROTOCOL",
+                    "a change belongs to a table that was not described",
+                ));
+            }
         };
         let counts = transaction.commit_lsn >= known.from_lsn && transaction.covered != Some(ALL);
         if let (Some(shape), true) = (&known.shape, counts) {

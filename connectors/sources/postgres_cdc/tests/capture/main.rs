@@ -8,6 +8,7 @@
 
 mod changes;
 mod checks;
+mod columns;
 mod restarts;
 mod snapshots;
 mod support;

@@ -17,7 +17,10 @@ use towpath_source_postgres_cdc::PostgresCdcFactory;
 
 pub(crate) fn server() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
-    SERVER.get_or_init(|| Postgres::start(&Options::logical().without_fsync()).expect("PostgreSQL"))
+    // Every test leaves its slot behind.
+    let options = Options::logical().without_fsync();
+    let options = options.set("max_replication_slots", "100").set("max_wal_senders", "100");
+    SERVER.get_or_init(|| Postgres::start(&options).expect("PostgreSQL"))
 }
 
 /// An empty database with `sql` run in it.
