@@ -21,8 +21,8 @@ pub(crate) struct Extent {
     pub(crate) end: Offset,
 }
 
-/// Calls `each` with every record from `from` (the beginning, if that lies later or nothing is given) to the end as
-/// it is now.
+/// Calls `each` with every record from `from` (the beginning, if that lies later or nothing is given) to the end of the
+/// log as it is now, which it waits for to be committed.
 pub(crate) async fn read_to_end(
     client: &Client,
     partition: &TopicPartition,
@@ -36,7 +36,9 @@ pub(crate) async fn read_to_end(
         ..ConsumerConfig::default()
     });
     let one = std::slice::from_ref(partition);
-    let end = consumer.end_offsets(one).await.map_err(failed)?.remove(partition).unwrap_or(Offset::ZERO);
+    let committed = consumer.end_offsets(one).await.map_err(failed)?.remove(partition).unwrap_or(Offset::ZERO);
+    // What an attempt before has written may wait for a flush or for other replicas, and be visible a moment later.
+    let end = consumer.log_end_offset(partition).await.map_err(failed)?.unwrap_or(Offset::ZERO).max(committed);
     let begin =
         consumer.beginning_offsets(one).await.map_err(failed)?.remove(partition).unwrap_or(Offset::ZERO);
     let extent = Extent { begin, end };

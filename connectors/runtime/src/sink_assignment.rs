@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use towpath_api::{ConnectorError, Sink, TopicPattern};
-use towpath_client::{Client, CommittedOffset, Consumer, PartitionRecords, StartAt, murmur2};
+use towpath_client::{
+    Client, ClientError, CommittedOffset, Consumer, PartitionRecords, StartAt, murmur2,
+};
 use towpath_types::{LeaderEpoch, Offset, TopicId, TopicName, TopicPartition};
 
 use crate::error::cluster_error;
@@ -74,7 +76,7 @@ pub(crate) async fn list_topics(client: &Client) -> Result<Vec<(TopicName, Topic
 
 pub(crate) struct Assignment {
     client: Client,
-    consumer: Consumer,
+    consumer: Arc<Consumer>,
     patterns: Vec<TopicPattern>,
     index: u32,
     tasks: u32,
@@ -92,7 +94,7 @@ impl Assignment {
         let tasks = unit.spec.sink.as_ref().map_or(1, |sink| sink.tasks_max.get());
         Self {
             client: unit.env.client.clone(),
-            consumer,
+            consumer: Arc::new(consumer),
             patterns: unit.spec.sink_topics(),
             index: unit.index,
             tasks,
@@ -105,7 +107,7 @@ impl Assignment {
         }
     }
 
-    pub(crate) const fn consumer(&self) -> &Consumer {
+    pub(crate) fn consumer(&self) -> &Consumer {
         &self.consumer
     }
 
@@ -250,10 +252,9 @@ impl Assignment {
         }
     }
 
-    /// Commits what is durable and has changed.
-    pub(crate) async fn commit(&mut self) -> Result<(), ConnectorError> {
-        let changed: BTreeMap<_, _> = self
-            .durable
+    /// What is durable and not committed.
+    fn uncommitted(&self) -> BTreeMap<TopicPartition, CommittedOffset> {
+        self.durable
             .iter()
             .filter(|(partition, offset)| self.committed.get(partition) != Some(offset))
             .map(|(partition, offset)| {
@@ -263,29 +264,40 @@ impl Assignment {
                     CommittedOffset { offset: *offset, leader_epoch: LeaderEpoch::NONE, metadata };
                 (partition.clone(), committed)
             })
-            .collect();
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let outcome = self.consumer.commit_with_metadata(&changed).await;
-        outcome.map_err(|error| cluster_error("committing offsets", error))?;
-        self.committed.extend(changed.into_iter().map(|(partition, known)| (partition, known.offset)));
+            .collect()
+    }
+
+    /// Commits what is durable and has changed.
+    pub(crate) async fn commit(&mut self) -> Result<(), ConnectorError> {
+        let committed = commit(&self.consumer, self.uncommitted()).await?;
+        self.committed.extend(committed);
         Ok(())
     }
 
-    /// Records between what is durable and the ends.
-    pub(crate) async fn lag(&self) -> Result<i64, ConnectorError> {
-        if self.current.is_empty() {
-            return Ok(0);
-        }
+    /// Commits, and asks where the partitions end; goes on by itself.
+    pub(crate) fn look(&self) -> impl Future<Output = Result<Looked, ConnectorError>> + Send + 'static {
+        let consumer = Arc::clone(&self.consumer);
+        let uncommitted = self.uncommitted();
         let partitions: Vec<_> = self.current.keys().cloned().collect();
-        let ends = self.consumer.end_offsets(&partitions).await;
-        let ends = ends.map_err(|error| cluster_error("looking up the ends", error))?;
+        async move {
+            let committed = commit(&consumer, uncommitted).await?;
+            let ends = consumer.end_offsets(&partitions).await;
+            Ok(Looked { committed, ends })
+        }
+    }
+
+    /// Takes over what a look has found: the records between what is durable and the ends, if those are known.
+    pub(crate) fn learn(&mut self, looked: Looked) -> Option<i64> {
+        self.committed.extend(looked.committed);
+        let ends = looked
+            .ends
+            .inspect_err(|error| tracing::debug!(%error, "the ends of the partitions are not known"))
+            .ok()?;
         let behind = |(partition, end): (&TopicPartition, &Offset)| {
             let durable = self.durable.get(partition).copied().unwrap_or(Offset::ZERO);
             end.get().saturating_sub(durable.get()).max(0)
         };
-        Ok(ends.iter().map(behind).sum())
+        Some(ends.iter().map(behind).sum())
     }
 
     pub(crate) async fn revoke_all(&mut self, sink: &mut dyn Sink) -> Result<(), ConnectorError> {
@@ -305,6 +317,23 @@ impl Assignment {
             count => format!("{count} partitions of {} topics", topics.len()),
         }
     }
+}
+
+/// What [`Assignment::look`] found.
+pub(crate) struct Looked {
+    committed: BTreeMap<TopicPartition, Offset>,
+    ends: Result<BTreeMap<TopicPartition, Offset>, ClientError>,
+}
+
+async fn commit(
+    consumer: &Consumer,
+    offsets: BTreeMap<TopicPartition, CommittedOffset>,
+) -> Result<BTreeMap<TopicPartition, Offset>, ConnectorError> {
+    if !offsets.is_empty() {
+        let outcome = consumer.commit_with_metadata(&offsets).await;
+        outcome.map_err(|error| cluster_error("committing offsets", error))?;
+    }
+    Ok(offsets.into_iter().map(|(partition, known)| (partition, known.offset)).collect())
 }
 
 /// Where to begin for a sink with positions of its own that holds nothing of a partition, although the group has

@@ -1,5 +1,8 @@
 //! One attempt of one sink task: consumer → format → transforms → sink → flush → commit.
 
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -7,11 +10,11 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use towpath_api::{ConnectorError, PipelineSpec, Sink, SinkSpec, TaskContext};
 use towpath_client::{Consumer, ConsumerConfig, IsolationLevel};
-use towpath_types::GroupId;
+use towpath_types::{GroupId, Offset, TopicPartition};
 
 use crate::env::Env;
 use crate::error::cluster_error;
-use crate::sink_assignment::Assignment;
+use crate::sink_assignment::{Assignment, Looked};
 use crate::sink_reader::{Buried, Reader};
 use crate::source_task::Ended;
 use crate::status::{Phase, TaskShared};
@@ -77,7 +80,8 @@ impl SinkUnit {
             assignment: Assignment::new(self, consumer),
             reader,
             refreshed: None,
-            committed: Instant::now(),
+            looking: None,
+            looked: Instant::now(),
             accepted_bytes: 0,
             accepted_records: 0,
             accepted_since: None,
@@ -90,13 +94,17 @@ impl SinkUnit {
     }
 }
 
+type Looking = Pin<Box<dyn Future<Output = Result<Looked, ConnectorError>> + Send>>;
+
 struct Run<'a> {
     unit: &'a SinkUnit,
     spec: &'a SinkSpec,
     assignment: Assignment,
     reader: Reader,
     refreshed: Option<Instant>,
-    committed: Instant,
+    /// The commit and the look at the ends that are under way: a partition that does not answer holds up no other.
+    looking: Option<Looking>,
+    looked: Instant,
     accepted_bytes: u64,
     accepted_records: u64,
     accepted_since: Option<Instant>,
@@ -108,6 +116,7 @@ impl Run<'_> {
         self.unit.shared.enter(Phase::Running);
         loop {
             if stop.is_cancelled() {
+                self.looking = None;
                 self.flush(sink).await?;
                 self.assignment.commit().await?;
                 return self.assignment.revoke_all(sink).await;
@@ -116,7 +125,14 @@ impl Run<'_> {
             if nudged || self.refreshed.is_none_or(|at| at.elapsed() > REFRESH_INTERVAL) {
                 self.refresh(sink).await?;
             }
-            let fetched = poll(&self.assignment, stop).await?;
+            let fetched = tokio::select! {
+                biased;
+                looked = pending(&mut self.looking) => {
+                    self.learn(looked?);
+                    continue;
+                }
+                fetched = poll(&self.assignment, stop) => fetched?,
+            };
             let nothing = fetched.is_empty();
             for records in fetched {
                 self.deliver(sink, records).await?;
@@ -124,8 +140,9 @@ impl Run<'_> {
             if nothing || self.flush_due() {
                 self.flush(sink).await?;
             }
-            if self.committed.elapsed() > COMMIT_INTERVAL {
-                self.tick(nothing).await?;
+            if self.looking.is_none() && self.looked.elapsed() > COMMIT_INTERVAL {
+                self.looking = Some(Box::pin(self.assignment.look()));
+                self.unit.shared.set_position(self.assignment.text());
             }
         }
     }
@@ -133,6 +150,8 @@ impl Run<'_> {
     async fn refresh(&mut self, sink: &mut dyn Sink) -> Result<(), ConnectorError> {
         self.refreshed = Some(Instant::now());
         if self.assignment.changed().await? {
+            // What is asked may be about partitions that are gone, and is asked anew.
+            self.looking = None;
             // Positions of partitions that go must count before they go.
             self.flush(sink).await?;
             self.assignment.apply(sink).await?;
@@ -177,10 +196,7 @@ impl Run<'_> {
     }
 
     /// R5: positions pass records only here, after the sink holds them.
-    fn durable(
-        &mut self,
-        positions: std::collections::BTreeMap<towpath_types::TopicPartition, towpath_types::Offset>,
-    ) {
+    fn durable(&mut self, positions: BTreeMap<TopicPartition, Offset>) {
         self.unit.buried.forget_before(&positions);
         self.assignment.durable(positions);
         self.unit.shared.set_position(self.assignment.text());
@@ -191,17 +207,22 @@ impl Run<'_> {
         self.reader.metrics().moved(records, bytes);
     }
 
-    async fn tick(&mut self, nothing: bool) -> Result<(), ConnectorError> {
-        self.committed = Instant::now();
-        self.assignment.commit().await?;
-        let lag = self.assignment.lag().await?;
-        self.unit.shared.lag.store(lag, Ordering::Relaxed);
-        if nothing && lag == 0 {
+    fn learn(&mut self, looked: Looked) {
+        self.looking = None;
+        self.looked = Instant::now();
+        let lag = self.assignment.learn(looked);
+        self.unit.shared.lag.store(lag.unwrap_or(-1), Ordering::Relaxed);
+        if lag == Some(0) {
             // R8: it is verified that there is nothing to do.
             self.unit.shared.alive();
         }
-        self.unit.shared.set_position(self.assignment.text());
-        Ok(())
+    }
+}
+
+async fn pending(looking: &mut Option<Looking>) -> Result<Looked, ConnectorError> {
+    match looking {
+        Some(looking) => looking.await,
+        None => std::future::pending().await,
     }
 }
 

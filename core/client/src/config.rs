@@ -100,8 +100,8 @@ pub struct ProducerConfig {
     /// Whether brokers may create topics that do not exist when they are first written to.
     pub allow_auto_create_topics: bool,
     /// Whether a batch that fails takes along everything that was sent to its partition after it, now and later. What
-    /// a partition holds is then a prefix of what was sent to it, without a gap: a writer that looks there for where it
-    /// stood needs that.
+    /// a partition holds is then a prefix of what was sent to it, without a gap and without repetition: a writer that
+    /// looks there for where it stood needs that. A batch of which the broker cannot tell whether it has it fails too.
     pub stop_after_failure: bool,
 }
 

@@ -1,17 +1,81 @@
 //! Lookups of offsets at the partitions' leaders.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use towpath_types::{LeaderEpoch, Offset, TopicPartition};
 use towpath_wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use towpath_wire::messages::offset_for_leader_epoch::{
+    OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 use towpath_wire::{ApiKey, ErrorCode};
 
 use crate::admin::{ListedOffset, PerItem};
 use crate::client::{ClientInner, SHARED_CHANNEL, check};
+use crate::connection::Connection;
 use crate::{ClientError, IsolationLevel};
 
+/// Where a leader's log of the epoch `epoch` ends; `None` when it cannot tell (KIP-320).
+pub(crate) async fn end_of_epoch(
+    connection: &Connection,
+    limit: Duration,
+    partition: &TopicPartition,
+    current: i32,
+    epoch: i32,
+) -> Result<Option<Offset>, ClientError> {
+    let request = OffsetForLeaderEpochRequest {
+        replica_id: -1,
+        topics: vec![OffsetForLeaderTopic {
+            topic: partition.topic.as_str().to_owned(),
+            partitions: vec![OffsetForLeaderPartition {
+                partition: partition.partition,
+                current_leader_epoch: current,
+                leader_epoch: epoch,
+            }],
+        }],
+    };
+    let response = connection.request(&request, limit).await?;
+    let answer = response.topics.first().and_then(|topic| topic.partitions.first());
+    let api = ApiKey::OffsetForLeaderEpoch;
+    let Some(answer) = answer else {
+        let broker = Arc::clone(connection.broker());
+        return Err(ClientError::Malformed { broker, api, problem: "it leaves out the partition" });
+    };
+    check(answer.error_code, None, api, connection.broker(), partition)?;
+    Ok((answer.end_offset >= 0).then(|| Offset::new(answer.end_offset)))
+}
+
 impl ClientInner {
+    /// Where the leader's log ends, beyond what is committed; `None` when it cannot tell.
+    pub(crate) async fn log_end_offset(
+        &self,
+        partition: &TopicPartition,
+    ) -> Result<Option<Offset>, ClientError> {
+        let mut retry = self.retrying("looking up the log's end", self.config.api_timeout_ms);
+        loop {
+            let error = match self.log_end_offset_once(partition).await {
+                Err(error) => error,
+                found => return found,
+            };
+            if error.wants_metadata() {
+                // A failure here shows in the next attempt.
+                let _ = self.refresh(std::slice::from_ref(&partition.topic), false).await;
+            }
+            retry.after(error).await?;
+        }
+    }
+
+    async fn log_end_offset_once(&self, partition: &TopicPartition) -> Result<Option<Offset>, ClientError> {
+        let (leader, epoch, _) = self.leader(partition).await?;
+        let connection = self.connection(leader, SHARED_CHANNEL).await?;
+        if epoch < 0 || connection.version_of(ApiKey::OffsetForLeaderEpoch).is_err() {
+            return Ok(None);
+        }
+        end_of_epoch(&connection, self.request_timeout(), partition, epoch, epoch).await
+    }
+
     /// Looks up offsets by timestamp or by Kafka's special numbers; what heals by itself is retried until the API
     /// timeout.
     pub(crate) async fn list_offsets(

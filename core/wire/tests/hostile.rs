@@ -165,6 +165,37 @@ fn damaged_frames_neither_panic_nor_allocate_much() {
     }
 }
 
+macro_rules! noise_all {
+    ($($request:ident,)*) => {
+        $(
+            noise::<towpath_wire::$request>();
+            noise::<<towpath_wire::$request as Request>::Response>();
+        )*
+    };
+}
+
+/// Bytes that never were a message: of any value, and of the few values that lengths are made of.
+fn noise<M: Message>() {
+    let mut rng = ChaCha8Rng::seed_from_u64(0x0015e);
+    for version in M::VERSIONS.iter() {
+        for round in 0..200 {
+            let length = rng.random_range(0..[8, 64, 600][round % 3]);
+            let few = [0, 0, 1, 2, 0x7f, 0x80, 0xff, 0xff];
+            let byte = |rng: &mut ChaCha8Rng| match round % 2 {
+                0 => rng.random(),
+                _ => few[rng.random_range(0..few.len())],
+            };
+            let bytes: Vec<u8> = (0..length).map(|_| byte(&mut rng)).collect();
+            survives::<M>(Bytes::from(bytes), version);
+        }
+    }
+}
+
+#[test]
+fn noise_neither_panics_nor_allocates_much() {
+    towpath_wire::for_each_request!(noise_all);
+}
+
 macro_rules! cut_all {
     ($($request:ident,)*) => {
         $(

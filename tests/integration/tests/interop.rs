@@ -10,7 +10,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use towpath_client::{Client, ClientConfig, NewTopic};
 use towpath_harness::{Guarded, Kafka, Towpath, envs, kafka};
+use towpath_types::TopicName;
 
 const TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -58,9 +60,26 @@ fn command(client: &str) -> Result<Command> {
     Ok(command)
 }
 
+/// A topic of four partitions: kcat makes none itself whose number of partitions it chooses.
+fn topic_of_four(bootstrap: &str) -> Result<&'static str> {
+    const NAME: &str = "kcat-group";
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let config = ClientConfig { bootstrap_servers: vec![bootstrap.to_owned()], ..ClientConfig::default() };
+        let client = Client::connect(config).await?;
+        let new = NewTopic { partitions: Some(4), ..NewTopic::new(TopicName::new(NAME)?) };
+        let mut created = client.admin().create_topics(std::slice::from_ref(&new), false).await?;
+        created.remove(&new.name).context("no answer about the topic")??;
+        Ok(NAME)
+    })
+}
+
 /// Runs a client's script; what it printed is shown either way.
 fn run(client: &str, bootstrap: &str, more: &[String]) -> Result<()> {
     let mut command = command(client)?;
+    if client == "kcat" {
+        command.env("KCAT_TOPIC", topic_of_four(bootstrap)?);
+    }
     command.arg(bootstrap);
     if client == "kafka_python_suite" {
         command.arg(envs::python_sdist("kafka-python")?);

@@ -12,7 +12,7 @@ use crate::{Batch, Budget, Poll, Source, SourceConnector, SourceOffsets, TaskCon
 /// The upstream of the source that is checked.
 #[async_trait]
 pub trait SourceWorld: Send {
-    /// A connector, configured for this world, of which the suite runs the first task.
+    /// A connector, configured for this world as it is now, of which the suite runs the first task.
     fn connector(&self) -> Box<dyn SourceConnector>;
 
     /// Makes `count` records happen upstream.
@@ -63,9 +63,10 @@ pub async fn source(world: &mut dyn SourceWorld) -> Result<(), Violation> {
     })?;
     let task = plan(&*connector).await?;
     world.produce(PRODUCED).await;
+    let connector = world.connector();
     let all = read_all(world, &*connector, &task).await?;
     resume_anywhere(world, &*connector, &task, &all).await?;
-    commit_and_go_on(world, &*connector, &task, &all).await?;
+    commit_and_go_on(world, &task, &all).await?;
     stop_soon(&*connector, &task).await
 }
 
@@ -270,7 +271,6 @@ async fn resume_anywhere(
 /// After a commit the source goes on from there, and new records come.
 async fn commit_and_go_on(
     world: &mut dyn SourceWorld,
-    connector: &dyn SourceConnector,
     task: &TaskSpec,
     all: &[Seen],
 ) -> Result<(), Violation> {
@@ -278,7 +278,7 @@ async fn commit_and_go_on(
     if !world.replays_from_nothing() {
         return Ok(());
     }
-    let mut session = Session::open(connector, task, SourceOffsets::default()).await?;
+    let mut session = Session::open(&*world.connector(), task, SourceOffsets::default()).await?;
     session.read(all.len(), world.patience()).await?;
     let offsets = session.offsets.clone();
     session
@@ -289,7 +289,7 @@ async fn commit_and_go_on(
     session.source.commit(&offsets).await.map_err(Violation::failed("a commit may come twice"))?;
     let (_, offsets) = session.close().await?;
     world.produce(5).await;
-    let mut session = Session::open(connector, task, offsets).await?;
+    let mut session = Session::open(&*world.connector(), task, offsets).await?;
     session.read(5, world.patience()).await?;
     let (seen, _) = session.close().await?;
     ensure(CLAUSE, seen.len() == 5, || format!("{} of 5 records: {seen:#?}", seen.len()))?;

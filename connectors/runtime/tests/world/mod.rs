@@ -7,33 +7,50 @@ pub mod source;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use towpath_api::pipeline::{SinkSpec, SourceSpec};
 use towpath_api::{PipelineSpec, TopicPattern, TopicTemplate};
 use towpath_broker::{Broker, BrokerConfig};
-use towpath_client::{Client, ClientConfig, ConsumerConfig, InProcessTransport, OffsetSpec, StartAt};
-use towpath_runtime::{Supervisor, SupervisorConfig, TaskState};
-use towpath_types::{TopicName, TopicPartition};
+use towpath_client::{
+    AlterConfig, Client, ClientConfig, ConfigResource, ConsumerConfig, InProcessTransport, NewTopic, OffsetSpec,
+    ProducerConfig, ProducerRecord, StartAt,
+};
+use towpath_runtime::{Supervisor, SupervisorConfig, TaskError, TaskState};
+use towpath_types::limits::MESSAGE_BYTES_MAX;
+use towpath_types::{Offset, TopicName, TopicPartition};
 
 pub use sink::Target;
 pub use source::Upstream;
 
 /// A broker in this process and a client of it.
 pub struct Cluster {
-    pub broker: Arc<Broker>,
+    broker: Arc<Mutex<Option<Arc<Broker>>>>,
     pub client: Client,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+    embedded: bool,
+}
+
+fn broker_config(folder: &Path) -> BrokerConfig {
+    BrokerConfig { offsets_partitions: 2, ..BrokerConfig::new(folder) }
 }
 
 impl Cluster {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = BrokerConfig { offsets_partitions: 2, ..BrokerConfig::new(folder.path()) };
-        let broker = Arc::new(Broker::start(config).await.unwrap());
+        let broker = Broker::start(broker_config(folder.path())).await.unwrap();
+        let broker = Arc::new(Mutex::new(Some(Arc::new(broker))));
         let accepting = Arc::clone(&broker);
-        let transport = InProcessTransport::new(move |stream| accepting.accept_stream(stream));
+        let transport = InProcessTransport::routed(move |_, _, stream| match &*accepting.lock() {
+            Some(broker) => {
+                broker.accept_stream(stream);
+                Ok(())
+            }
+            None => Err(std::io::ErrorKind::ConnectionRefused.into()),
+        });
         let client = Client::connect(ClientConfig {
             bootstrap_servers: vec!["in-process:1".to_owned()],
             transport: Arc::new(transport),
@@ -41,12 +58,90 @@ impl Cluster {
         })
         .await
         .unwrap();
-        Self { broker, client, _folder: folder }
+        Self { broker, client, folder, embedded: true }
+    }
+
+    /// Somebody else's brokers.
+    pub async fn foreign(bootstrap: &str) -> Self {
+        let bootstrap_servers = vec![bootstrap.to_owned()];
+        let client = Client::connect(ClientConfig { bootstrap_servers, ..ClientConfig::default() }).await.unwrap();
+        Self { broker: Arc::default(), client, folder: tempfile::tempdir().unwrap(), embedded: false }
+    }
+
+    /// Stops the broker and starts another one over the same data.
+    pub async fn restart_broker(&self) {
+        // Nobody reaches it any more.
+        let old = self.broker.lock().take().unwrap();
+        old.shutdown().await.unwrap();
+        drop(old);
+        // The connections of the old one are still about to notice, and hold its lock.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let new = loop {
+            match Broker::start(broker_config(self.folder.path())).await {
+                Ok(new) => break new,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        *self.broker.lock() = Some(Arc::new(new));
+    }
+
+    /// A topic with these configs.
+    pub async fn create(&self, topic: &str, partitions: i32, configs: &[(&str, &str)]) {
+        let mut new = NewTopic::new(TopicName::new(topic).unwrap());
+        new.partitions = Some(partitions);
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        new.configs = configs.iter().map(owned).collect();
+        let mut created = self.client.admin().create_topics(&[new.clone()], false).await.unwrap();
+        created.remove(&new.name).unwrap().unwrap();
+    }
+
+    /// Changes a topic's config.
+    pub async fn set(&self, topic: &str, name: &str, value: &str) {
+        let resource = ConfigResource::Topic(TopicName::new(topic).unwrap());
+        let change = vec![AlterConfig::Set(name.to_owned(), value.to_owned())];
+        let changes = [(resource.clone(), change)];
+        let mut altered = self.client.admin().incremental_alter_configs(&changes, false).await.unwrap();
+        altered.remove(&resource).unwrap().unwrap();
+    }
+
+    pub async fn delete(&self, topic: &str) {
+        let name = TopicName::new(topic).unwrap();
+        let mut deleted =
+            self.client.admin().delete_topics(std::slice::from_ref(&name)).await.unwrap();
+        deleted.remove(&name).unwrap().unwrap();
+    }
+
+    /// Removes the records of partition 0 before an offset, as retention does.
+    pub async fn forget_before(&self, topic: &str, offset: i64) {
+        let partition = TopicPartition::new(TopicName::new(topic).unwrap(), 0);
+        let before = [(partition.clone(), Offset::new(offset))].into();
+        let mut deleted = self.client.admin().delete_records(&before).await.unwrap();
+        deleted.remove(&partition).unwrap().unwrap();
+    }
+
+    /// Sends values as somebody else does who knows nothing of schemas.
+    pub async fn send(&self, topic: &str, partition: i32, values: &[&[u8]]) {
+        let topic = TopicName::new(topic).unwrap();
+        let producer = self.client.producer(ProducerConfig {
+            record_bytes_max: MESSAGE_BYTES_MAX,
+            buffer_memory: 2 * MESSAGE_BYTES_MAX,
+            ..ProducerConfig::default()
+        });
+        for value in values {
+            let record = ProducerRecord {
+                partition: Some(partition),
+                value: Some(value),
+                ..ProducerRecord::new(&topic)
+            };
+            producer.send(record).await.unwrap();
+        }
+        producer.flush().await.unwrap();
     }
 
     pub fn config(&self) -> SupervisorConfig {
         SupervisorConfig {
-            embedded: true,
+            embedded: self.embedded,
             stop_timeout: Duration::from_secs(10),
             ..SupervisorConfig::new(self.client.clone())
         }
@@ -175,13 +270,14 @@ fn quick(spec: &mut PipelineSpec) {
     spec.retry.probe = Duration::from_millis(200);
 }
 
-/// Waits until every task is done with what there is, or fails the test after a minute.
+/// Waits until every task is done with what there is, or fails the test after three minutes: an Apache Kafka that was
+/// killed takes a while to come back to itself.
 pub async fn settle(supervisor: &Supervisor) {
     let mut last = String::new();
     let idle = supervisor.until_idle(|progress| {
         last = format!("{:?} {:#?}", progress.waiting_for, progress.status);
     });
-    let idle = tokio::time::timeout(Duration::from_secs(60), idle).await;
+    let idle = tokio::time::timeout(Duration::from_secs(180), idle).await;
     match idle {
         Ok(Ok(())) => {}
         Ok(Err(failure)) => panic!("{failure}"),
@@ -196,6 +292,23 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The newest error of a pipeline's first task; empty if there was none.
+pub fn error(supervisor: &Supervisor, pipeline: &str) -> TaskError {
+    let told = supervisor.pipeline_status(pipeline).unwrap().tasks.remove(0).last_error;
+    told.unwrap_or_else(|| TaskError {
+        code: String::new(),
+        kind: String::new(),
+        message: String::new(),
+        hint: None,
+        path: None,
+        at_ms: 0,
+    })
+}
+
+pub fn keys(records: &[Read]) -> Vec<String> {
+    records.iter().filter_map(|record| record.key.clone()).collect()
 }
 
 pub fn state(supervisor: &Supervisor, pipeline: &str) -> TaskState {

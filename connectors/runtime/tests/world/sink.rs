@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use towpath_api::{
     ConnectorError, Durability, Op, Rejected, Sink, SinkBatch, SinkConnector, TaskContext, Value, Written,
 };
-use towpath_types::{Offset, TopicId, TopicPartition};
+use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
 
 #[derive(Debug, Default)]
 struct Tables {
@@ -28,6 +29,12 @@ pub struct Target {
     /// Ids that it never takes.
     pub refuses: Mutex<Vec<i64>>,
     pub fail: Mutex<Option<ConnectorError>>,
+    pub panic: AtomicBool,
+    /// While true, a write waits and looks at nothing else.
+    pub hangs: AtomicBool,
+    /// How long every write takes.
+    pub write_ms: AtomicU64,
+    pub writes: AtomicU64,
     pub owners: AtomicU64,
     pub opened: AtomicU64,
     pub closed: AtomicBool,
@@ -40,6 +47,20 @@ impl Target {
 
     pub fn at_least_once() -> Arc<Self> {
         Arc::new(Self::default())
+    }
+
+    pub fn new(own_positions: bool) -> Arc<Self> {
+        if own_positions { Self::exactly_once() } else { Self::at_least_once() }
+    }
+
+    pub fn buffered_at_least_once() -> Arc<Self> {
+        Arc::new(Self { buffered: true, ..Self::default() })
+    }
+
+    /// Its own position in partition 0 of a topic.
+    pub fn position(&self, topic: &str) -> Option<i64> {
+        let partition = TopicPartition::new(TopicName::new(topic).unwrap(), 0);
+        self.tables.lock().positions.get(&partition).map(|(offset, _)| offset.get())
     }
 
     pub fn ids(&self, topic: &str) -> Vec<i64> {
@@ -116,9 +137,15 @@ impl Sink for Open {
     }
 
     async fn write(&mut self, batch: SinkBatch) -> Result<Written, ConnectorError> {
+        self.target.writes.fetch_add(1, Ordering::Relaxed);
         if let Some(error) = self.target.fail.lock().take() {
             return Err(error);
         }
+        assert!(!self.target.panic.swap(false, Ordering::Relaxed), "told to panic");
+        while self.target.hangs.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(self.target.write_ms.load(Ordering::Relaxed))).await;
         let mut rows = Vec::new();
         let mut rejected = Vec::new();
         for (index, record) in batch.batch.records().enumerate() {

@@ -1,5 +1,6 @@
 //! An upstream log that forgets what was committed, and the source that reads it.
 
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,8 +11,8 @@ use parking_lot::Mutex;
 use serde_json::json;
 use towpath_api::schema::SourceBlock;
 use towpath_api::{
-    BatchBuilder, Budget, ConnectorError, EventSchema, Field, Op, Poll, Position, RowSchema, Source,
-    SourceBatch, SourceConnector, SourceOffsets, TaskContext, TaskSpec, Type,
+    BatchBuilder, Budget, ConnectorError, EventSchema, Field, Op, Poll, Position, RejectedInput, RowSchema,
+    Source, SourceBatch, SourceConnector, SourceOffsets, TaskContext, TaskSpec, Type,
 };
 
 /// One change: a table and a number.
@@ -33,6 +34,12 @@ pub struct Upstream {
     pub opened: AtomicU64,
     /// At most this many records come from one poll.
     pub burst: AtomicU64,
+    /// Ids whose text has so many bytes.
+    pub big: Mutex<HashMap<i64, usize>>,
+    /// Ids that come as input that is no record.
+    pub bad: Mutex<HashSet<i64>>,
+    /// While true, opening waits, for nothing else than the stop.
+    pub blocked: AtomicBool,
 }
 
 impl Upstream {
@@ -95,6 +102,9 @@ impl SourceConnector for ScriptedSource {
         context: TaskContext,
     ) -> Result<Box<dyn Source>, ConnectorError> {
         self.0.opened.fetch_add(1, Ordering::Relaxed);
+        while self.0.blocked.load(Ordering::Relaxed) && !context.stop.is_cancelled() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let next = resume.partitions.get("log").and_then(serde_json::Value::as_u64).unwrap_or(0);
         if next < self.0.forgotten.load(Ordering::SeqCst) {
             // What an early commit would cost.
@@ -137,7 +147,18 @@ impl Source for Open {
             return Ok(Poll::Idle(self.offsets()));
         }
         let mut builder = BatchBuilder::new();
+        let mut rejected = Vec::new();
         for change in &changes {
+            if self.upstream.bad.lock().contains(&change.id) {
+                rejected.push(RejectedInput {
+                    position: format!("change {}", change.id),
+                    bytes: format!("bad {}", change.id).into_bytes(),
+                    error: ConnectorError::terminal("BAD_INPUT", "not a record"),
+                });
+                self.next += 1;
+                continue;
+            }
+            let big = self.upstream.big.lock().get(&change.id).map(|bytes| "x".repeat(*bytes));
             let schema = schema(&change.table);
             let mut record = builder.record(&schema);
             record
@@ -147,7 +168,7 @@ impl Source for Open {
                 .key(|row| row.int(change.id))
                 .after(|row| {
                     row.int(change.id);
-                    row.text("some text");
+                    row.text(big.as_deref().unwrap_or("some text"));
                 })
                 .source(|row| row.int(change.id));
             record.finish();
@@ -156,7 +177,7 @@ impl Source for Open {
         Ok(Poll::Batch(SourceBatch {
             batch: builder.build(),
             offsets: self.offsets(),
-            ..SourceBatch::default()
+            rejected,
         }))
     }
 

@@ -1,6 +1,6 @@
 //! What an answer means.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::{Error, Response, StatusCode, header};
 use towpath_api::{ConnectorError, ErrorKind};
@@ -25,6 +25,15 @@ pub(crate) enum Verdict {
     Failed(ConnectorError),
 }
 
+/// The wait that a receiver asks for, in seconds or as a date (RFC 9110, §10.2.3).
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let wait = match value.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default(),
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
 /// Judges an answer.
 pub(crate) async fn judge(place: &str, mut response: Response) -> Verdict {
     let status = response.status();
@@ -32,8 +41,7 @@ pub(crate) async fn judge(place: &str, mut response: Response) -> Verdict {
         .headers()
         .get(header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.trim().parse().ok())
-        .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
+        .and_then(|value| retry_after(value.trim(), SystemTime::now()));
     let mut answer = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         let room = ANSWER_BYTES_MAX - answer.len();
@@ -83,6 +91,18 @@ pub(crate) fn unreachable(place: &str, error: Error) -> ConnectorError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waits_are_read_in_both_forms() {
+        let now = httpdate::parse_http_date("Fri, 31 Dec 1999 23:59:00 GMT").unwrap();
+        let wait = |value| retry_after(value, now).map(|wait| wait.as_secs());
+        assert_eq!(wait("120"), Some(120));
+        assert_eq!(wait("Fri, 31 Dec 1999 23:59:59 GMT"), Some(59));
+        assert_eq!(wait("Fri, 31 Dec 1999 23:58:59 GMT"), Some(0), "it has passed");
+        assert_eq!(wait("Sun, 02 Jan 2000 00:00:00 GMT"), Some(3600), "bounded");
+        assert_eq!(wait("99999999999"), Some(3600));
+        assert_eq!((wait("soon"), wait("-1"), wait("")), (None, None, None));
+    }
 
     #[test]
     fn answers_are_told_apart() {

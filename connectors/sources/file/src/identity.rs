@@ -25,6 +25,10 @@ pub(crate) struct FileOffset {
     pub(crate) generation: u32,
     /// Bytes read: the next line begins here.
     pub(crate) offset: u64,
+    /// The hash of the first line's beginning: it tells apart what stood under one inode and generation at two times,
+    /// where the first was never stored.
+    #[serde(default)]
+    pub(crate) salt: u64,
 }
 
 impl FileOffset {
@@ -40,6 +44,7 @@ impl FileOffset {
             head_hash: hash(&[]),
             generation: 0,
             offset: 0,
+            salt: 0,
         })
     }
 
@@ -50,17 +55,22 @@ impl FileOffset {
 
     /// Whether `file` is what this offset was stored for: same device and inode, and its beginning is unchanged.
     pub(crate) fn is_of(&self, file: &File) -> io::Result<bool> {
+        self.is_whole(file, self.offset)
+    }
+
+    /// As [`Self::is_of`], for a file of which `read` bytes have been read.
+    pub(crate) fn is_whole(&self, file: &File, read: u64) -> io::Result<bool> {
         let metadata = file.metadata()?;
         if (metadata.dev(), metadata.ino()) != (self.device, self.inode) {
             return Ok(false);
         }
         let head = read_head(file, self.head_bytes)?;
-        Ok(metadata.len() >= self.offset && head.len() == self.head_bytes && hash(&head) == self.head_hash)
+        Ok(metadata.len() >= read && head.len() == self.head_bytes && hash(&head) == self.head_hash)
     }
 
-    /// Remembers more of the beginning, as far as it has been read.
-    pub(crate) fn learn_head(&mut self, file: &File) -> io::Result<()> {
-        let known = usize::try_from(self.offset).unwrap_or(HEAD_BYTES_MAX).min(HEAD_BYTES_MAX);
+    /// Remembers more of the beginning of a file of which `read` bytes have been read.
+    pub(crate) fn learn_head(&mut self, file: &File, read: u64) -> io::Result<()> {
+        let known = usize::try_from(read).unwrap_or(HEAD_BYTES_MAX).min(HEAD_BYTES_MAX);
         if known > self.head_bytes {
             let head = read_head(file, known)?;
             self.head_bytes = head.len();
@@ -69,20 +79,27 @@ impl FileOffset {
         Ok(())
     }
 
+    /// The first line, or its beginning.
+    pub(crate) fn salt_with(&mut self, line: &[u8]) {
+        self.salt = hash(&line[..line.len().min(HEAD_BYTES_MAX)]);
+    }
+
     /// The same file with new content.
     pub(crate) fn begin_anew(&mut self) {
         self.generation = self.generation.wrapping_add(1);
         self.offset = 0;
+        self.salt = 0;
         self.head_bytes = 0;
         self.head_hash = hash(&[]);
     }
 
     /// The lane of this file's records.
     pub(crate) fn lane(&self) -> u64 {
-        let mut bytes = Vec::with_capacity(20);
+        let mut bytes = Vec::with_capacity(28);
         bytes.extend_from_slice(&self.device.to_be_bytes());
         bytes.extend_from_slice(&self.inode.to_be_bytes());
         bytes.extend_from_slice(&self.generation.to_be_bytes());
+        bytes.extend_from_slice(&self.salt.to_be_bytes());
         hash(&bytes)
     }
 }

@@ -21,7 +21,10 @@ impl Default for File {
             OptionSpec::required(
                 "paths",
                 OptionType::list(OptionType::Path),
-                "Files to read; `*` and `?` in the last part of a path stand for any characters and for one.",
+                "Files to read; `*` and `?` in the last part of a path stand for any characters and for one. Where logs are \
+                 rotated by renaming, let the new names match too (`app.log*`): what is rotated while towpath is down is \
+                 then read. Where they are copied and truncated, the copies must not match: they would be read as files \
+                 of their own.",
             ),
             OptionSpec::with_default(
                 "format",
@@ -54,7 +57,7 @@ impl Default for File {
                 "line_bytes_max",
                 OptionType::ByteSize,
                 json!(1024 * 1024),
-                "The longest line; the task stops at a longer one.",
+                "The longest line; of a longer one the first 64 KiB go to the dead letters.",
             ),
             OptionSpec::optional(
                 "key",

@@ -41,6 +41,8 @@ pub(crate) struct Task {
     first_start: bool,
     inference: Inference,
     text_schemas: BTreeMap<PathBuf, Arc<EventSchema>>,
+    /// Where files begin that were not known before: told before anything else, so that it is known after a crash.
+    untold: SourceOffsets,
     scanned: Option<Instant>,
     changed: Arc<Notify>,
     _watcher: Option<notify::RecommendedWatcher>,
@@ -74,6 +76,7 @@ impl Task {
             stored,
             inference: Inference::default(),
             text_schemas: BTreeMap::new(),
+            untold: SourceOffsets::default(),
             scanned: None,
             changed,
             _watcher: watcher,
@@ -92,7 +95,7 @@ impl Task {
             matching(&self.options).map_err(|error| classify(error, &self.options.paths[0].directory))?;
         for reader in &mut self.readers {
             let now = fs::metadata(&reader.path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
-            reader.replaced = now != Some((reader.offset.device, reader.offset.inode));
+            reader.set_replaced(now != Some((reader.offset.device, reader.offset.inode)));
         }
         self.find_rotated();
         for path in paths {
@@ -115,7 +118,7 @@ impl Task {
                 let Ok(file) = fs::File::open(&path) else { continue };
                 if metadata.len() > offset.offset && offset.is_of(&file).unwrap_or(false) {
                     let mut reader = Reader::new(path, file, offset.clone(), self.options.line_bytes_max);
-                    reader.replaced = Path::new(&offset.path) != reader.path;
+                    reader.set_replaced(Path::new(&offset.path) != reader.path);
                     self.stored.remove(&partition);
                     self.readers.push(reader);
                 }
@@ -141,12 +144,19 @@ impl Task {
                 let mut offset = FileOffset { path: fresh.path.clone(), ..stored };
                 if !offset.is_of(&file).map_err(|error| classify(error, path))? {
                     // The inode is used again, or the file was cut: other lines, another lane.
+                    tracing::warn!(
+                        path = %path.display(),
+                        offset = offset.offset,
+                        "the file has other content than when it was last read: reading it from its beginning; what \
+                         came behind this offset and was cut off is lost"
+                    );
                     offset.begin_anew();
                 }
                 offset
             }
             None => self.begin(fresh, &file).map_err(|error| classify(error, path))?,
         };
+        self.untold.partitions.insert(offset.partition(), json!(offset));
         self.readers.push(Reader::new(path.to_owned(), file, offset, self.options.line_bytes_max));
         Ok(())
     }
@@ -154,7 +164,7 @@ impl Task {
     fn begin(&self, mut fresh: FileOffset, file: &fs::File) -> std::io::Result<FileOffset> {
         if self.first_start && self.options.from_end {
             fresh.offset = file.metadata()?.len();
-            fresh.learn_head(file)?;
+            fresh.learn_head(file, fresh.offset)?;
         }
         Ok(fresh)
     }
@@ -162,24 +172,35 @@ impl Task {
     fn read(&mut self, budget: Budget) -> Result<SourceBatch, ConnectorError> {
         let mut builder = BatchBuilder::new();
         let mut batch = SourceBatch::default();
+        // R10: what is rejected, and what becomes nothing, counts as well.
+        let (mut lines, mut bytes) = (0, 0);
         for index in 0..self.readers.len() {
-            let before = self.readers[index].offset.offset;
-            while builder.len() < budget.records && builder.size_in_bytes() < budget.bytes {
+            let before = (self.readers[index].offset.generation, self.readers[index].offset.offset);
+            while lines < budget.records && bytes.max(builder.size_in_bytes()) < budget.bytes {
                 let reader = &mut self.readers[index];
-                let last = self.options.once || reader.replaced;
-                let path = reader.path.clone();
-                match reader.next_line(last).map_err(|error| classify(error, &path))? {
-                    Line::Found { at, bytes } => self.line(index, at, bytes, &mut builder, &mut batch),
-                    Line::Nothing => break,
-                    // What stands before it is delivered first.
-                    Line::TooLong { .. } if !builder.is_empty() || !batch.rejected.is_empty() => break,
-                    Line::TooLong { at } => return Err(self.too_long(at, &path)),
+                let last = self.options.once || reader.is_final();
+                match reader.next_line(last).map_err(|error| classify(error, &reader.path))? {
+                    Line::Found { at, bytes: line } => {
+                        bytes += line.len();
+                        self.line(index, at, line, &mut builder, &mut batch);
+                    }
+                    Line::TooLong { at, head, length } => {
+                        bytes += head.len();
+                        batch.rejected.push(self.too_long(index, at, head, length));
+                    }
+                    Line::Cut => {
+                        let path = reader.path.display();
+                        tracing::info!(%path, "the file was cut: reading it from its beginning");
+                        reader.begin_anew();
+                    }
+                    Line::Nothing | Line::Busy => break,
                 }
+                lines += 1;
             }
-            let reader = &mut self.readers[index];
-            if reader.offset.offset != before {
-                reader.offset.learn_head(&reader.file).map_err(|error| classify(error, &reader.path))?;
-                self.context.progress.advance(reader.offset.offset - before);
+            let reader = &self.readers[index];
+            if (reader.offset.generation, reader.offset.offset) != before {
+                let from = if reader.offset.generation == before.0 { before.1 } else { 0 };
+                self.context.progress.advance(reader.offset.offset - from);
                 batch.offsets.partitions.insert(reader.offset.partition(), json!(reader.offset));
             }
         }
@@ -187,12 +208,17 @@ impl Task {
         Ok(batch)
     }
 
-    fn too_long(&self, at: u64, path: &Path) -> ConnectorError {
-        let limit = self.options.line_bytes_max;
-        let message = format!("the line at byte {at} of {} is longer than {limit} bytes", path.display());
-        ConnectorError::terminal("FILE_LINE_TOO_LONG", message)
-            .with_path("line_bytes_max")
-            .with_hint("raise line_bytes_max, or shorten the line")
+    /// A poison line stalls nothing: its beginning goes to the dead letters.
+    fn too_long(&self, index: usize, at: u64, head: Vec<u8>, length: u64) -> RejectedInput {
+        let (path, limit) = (self.readers[index].path.display(), self.options.line_bytes_max);
+        let message = format!("the line has {length} bytes, and {limit} are allowed; only its beginning is kept");
+        RejectedInput {
+            position: format!("{path}, byte {at}"),
+            bytes: head,
+            error: ConnectorError::terminal("FILE_LINE_TOO_LONG", message)
+                .with_path("line_bytes_max")
+                .with_hint("raise line_bytes_max"),
+        }
     }
 
     /// One line into a record, or into the rejected input.
@@ -281,16 +307,12 @@ impl Task {
         Ok(())
     }
 
-    /// Closes files that were replaced and are read, and notices files that were cut.
+    /// Closes files that were replaced and are read.
     fn tidy(&mut self) -> Result<(), ConnectorError> {
         let mut kept = Vec::new();
-        for mut reader in std::mem::take(&mut self.readers) {
-            let cut = reader.notice_truncation().map_err(|error| classify(error, &reader.path))?;
-            if cut {
-                tracing::info!(path = %reader.path.display(), "the file was cut: reading it from its beginning");
-            }
+        for reader in std::mem::take(&mut self.readers) {
             let read = reader.unread_bytes().map_err(|error| classify(error, &reader.path))? == 0;
-            if reader.replaced && read && !cut {
+            if reader.is_final() && read {
                 self.stored.insert(reader.offset.partition(), reader.offset);
             } else {
                 kept.push(reader);
@@ -326,11 +348,21 @@ impl Source for Task {
         if self.context.stop.is_cancelled() {
             return Ok(Poll::Idle(SourceOffsets::default()));
         }
+        if !self.untold.is_empty() {
+            return Ok(Poll::Idle(std::mem::take(&mut self.untold)));
+        }
         let batch = self.read(budget)?;
         if !batch.batch.is_empty() || !batch.offsets.is_empty() || !batch.rejected.is_empty() {
             return Ok(Poll::Batch(batch));
         }
+        let unread = |reader: &Reader| reader.unread_bytes().map_err(|error| classify(error, &reader.path));
         if self.options.once {
+            // A line that is skipped over many polls is no end.
+            for reader in &self.readers {
+                if unread(reader)? > 0 {
+                    return Ok(Poll::Idle(SourceOffsets::default()));
+                }
+            }
             self.context.progress.clear();
             return Ok(Poll::End);
         }

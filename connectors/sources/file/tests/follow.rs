@@ -11,7 +11,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use serde_json::json;
+use towpath_api::conformance::{self, SourceWorld};
 use towpath_api::{
     Budget, ConnectorError, Poll, RawConfig, Source, SourceConnector, SourceFactory as _, SourceOffsets,
     TaskContext, TaskSpec, Value,
@@ -36,6 +38,7 @@ fn append(path: &Path, text: &str) {
 struct Read {
     lines: Vec<String>,
     rejected: Vec<String>,
+    bytes: Vec<Vec<u8>>,
     lanes: Vec<u64>,
 }
 
@@ -56,6 +59,8 @@ async fn read_until(source: &mut dyn Source, offsets: &mut SourceOffsets, lines:
                     read.lines.push(format!("{key}{}", row.join("|")));
                     read.lanes.push(record.lane());
                 }
+                assert!(batch.batch.len() + batch.rejected.len() <= 3, "rejected input counts");
+                read.bytes.extend(batch.rejected.iter().map(|it| it.bytes.clone()));
                 read.rejected
                     .extend(batch.rejected.iter().map(|it| format!("{} {}", it.error.code(), it.position)));
                 offsets.merge(batch.offsets);
@@ -128,6 +133,104 @@ async fn a_file_that_is_cut_begins_anew_in_another_lane() {
     assert_ne!(first.lanes[0], second.lanes[0], "byte 0 is another line now");
 }
 
+/// What logrotate does without a signal: a copy, and the file is cut while its writer goes on.
+#[tokio::test]
+async fn rotation_by_copying_and_truncating_mixes_no_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("app.log");
+    let mut offsets = SourceOffsets::default();
+    append(&log, "first\n");
+    let mut source = open(json!({ "paths": [log.to_str().unwrap()] }), &offsets).await.unwrap();
+    assert_eq!(read_until(&mut *source, &mut offsets, 1).await.lines, ["first"]);
+    for round in 0..20 {
+        let line = |number: usize| format!("round {round}, line {number}, {}", "x".repeat(number * 7 % 50));
+        let rotate = || {
+            fs::copy(&log, directory.path().join("app.log.1")).unwrap();
+            fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(0).unwrap();
+        };
+        rotate();
+        // Longer than what was there before, and nobody has looked in between.
+        let lines: Vec<_> = (0..30).map(line).collect();
+        append(&log, &(lines.join("\n") + "\nunfini"));
+        let read = read_until(&mut *source, &mut offsets, 30).await;
+        assert_eq!(read.lines, lines, "round {round}");
+        if round % 2 == 0 {
+            // What is unfinished is finished in the copy, at best.
+            rotate();
+            append(&log, "one more\n");
+            assert_eq!(read_until(&mut *source, &mut offsets, 1).await.lines, ["one more"]);
+        } else {
+            append(&log, "shed\n");
+            assert_eq!(read_until(&mut *source, &mut offsets, 1).await.lines, ["unfinished"]);
+        }
+        if round % 3 == 0 {
+            drop(source);
+            source = open(json!({ "paths": [log.to_str().unwrap()] }), &offsets).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_last_line_of_a_renamed_file_may_still_be_finished() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, rotated) = (directory.path().join("app.log"), directory.path().join("app.log.1"));
+    let mut offsets = SourceOffsets::default();
+    append(&log, "one\npar");
+    let mut source = open(json!({ "paths": [log.to_str().unwrap()] }), &offsets).await.unwrap();
+    assert_eq!(read_until(&mut *source, &mut offsets, 1).await.lines, ["one"]);
+    fs::rename(&log, &rotated).unwrap();
+    append(&log, "two\n");
+    assert_eq!(read_until(&mut *source, &mut offsets, 1).await.lines, ["two"], "the renaming was noticed");
+    // Its writer has not been told yet.
+    append(&rotated, "tial\nthe end");
+    assert_eq!(read_until(&mut *source, &mut offsets, 1).await.lines, ["partial"]);
+    // Nobody finishes this one.
+    assert_eq!(read_until(&mut *source, &mut offsets, 1).await.lines, ["the end"]);
+    append(&rotated, "after all\n");
+    assert_eq!(read_until(&mut *source, &mut offsets, 1).await.lines, ["after all"]);
+    fs::remove_file(&log).unwrap();
+    append(&log, "another file\n");
+    assert_eq!(read_until(&mut *source, &mut offsets, 1).await.lines, ["another file"]);
+}
+
+#[tokio::test]
+async fn text_that_is_not_utf_8_is_rejected_with_its_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("app.log");
+    fs::write(&log, b"good\n\xff\xfe bad\ngr\xc3\xbc\xc3\x9fe\ncut \xc3\n\0\n").unwrap();
+    let mut offsets = SourceOffsets::default();
+    let mut source =
+        open(json!({ "paths": [log.to_str().unwrap()], "mode": "once" }), &offsets).await.unwrap();
+    let read = read_until(&mut *source, &mut offsets, 99).await;
+    assert_eq!(read.lines, ["good", "grüße", "\0"]);
+    assert_eq!(read.bytes, [b"\xff\xfe bad".to_vec(), b"cut \xc3".to_vec()]);
+    assert!(read.rejected.iter().all(|it| it.starts_with("FILE_NOT_UTF8")), "{:?}", read.rejected);
+}
+
+#[tokio::test]
+async fn a_file_of_nothing_but_bad_lines_comes_in_bounded_pieces() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.jsonl");
+    fs::write(&path, "no json, and that many times\n".repeat(20_000) + &"\n".repeat(20_000)).unwrap();
+    let values = json!({ "paths": [path.to_str().unwrap()], "mode": "once", "format": "json" });
+    let mut source = open(values, &SourceOffsets::default()).await.unwrap();
+    let (mut polls, mut rejected) = (0, 0);
+    loop {
+        match source.poll(Budget { bytes: 10_000, records: 5_000 }).await.unwrap() {
+            Poll::Batch(batch) => {
+                let bytes: usize = batch.rejected.iter().map(|it| it.bytes.len()).sum();
+                assert!(bytes <= 10_100 && batch.rejected.len() <= 5_000, "{bytes} bytes");
+                rejected += batch.rejected.len();
+                polls += 1;
+            }
+            Poll::Idle(_) => {}
+            Poll::End => break,
+        }
+    }
+    assert_eq!(rejected, 20_000);
+    assert!(polls >= 50, "{polls} polls");
+}
+
 #[tokio::test]
 async fn json_lines_become_rows_and_bad_ones_are_rejected() {
     let directory = tempfile::tempdir().unwrap();
@@ -158,6 +261,54 @@ async fn start_at_end_counts_for_the_first_start_only() {
 }
 
 #[tokio::test]
+async fn where_a_file_begins_is_known_before_its_first_line_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("app.log");
+    append(&log, "old\n");
+    let values = json!({ "paths": [log.to_str().unwrap()], "start_at": "end" });
+    let mut offsets = SourceOffsets::default();
+    let mut source = open(values.clone(), &offsets).await.unwrap();
+    let end = source.upstream_end().await.unwrap().unwrap();
+    assert!(read_until(&mut *source, &mut offsets, 0).await.lines.is_empty());
+    assert!(source.has_passed(&offsets, &end), "there is nothing to wait for");
+    drop(source);
+    append(&log, "while nobody read\n");
+    let mut source = open(values, &offsets).await.unwrap();
+    assert_eq!(read_until(&mut *source, &mut offsets, 1).await.lines, ["while nobody read"]);
+}
+
+struct World {
+    directory: tempfile::TempDir,
+    written: usize,
+}
+
+#[async_trait]
+impl SourceWorld for World {
+    fn connector(&self) -> Box<dyn SourceConnector> {
+        connector(json!({ "paths": [self.directory.path().join("*.log").to_str().unwrap()] }))
+    }
+
+    async fn produce(&mut self, count: usize) {
+        for _ in 0..count {
+            let path = self.directory.path().join(format!("{}.log", self.written % 3));
+            append(&path, &format!("line {}\n", self.written));
+            self.written += 1;
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+}
+
+#[tokio::test]
+async fn it_keeps_the_contract() {
+    conformance::descriptor(File::default().descriptor()).unwrap();
+    let mut world = World { directory: tempfile::tempdir().unwrap(), written: 0 };
+    conformance::source(&mut world).await.unwrap();
+}
+
+#[tokio::test]
 async fn idle_is_reached_at_the_last_finished_line() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("app.log");
@@ -175,16 +326,15 @@ async fn long_lines_missing_files_and_damaged_offsets_are_told() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("app.log");
     append(&log, &format!("ok\n{}\n", "x".repeat(5000)));
+    append(&log, "behind it\n");
     let values = json!({ "paths": [log.to_str().unwrap()], "line_bytes_max": 1000 });
-    let mut source = open(values.clone(), &SourceOffsets::default()).await.unwrap();
-    let budget = Budget { bytes: 1 << 20, records: 100 };
-    let Poll::Batch(batch) = source.poll(budget).await.unwrap() else {
-        panic!("the line before it comes first")
-    };
-    assert_eq!(batch.batch.len(), 1);
-    let error = source.poll(budget).await.unwrap_err();
-    assert_eq!(error.code(), "FILE_LINE_TOO_LONG");
-    assert!(error.message().contains("byte 3"), "{error}");
+    let mut offsets = SourceOffsets::default();
+    let mut source = open(values.clone(), &offsets).await.unwrap();
+    let read = read_until(&mut *source, &mut offsets, 2).await;
+    assert_eq!(read.lines, ["ok", "behind it"]);
+    let told = format!("FILE_LINE_TOO_LONG {}, byte 3", log.display());
+    assert_eq!(read.rejected, [told]);
+    assert_eq!(read.bytes[0].len(), 5000, "as far as 64 KiB go");
     let damaged = SourceOffsets { partitions: [("file 1:2".to_owned(), json!({ "v": 1 }))].into() };
     assert_eq!(open(values, &damaged).await.map(|_| ()).unwrap_err().code(), "FILE_OFFSET");
     let nowhere = connector(json!({ "paths": ["/nonexistent/x"], "mode": "once" }));

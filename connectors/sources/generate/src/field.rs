@@ -92,9 +92,8 @@ impl Kind {
             Self::Sequence => writer.int(number as i64),
             Self::Int(min, max) => writer.int(random.random_range(*min..=*max)),
             Self::Decimal(min, max) => {
-                let whole = random.random_range(*min..=*max);
-                let cents = if whole == *max { 0 } else { random.random_range(0..100u8) };
-                writer.text(&format!("{whole}.{cents:02}"));
+                let cents = random.random_range(i128::from(*min) * 100..=i128::from(*max) * 100);
+                writer.text(&decimal_text(cents));
             }
             Self::Float => writer.float64(random.random()),
             Self::Bool => writer.bool(random.random()),
@@ -109,6 +108,11 @@ impl Kind {
             Self::Choice(words) => writer.text(&words[random.random_range(0..words.len())]),
         }
     }
+}
+
+fn decimal_text(cents: i128) -> String {
+    let (sign, cents) = (if cents < 0 { "-" } else { "" }, cents.unsigned_abs());
+    format!("{sign}{}.{:02}", cents / 100, cents % 100)
 }
 
 /// The time of record `number`.
@@ -141,6 +145,10 @@ fn timestamp_text(seconds: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rand::SeedableRng as _;
+
     use super::*;
 
     #[test]
@@ -151,6 +159,31 @@ mod tests {
         for bad in ["int", "int(6,1)", "int(1", "wrd", "text(0)", "bool(1)", "choice()", ""] {
             assert!(Kind::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn decimals_stay_within_their_bounds() {
+        for (cents, text) in [(0, "0.00"), (5, "0.05"), (-5, "-0.05"), (-500, "-5.00"), (99_999, "999.99")] {
+            assert_eq!(decimal_text(cents), text);
+        }
+        let schema = Arc::new(towpath_api::RowSchema::new(vec![towpath_api::Field::required("d", Type::Decimal)]));
+        let event = Arc::new(towpath_api::EventSchema::new("t", schema));
+        let mut builder = towpath_api::BatchBuilder::new();
+        for number in 0..2000 {
+            let mut random = ChaCha8Rng::seed_from_u64(number);
+            let kind = if number < 1000 { Kind::Decimal(-2, 1) } else { Kind::Decimal(i64::MIN, i64::MAX) };
+            let mut record = builder.record(&event);
+            record.after(|row| kind.write(row, number, &mut random));
+            record.finish();
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for record in builder.build().records().take(1000) {
+            let towpath_api::Value::Text(text) = record.after().unwrap().get(0) else { unreachable!() };
+            let value: f64 = text.parse().unwrap();
+            assert!((-2.0..=1.0).contains(&value), "{text}");
+            seen.insert(text.to_owned());
+        }
+        assert!(seen.iter().any(|text| text.starts_with("-0.")) && seen.len() > 200, "{} values", seen.len());
     }
 
     #[test]

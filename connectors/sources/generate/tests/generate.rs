@@ -9,8 +9,12 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use serde_json::json;
-use towpath_api::{Budget, Poll, RawConfig, Source, SourceFactory as _, SourceOffsets, TaskContext};
+use towpath_api::conformance::{self, SourceWorld};
+use towpath_api::{
+    Budget, Poll, RawConfig, Source, SourceConnector, SourceFactory as _, SourceOffsets, TaskContext,
+};
 use towpath_source_generate::Generate;
 
 async fn open(values: serde_json::Value, tasks: u32, resume: &SourceOffsets) -> Vec<Box<dyn Source>> {
@@ -73,6 +77,28 @@ async fn the_same_seed_gives_the_same_records_however_they_are_read() {
     let mut other = options();
     other["seed"] = json!(8);
     assert_ne!(read(&mut *open(other, 1, &SourceOffsets::default()).await[0], 1000, 10).await.0, whole);
+}
+
+/// What has happened upstream is what the configuration says: records up to a number.
+struct World(u64);
+
+#[async_trait]
+impl SourceWorld for World {
+    fn connector(&self) -> Box<dyn SourceConnector> {
+        let factory = Generate::default();
+        let values = json!({ "records": self.0, "seed": 3 });
+        factory.parse(&RawConfig::with_defaults(&factory.descriptor().options, values).unwrap()).unwrap()
+    }
+
+    async fn produce(&mut self, count: usize) {
+        self.0 += count as u64;
+    }
+}
+
+#[tokio::test]
+async fn it_keeps_the_contract() {
+    conformance::descriptor(Generate::default().descriptor()).unwrap();
+    conformance::source(&mut World(0)).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 //! `_towpath_<pipeline>_tables` keeps every definition (an *epoch*) under which outbox rows were written, so that rows
 //! written before a column was added keep their meaning. `_towpath_<pipeline>_meta` holds the outbox's identity.
 
+use std::collections::BTreeSet;
+
 use sqlx::{Connection as _, SqliteConnection};
 use towpath_api::ConnectorError;
 use towpath_sql::{Dialect, ident, literal};
@@ -24,15 +26,19 @@ pub(crate) struct Capture {
 pub(crate) struct Captured {
     pub(crate) epoch: i64,
     pub(crate) table: Table,
+    /// Whether the triggers of the epoch before were missing: changes may have been made that no outbox row tells.
+    pub(crate) gap: bool,
 }
 
-/// What [`Capture::install`] changed.
+/// What [`Capture::install`] found.
 #[derive(Debug, Default)]
 pub(crate) struct Installed {
-    /// Tables that were not captured before.
-    pub(crate) added: Vec<Captured>,
-    /// Tables whose columns have changed.
-    pub(crate) changed: Vec<Captured>,
+    /// The tables that there are to capture.
+    pub(crate) present: BTreeSet<String>,
+    /// Whether some of them got other triggers.
+    pub(crate) changed: bool,
+    /// The greatest outbox id: rows up to it were written by the triggers of before.
+    pub(crate) last_id: i64,
 }
 
 impl Capture {
@@ -63,17 +69,19 @@ impl Capture {
         let known = self.captured(&mut transaction).await?;
         let mut installed = Installed::default();
         for table in self.wanted_tables(&mut transaction, options).await? {
+            installed.present.insert(table.name.clone());
             let current = known.iter().rev().find(|captured| captured.table.name == table.name);
-            let same = current.is_some_and(|captured| captured.table.columns == table.columns);
-            if let (Some(captured), true) = (current, same)
-                && self.triggers_of(&mut transaction, captured.epoch).await? == 3
-            {
+            let whole = match current {
+                Some(captured) => self.triggers_of(&mut transaction, captured.epoch).await? == 3,
+                None => true,
+            };
+            if whole && current.is_some_and(|captured| captured.table.columns == table.columns) {
                 continue;
             }
-            let before = current.is_some();
-            let captured = self.add_triggers(&mut transaction, table).await?;
-            if before { installed.changed.push(captured) } else { installed.added.push(captured) }
+            self.add_triggers(&mut transaction, table, !whole).await?;
+            installed.changed = true;
         }
+        installed.last_id = self.last_id(&mut transaction).await?;
         transaction
             .commit()
             .await
@@ -93,6 +101,7 @@ impl Capture {
                  has_rowid INTEGER NOT NULL, columns TEXT NOT NULL)",
                 self.name("tables")
             ),
+            format!("CREATE TABLE IF NOT EXISTS {} (epoch INTEGER PRIMARY KEY)", self.name("gaps")),
             format!("CREATE TABLE IF NOT EXISTS {} (instance TEXT NOT NULL)", self.name("meta")),
             format!(
                 "INSERT INTO {meta} SELECT lower(hex(randomblob(16))) WHERE NOT EXISTS (SELECT 1 FROM {meta})",
@@ -131,8 +140,11 @@ impl Capture {
         &self,
         connection: &mut SqliteConnection,
     ) -> Result<Vec<Captured>, ConnectorError> {
-        let sql =
-            format!("SELECT epoch, name, has_rowid, columns FROM {} ORDER BY epoch", self.name("tables"));
+        let sql = format!(
+            "SELECT epoch, name, has_rowid, columns, epoch IN (SELECT epoch FROM {}) FROM {} ORDER BY epoch",
+            self.name("gaps"),
+            self.name("tables")
+        );
         let mut captured = Vec::new();
         for row in rows(connection, sql).await? {
             let name: String = get(&row, 1)?;
@@ -146,7 +158,7 @@ impl Capture {
             })?;
             let database = self.database(connection).await?;
             let table = Table::new(&self.pipeline, &database, &name, columns, get::<i64>(&row, 2)? != 0);
-            captured.push(Captured { epoch: get(&row, 0)?, table });
+            captured.push(Captured { epoch: get(&row, 0)?, table, gap: get::<i64>(&row, 4)? != 0 });
         }
         Ok(captured)
     }
@@ -177,7 +189,8 @@ impl Capture {
         &self,
         connection: &mut SqliteConnection,
         table: Table,
-    ) -> Result<Captured, ConnectorError> {
+        gap: bool,
+    ) -> Result<(), ConnectorError> {
         self.drop_triggers(connection, &table.name).await?;
         let columns = serde_json::to_string(&table.columns).map_err(|error| {
             ConnectorError::bug("SQLITE_CAPTURE", "a definition cannot be written").with_cause(error)
@@ -190,6 +203,9 @@ impl Capture {
             literal(&columns, Dialect::Sqlite)
         );
         let epoch = number(connection, sql).await?;
+        if gap {
+            execute(connection, format!("INSERT INTO {} VALUES ({epoch})", self.name("gaps"))).await?;
+        }
         // The application's own SQLite runs the triggers, however old it is: nothing newer than julianday() in them.
         let now = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
         let (new, old) = (table.row_expression("NEW."), table.row_expression("OLD."));
@@ -206,7 +222,7 @@ impl Capture {
             );
             execute(connection, sql).await?;
         }
-        Ok(Captured { epoch, table })
+        Ok(())
     }
 
     async fn drop_triggers(
@@ -222,9 +238,17 @@ impl Capture {
         );
         for row in rows(connection, sql).await? {
             let name: String = get(&row, 0)?;
-            execute(connection, format!("DROP TRIGGER {}", ident(&name))).await?;
+            if self.is_trigger(&name) {
+                execute(connection, format!("DROP TRIGGER {}", ident(&name))).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether a trigger is of this pipeline: another one's name may begin as this one's.
+    fn is_trigger(&self, name: &str) -> bool {
+        let rest = name.strip_prefix(&self.prefix).and_then(|rest| rest.split_once('_'));
+        rest.is_some_and(|(epoch, op)| epoch.parse::<i64>().is_ok() && matches!(op, "c" | "u" | "d"))
     }
 
     /// The identity of the outbox: another one after it was dropped and made again.
@@ -277,4 +301,18 @@ pub(crate) fn database_name(options: &Options) -> String {
 
 fn stem(path: &std::path::Path) -> String {
     path.file_stem().map_or_else(|| "main".to_owned(), |stem| stem.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn triggers_of_pipelines_with_similar_names_are_told_apart() {
+        let capture = Capture::new("a");
+        assert!(capture.is_trigger("_towpath_a_12_c"));
+        for other in ["_towpath_a_1_12_c", "_towpath_a_x_1_c", "_towpath_ab_1_c", "_towpath_a_1_x", "mine"] {
+            assert!(!capture.is_trigger(other), "{other}");
+        }
+    }
 }

@@ -1,25 +1,29 @@
 //! Copying the rows that a table holds, page by page, in one read transaction.
 
+use std::ops::ControlFlow;
+
 use sqlx::{Row as _, SqliteConnection};
-use towpath_api::{BatchBuilder, ConnectorError, Progress};
+use towpath_api::{ConnectorError, Progress};
 use towpath_sql::{ident, idents};
 
-use super::capture::Capture;
-use super::database::{self, execute, get, number, rows};
-use super::records;
+use super::capture::{Capture, Captured};
+use super::database::{self, each, execute, get, get_text, number};
+use super::plan::{Planned, Start, TableOffset};
+use super::records::{self, Output};
 use super::table::Table;
-use super::task::TableOffset;
 
 /// A copy under way.
 pub(crate) struct Copying {
     reader: SqliteConnection,
+    epoch: i64,
     table: Table,
     /// By what rows are ordered and found again: SQL expressions.
     order: Order,
     from: i64,
     after: Option<String>,
     attempt: u32,
-    /// Whether what an earlier attempt wrote is to be forgotten first.
+    /// Whether what was written before is forgotten first.
+    whole: bool,
     truncate: bool,
     progress: std::sync::Arc<Progress>,
 }
@@ -44,25 +48,34 @@ impl Copying {
     pub(crate) async fn start(
         mut reader: SqliteConnection,
         capture: &Capture,
-        table: Table,
-        resumed: Option<TableOffset>,
+        planned: Planned,
+        read_id: i64,
         progress: &std::sync::Arc<Progress>,
     ) -> Result<Self, ConnectorError> {
+        let Captured { epoch, table, .. } = planned.captured;
         execute(&mut reader, "BEGIN".to_owned()).await?;
         // The first read fixes what the transaction sees: outbox id and rows are of the same moment.
         let now = capture.last_id(&mut reader).await?;
         let count = number(&mut reader, format!("SELECT count(*) FROM {}", ident(&table.name))).await?;
         progress.expect(count.unsigned_abs());
-        let (from, after, attempt) = match &resumed {
-            Some(offset) if table.has_key() => (offset.from, offset.after.clone(), offset.attempt),
-            // Another attempt writes under another lane: its rows are not those of the one before.
-            Some(offset) => (now, None, offset.attempt.saturating_add(1)),
-            None => (now, None, 0),
+        // Another attempt writes under another lane: its rows are not those of the one before.
+        let (from, after, attempt, whole) = match planned.start {
+            Start::Fresh => (now, None, 0, false),
+            Start::Resume(offset) => (offset.from, offset.after, offset.attempt, offset.whole),
+            Start::Rows { attempt } => (read_id, None, attempt, false),
+            Start::Whole { attempt } => (now, None, attempt, true),
         };
         let order = Order::of(&table);
-        let truncate = resumed.is_some() && !table.has_key();
+        // Where rows behind it are durable, so is the truncate.
+        let truncate = whole && after.is_none();
         let progress = std::sync::Arc::clone(progress);
-        Ok(Self { reader, table, order, from, after, attempt, truncate, progress })
+        Ok(Self { reader, epoch, table, order, from, after, attempt, whole, truncate, progress })
+    }
+
+    /// Whether nothing may be written before its beginning is stored: what was written before could not be told from
+    /// what comes.
+    pub(crate) fn needs_intent(&self) -> bool {
+        self.after.is_none() && (self.whole || !self.table.has_key())
     }
 
     pub(crate) const fn table(&self) -> &Table {
@@ -76,18 +89,20 @@ impl Copying {
             done,
             after: if done { None } else { self.after.clone() },
             attempt: self.attempt,
+            epoch: self.epoch,
+            whole: self.whole,
         }
     }
 
-    /// Reads the next rows into `builder`.
+    /// Reads the next rows into `output`.
     pub(crate) async fn page(
         &mut self,
         limit: usize,
         bytes_max: usize,
-        builder: &mut BatchBuilder,
+        output: &mut Output,
     ) -> Result<Page, ConnectorError> {
         if std::mem::take(&mut self.truncate) {
-            records::truncate(builder, &self.table);
+            records::truncate(&mut output.builder, &self.table);
         }
         let condition = self
             .after
@@ -102,26 +117,34 @@ impl Copying {
             self.order.expression(),
             limit.max(1)
         );
-        let found = rows(&mut self.reader, sql).await?;
         let now_ms = records::now_ms();
-        for (index, row) in found.iter().enumerate() {
-            let text: String = get(row, 2)?;
+        let (from, attempt) = (self.from, self.attempt);
+        let Self { reader, table, after, progress, .. } = self;
+        let mut found = 0;
+        let mut full = false;
+        each(reader, sql, |row| {
+            let text = get_text(row, 2)?.unwrap_or_default();
             let rowid = row.try_get::<Option<i64>, _>(1).ok().flatten();
-            let place = rowid.map(|rowid| records::Place { from: self.from, attempt: self.attempt, rowid });
-            records::read(builder, &mut self.table, &text, place, now_ms).map_err(|error| {
-                ConnectorError::terminal(
-                    "SQLITE_ROW",
-                    format!("a row of `{}` cannot be read", self.table.name),
-                )
-                .with_cause(error)
-            })?;
-            self.after = Some(get(row, 0)?);
-            self.progress.advance(1);
-            if builder.size_in_bytes() >= bytes_max && index + 1 < found.len() {
-                return Ok(Page::More);
+            let place = rowid.map(|rowid| records::Place { from, attempt, rowid });
+            let at: String = get(row, 0)?;
+            match String::from_utf8(text) {
+                Ok(text) => records::read(&mut output.builder, table, &text, place, now_ms).map_err(|error| {
+                    ConnectorError::terminal(
+                        "SQLITE_ROW",
+                        format!("a row of `{}` cannot be read", table.name),
+                    )
+                    .with_cause(error)
+                })?,
+                Err(error) => output.reject(format!("table {}, row {at}", table.name), error),
             }
-        }
-        Ok(if found.len() < limit.max(1) { Page::Last } else { Page::More })
+            *after = Some(at);
+            progress.advance(1);
+            found += 1;
+            full = output.size_in_bytes() >= bytes_max;
+            Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+        .await?;
+        Ok(if !full && found < limit.max(1) { Page::Last } else { Page::More })
     }
 
     /// Ends the read transaction.
@@ -136,10 +159,8 @@ impl Order {
         let free = ["rowid", "_rowid_", "oid"].into_iter().find(|name| !taken(name));
         match free.filter(|_| table.has_rowid) {
             Some(name) => Self::Rowid(name),
-            None => Self::Key(match table.schema.key() {
-                Some(key) => key.fields.iter().map(|field| field.name.clone()).collect(),
-                None => table.columns.iter().map(|column| column.name.clone()).collect(),
-            }),
+            None if table.has_key() => Self::Key(table.key_names().map(str::to_owned).collect()),
+            None => Self::Key(table.columns.iter().map(|column| column.name.clone()).collect()),
         }
     }
 
@@ -161,11 +182,17 @@ impl Order {
     fn place(&self) -> String {
         match self {
             Self::Rowid(name) => format!("quote({name})"),
-            Self::Key(names) => names
-                .iter()
-                .map(|name| format!("quote({})", ident(name)))
-                .collect::<Vec<_>>()
-                .join(" || ',' || "),
+            Self::Key(names) => {
+                // Text by its bytes: it may hold NULs, and what is no UTF-8.
+                let literal = |name: &String| {
+                    let name = ident(name);
+                    format!(
+                        "CASE typeof({name}) WHEN 'text' THEN 'CAST(X''' || hex({name}) || ''' AS TEXT)' \
+                         ELSE quote({name}) END"
+                    )
+                };
+                names.iter().map(literal).collect::<Vec<_>>().join(" || ',' || ")
+            }
         }
     }
 }

@@ -1,14 +1,20 @@
 //! The connection, and what its errors mean.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, SqliteConnection};
 use towpath_api::ConnectorError;
 
 /// How long a statement waits for another process's lock before the task is tried again.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The code of an error that only means that another process is writing.
+pub(crate) const BUSY: &str = "SQLITE_BUSY";
+/// Rows that are read ahead.
+const ROWS_AHEAD: usize = 16;
 
 /// Opens an existing database.
 pub(crate) async fn open(path: &Path) -> Result<SqliteConnection, ConnectorError> {
@@ -24,6 +30,7 @@ pub(crate) async fn open(path: &Path) -> Result<SqliteConnection, ConnectorError
         .filename(path)
         .create_if_missing(false)
         .busy_timeout(BUSY_TIMEOUT)
+        .row_buffer_size(ROWS_AHEAD)
         .disable_statement_logging();
     options.connect().await.map_err(|error| classify(error, "the database cannot be opened"))
 }
@@ -41,6 +48,39 @@ pub(crate) async fn execute(connection: &mut SqliteConnection, sql: String) -> R
         Ok(done) => Ok(done.rows_affected()),
         Err(error) => Err(classify(error, "a statement failed")),
     }
+}
+
+/// As [`execute`], without waiting for another process's lock.
+pub(crate) async fn execute_if_free(
+    connection: &mut SqliteConnection,
+    sql: String,
+) -> Result<(), ConnectorError> {
+    execute(connection, "PRAGMA busy_timeout = 0".to_owned()).await?;
+    let outcome = execute(connection, sql).await.map(drop);
+    let timeout_ms = BUSY_TIMEOUT.as_millis();
+    execute(connection, format!("PRAGMA busy_timeout = {timeout_ms}")).await?;
+    outcome
+}
+
+/// Gives the rows of a query to `take`, one by one, until it says that this is enough. R10: only a few rows are in
+/// memory, however many there are and however large.
+pub(crate) async fn each(
+    connection: &mut SqliteConnection,
+    sql: String,
+    mut take: impl FnMut(&SqliteRow) -> Result<ControlFlow<()>, ConnectorError>,
+) -> Result<(), ConnectorError> {
+    let mut found = sqlx::query(AssertSqlSafe(sql)).persistent(false).fetch(connection);
+    while let Some(row) = found.try_next().await.map_err(|error| classify(error, "a query failed"))? {
+        if take(&row)?.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A text that may hold bytes which are no UTF-8: SQLite does not look.
+pub(crate) fn get_text(row: &SqliteRow, index: usize) -> Result<Option<Vec<u8>>, ConnectorError> {
+    get(row, index)
 }
 
 /// The rows of a query built by this crate out of quoted names and numbers.
@@ -78,7 +118,7 @@ pub(crate) fn classify(error: sqlx::Error, what: &str) -> ConnectorError {
     };
     let classified = match code {
         Some(5 | 6) => ConnectorError::retry(
-            "SQLITE_BUSY",
+            BUSY,
             format!("{what}: another process holds the database's lock"),
         )
         .with_hint(

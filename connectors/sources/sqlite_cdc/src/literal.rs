@@ -30,7 +30,15 @@ impl<'a> Literals<'a> {
     fn parse(&mut self, text: &'a str) -> Result<Literal<'a>, NoLiteral> {
         let (literal, rest) = match text.as_bytes() {
             [b'\'', ..] => parse_text(text)?,
-            [b'X' | b'x', b'\'', ..] => parse_blob(text)?,
+            [b'X' | b'x', b'\'', ..] => {
+                let (bytes, rest) = parse_blob(text)?;
+                (Literal::Blob(bytes), rest)
+            }
+            // A text that `quote()` would have ended at its first NUL.
+            [b'T', b'\'', ..] => {
+                let (bytes, rest) = parse_blob(text)?;
+                (Literal::Text(String::from_utf8(bytes).map_err(|_| NoLiteral)?.into()), rest)
+            }
             _ => {
                 let end = text.find(',').unwrap_or(text.len());
                 (parse_bare(&text[..end])?, &text[end..])
@@ -82,14 +90,14 @@ fn parse_text(text: &str) -> Result<(Literal<'_>, &str), NoLiteral> {
     }
 }
 
-fn parse_blob(text: &str) -> Result<(Literal<'_>, &str), NoLiteral> {
+fn parse_blob(text: &str) -> Result<(Vec<u8>, &str), NoLiteral> {
     let (digits, rest) = text[2..].split_once('\'').ok_or(NoLiteral)?;
     if digits.len() % 2 != 0 || !digits.is_ascii() {
         return Err(NoLiteral);
     }
     let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| NoLiteral);
     let bytes = (0..digits.len()).step_by(2).map(byte).collect::<Result<_, _>>()?;
-    Ok((Literal::Blob(bytes), rest))
+    Ok((bytes, rest))
 }
 
 #[cfg(test)]
@@ -98,7 +106,7 @@ mod tests {
 
     #[test]
     fn every_form_is_read() {
-        let list = "NULL,-5,1.5,'it''s, ok',X'00FF','',9.0e+999,9223372036854775807,X''";
+        let list = "NULL,-5,1.5,'it''s, ok',X'00FF','',9.0e+999,9223372036854775807,X'',T'6100C3BC'";
         let literals: Vec<_> = Literals::of(list).map(Result::unwrap).collect();
         assert_eq!(
             literals,
@@ -112,13 +120,14 @@ mod tests {
                 Literal::Real(f64::INFINITY),
                 Literal::Integer(i64::MAX),
                 Literal::Blob(vec![]),
+                Literal::Text("a\0ü".into()),
             ]
         );
     }
 
     #[test]
     fn what_is_no_literal_is_refused() {
-        for bad in ["'open", "X'0", "X'0g'", "word", "", "1,", "'a'b", "X'ä'"] {
+        for bad in ["'open", "X'0", "X'0g'", "word", "", "1,", "'a'b", "X'ä'", "T'FF'", "T'0"] {
             assert!(Literals::of(bad).any(|literal| literal.is_err()), "{bad}");
         }
     }

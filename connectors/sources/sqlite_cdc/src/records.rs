@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use towpath_api::{BatchBuilder, EventSchema, Op};
+use towpath_api::{BatchBuilder, ConnectorError, EventSchema, Op, RejectedInput, SourceBatch, SourceOffsets};
 
 use super::table::{BadRow, Table};
 
@@ -15,6 +15,33 @@ pub(crate) struct Change {
     pub(crate) ts_ms: i64,
     pub(crate) before: Option<String>,
     pub(crate) after: Option<String>,
+}
+
+/// What a poll collects.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    pub(crate) builder: BatchBuilder,
+    rejected: Vec<RejectedInput>,
+    rejected_bytes: usize,
+}
+
+impl Output {
+    /// A row whose text is no text: SQLite takes any bytes. It stalls nothing, and goes to the dead letters.
+    pub(crate) fn reject(&mut self, position: String, error: std::string::FromUtf8Error) {
+        let told = ConnectorError::terminal("SQLITE_NOT_UTF8", "a text of the row is not UTF-8")
+            .with_cause(error.utf8_error());
+        let bytes = error.into_bytes();
+        self.rejected_bytes += bytes.len();
+        self.rejected.push(RejectedInput { position, bytes, error: told });
+    }
+
+    pub(crate) fn size_in_bytes(&self) -> usize {
+        self.builder.size_in_bytes() + self.rejected_bytes
+    }
+
+    pub(crate) fn finish(self, offsets: SourceOffsets) -> SourceBatch {
+        SourceBatch { batch: self.builder.build(), offsets, rejected: self.rejected }
+    }
 }
 
 /// Where a copied row stood.

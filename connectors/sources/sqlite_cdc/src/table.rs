@@ -107,13 +107,18 @@ impl Table {
         Self { name: name.to_owned(), columns, has_rowid, schema: Arc::new(schema), key_columns }
     }
 
+    /// The names of the key's columns, in the key's order.
+    pub(crate) fn key_names(&self) -> impl Iterator<Item = &str> {
+        self.key_columns.iter().map(|index| self.columns[*index].name.as_str())
+    }
+
     pub(crate) fn has_key(&self) -> bool {
         !self.key_columns.is_empty()
     }
 
     /// The SQL expression whose value is a row in outbox form; `row` is `NEW.`, `OLD.` or nothing.
     pub(crate) fn row_expression(&self, row: &str) -> String {
-        let quoted = |column: &Column| format!("quote({row}{})", towpath_sql::ident(&column.name));
+        let quoted = |column: &Column| quoted(&format!("{row}{}", towpath_sql::ident(&column.name)));
         self.columns.iter().map(quoted).collect::<Vec<_>>().join(" || ',' || ")
     }
 
@@ -182,6 +187,16 @@ impl Table {
     }
 }
 
+/// The SQL expression that writes a value as a literal. `quote()` ends a text at its first NUL, as `length()` and
+/// `substr()` do; such a text is written as `T'` and its bytes.
+pub(crate) fn quoted(value: &str) -> String {
+    format!(
+        "CASE WHEN typeof({value}) = 'text' AND length(CAST({value} AS BLOB)) > \
+         length(CAST(substr({value}, 1, length({value})) AS BLOB)) \
+         THEN 'T''' || hex({value}) || '''' ELSE quote({value}) END"
+    )
+}
+
 /// A row that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadRow {
@@ -245,7 +260,7 @@ mod tests {
         assert_eq!(table.schema.key().unwrap().fields[0].name, "a");
         assert_eq!(
             table.row_expression("NEW."),
-            r#"quote(NEW."b") || ',' || quote(NEW."a") || ',' || quote(NEW."n")"#
+            ["NEW.\"b\"", "NEW.\"a\"", "NEW.\"n\""].map(quoted).join(" || ',' || ")
         );
         assert!(table.same_key("1,'x',2.0", "1,'x',3.0").unwrap());
         assert!(!table.same_key("1,'x',2.0", "1,'y',2.0").unwrap());

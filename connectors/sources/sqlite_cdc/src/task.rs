@@ -4,24 +4,25 @@
 //! the outbox's rows up to W are dropped for this table. After a crash the reading goes on behind the last stored
 //! rowid in a new transaction, while W stays: rows may then be newer than W, and the changes that follow bring every
 //! key to its last state. A table without a key cannot take a change twice: its copy begins again, after a truncate;
-//! and so that this is known after a crash, such a copy writes nothing before its beginning is stored.
+//! and so that this is known after a crash, such a copy writes nothing before its beginning is stored. So it is with a
+//! table whose triggers were gone for a while (`plan`).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
-use towpath_api::{
-    BatchBuilder, Budget, ConnectorError, Poll, Position, Source, SourceBatch, SourceOffsets, TaskContext,
-};
+use towpath_api::{Budget, ConnectorError, Poll, Position, Source, SourceOffsets, TaskContext};
 
-use super::capture::{Capture, Captured};
+use super::capture::{Capture, Captured, Installed};
 use super::copy::{Copying, Page};
-use super::database::{self, execute, get, number, rows};
+use super::database::{self, each, get, get_text, number};
 use super::options::{Options, Snapshot};
-use super::records::{self, Change};
+use super::plan::{self, Planned, Start, Step, TableOffset};
+use super::records::{self, Change, Output};
 use super::table::Table;
 
 /// The source partition of the outbox.
@@ -40,21 +41,6 @@ struct StreamOffset {
     id: i64,
 }
 
-/// The stored offset of a table's copy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TableOffset {
-    pub(crate) v: u8,
-    /// The outbox id at which the copy began: changes up to it are in the copied rows.
-    pub(crate) from: i64,
-    /// Whether every row has been copied.
-    pub(crate) done: bool,
-    /// Where to go on: the last copied row's place, as SQL literals.
-    pub(crate) after: Option<String>,
-    /// How often the copy of a table without a key has begun again.
-    #[serde(default)]
-    pub(crate) attempt: u32,
-}
-
 /// A running task.
 pub(crate) struct Task {
     connection: SqliteConnection,
@@ -68,10 +54,12 @@ pub(crate) struct Task {
     /// What is stored for each table's copy.
     copies: BTreeMap<String, TableOffset>,
     /// Tables still to be copied.
-    queue: VecDeque<Captured>,
+    queue: VecDeque<Planned>,
     copying: Option<Copying>,
     /// The copy under way waits until its beginning is durable.
     intent: bool,
+    /// Offsets that changed without a record.
+    untold: SourceOffsets,
     /// The last outbox id that was read.
     read_id: i64,
     /// The id told in the last offsets.
@@ -91,20 +79,13 @@ impl Task {
         if stored.is_some() && !capture.exists(&mut connection).await? {
             return Err(lost("the outbox that this pipeline has been reading is gone"));
         }
-        capture.install(&mut connection, &options).await?;
+        let installed = capture.install(&mut connection, &options).await?;
         let instance = capture.instance(&mut connection).await?;
-        let last_id = capture.last_id(&mut connection).await?;
+        let last_id = installed.last_id;
         let copies = stored_copies(resume)?;
         if let Some(stored) = &stored {
-            if stored.instance != instance {
-                return Err(lost("the outbox was dropped and made again since this pipeline last read it"));
-            }
-            if stored.id > last_id {
-                let message = format!("position {} was stored, but the outbox ends at {last_id}", stored.id);
-                return Err(lost(&format!("the database went back in time (a restored backup?): {message}")));
-            }
+            check_position(stored, &instance, last_id)?;
         }
-        let captured = capture.captured(&mut connection).await?;
         let read_id = match &stored {
             Some(stored) => stored.id,
             None if options.snapshot == Snapshot::Never => last_id,
@@ -113,10 +94,11 @@ impl Task {
         };
         let mut task = Self {
             schema_version: 0,
-            tables: captured.iter().map(|captured| (captured.epoch, captured.table.clone())).collect(),
+            tables: HashMap::new(),
             queue: VecDeque::new(),
             copying: None,
             intent: false,
+            untold: SourceOffsets::default(),
             told_id: None,
             cleaned: (read_id, Instant::now()),
             connection,
@@ -128,24 +110,63 @@ impl Task {
             read_id,
         };
         task.schema_version = task.current_schema_version().await?;
-        task.plan_copies(captured);
+        task.plan_copies(&installed).await?;
         Ok(task)
     }
 
-    /// Queues the newest definition of every table whose copy is not done.
-    fn plan_copies(&mut self, captured: Vec<Captured>) {
+    /// Learns the definitions, and queues the copies that they ask for.
+    async fn plan_copies(&mut self, installed: &Installed) -> Result<(), ConnectorError> {
+        let captured = self.capture.captured(&mut self.connection).await?;
+        self.tables.extend(captured.iter().map(|captured| (captured.epoch, captured.table.clone())));
         if self.options.snapshot == Snapshot::Never {
-            return;
+            return Ok(());
         }
-        let mut newest: BTreeMap<String, Captured> = BTreeMap::new();
-        for captured in captured {
-            newest.insert(captured.table.name.clone(), captured);
+        let mut newest: BTreeMap<&str, &Captured> = BTreeMap::new();
+        for captured in &captured {
+            newest.insert(&captured.table.name, captured);
         }
-        for (name, captured) in newest {
-            let done = self.copies.get(&name).is_some_and(|copy| copy.done);
-            if !done && self.options.wants(&name) {
-                self.queue.push_back(captured);
+        for (name, captured_now) in newest {
+            if !installed.present.contains(name) {
+                self.forget(name);
+                continue;
             }
+            let copy = self.copies.get(name);
+            let since = copy.map_or(i64::MAX, |copy| copy.epoch);
+            let same = |captured: &&Captured| captured.table.name == name && captured.epoch > since;
+            let gap = captured.iter().filter(same).any(|captured| captured.gap);
+            let start = match plan::step(captured_now, copy, gap) {
+                Step::None => continue,
+                Step::Adopt => {
+                    tracing::warn!(table = name, "columns changed; rows changed in that moment lack the new ones");
+                    self.adopt(captured_now);
+                    continue;
+                }
+                Step::Copy(start) => start,
+            };
+            if gap {
+                tracing::warn!(table = name, "the capture's triggers were gone: the table is copied again");
+            }
+            self.queue.retain(|planned| planned.captured.table.name != name);
+            let after_id = if matches!(start, Start::Rows { .. }) { installed.last_id } else { 0 };
+            self.queue.push_back(Planned { captured: captured_now.clone(), start, after_id });
+        }
+        Ok(())
+    }
+
+    /// A table that is no longer there has nothing to copy.
+    fn forget(&mut self, table: &str) {
+        self.queue.retain(|planned| planned.captured.table.name != table);
+        if self.copies.get(table).is_some_and(|copy| !copy.done) {
+            self.copies.remove(table);
+            self.untold.partitions.insert(table_partition(table), serde_json::Value::Null);
+        }
+    }
+
+    /// The copy of before holds under the new definition too.
+    fn adopt(&mut self, captured: &Captured) {
+        if let Some(copy) = self.copies.get_mut(&captured.table.name) {
+            copy.epoch = captured.epoch;
+            self.untold.partitions.insert(table_partition(&captured.table.name), json!(copy));
         }
     }
 
@@ -161,28 +182,7 @@ impl Task {
         }
         let installed = self.capture.install(&mut self.connection, &self.options).await?;
         self.schema_version = self.current_schema_version().await?;
-        for captured in installed.added.iter().chain(&installed.changed) {
-            self.tables.insert(captured.epoch, captured.table.clone());
-        }
-        if self.options.snapshot == Snapshot::Never {
-            return Ok(());
-        }
-        for captured in installed.changed {
-            let table = &captured.table;
-            // Rows changed between the ALTER TABLE and our new triggers were written without the new column: read
-            // them again. Without a key nobody could tell which rows they replace.
-            if table.has_key() {
-                if let Some(copy) = self.copies.get_mut(&table.name) {
-                    copy.done = false;
-                    copy.after = None;
-                }
-                self.queue.push_back(captured);
-            } else {
-                tracing::warn!(table = %table.name, "columns changed; rows changed in that moment lack the new ones");
-            }
-        }
-        self.queue.extend(installed.added);
-        Ok(())
+        self.plan_copies(&installed).await
     }
 
     async fn copy_page(&mut self, budget: Budget) -> Result<Option<Poll>, ConnectorError> {
@@ -191,14 +191,16 @@ impl Task {
             return Ok(Some(Poll::Idle(SourceOffsets::default())));
         }
         if self.copying.is_none() {
-            let Some(captured) = self.queue.pop_front() else { return Ok(None) };
-            let resumed = self.copies.get(&captured.table.name).cloned();
+            // What older triggers wrote comes first.
+            if self.queue.front().is_none_or(|planned| planned.after_id > self.read_id) {
+                return Ok(None);
+            }
+            let Some(planned) = self.queue.pop_front() else { return Ok(None) };
             let reader = database::open(&self.options.path).await?;
-            let copying =
-                Copying::start(reader, &self.capture, captured.table, resumed, &self.context.progress)
-                    .await?;
+            let progress = &self.context.progress;
+            let copying = Copying::start(reader, &self.capture, planned, self.read_id, progress).await?;
             let copying = self.copying.insert(copying);
-            if !copying.table().has_key() {
+            if copying.needs_intent() {
                 self.intent = true;
                 let (name, offset) = (copying.table().name.clone(), copying.offset(false));
                 let offsets = SourceOffsets { partitions: [(table_partition(&name), json!(offset))].into() };
@@ -206,9 +208,9 @@ impl Task {
                 return Ok(Some(Poll::Idle(offsets)));
             }
         }
-        let mut builder = BatchBuilder::new();
+        let mut output = Output::default();
         let Some(copying) = &mut self.copying else { return Ok(None) };
-        let page = copying.page(budget.records.min(PAGE_ROWS), budget.bytes, &mut builder).await?;
+        let page = copying.page(budget.records.min(PAGE_ROWS), budget.bytes, &mut output).await?;
         let offset = copying.offset(page == Page::Last);
         let name = copying.table().name.clone();
         if page == Page::Last {
@@ -221,7 +223,7 @@ impl Task {
         }
         let offsets = SourceOffsets { partitions: [(table_partition(&name), json!(offset))].into() };
         self.copies.insert(name, offset);
-        Ok(Some(Poll::Batch(SourceBatch { batch: builder.build(), offsets, ..SourceBatch::default() })))
+        Ok(Some(Poll::Batch(output.finish(offsets))))
     }
 
     async fn stream_page(&mut self, budget: Budget) -> Result<Option<Poll>, ConnectorError> {
@@ -231,43 +233,31 @@ impl Task {
             self.read_id,
             budget.records.clamp(1, PAGE_ROWS)
         );
-        let found = rows(&mut self.connection, sql).await?;
-        if found.is_empty() {
-            return Ok(None);
-        }
-        let mut builder = BatchBuilder::new();
-        for row in &found {
-            let epoch: i64 = get(row, 1)?;
-            let change = Change {
-                id: get(row, 0)?,
-                op: get(row, 2)?,
-                ts_ms: get(row, 3)?,
-                before: get(row, 4)?,
-                after: get(row, 5)?,
-            };
-            let table = self.tables.get_mut(&epoch).ok_or_else(|| {
+        let mut output = Output::default();
+        let before = self.read_id;
+        let Self { connection, tables, copies, read_id, .. } = self;
+        each(connection, sql, |row| {
+            let (id, epoch): (i64, i64) = (get(row, 0)?, get(row, 1)?);
+            let table = tables.get_mut(&epoch).ok_or_else(|| {
                 ConnectorError::terminal(
                     "SQLITE_CAPTURE_DAMAGED",
-                    format!("outbox row {} has no definition", change.id),
+                    format!("outbox row {id} has no definition"),
                 )
             })?;
-            let covered = self.copies.get(&table.name).is_some_and(|copy| change.id <= copy.from);
+            let covered = copies.get(&table.name).is_some_and(|copy| id <= copy.from);
             if !covered {
-                records::change(&mut builder, table, &change).map_err(|error| {
-                    ConnectorError::terminal(
-                        "SQLITE_OUTBOX_ROW",
-                        format!("outbox row {} cannot be read", change.id),
-                    )
-                    .with_cause(error)
-                })?;
+                stream_row(&mut output, table, id, row)?;
             }
-            self.read_id = change.id;
-            if builder.size_in_bytes() >= budget.bytes {
-                break;
-            }
+            *read_id = id;
+            let full = output.size_in_bytes() >= budget.bytes;
+            Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+        .await?;
+        if self.read_id == before {
+            return Ok(None);
         }
         let offsets = self.stream_offsets();
-        Ok(Some(Poll::Batch(SourceBatch { batch: builder.build(), offsets, ..SourceBatch::default() })))
+        Ok(Some(Poll::Batch(output.finish(offsets))))
     }
 
     fn stream_offsets(&mut self) -> SourceOffsets {
@@ -290,9 +280,16 @@ impl Task {
         if durable <= cleaned || !due {
             return Ok(());
         }
-        execute(&mut self.connection, format!("DELETE FROM {} WHERE id <= {durable}", self.capture.outbox()))
-            .await?;
-        self.cleaned = (durable, Instant::now());
+        let sql = format!("DELETE FROM {} WHERE id <= {durable}", self.capture.outbox());
+        match database::execute_if_free(&mut self.connection, sql).await {
+            Ok(()) => self.cleaned = (durable, Instant::now()),
+            // A writer that keeps its lock does not keep us from reading: the rows go another time.
+            Err(error) if error.code() == database::BUSY => {
+                tracing::debug!(%error, "the outbox is not cleaned");
+                self.cleaned.1 = Instant::now();
+            }
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 }
@@ -305,6 +302,9 @@ impl Source for Task {
         }
         if self.copying.is_none() && self.options.snapshot != Snapshot::Only {
             self.follow_schema().await?;
+        }
+        if !self.untold.is_empty() {
+            return Ok(Poll::Idle(std::mem::take(&mut self.untold)));
         }
         if let Some(poll) = self.copy_page(budget).await? {
             return Ok(poll);
@@ -372,6 +372,44 @@ impl Source for Task {
             .await
             .map_err(|error| database::classify(error, "the database could not be closed"))
     }
+}
+
+/// One outbox row into records, or into the rejected input.
+fn stream_row(
+    output: &mut Output,
+    table: &mut Table,
+    id: i64,
+    row: &sqlx::sqlite::SqliteRow,
+) -> Result<(), ConnectorError> {
+    let image = |index| Ok::<_, ConnectorError>(get_text(row, index)?.map(String::from_utf8).transpose());
+    let (op, before, after) = match (get::<String>(row, 2)?, image(4)?, image(5)?) {
+        (op, Ok(before), Ok(after)) => (op, before, after),
+        // What the row was before has gone to the dead letters already; what it is now can be told.
+        (op, Err(_), Ok(after @ Some(_))) if op == "u" && table.has_key() => ("c".to_owned(), None, after),
+        (_, before, after) => {
+            for error in [before.err(), after.err()].into_iter().flatten() {
+                output.reject(format!("outbox row {id} of table {}", table.name), error);
+            }
+            return Ok(());
+        }
+    };
+    let change = Change { id, op, ts_ms: get(row, 3)?, before, after };
+    records::change(&mut output.builder, table, &change).map_err(|error| {
+        ConnectorError::terminal("SQLITE_OUTBOX_ROW", format!("outbox row {id} cannot be read"))
+            .with_cause(error)
+    })
+}
+
+/// R7: changes behind a position that the outbox does not have any more would be lost silently.
+fn check_position(stored: &StreamOffset, instance: &str, last_id: i64) -> Result<(), ConnectorError> {
+    if stored.instance != instance {
+        return Err(lost("the outbox was dropped and made again since this pipeline last read it"));
+    }
+    if stored.id > last_id {
+        let message = format!("position {} was stored, but the outbox ends at {last_id}", stored.id);
+        return Err(lost(&format!("the database went back in time (a restored backup?): {message}")));
+    }
+    Ok(())
 }
 
 pub(crate) fn table_partition(table: &str) -> String {

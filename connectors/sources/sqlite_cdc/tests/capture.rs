@@ -6,108 +6,15 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod world;
+
 use std::num::NonZeroU32;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, SqliteConnection, sqlite::SqliteConnectOptions};
-use towpath_api::{
-    Budget, ConnectorError, Op, Poll, RawConfig, Source, SourceConnector, SourceFactory as _, SourceOffsets,
-    TaskContext, TaskSpec, Value,
-};
-use towpath_source_sqlite_cdc::SqliteCdc;
-
-struct World {
-    directory: tempfile::TempDir,
-    application: SqliteConnection,
-}
-
-impl World {
-    async fn new(sql: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let options =
-            SqliteConnectOptions::new().filename(directory.path().join("shop.db")).create_if_missing(true);
-        let mut world = Self { application: options.connect().await.unwrap(), directory };
-        world.run("PRAGMA journal_mode=WAL").await;
-        world.run(sql).await;
-        world
-    }
-
-    async fn run(&mut self, sql: &str) {
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut self.application).await.unwrap();
-    }
-
-    fn connector(&self, more: serde_json::Value) -> Box<dyn SourceConnector> {
-        connector(&self.directory.path().join("shop.db"), more)
-    }
-
-    async fn open(
-        &self,
-        resume: &SourceOffsets,
-        more: serde_json::Value,
-    ) -> Result<Box<dyn Source>, ConnectorError> {
-        self.connector(more).open(TaskSpec::default(), resume.clone(), TaskContext::new("p", 0)).await
-    }
-}
-
-fn connector(path: &Path, more: serde_json::Value) -> Box<dyn SourceConnector> {
-    let factory = SqliteCdc::default();
-    let mut values = json!({ "path": path.to_str().unwrap(), "poll_interval": 5 });
-    values.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let config = RawConfig::with_defaults(&factory.descriptor().options, values).unwrap();
-    factory.parse(&config).unwrap()
-}
-
-const BUDGET: Budget = Budget { bytes: 1 << 20, records: 1000 };
-
-/// What a record says, for comparing.
-fn shown(record: towpath_api::RecordView<'_>) -> String {
-    let row = |row: Option<towpath_api::Row<'_>>| {
-        row.map_or("-".to_owned(), |row| {
-            let value = |value| match value {
-                Value::Null => "null".to_owned(),
-                Value::Absent => "?".to_owned(),
-                Value::Int(value) => value.to_string(),
-                Value::Float64(value) => format!("{value:?}"),
-                Value::Text(text) => text.to_owned(),
-                Value::Bytes(bytes) => format!("{bytes:?}"),
-                other => format!("{other:?}"),
-            };
-            row.values().map(value).collect::<Vec<_>>().join(",")
-        })
-    };
-    let op = record.op().map_or("-", |op| op.letter().unwrap_or("tombstone"));
-    format!(
-        "{op} {} [{}] {} > {}",
-        record.schema().name(),
-        row(record.key()),
-        row(record.before()),
-        row(record.after())
-    )
-}
-
-/// Polls and commits until the source has passed where the database stands.
-async fn drain(source: &mut dyn Source, offsets: &mut SourceOffsets) -> Vec<String> {
-    let end = source.upstream_end().await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let mut lines = Vec::new();
-    loop {
-        match source.poll(BUDGET).await.unwrap() {
-            Poll::Batch(batch) => {
-                lines.extend(batch.batch.records().map(shown));
-                offsets.merge(batch.offsets);
-            }
-            Poll::Idle(moved) => offsets.merge(moved),
-            Poll::End => return lines,
-        }
-        source.commit(offsets).await.unwrap();
-        if end.as_ref().is_some_and(|end| source.has_passed(offsets, end)) {
-            return lines;
-        }
-        assert!(Instant::now() < deadline, "never idle; so far {lines:?}");
-    }
-}
+use towpath_api::{Op, Poll, SourceOffsets, TaskContext};
+use world::{BUDGET, World, connector, drain};
 
 #[tokio::test]
 async fn rows_that_are_there_then_changes_in_order() {

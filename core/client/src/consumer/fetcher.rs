@@ -12,20 +12,17 @@ use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
 use towpath_wire::messages::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic, PartitionData,
 };
-use towpath_wire::messages::offset_for_leader_epoch::{
-    OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
-};
 use towpath_wire::{ApiKey, ErrorCode};
 
 use super::fetched::Fetched;
 use super::session::{Session, SessionRequest, Wanted};
 use super::state::Validation;
 use super::{Shared, StartAt};
-use crate::client::{Channel, ClientInner, broker_error, check};
+use crate::client::{Channel, ClientInner, broker_error};
 use crate::connection::Connection;
 use crate::error::code_wants_metadata;
 use crate::metadata::Cluster;
-use crate::offsets::is_out_of_range;
+use crate::offsets::{end_of_epoch, is_out_of_range};
 use crate::{ClientError, ConsumerConfig, IsolationLevel};
 
 /// The last version that names topics; the next has their ids.
@@ -435,26 +432,8 @@ async fn validate_one(
     asked: &Validation,
 ) -> Result<Option<Offset>, ClientError> {
     let connection = channel.connection(asked.leader).await?;
-    let request = OffsetForLeaderEpochRequest {
-        replica_id: -1,
-        topics: vec![OffsetForLeaderTopic {
-            topic: asked.partition.topic.as_str().to_owned(),
-            partitions: vec![OffsetForLeaderPartition {
-                partition: asked.partition.partition,
-                current_leader_epoch: asked.leader_epoch,
-                leader_epoch: asked.fetch_epoch,
-            }],
-        }],
-    };
-    let response = connection.request(&request, client.request_timeout()).await?;
-    let answer = response.topics.first().and_then(|topic| topic.partitions.first());
-    let api = ApiKey::OffsetForLeaderEpoch;
-    let Some(answer) = answer else {
-        let broker = Arc::clone(connection.broker());
-        return Err(ClientError::Malformed { broker, api, problem: "it leaves out the partition" });
-    };
-    check(answer.error_code, None, api, connection.broker(), &*asked.partition)?;
-    Ok((answer.end_offset >= 0).then(|| Offset::new(answer.end_offset)))
+    let limit = client.request_timeout();
+    end_of_epoch(&connection, limit, &asked.partition, asked.leader_epoch, asked.fetch_epoch).await
 }
 
 fn asked(partitions: &[(Arc<TopicPartition>, u64, Wanted)]) -> Asked {

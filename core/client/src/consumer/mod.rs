@@ -390,6 +390,15 @@ impl Consumer {
         self.edge_offsets(partitions, -1).await
     }
 
+    /// Where the leader's log of a partition ends. What lies between the high watermark and this is not to be seen yet,
+    /// and may be at any time. `None` when the cluster cannot tell.
+    ///
+    /// # Errors
+    /// As [`Self::beginning_offsets`].
+    pub async fn log_end_offset(&self, partition: &TopicPartition) -> Result<Option<Offset>, ClientError> {
+        self.client.log_end_offset(partition).await
+    }
+
     async fn edge_offsets(
         &self,
         partitions: &[TopicPartition],

@@ -493,6 +493,9 @@ impl Accumulator {
         match verdict {
             Verdict::Acked => self.finish(at, batch, Ok(outcome)),
             Verdict::Duplicate => self.finish(at, batch, Ok(BatchOutcome { base_offset: -1, ..outcome })),
+            // A broker that was stopped and started remembers the last batch of a producer alone, as Kafka's snapshots
+            // do: it may have this one, and says the same as if it had not.
+            Verdict::NewEpoch if self.settings.stop_after_failure => self.fail(at, batch, error),
             Verdict::Retry | Verdict::NewEpoch => {
                 let queue = &mut self.queues[at];
                 if let Some(broken) = queue.broken.clone() {

@@ -31,6 +31,15 @@ pub(crate) async fn reading_starts_where_it_is_told(client: Client) {
     assert_eq!(late.position(&partition), Some(Offset::new(101)), "after the last record's time: the end");
 }
 
+pub(crate) async fn the_end_of_the_log_is_told(client: Client) {
+    let topic = topic(&client, "log-end", 1).await;
+    let partition = partitions(&topic, 1).remove(0);
+    let consumer = client.consumer(ConsumerConfig::default());
+    assert_eq!(consumer.log_end_offset(&partition).await.unwrap(), Some(Offset::ZERO));
+    fill(&producer(&client), &topic, 0, 25).await;
+    assert_eq!(consumer.log_end_offset(&partition).await.unwrap(), Some(Offset::new(25)));
+}
+
 pub(crate) async fn an_offset_that_does_not_exist_is_an_error_or_reset(client: Client) {
     let topic = topic(&client, "range", 1).await;
     let partition = partitions(&topic, 1).remove(0);

@@ -117,6 +117,7 @@ macro_rules! suite {
             whole_batches_travel_raw,
             reading_starts_where_it_is_told,
             an_offset_that_does_not_exist_is_an_error_or_reset,
+            the_end_of_the_log_is_told,
             a_recreated_topic_is_an_error,
             an_unknown_topic_is_reported_and_found_later,
             paused_partitions_keep_their_place,

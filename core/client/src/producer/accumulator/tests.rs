@@ -203,6 +203,37 @@ fn where_nothing_may_follow_a_failure_nothing_does() {
 }
 
 #[test]
+fn what_the_broker_may_have_is_not_sent_under_a_new_epoch_where_nothing_may_come_twice() {
+    for (stop_after_failure, sent_again) in [(false, 2), (true, 0)] {
+        let mut world = World::new(Settings { stop_after_failure, ..settings() }, &[1]);
+        world.append(0, 950);
+        let opening = batches(world.plan()).remove(0);
+        world.answer(opening, Verdict::Acked);
+        for _ in 0..2 {
+            world.append(0, 950);
+        }
+        let first = batches(world.plan()).remove(0);
+        let second = batches(world.plan()).remove(0);
+        // Both answers were lost, and the broker that has started anew remembers the second batch alone.
+        world.answer(first, Verdict::NewEpoch);
+        world.answer(second, if stop_after_failure { Verdict::Acked } else { Verdict::Retry });
+        world.now += Duration::from_secs(1);
+        let mut again = Vec::new();
+        loop {
+            let sent = batches(world.plan());
+            if sent.is_empty() {
+                break;
+            }
+            sent.into_iter().for_each(|sendable| {
+                again.push(sendable.batch.sequence.unwrap().base);
+                world.answer(sendable, Verdict::Acked);
+            });
+        }
+        assert_eq!(again.len(), sent_again, "{again:?}");
+    }
+}
+
+#[test]
 fn a_batch_out_of_time_takes_along_what_follows_it() {
     let mut world = World::new(Settings { stop_after_failure: true, ..settings() }, &[-1]);
     world.append(0, 950);
