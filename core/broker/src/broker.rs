@@ -274,6 +274,7 @@ fn open(config: BrokerConfig, local_addr: Option<SocketAddr>) -> Result<Arc<Brok
         replicas,
         producer_ids: ProducerIds::default(),
         apis,
+        heavy_work: Arc::new(tokio::sync::Semaphore::new(heavy_work_places())),
         stopping: AtomicBool::new(false),
         groups: OnceLock::new(),
         changing: Mutex::new(()),
@@ -282,6 +283,11 @@ fn open(config: BrokerConfig, local_addr: Option<SocketAddr>) -> Result<Arc<Brok
         state.set_topic(topic)?;
     }
     Ok(state)
+}
+
+/// As many as there are processors: more would only hold memory.
+fn heavy_work_places() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn metadata_partition() -> Option<TopicPartition> {

@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use towpath_telemetry::names;
+use towpath_types::limits::{REPLY_BYTES_MAX, REQUEST_ARRAYS_BYTES_MAX};
 use towpath_wire::frame::{self, FrameLengthError};
-use towpath_wire::{ApiKey, DecodeError};
+use towpath_wire::{ApiKey, DecodeError, Decoder};
 
-use crate::handlers::{self, Begun, Reply, ReplyFuture};
-use crate::memory::{Lease, RETRY};
+use crate::handlers::{self, BeginFuture, Begun, Reply, ReplyFuture};
+use crate::memory::{Activity, Lease, RETRY};
 use crate::outgoing::{Outgoing, WriteError};
 use crate::state::BrokerState;
 use crate::stream::Stream;
@@ -28,6 +29,9 @@ use crate::stream::Stream;
 const SCRATCH_BYTES: usize = 64 * 1024;
 /// When this many bytes of a frame have arrived, the rest is read straight into the connection's buffer.
 const DIRECT_BYTES_MIN: usize = 16 * 1024;
+/// Requests up to this size cost nothing to keep: they are not begun while memory is used up, since their answers may
+/// be large. Larger ones are begun all the same, because that frees their memory.
+const SMALL_REQUEST_BYTES: usize = 16 * 1024;
 /// How long an idle connection keeps its buffer.
 const BUFFER_IDLE: Duration = Duration::from_secs(1);
 
@@ -74,8 +78,50 @@ struct Slot {
 }
 
 enum SlotState {
+    /// Still being begun, on another thread: the requests after it are not begun before that is done.
+    Beginning(BeginFuture),
     Waiting(ReplyFuture),
     Done(Reply),
+}
+
+impl SlotState {
+    /// Up to its first wait a request runs now.
+    fn begun(begun: Begun) -> Self {
+        match begun {
+            Begun::Done(reply) => Self::Done(reply),
+            Begun::Beginning(future) => Self::Beginning(future),
+            Begun::Waiting(mut future) => {
+                match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(reply) => Self::Done(reply),
+                    Poll::Pending => Self::Waiting(future),
+                }
+            }
+        }
+    }
+
+    /// Goes on; `true` when the state is another one than before.
+    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Done(_) => return false,
+            Self::Beginning(future) => match future.as_mut().poll(cx) {
+                Poll::Ready(begun) => *self = Self::begun(begun),
+                Poll::Pending => return false,
+            },
+            Self::Waiting(future) => match future.as_mut().poll(cx) {
+                Poll::Ready(reply) => *self = Self::Done(reply),
+                Poll::Pending => return false,
+            },
+        }
+        true
+    }
+
+    /// Bytes of an answer that cannot leave yet.
+    fn reply_bytes(&self) -> usize {
+        match self {
+            Self::Done(Reply::Frame(frame)) => frame.memory_bytes(),
+            _ => 0,
+        }
+    }
 }
 
 /// One connection.
@@ -141,15 +187,15 @@ impl Connection {
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, ConnectionEnd> {
         loop {
-            self.begin_requests()?;
+            let is_held_back = self.begin_requests()?;
             self.collect_answers()?;
             if !self.outgoing.is_empty() {
                 self.write().await?;
                 continue;
             }
             self.account();
-            let may_read = self.slots.len() < self.broker.config.limits.requests_in_flight_max;
-            if may_read && self.broker.memory.is_exhausted() {
+            let may_read = self.has_room();
+            if may_read && (is_held_back || self.broker.memory.is_exhausted()) {
                 self.wait_for_memory().await?;
                 continue;
             }
@@ -162,15 +208,33 @@ impl Connection {
         }
     }
 
-    /// Begins every request that is there whole.
-    fn begin_requests(&mut self) -> Result<(), ConnectionEnd> {
-        let limits = &self.broker.config.limits;
-        let (requests_max, bytes_max) = (limits.requests_in_flight_max, limits.request_bytes_max);
-        while self.slots.len() < requests_max {
-            let Some(frame) = frame::take_frame(&mut self.buffer, bytes_max)? else { return Ok(()) };
+    /// Whether another request may be begun, by what the connection holds itself. R10: answers that the client does
+    /// not read, or that wait for one before them, are bounded.
+    fn has_room(&self) -> bool {
+        let is_beginning = matches!(self.slots.back(), Some(Slot { state: SlotState::Beginning(_), .. }));
+        !is_beginning
+            && self.slots.len() < self.broker.config.limits.requests_in_flight_max
+            && self.reply_bytes() < REPLY_BYTES_MAX
+    }
+
+    fn reply_bytes(&self) -> usize {
+        self.slots.iter().map(|slot| slot.state.reply_bytes()).sum::<usize>() + self.outgoing.memory_bytes()
+    }
+
+    /// Begins every request that is there whole, as far as there is room; `true` when one waits for memory.
+    fn begin_requests(&mut self) -> Result<bool, ConnectionEnd> {
+        let bytes_max = self.broker.config.limits.request_bytes_max;
+        while self.has_room() {
+            let Some(length) = frame::announced_length(&self.buffer, bytes_max)? else { return Ok(false) };
+            let is_whole = self.buffer.len() - frame::LENGTH_BYTES >= length;
+            if is_whole && length <= SMALL_REQUEST_BYTES && self.broker.memory.is_exhausted() {
+                return Ok(true);
+            }
+            let Some(frame) = frame::take_frame(&mut self.buffer, bytes_max)? else { return Ok(false) };
             self.begin(frame)?;
+            self.account();
         }
-        Ok(())
+        Ok(false)
     }
 
     fn begin(&mut self, frame: Bytes) -> Result<(), ConnectionEnd> {
@@ -178,15 +242,10 @@ impl Connection {
         self.trusted = self.trusted.max(bytes);
         let began = Instant::now();
         let (api, begun) = handlers::begin(&self.broker, &self.peer, frame)?;
-        let state = match begun {
-            Begun::Done(reply) => SlotState::Done(reply),
-            Begun::Waiting(mut future) => {
-                // Up to its first wait the request runs now, before the next one begins.
-                match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                    Poll::Ready(reply) => SlotState::Done(reply),
-                    Poll::Pending => SlotState::Waiting(future),
-                }
-            }
+        let state = SlotState::begun(begun);
+        let bytes = match state {
+            SlotState::Done(_) => bytes,
+            SlotState::Beginning(_) | SlotState::Waiting(_) => bytes + decoded_bytes(api, bytes),
         };
         self.in_flight_bytes += bytes;
         self.slots.push_back(Slot { api, began, bytes, state });
@@ -201,7 +260,7 @@ impl Connection {
             self.broker.metrics.answered(slot.api, slot.began);
             match slot.state {
                 SlotState::Done(Reply::Frame(frame)) => self.outgoing.push(frame),
-                SlotState::Done(Reply::Nothing) | SlotState::Waiting(_) => {}
+                SlotState::Done(Reply::Nothing) | SlotState::Beginning(_) | SlotState::Waiting(_) => {}
                 SlotState::Done(Reply::Close) => return Err(ConnectionEnd::Asked),
             }
         }
@@ -209,24 +268,32 @@ impl Connection {
     }
 
     async fn write(&mut self) -> Result<(), ConnectionEnd> {
-        self.lease.set_busy(true);
         self.account();
+        self.lease.set_activity(Activity::Writing);
         let stall = self.broker.config.limits.write_stall_max;
-        let lease = &self.lease;
-        self.outgoing.write_all(&mut self.stream, stall, || lease.progress()).await?;
-        Ok(())
+        let Self { broker, outgoing, stream, lease, .. } = self;
+        let written = tokio::select! {
+            biased;
+            written = outgoing.write_all(stream, stall, || lease.progress()) => written.map_err(ConnectionEnd::from),
+            () = lease.closed() => Err(ended_by(broker)),
+        };
+        lease.progress();
+        written
     }
 
     /// Says how much memory the connection holds. R10: counted is what is there.
     fn account(&self) {
         let buffer = self.allocated.max(self.buffer.len());
-        self.lease.set(buffer + self.in_flight_bytes + self.outgoing.memory_bytes());
-        self.lease.set_busy(!self.slots.is_empty() || !self.outgoing.is_empty());
+        self.lease.set(buffer + self.in_flight_bytes + self.reply_bytes());
+        let activity = if self.slots.is_empty() { Activity::Reading } else { Activity::Working };
+        self.lease.set_activity(activity);
     }
 
     /// Waits until there is memory to read into. Those that hold parts of requests and stand still go first.
     async fn wait_for_memory(&mut self) -> Result<(), ConnectionEnd> {
-        self.lease.set_blocked(true);
+        if self.slots.is_empty() {
+            self.lease.set_activity(Activity::Blocked);
+        }
         let closed = self.broker.memory.reclaim();
         if closed > 0 {
             tracing::warn!(
@@ -238,10 +305,10 @@ impl Connection {
         let event = tokio::select! {
             () = broker.memory.wait() => Ok(()),
             () = tokio::time::sleep(RETRY) => Ok(()),
-            () = self.lease.closed() => Err(ConnectionEnd::Reclaimed),
+            () = self.lease.closed() => Err(ended_by(&self.broker)),
             () = answer_ready(&mut self.slots) => Ok(()),
         };
-        self.lease.set_blocked(false);
+        self.account();
         event
     }
 
@@ -264,23 +331,28 @@ impl Connection {
     async fn next_event(&mut self, may_read: bool) -> Result<Event, ConnectionEnd> {
         let Self { broker, stream, buffer, allocated, trusted, slots, lease, in_flight_bytes, .. } = self;
         let mut closed = pin!(lease.closed());
+        let mut registered = false;
         poll_fn(|cx| {
             if poll_slots(slots, cx) {
                 return Poll::Ready(Ok(Event::Answer));
             }
             if closed.as_mut().poll(cx).is_ready() {
-                let stopping = broker.is_stopping();
-                let end = if stopping { ConnectionEnd::Shutdown } else { ConnectionEnd::Reclaimed };
-                return Poll::Ready(Err(end));
+                return Poll::Ready(Err(ended_by(broker)));
             }
             if !may_read {
                 return Poll::Pending;
             }
+            if registered && broker.memory.is_exhausted() {
+                // Something has arrived for which there is no room by now.
+                return Poll::Ready(Ok(Event::Answer));
+            }
+            registered = true;
             let before = *allocated;
             let read = poll_fill(stream, buffer, allocated, *trusted, cx);
             if *allocated != before {
                 // Counted as soon as it is taken, also when nothing comes to fill it.
-                lease.set((*allocated).max(buffer.len()) + *in_flight_bytes);
+                let replies: usize = slots.iter().map(|slot| slot.state.reply_bytes()).sum();
+                lease.set((*allocated).max(buffer.len()) + *in_flight_bytes + replies);
             }
             read.map_ok(Event::Read).map_err(ConnectionEnd::from)
         })
@@ -288,16 +360,27 @@ impl Connection {
     }
 }
 
-/// Polls every request in work; whether the first one's answer is ready.
-fn poll_slots(slots: &mut VecDeque<Slot>, cx: &mut Context<'_>) -> bool {
-    for slot in slots.iter_mut() {
-        if let SlotState::Waiting(future) = &mut slot.state
-            && let Poll::Ready(reply) = future.as_mut().poll(cx)
-        {
-            slot.state = SlotState::Done(reply);
-        }
+/// Why the broker closes a connection that did nothing wrong.
+fn ended_by(broker: &BrokerState) -> ConnectionEnd {
+    if broker.is_stopping() { ConnectionEnd::Shutdown } else { ConnectionEnd::Reclaimed }
+}
+
+/// What a request in work may hold decoded. Records are not copied; of anything else large the decoder bounds it.
+fn decoded_bytes(api: ApiKey, frame_bytes: usize) -> usize {
+    if api == ApiKey::Produce || frame_bytes <= SMALL_REQUEST_BYTES {
+        return 0;
     }
-    matches!(slots.front(), Some(Slot { state: SlotState::Done(_), .. }))
+    REQUEST_ARRAYS_BYTES_MAX.min(frame_bytes.saturating_mul(Decoder::MEMORY_BYTES_PER_BYTE))
+}
+
+/// Polls every request in work; whether the first one's answer is ready, or the next request can be begun.
+fn poll_slots(slots: &mut VecDeque<Slot>, cx: &mut Context<'_>) -> bool {
+    let mut has_begun = false;
+    for slot in slots.iter_mut() {
+        let was_beginning = matches!(slot.state, SlotState::Beginning(_));
+        has_begun |= slot.state.poll(cx) && was_beginning;
+    }
+    has_begun || matches!(slots.front(), Some(Slot { state: SlotState::Done(_), .. }))
 }
 
 async fn answer_ready(slots: &mut VecDeque<Slot>) {

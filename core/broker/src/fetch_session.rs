@@ -74,7 +74,6 @@ pub(crate) struct FetchSessions {
 #[derive(Debug, Default)]
 struct Table {
     sessions: HashMap<i32, (Arc<Mutex<Session>>, Info)>,
-    next_id: i32,
     partitions: usize,
 }
 
@@ -106,8 +105,7 @@ pub(crate) enum FetchContext {
 
 impl FetchSessions {
     pub(crate) fn new(capacity: usize) -> Self {
-        let table = Table { next_id: 1, ..Table::default() };
-        Self { capacity, table: Mutex::new(table) }
+        Self { capacity, table: Mutex::default() }
     }
 
     /// Finds out what a request fetches, and in which session.
@@ -181,11 +179,10 @@ impl FetchSessions {
             // The client is not told: it goes on without a session.
             return None;
         }
-        let mut id = table.next_id;
+        let mut id = random_id();
         while table.sessions.contains_key(&id) {
-            id = next_id(id);
+            id = random_id();
         }
-        table.next_id = next_id(id);
         let mut session = Session {
             id,
             epoch: next_epoch(FIRST_EPOCH),
@@ -236,9 +233,11 @@ impl Table {
     }
 }
 
-/// Ids are positive.
-const fn next_id(id: i32) -> i32 {
-    if id == i32::MAX { 1 } else { id + 1 }
+/// A positive number. Random, so that a client which still has a session of an earlier life of this broker does not
+/// come upon somebody else's.
+fn random_id() -> i32 {
+    let [a, b, c, d, ..] = *Uuid::new_v4().as_bytes();
+    (i32::from_be_bytes([a, b, c, d]) & i32::MAX).max(1)
 }
 
 /// Epochs go from the largest back to 1.
@@ -345,7 +344,7 @@ mod tests {
         let sessions = FetchSessions::new(10);
         let id = begin(&sessions, vec![wanted("t", 0, 0)]).unwrap().lock().id();
         assert_eq!(
-            resume(&sessions, request(id + 1, 1, vec![])).unwrap_err(),
+            resume(&sessions, request(id ^ 1, 1, vec![])).unwrap_err(),
             ErrorCode::FetchSessionIdNotFound
         );
         assert_eq!(
@@ -356,6 +355,18 @@ mod tests {
         assert_eq!(resume(&sessions, by_id).unwrap_err(), ErrorCode::FetchSessionTopicIdError);
         assert!(resume(&sessions, request(id, 1, vec![])).is_ok(), "a refusal changes nothing");
         assert!(resume(&sessions, request(id, 1, vec![])).is_err(), "an epoch is used once");
+    }
+
+    #[test]
+    fn a_session_of_an_earlier_life_is_not_taken_for_another() {
+        let before = FetchSessions::new(10);
+        let id = begin(&before, vec![wanted("mine", 0, 0)]).unwrap().lock().id();
+        // The broker starts again, and other clients are faster.
+        let after = FetchSessions::new(10);
+        for _ in 0..10 {
+            begin(&after, vec![wanted("theirs", 0, 0)]).unwrap();
+        }
+        assert_eq!(resume(&after, request(id, 1, vec![])).unwrap_err(), ErrorCode::FetchSessionIdNotFound);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use towpath_telemetry::names;
 
 use crate::connection::{Connection, Peer};
+use crate::open_files;
 use crate::state::BrokerState;
 use crate::stream::Stream;
 
@@ -20,17 +21,33 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub(crate) struct Acceptor {
     broker: Arc<BrokerState>,
     places: Arc<Semaphore>,
+    places_max: usize,
+}
+
+/// Connections that may be open at the same time: `max.connections`, and never so many that none of the process's file
+/// descriptors would be left for segments, indexes and checkpoints.
+fn places_max(connections_max: usize, open_files_max: Option<u64>) -> usize {
+    let files = open_files_max.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    let possible = files - files / 4;
+    if possible < connections_max {
+        tracing::warn!(
+            connections = possible,
+            open_files = files,
+            "the limit of open files allows fewer connections than max.connections"
+        );
+    }
+    connections_max.min(possible)
 }
 
 impl Acceptor {
     pub(crate) fn new(broker: Arc<BrokerState>) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(broker.config.limits.connections_max));
-        Arc::new(Self { broker, places })
+        let places_max = places_max(broker.config.limits.connections_max, open_files::limit());
+        Arc::new(Self { broker, places: Arc::new(Semaphore::new(places_max)), places_max })
     }
 
     /// Connections that are open.
     pub(crate) fn open(&self) -> usize {
-        self.broker.config.limits.connections_max.saturating_sub(self.places.available_permits())
+        self.places_max.saturating_sub(self.places.available_permits())
     }
 
     /// Serves a connection, if there is a place for it; else it is closed at once.
@@ -43,7 +60,7 @@ impl Acceptor {
             }
             Err(_) => {
                 ::metrics::counter!(names::CONNECTIONS_CLOSED, "reason" => "too_many").increment(1);
-                tracing::warn!(peer = ?peer.address, "refused: max.connections are open");
+                tracing::warn!(peer = ?peer.address, max = self.places_max, "refused: no more connections may be open");
             }
         }
     }
@@ -79,4 +96,17 @@ async fn run(broker: Arc<BrokerState>, connection: Connection, place: OwnedSemap
     connection.run().await;
     broker.metrics.connections.decrement(1.0);
     drop(place);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_file_descriptors_for_the_storage() {
+        assert_eq!(places_max(20_000, None), 20_000);
+        assert_eq!(places_max(20_000, Some(1_000_000)), 20_000);
+        assert_eq!(places_max(20_000, Some(20_000)), 15_000);
+        assert_eq!(places_max(10, Some(20_000)), 10);
+    }
 }

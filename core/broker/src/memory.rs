@@ -1,11 +1,12 @@
 //! One budget of memory for the requests and answers of all connections (R10).
 //!
 //! Memory is counted when it is there, not when it is announced: a connection's buffer grows with the bytes that
-//! arrive. When the budget is used up, reading waits; the connections that hold part of a request and have made no
-//! progress for the longest time are then closed, so that those that do make progress are served.
+//! arrive. When the budget is used up, reading waits; the connections that hold part of a request, or answers that
+//! nobody reads, and have made no progress for the longest time are then closed, so that those that do make progress
+//! are served.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -14,7 +15,7 @@ use tokio::sync::Notify;
 
 /// How long a connection may stand still before it may be closed for its memory.
 const STALL_MS_MIN: u64 = 250;
-/// How long one that stands still only because it waits for memory is spared.
+/// How long one is spared that stands still because it waits for memory, or for its client to read.
 const BLOCKED_MS_MIN: u64 = 2_000;
 /// How long a reader waits for memory before it looks again.
 pub(crate) const RETRY: Duration = Duration::from_millis(50);
@@ -31,15 +32,39 @@ pub(crate) struct MemoryBudget {
     connections: Mutex<Slab<Arc<Account>>>,
 }
 
+/// What a connection does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Activity {
+    /// It waits for requests, or for the rest of one.
+    Reading,
+    /// It has requests in work. It is not closed for its memory: it gives it back by itself.
+    Working,
+    /// It waits for memory.
+    Blocked,
+    /// It writes answers.
+    Writing,
+}
+
+impl Activity {
+    const fn of(number: u8) -> Self {
+        match number {
+            1 => Self::Working,
+            2 => Self::Blocked,
+            3 => Self::Writing,
+            _ => Self::Reading,
+        }
+    }
+}
+
 /// One connection's part of it.
 #[derive(Debug)]
 pub(crate) struct Account {
     held: AtomicUsize,
     /// Milliseconds since the budget was made.
     progress_ms: AtomicU64,
-    blocked: AtomicBool,
-    /// Whether requests of the connection are in work, or answers on their way.
-    busy: AtomicBool,
+    /// An [`Activity`].
+    activity: AtomicU8,
     closing: AtomicBool,
     close: Notify,
 }
@@ -82,8 +107,7 @@ impl MemoryBudget {
         let account = Arc::new(Account {
             held: AtomicUsize::new(0),
             progress_ms: AtomicU64::new(self.now_ms()),
-            blocked: AtomicBool::new(false),
-            busy: AtomicBool::new(false),
+            activity: AtomicU8::new(Activity::Reading as u8),
             closing: AtomicBool::new(false),
             close: Notify::new(),
         });
@@ -113,14 +137,17 @@ impl MemoryBudget {
         let mut candidates: Vec<(bool, u64, Arc<Account>)> = Vec::new();
         for (_, account) in self.connections.lock().iter() {
             let still = now.saturating_sub(account.progress_ms.load(Ordering::Relaxed));
-            let blocked = account.blocked.load(Ordering::Relaxed);
-            let spared = if blocked { BLOCKED_MS_MIN } else { STALL_MS_MIN };
-            let idle = account.busy.load(Ordering::Relaxed) || account.held.load(Ordering::Relaxed) == 0;
-            if still >= spared && !idle && !account.closing.load(Ordering::Relaxed) {
-                candidates.push((blocked, u64::MAX - still, Arc::clone(account)));
+            let (waits, spared) = match Activity::of(account.activity.load(Ordering::Relaxed)) {
+                Activity::Working => continue,
+                Activity::Reading => (false, STALL_MS_MIN),
+                Activity::Blocked | Activity::Writing => (true, BLOCKED_MS_MIN),
+            };
+            let holds = account.held.load(Ordering::Relaxed) > 0;
+            if still >= spared && holds && !account.closing.load(Ordering::Relaxed) {
+                candidates.push((waits, u64::MAX - still, Arc::clone(account)));
             }
         }
-        candidates.sort_unstable_by_key(|(blocked, order, _)| (*blocked, *order));
+        candidates.sort_unstable_by_key(|(waits, order, _)| (*waits, *order));
         let mut closed = 0;
         for (_, _, account) in candidates {
             if excess == 0 {
@@ -151,7 +178,9 @@ impl MemoryBudget {
         let mut closed = 0;
         for (_, account) in self.connections.lock().iter() {
             let still = now.saturating_sub(account.progress_ms.load(Ordering::Relaxed));
-            if still >= limit && !account.busy.load(Ordering::Relaxed) {
+            // Whoever does not read its answers is ended by the writer, and sooner.
+            let is_idle = Activity::of(account.activity.load(Ordering::Relaxed)) == Activity::Reading;
+            if still >= limit && is_idle {
                 account.close.notify_one();
                 closed += 1;
             }
@@ -179,14 +208,9 @@ impl Lease {
         self.account.progress_ms.store(self.budget.now_ms(), Ordering::Relaxed);
     }
 
-    /// Whether the connection waits for memory.
-    pub(crate) fn set_blocked(&self, blocked: bool) {
-        self.account.blocked.store(blocked, Ordering::Relaxed);
-    }
-
-    /// Whether requests are in work; such a connection is not closed for its memory, it gives it back by itself.
-    pub(crate) fn set_busy(&self, busy: bool) {
-        self.account.busy.store(busy, Ordering::Relaxed);
+    /// What the connection does from here on.
+    pub(crate) fn set_activity(&self, activity: Activity) {
+        self.account.activity.store(activity as u8, Ordering::Relaxed);
     }
 
     /// Resolves when the connection has to go.
@@ -278,10 +302,24 @@ mod tests {
             stand_still(lease, 20_000);
         }
         stand_still(&stalled, 300);
-        busy.set_busy(true);
-        blocked.set_blocked(true);
+        busy.set_activity(Activity::Working);
+        blocked.set_activity(Activity::Blocked);
         assert_eq!(budget.reclaim(), 2);
         assert!(is_closing(&stalled) && is_closing(&blocked));
         assert!(!is_closing(&busy) && !is_closing(&empty));
+    }
+
+    #[test]
+    fn answers_that_nobody_reads_make_room_but_not_at_once() {
+        let budget = old_budget(100);
+        let (slow, stuck) = (budget.lease(), budget.lease());
+        for (lease, still) in [(&slow, 1_000), (&stuck, 3_000)] {
+            lease.set(60);
+            lease.set_activity(Activity::Writing);
+            stand_still(lease, still);
+        }
+        assert_eq!(budget.reclaim(), 1);
+        assert!(is_closing(&stuck) && !is_closing(&slow), "a slow reader is given two seconds");
+        assert_eq!(budget.close_idle(Duration::ZERO), 0, "writing is not idling");
     }
 }

@@ -17,6 +17,11 @@ pub fn raise_open_files_limit() -> Option<u64> {
     limit.current
 }
 
+/// How many files the process may have open (`None`: no limit).
+pub(crate) fn limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

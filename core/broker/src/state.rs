@@ -11,7 +11,7 @@ use towpath_controller::{Controller, ControllerError, Decision, MetadataImage, T
 use towpath_coordinator::GroupCoordinator;
 use towpath_log::LogConfig;
 use towpath_replica::{Leadership, ReplicaManager, Settings};
-use towpath_types::{BrokerEpoch, TopicId, TopicPartition};
+use towpath_types::{BrokerEpoch, BrokerId, TopicId, TopicPartition};
 use towpath_wire::{ApiKey, ErrorCode};
 
 use crate::config::{BrokerConfig, Endpoint};
@@ -40,6 +40,8 @@ pub(crate) struct BrokerState {
     pub(crate) metrics: BrokerMetrics,
     /// The APIs that there are, in the order of their keys.
     pub(crate) apis: Vec<ApiKey>,
+    /// Places for work that holds much memory and takes a thread for long.
+    pub(crate) heavy_work: Arc<tokio::sync::Semaphore>,
     pub(crate) stopping: AtomicBool,
     /// Set once, right after the state is made: the coordinator holds the state in turn.
     pub(crate) groups: OnceLock<GroupCoordinator>,
@@ -75,6 +77,14 @@ impl BrokerState {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Those of a partition's replicas that lie on a log directory that failed (R14).
+    pub(crate) fn offline_replicas(&self, replicas: &[BrokerId]) -> Vec<i32> {
+        if self.replicas.dir().offline_reason().is_none() {
+            return Vec::new();
+        }
+        replicas.iter().filter(|id| **id == self.config.node_id).map(|id| id.get()).collect()
     }
 
     /// The defaults of new topics.
@@ -231,6 +241,7 @@ fn settings(config: &TopicConfig) -> Settings {
         log: LogConfig {
             segment_bytes: unsigned(config.segment_bytes.into()).unwrap_or(u64::MAX),
             segment_ms: config.segment_ms,
+            segment_jitter_ms: config.segment_jitter_ms,
             segment_index_bytes: unsigned(config.segment_index_bytes.into()).unwrap_or(u64::MAX),
             index_interval_bytes: unsigned(config.index_interval_bytes.into()).unwrap_or(0),
             retention_ms: (config.retention_ms >= 0).then_some(config.retention_ms),

@@ -124,6 +124,9 @@ pub enum AppendError {
         /// The log end offset.
         expected: Offset,
     },
+    /// The batch is more work than the caller allowed: it has to be appended elsewhere. The log is as it was.
+    #[error("the append is more work than was allowed")]
+    TooMuchWork,
     /// The partition has used up its 2⁶³ offsets.
     #[error("no offsets are left")]
     OffsetsExhausted,

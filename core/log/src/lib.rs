@@ -32,6 +32,6 @@ pub use dir::{DirIdentity, LogDir, LogDirOptions, OpenedLogs};
 pub use epoch::EpochEntry;
 pub use error::{AppendError, LogError, ReadError};
 pub use file_storage::FileStorage;
-pub use log::{AppendInfo, FetchedData, FileSlice, Log, TimestampAndOffset};
+pub use log::{AppendInfo, Effort, FetchedData, FileSlice, Log, TimestampAndOffset};
 pub use producer::ProducerSummary;
 pub use storage::{Clock, DirEntry, OpenMode, Storage, StorageFile, StorageLock, SystemClock};

@@ -202,6 +202,26 @@ impl ProducerState {
         });
     }
 
+    /// Whether there are producers of whose last batches not all are known, as after a snapshot was read.
+    pub(crate) fn has_forgotten_batches(&self) -> bool {
+        self.producers.values().any(|entry| (1..BATCHES_KEPT).contains(&entry.marks().len()))
+    }
+
+    /// Takes over what `other`, which was read from the log, knows of batches before the last one of each producer.
+    pub(crate) fn recall(&mut self, other: &Self) {
+        for (id, entry) in &mut self.producers {
+            let Some(found) = other.producers.get(id) else { continue };
+            let last = |entry: &ProducerEntry| {
+                entry.marks().last().map(|mark| (entry.epoch, mark.last_sequence, mark.last_offset))
+            };
+            let is_same = last(found) == last(entry);
+            if is_same && found.count > entry.count {
+                entry.batches = found.batches;
+                entry.count = found.count;
+            }
+        }
+    }
+
     /// R10: forgets the tenth of the producers that wrote longest ago, when there are too many.
     fn make_room(&mut self) {
         if self.producers.len() < limits::PRODUCERS_PER_PARTITION_MAX {

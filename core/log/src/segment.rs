@@ -369,6 +369,14 @@ impl Segment {
         Ok(None)
     }
 
+    /// An offset about `bytes` before that of `offset`, or the first one.
+    pub(crate) fn offset_before(&self, disk: &Disk, offset: i64, bytes: u64) -> Result<i64, LogError> {
+        let end = self.find(disk, offset, self.size())?.map_or(self.size(), |placed| placed.position);
+        let position = end.saturating_sub(bytes);
+        let entry = self.indexes.lock().offset_where(disk, |entry| u64::from(entry.position) <= position)?;
+        Ok(entry.map_or(self.base, |entry| self.base.saturating_add(i64::from(entry.relative))))
+    }
+
     /// A position from which on a batch with `offset` is found.
     fn position_before(&self, disk: &Disk, offset: i64) -> Result<u64, LogError> {
         let entry = self

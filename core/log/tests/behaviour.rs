@@ -197,6 +197,35 @@ fn repeated_batches_of_a_producer_are_recognised() {
 }
 
 #[test]
+fn all_that_a_producer_had_in_flight_is_recognised_after_a_restart() {
+    // Twice: all in one segment, and over several.
+    for config in [LogConfig::default(), LogConfig { segment_bytes: 250, ..LogConfig::default() }] {
+        let mut machine = Machine::new(config);
+        for sequence in 0..8 {
+            append(&machine.log(), produced(9, 0, sequence * 3, 3)).unwrap();
+            append(&machine.log(), produced(10 + i64::from(sequence), 0, 0, 1)).unwrap();
+        }
+        let end = machine.log().log_end_offset();
+        for restarted in [true, false, true] {
+            let log = if restarted { machine.restart() } else { machine.kill() };
+            for sequence in 3..8 {
+                let again = append(&log, produced(9, 0, sequence * 3, 3)).unwrap();
+                let first = i64::from(sequence) * 4;
+                assert_eq!(
+                    (again.duplicate, again.first_offset.get()),
+                    (true, first),
+                    "restarted {restarted}"
+                );
+            }
+            assert!(append(&log, produced(9, 0, 2 * 3, 3)).is_err(), "the sixth last is not");
+            assert_eq!(log.log_end_offset(), end);
+            append(&log, produced(99, 0, 0, 1)).unwrap();
+            log.truncate_to(end).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_batch_that_wraps_inside_is_recognised_again() {
     let machine = Machine::new(LogConfig::default());
     let log = machine.log();
@@ -297,6 +326,55 @@ fn segments_roll_by_the_time_of_their_records() {
     assert!(!append(&log, batch(1, 1100, "b")).unwrap().rolled);
     assert!(append(&log, batch(1, 1101, "c")).unwrap().rolled);
     assert_eq!(log.active_segment_base_offset(), Offset::new(2));
+}
+
+#[test]
+fn segments_roll_when_an_index_is_full_or_an_offset_is_too_far_away() {
+    let config = LogConfig { index_interval_bytes: 0, segment_index_bytes: 32, ..LogConfig::default() };
+    let machine = Machine::new(config);
+    let log = machine.log();
+    // The first batch has no entry; with four entries of eight bytes the index is full.
+    let rolled: Vec<bool> =
+        (0..7).map(|index| append(&log, batch(1, 1000 + index, "x")).unwrap().rolled).collect();
+    assert_eq!(
+        rolled,
+        [false, false, false, true, false, false, true],
+        "the time index holds two entries of twelve"
+    );
+
+    // What a leader compacted away leaves a gap that no relative offset can bridge.
+    let leader = Machine::new(LogConfig::default());
+    let follower = Machine::new(LogConfig::default());
+    let far = i64::from(i32::MAX) + 10;
+    let (source, target) = (leader.log(), follower.log());
+    append(&source, batch(2, 1000, "near")).unwrap();
+    let near = source.read(Offset::ZERO, 1 << 20, Offset::new(2), true).unwrap().into_bytes().unwrap();
+    source.truncate_fully_and_start_at(Offset::new(far)).unwrap();
+    append(&source, batch(2, 1000, "far")).unwrap();
+    let beyond =
+        source.read(Offset::new(far), 1 << 20, Offset::new(far + 2), true).unwrap().into_bytes().unwrap();
+    target.append_as_follower(&near, EPOCH).unwrap();
+    assert!(target.append_as_follower(&beyond, EPOCH).unwrap().unwrap().rolled);
+    assert_eq!(target.active_segment_base_offset(), Offset::new(far));
+    assert_eq!(
+        read_all(&target).into_iter().map(|(offset, _)| offset).collect::<Vec<_>>(),
+        [0, 1, far, far + 1]
+    );
+}
+
+#[test]
+fn a_log_that_is_only_compacted_keeps_its_age_and_obeys_deletions() {
+    let config = LogConfig { compact: true, delete: false, retention_ms: Some(1), ..small_segments() };
+    let machine = Machine::new(config);
+    let log = machine.log();
+    for index in 0..60 {
+        append(&log, batch(2, 1000, &format!("b{index}"))).unwrap();
+    }
+    machine.clock.advance(1_000_000);
+    assert_eq!(log.delete_old_segments(log.log_end_offset()).unwrap(), 0, "age is no reason");
+    log.delete_records_before(log.active_segment_base_offset()).unwrap();
+    assert!(log.delete_old_segments(log.log_end_offset()).unwrap() > 3);
+    assert_eq!(log.segment_count(), 1);
 }
 
 #[test]

@@ -100,6 +100,58 @@ fn missing_and_mad_indexes_are_rebuilt() {
 }
 
 #[test]
+fn a_broken_producer_snapshot_is_made_up_for_by_the_log() {
+    for clean in [true, false] {
+        let mut machine = Machine::new(small_segments());
+        for sequence in 0..30 {
+            append(&machine.log(), produced(7, 3, sequence * 2, 2)).unwrap();
+        }
+        let end = machine.log().log_end_offset();
+        machine.dir().close(1).unwrap();
+        let snapshots: Vec<String> = machine
+            .storage
+            .list(file("x").parent().unwrap())
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.name)
+            .filter(|name| name.ends_with(".snapshot"))
+            .collect();
+        assert!(snapshots.len() > 2);
+        for name in snapshots {
+            machine.storage.flip_bit(&file(&name), 20, 1).unwrap();
+        }
+        if !clean {
+            machine.storage.remove_file(&Path::new(ROOT).join(".kafka_cleanshutdown")).unwrap();
+        }
+        let log = machine.kill();
+        assert_eq!(log.log_end_offset(), end);
+        assert!(append(&log, produced(7, 3, 29 * 2, 2)).unwrap().duplicate, "clean {clean}");
+        assert!(append(&log, produced(7, 3, 28 * 2, 2)).unwrap().duplicate);
+        assert!(append(&log, produced(7, 2, 0, 2)).is_err(), "R6: the epoch is known");
+        assert!(!append(&log, produced(7, 3, 30 * 2, 2)).unwrap().duplicate);
+    }
+}
+
+#[test]
+fn records_that_were_deleted_and_then_lost_leave_the_log_where_it_was() {
+    let mut machine = Machine::new(small_segments());
+    let log = machine.log();
+    for index in 0..30 {
+        append(&log, batch(2, 1000, &format!("b{index}"))).unwrap();
+    }
+    assert_eq!(log.recovery_point(), Offset::ZERO, "nothing is flushed");
+    log.delete_records_before(Offset::new(60)).unwrap();
+    machine.dir().checkpoint().unwrap();
+    for _ in 0..20 {
+        let log = machine.crash();
+        // R2: an offset that was given away is not given again, although its record is gone.
+        assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset::new(60), Offset::new(60)));
+        assert!(read_all(&log).is_empty());
+    }
+    assert_eq!(append(&machine.log(), batch(1, 1000, "next")).unwrap().first_offset, Offset::new(60));
+}
+
+#[test]
 fn an_unreadable_epoch_checkpoint_is_rebuilt_from_the_batches() {
     let mut machine = Machine::new(small_segments());
     let log = machine.log();

@@ -8,6 +8,21 @@ use crate::{BatchError, BuildError, snappy};
 /// log₂ of the largest window a zstd frame may ask for: 128 MiB, what zstd's highest levels declare.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
+/// zstd's own default.
+pub(crate) const ZSTD_LEVEL_DEFAULT: i32 = 3;
+
+/// The level of gzip, its default for none.
+pub(crate) fn gzip_level(level: Option<i32>) -> flate2::Compression {
+    flate2::Compression::new(level.unwrap_or(6).clamp(1, 9) as u32)
+}
+
+/// How LZ4 frames are written. Kafka's reader wants independent blocks; 64 KiB is its writer's size.
+pub(crate) fn lz4_frame() -> lz4_flex::frame::FrameInfo {
+    lz4_flex::frame::FrameInfo::new()
+        .block_mode(lz4_flex::frame::BlockMode::Independent)
+        .block_size(lz4_flex::frame::BlockSize::Max64KB)
+}
+
 /// A codec, by Kafka's ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Compression {
@@ -136,18 +151,13 @@ impl Compressor {
         match self.codec.compression {
             Compression::None => out.extend_from_slice(raw),
             Compression::Gzip => {
-                let level = self.codec.level.unwrap_or(6).clamp(1, 9) as u32;
-                let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::new(level));
+                let mut encoder = flate2::write::GzEncoder::new(out, gzip_level(self.codec.level));
                 encoder.write_all(raw)?;
                 encoder.finish()?;
             }
             Compression::Snappy => snappy::compress(raw, out)?,
             Compression::Lz4 => {
-                // Kafka's reader wants independent blocks; 64 KiB is its writer's size.
-                let info = lz4_flex::frame::FrameInfo::new()
-                    .block_mode(lz4_flex::frame::BlockMode::Independent)
-                    .block_size(lz4_flex::frame::BlockSize::Max64KB);
-                let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, out);
+                let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(lz4_frame(), out);
                 encoder.write_all(raw)?;
                 encoder.finish().map_err(io::Error::from)?;
             }
@@ -159,7 +169,9 @@ impl Compressor {
     fn zstd(&mut self, raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         let context = match &mut self.zstd {
             Some(context) => context,
-            empty => empty.insert(zstd::bulk::Compressor::new(self.codec.level.unwrap_or(3))?),
+            empty => {
+                empty.insert(zstd::bulk::Compressor::new(self.codec.level.unwrap_or(ZSTD_LEVEL_DEFAULT))?)
+            }
         };
         let from = out.len();
         out.resize(from + zstd::zstd_safe::compress_bound(raw.len()), 0);

@@ -1,6 +1,6 @@
 //! Snappy as Kafka's Java clients frame it (snappy-java, "xerial"), and raw.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use crate::{BatchError, Compression};
 
@@ -20,19 +20,39 @@ fn broken(problem: &'static str) -> io::Error {
 
 /// Compresses with the xerial framing.
 pub(crate) fn compress(raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    out.extend_from_slice(&XERIAL_MAGIC);
-    out.extend_from_slice(&1i32.to_be_bytes());
-    out.extend_from_slice(&1i32.to_be_bytes());
-    let mut encoder = snap::raw::Encoder::new();
-    for block in raw.chunks(BLOCK_BYTES) {
-        let length_at = out.len();
-        let from = length_at + 4;
-        out.resize(from + snap::raw::max_compress_len(block.len()), 0);
-        let written = encoder.compress(block, &mut out[from..]).map_err(io::Error::from)?;
-        out.truncate(from + written);
-        out[length_at..from].copy_from_slice(&(written as i32).to_be_bytes());
+    XerialWriter::new(out)?.write_all(raw)
+}
+
+/// Writes the xerial framing; every write becomes blocks of its own.
+pub(crate) struct XerialWriter<W> {
+    out: W,
+    encoder: snap::raw::Encoder,
+    block: Vec<u8>,
+}
+
+impl<W: Write> XerialWriter<W> {
+    /// Writes the stream's header.
+    pub(crate) fn new(mut out: W) -> io::Result<Self> {
+        out.write_all(&XERIAL_MAGIC)?;
+        out.write_all(&1i32.to_be_bytes())?;
+        out.write_all(&1i32.to_be_bytes())?;
+        Ok(Self { out, encoder: snap::raw::Encoder::new(), block: Vec::new() })
     }
-    Ok(())
+}
+
+impl<W: Write> Write for XerialWriter<W> {
+    fn write(&mut self, raw: &[u8]) -> io::Result<usize> {
+        let part = &raw[..raw.len().min(BLOCK_BYTES)];
+        self.block.resize(snap::raw::max_compress_len(part.len()), 0);
+        let written = self.encoder.compress(part, &mut self.block).map_err(io::Error::from)?;
+        self.out.write_all(&(written as i32).to_be_bytes())?;
+        self.out.write_all(&self.block[..written])?;
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Decompresses a raw (unframed) payload; its length is checked against `max` first.

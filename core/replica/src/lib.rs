@@ -21,4 +21,5 @@ pub use flusher::Flusher;
 pub use leader::{LeaderState, Leadership};
 pub use manager::{ReplicaManager, ReplicaSettings, TopicReplicas};
 pub use partition::{Appended, FetchPosition, FetchedPartition, Partition, Settings};
+pub use towpath_log::Effort;
 pub use waiter::FetchWaiter;

@@ -93,7 +93,9 @@ impl TopicReplicas {
         let id = TopicPartition::new(self.name.clone(), index);
         let settings = self.settings.read().clone();
         let log = match self.dir.get(&id) {
-            Some(log) => log,
+            Some(log) if log.topic_id() == self.id => log,
+            // Another topic's records are not taken for this one's.
+            Some(log) => return Err(foreign(&id, log.topic_id()).into()),
             None => self.dir.create(&id, self.id, settings.log)?,
         };
         let committed = self.dir.high_watermarks().get(&id).copied().unwrap_or(Offset::ZERO);
@@ -142,6 +144,10 @@ impl TopicReplicas {
             }
         }
     }
+}
+
+fn foreign(partition: &TopicPartition, topic: TopicId) -> LogError {
+    LogError::Partition(format!("the directory of {partition} belongs to another topic, with the id {topic}"))
 }
 
 impl ReplicaManager {
@@ -193,7 +199,7 @@ impl ReplicaManager {
         topic.update(leaderships, settings);
         for index in 0..i32::try_from(topic.partition_count()).unwrap_or(i32::MAX) {
             let id = TopicPartition::new(name.clone(), index);
-            if eager || self.dir.get(&id).is_some() {
+            if eager || self.dir.get(&id).is_some_and(|log| log.topic_id() == topic.id) {
                 topic.partition(index)?;
             }
         }

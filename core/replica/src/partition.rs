@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use towpath_log::{AppendInfo, FetchedData, Log, LogConfig, LogError, TimestampAndOffset};
+use towpath_log::{AppendInfo, Effort, FetchedData, Log, LogConfig, LogError, TimestampAndOffset};
 use towpath_record::Origin;
 use towpath_types::{LeaderEpoch, Offset, TopicId, TopicPartition};
 
@@ -228,6 +228,20 @@ impl Partition {
         all: bool,
         origin: Origin,
     ) -> Result<Appended, PartitionError> {
+        self.append_within(batch, all, origin, Effort::Any)
+    }
+
+    /// As [`Self::append`], but with no more work than `effort` allows.
+    ///
+    /// # Errors
+    /// As there; and [`towpath_log::AppendError::TooMuchWork`], with nothing appended.
+    pub fn append_within(
+        self: &Arc<Self>,
+        batch: Bytes,
+        all: bool,
+        origin: Origin,
+        effort: Effort,
+    ) -> Result<Appended, PartitionError> {
         self.check_online()?;
         let epoch = {
             let state = self.state.lock();
@@ -238,7 +252,7 @@ impl Partition {
             state.leadership().leader_epoch
         };
         let bytes = batch.len() as u64;
-        let info = self.log.append_as_leader(batch, epoch, origin)?;
+        let info = self.log.append_as_leader_within(batch, epoch, origin, effort)?;
         if !info.duplicate {
             self.uncommitted_bytes.fetch_add(bytes, Ordering::Relaxed);
             let mut state = self.state.lock();

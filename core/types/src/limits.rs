@@ -6,6 +6,11 @@ pub const REQUEST_BYTES_MAX: usize = 100 * 1024 * 1024;
 pub const RESPONSE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes that all connections of a broker together may hold of requests not yet answered (`queued.max.request.bytes`).
 pub const REQUEST_MEMORY_BYTES: usize = 256 * 1024 * 1024;
+/// Bytes of memory that the arrays of one decoded request may take: of a request that consists of tiny elements the
+/// decoded form is many times as large.
+pub const REQUEST_ARRAYS_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of answers that one connection may hold before its next request is begun.
+pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
 /// Connections a broker accepts at the same time (`max.connections`).
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// Requests of one connection that may be in work or wait for their answer to be written.

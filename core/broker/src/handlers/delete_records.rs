@@ -27,7 +27,7 @@ pub(super) async fn handle(
 }
 
 fn delete_all(broker: &BrokerState, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
-    let topics = request
+    let mut topics: Vec<DeleteRecordsTopicResult> = request
         .topics
         .into_iter()
         .map(|topic| {
@@ -51,6 +51,11 @@ fn delete_all(broker: &BrokerState, request: DeleteRecordsRequest) -> DeleteReco
     // The log start offsets are facts only once they are on disk: a crash must not bring records back.
     if let Err(error) = broker.replicas.checkpoint() {
         tracing::error!(error = %ErrorChain(&error), "the log start offsets cannot be written");
+        let partitions = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        for partition in partitions.filter(|partition| partition.error_code == 0) {
+            partition.error_code = ErrorCode::KafkaStorageError.code();
+            partition.low_watermark = -1;
+        }
     }
     DeleteRecordsResponse { topics, ..DeleteRecordsResponse::default() }
 }

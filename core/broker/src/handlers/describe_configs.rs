@@ -1,6 +1,6 @@
 //! DescribeConfigs: every configuration of topics and brokers, with where its value comes from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use towpath_controller::decide::AdminError;
@@ -34,9 +34,12 @@ pub(super) async fn handle(
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
     let show = Show { synonyms: request.include_synonyms, docs: request.include_documentation };
+    // R10: once each; the answer to the same resource a thousand times would be a thousand times as large.
+    let mut seen = HashSet::new();
     let results = request
         .resources
         .into_iter()
+        .filter(|resource| seen.insert((resource.resource_type, resource.resource_name.clone())))
         .map(|resource| {
             let described = match resource.resource_type {
                 TOPIC => describe_topic(&broker, &resource.resource_name, show),

@@ -1,5 +1,6 @@
 //! DescribeGroups.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use towpath_wire::describe_groups::DescribedGroup;
@@ -11,8 +12,11 @@ use crate::state::BrokerState;
 pub(super) async fn handle(
     broker: Arc<BrokerState>,
     cx: RequestContext,
-    request: DescribeGroupsRequest,
+    mut request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
+    // R10: once each; the answer to the same group a thousand times would be a thousand times as large.
+    let mut seen = HashSet::new();
+    request.groups.retain(|group| seen.insert(group.clone()));
     let Some(groups) = groups(&broker) else {
         let failed = |group_id: String| DescribedGroup {
             error_code: ErrorCode::CoordinatorNotAvailable.code(),

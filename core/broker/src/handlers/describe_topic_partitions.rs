@@ -20,10 +20,14 @@ pub(super) async fn handle(
     _cx: RequestContext,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
-    page(&broker.image(), request)
+    page(&broker, &broker.image(), request)
 }
 
-fn page(image: &MetadataImage, request: DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+fn page(
+    broker: &BrokerState,
+    image: &MetadataImage,
+    request: DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
     let cursor = request.cursor;
     let from = cursor.as_ref().map_or("", |cursor| cursor.topic_name.as_str());
     let all = request.topics.is_empty();
@@ -51,7 +55,7 @@ fn page(image: &MetadataImage, request: DescribeTopicPartitionsRequest) -> Descr
             continue;
         };
         let end = topic.partitions.len().min(start.saturating_add(left));
-        response.topics.push(describe(topic, start, end));
+        response.topics.push(describe(broker, topic, start, end));
         left -= end.saturating_sub(start);
         if end < topic.partitions.len() {
             let partition_index = i32::try_from(end).unwrap_or(i32::MAX);
@@ -73,7 +77,12 @@ fn unknown(name: String) -> DescribeTopicPartitionsResponseTopic {
     }
 }
 
-fn describe(topic: &TopicImage, start: usize, end: usize) -> DescribeTopicPartitionsResponseTopic {
+fn describe(
+    broker: &BrokerState,
+    topic: &TopicImage,
+    start: usize,
+    end: usize,
+) -> DescribeTopicPartitionsResponseTopic {
     let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.get()).collect();
     let partitions = (0..).zip(&topic.partitions).skip(start).take(end.saturating_sub(start));
     DescribeTopicPartitionsResponseTopic {
@@ -91,7 +100,7 @@ fn describe(topic: &TopicImage, start: usize, end: usize) -> DescribeTopicPartit
                 isr_nodes: ids(&partition.isr),
                 eligible_leader_replicas: Some(Vec::new()),
                 last_known_elr: Some(Vec::new()),
-                offline_replicas: Vec::new(),
+                offline_replicas: broker.offline_replicas(&partition.replicas),
             })
             .collect(),
         topic_authorized_operations: authorized::TOPIC,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use towpath_log::FetchedData;
-use towpath_replica::{FetchPosition, FetchWaiter, FetchedPartition, Partition};
+use towpath_replica::{FetchPosition, FetchWaiter, FetchedPartition, Partition, PartitionError};
 use towpath_types::{LeaderEpoch, Offset, TopicId};
 use towpath_wire::fetch::{EpochEndOffset, FetchTopic, FetchableTopicResponse, PartitionData};
 use towpath_wire::frame::encode_response;
@@ -165,7 +165,11 @@ impl Fetch {
                             bytes_max: limit.min(left),
                             min_one,
                         };
-                        partition.fetch(&position).map_err(|error| partition_error_code(&error))
+                        partition.fetch(&position).map_err(|error| match (&error, &target.wanted.topic) {
+                            // Whoever names topics by their ids is told which kind of name is gone.
+                            (PartitionError::Deleted, TopicKey::Id(_)) => ErrorCode::UnknownTopicId,
+                            _ => partition_error_code(&error),
+                        })
                     }
                 };
                 let bytes = result.as_ref().map_or(0, |fetched| fetched.data.len());

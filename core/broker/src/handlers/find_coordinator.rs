@@ -1,5 +1,6 @@
 //! FindCoordinator: which broker coordinates a group.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use towpath_wire::find_coordinator::Coordinator;
@@ -20,8 +21,13 @@ pub(super) async fn handle(
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
     if cx.version >= VERSION_BATCH {
-        let mut coordinators = Vec::with_capacity(request.coordinator_keys.len());
+        let mut coordinators = Vec::new();
+        // R10: once each.
+        let mut seen = HashSet::new();
         for key in request.coordinator_keys {
+            if !seen.insert(key.clone()) {
+                continue;
+            }
             coordinators.push(find(&broker, request.key_type, key).await);
         }
         return FindCoordinatorResponse { coordinators, ..FindCoordinatorResponse::default() };

@@ -1,5 +1,6 @@
 //! Metadata: brokers, topics, partitions and their leaders.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use towpath_controller::{MetadataImage, TopicImage};
@@ -23,7 +24,7 @@ pub(super) async fn handle(
     let named = request.topics.filter(|topics| cx.version > 0 || !topics.is_empty());
     let may_create = broker.config.auto_create_topics && request.allow_auto_topic_creation;
     let mut topics = match named {
-        None => broker.image().topics().map(|topic| describe(topic)).collect(),
+        None => broker.image().topics().map(|topic| describe(&broker, topic)).collect(),
         Some(named) => find(&broker, cx.version, named, may_create).await,
     };
     if request.include_topic_authorized_operations {
@@ -62,8 +63,13 @@ async fn find(
     named: Vec<MetadataRequestTopic>,
     may_create: bool,
 ) -> Vec<MetadataResponseTopic> {
-    let mut topics = Vec::with_capacity(named.len());
+    let mut topics = Vec::with_capacity(named.len().min(1024));
+    // R10: once each, as in Kafka; the answer to the same topic a thousand times would be a thousand times as large.
+    let mut seen = HashSet::new();
     for wanted in named {
+        if !seen.insert((wanted.topic_id, wanted.name.clone())) {
+            continue;
+        }
         let by_id = !wanted.topic_id.is_nil();
         topics.push(if version < 12 && (by_id || wanted.name.is_none()) {
             // Versions 10 and 11 have the field, but not the lookup.
@@ -72,7 +78,7 @@ async fn find(
             match wanted.name {
                 Some(name) if !by_id => find_named(broker, name, may_create).await,
                 _ => match broker.image().topic_by_id(TopicId::new(wanted.topic_id)) {
-                    Some(topic) => describe(topic),
+                    Some(topic) => describe(broker, topic),
                     None => failed(None, wanted.topic_id, ErrorCode::UnknownTopicId),
                 },
             }
@@ -83,7 +89,7 @@ async fn find(
 
 async fn find_named(broker: &Arc<BrokerState>, name: String, may_create: bool) -> MetadataResponseTopic {
     if let Some(topic) = broker.image().topic(&name) {
-        return describe(topic);
+        return describe(broker, topic);
     }
     if TopicName::new(&name).is_err() {
         return failed(Some(name), Uuid::nil(), ErrorCode::InvalidTopicException);
@@ -103,7 +109,7 @@ async fn find_named(broker: &Arc<BrokerState>, name: String, may_create: bool) -
         return failed(Some(name), Uuid::nil(), code);
     }
     match broker.image().topic(&name) {
-        Some(topic) => describe(topic),
+        Some(topic) => describe(broker, topic),
         None => failed(Some(name), Uuid::nil(), ErrorCode::UnknownTopicOrPartition),
     }
 }
@@ -113,7 +119,7 @@ fn failed(name: Option<String>, topic_id: Uuid, code: ErrorCode) -> MetadataResp
     MetadataResponseTopic { error_code: code.code(), name, topic_id, is_internal, ..MetadataResponseTopic::default() }
 }
 
-fn describe(topic: &TopicImage) -> MetadataResponseTopic {
+fn describe(broker: &BrokerState, topic: &TopicImage) -> MetadataResponseTopic {
     let partition = |(index, partition): (i32, &towpath_controller::PartitionImage)| {
         let code = if partition.leader.is_some() { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
         MetadataResponsePartition {
@@ -123,7 +129,7 @@ fn describe(topic: &TopicImage) -> MetadataResponseTopic {
             leader_epoch: partition.leader_epoch.get(),
             replica_nodes: partition.replicas.iter().map(|id| id.get()).collect(),
             isr_nodes: partition.isr.iter().map(|id| id.get()).collect(),
-            offline_replicas: Vec::new(),
+            offline_replicas: broker.offline_replicas(&partition.replicas),
         }
     };
     MetadataResponseTopic {

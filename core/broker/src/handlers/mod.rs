@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use towpath_coordinator::GroupCoordinator;
+use towpath_types::limits::REQUEST_ARRAYS_BYTES_MAX;
 use towpath_wire::frame::{RequestHeader, encode_response, peek_request};
 use towpath_wire::{ApiKey, Decoder, ErrorCode, Message, Request, VersionRange};
 
@@ -56,10 +57,15 @@ pub(crate) enum Reply {
 /// A request in work.
 pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
+/// A request that is begun on another thread.
+pub(crate) type BeginFuture = Pin<Box<dyn Future<Output = Begun> + Send>>;
+
 /// A request that was begun.
 pub(crate) enum Begun {
     /// And finished.
     Done(Reply),
+    /// And is still being begun: those after it have to wait.
+    Beginning(BeginFuture),
     /// And waits.
     Waiting(ReplyFuture),
 }
@@ -184,7 +190,7 @@ pub(crate) fn begin(
     if !broker.apis.contains(&key) || !served_versions(key).contains(peek.api_version) {
         return Err(unsupported);
     }
-    let mut body = Decoder::new(frame);
+    let mut body = Decoder::new(frame).with_memory_max(REQUEST_ARRAYS_BYTES_MAX);
     let header = RequestHeader::decode(&mut body)?;
     let cx = RequestContext {
         version: header.request_api_version,

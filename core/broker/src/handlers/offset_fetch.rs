@@ -1,5 +1,6 @@
 //! OffsetFetch: what groups have committed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use towpath_controller::MetadataImage;
@@ -21,6 +22,9 @@ pub(super) async fn handle(
     cx: RequestContext,
     mut request: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
+    // R10: all offsets of a group are told once.
+    let mut seen = HashSet::new();
+    request.groups.retain(|group| group.topics.is_some() || seen.insert(group.group_id.clone()));
     let Some(groups) = groups(&broker) else {
         let failed = |group: OffsetFetchRequestGroup| OffsetFetchResponseGroup {
             group_id: group.group_id,

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use towpath_log::AppendError;
 use towpath_record::{BatchHeader, Compression, InvalidRecord, Origin, ValidateError};
-use towpath_replica::{Appended, Partition, PartitionError};
+use towpath_replica::{Appended, Effort, Partition, PartitionError, TopicReplicas};
 use towpath_types::{Offset, TopicId};
 use towpath_wire::produce::{
-    BatchIndexAndErrorMessage, LeaderIdAndEpoch, PartitionProduceResponse, TopicProduceData,
-    TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, PartitionProduceData, PartitionProduceResponse,
+    TopicProduceData, TopicProduceResponse,
 };
 use towpath_wire::{ApiKey, Decoder, ErrorCode, Message, ProduceRequest, ProduceResponse};
 
@@ -37,6 +37,13 @@ struct Refusal {
     records: Vec<InvalidRecord>,
 }
 
+/// Why one partition's batch was not appended.
+enum Refused {
+    /// It is more work than the thread may do.
+    TooMuchWork,
+    For(Refusal),
+}
+
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
         Self { code, message: None, records: Vec::new() }
@@ -58,109 +65,202 @@ impl From<PartitionError> for Refusal {
 }
 
 /// Appends everything at once; what has to wait for durability waits afterwards, while the connection's next requests
-/// are appended.
+/// are appended. What is much work (large compressed batches, the topic's own compression) is done on another thread,
+/// and the connection's next requests then wait for it: the order of its batches is the producer's.
 pub(super) fn begin(
     broker: &Arc<BrokerState>,
     cx: RequestContext,
     mut body: Decoder,
 ) -> Result<Begun, ConnectionEnd> {
     let request = ProduceRequest::decode(&mut body, cx.version)?;
-    let (acks, timeout_ms) = (request.acks, request.timeout_ms);
-    let (mut response, uncommitted) = append_all(broker, &cx, request);
-    if acks == 0 {
-        let failed =
-            response.responses.iter().flat_map(|topic| &topic.partition_responses).any(|p| p.error_code != 0);
-        // Without an answer, the end of the connection is the only way to say that something is wrong.
-        return Ok(Begun::Done(if failed { Reply::Close } else { Reply::Nothing }));
+    let mut work = Work::new(Arc::clone(broker), cx, request);
+    if work.run(Effort::Small) {
+        return Ok(work.finish());
     }
-    if uncommitted.is_empty() {
-        return Ok(Begun::Done(cx.reply(ApiKey::Produce, &response)));
-    }
-    let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
-    Ok(Begun::Waiting(Box::pin(async move {
-        wait(&mut response, uncommitted, timeout).await;
-        cx.reply(ApiKey::Produce, &response)
+    let broker = Arc::clone(broker);
+    Ok(Begun::Beginning(Box::pin(async move {
+        // R10: each of these may hold a batch decompressed, or the tables of a codec.
+        let place = Arc::clone(&broker.heavy_work).acquire_owned().await;
+        let task = tokio::task::spawn_blocking(move || {
+            work.run(Effort::Any);
+            // Not sooner, also when the connection has ended meanwhile.
+            drop(place);
+            work
+        });
+        match task.await {
+            Ok(work) => work.finish(),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Begun::Done(Reply::Close),
+        }
     })))
 }
 
-fn append_all(
-    broker: &Arc<BrokerState>,
-    cx: &RequestContext,
-    request: ProduceRequest,
-) -> (ProduceResponse, Vec<Uncommitted>) {
-    let refusal = if !(-1..=1).contains(&request.acks) {
-        Some(ErrorCode::InvalidRequiredAcks)
-    } else if request.transactional_id.is_some() {
-        // There are no transactions here; InitProducerId says the same.
-        Some(ErrorCode::UnsupportedVersion)
-    } else {
-        None
-    };
-    let mut uncommitted = Vec::new();
-    let mut responses = Vec::with_capacity(request.topic_data.len());
-    for topic in request.topic_data {
-        let at = responses.len();
-        let response = match refusal {
-            Some(code) => refuse(topic, code),
-            None => append_topic(broker, cx, request.acks, topic, at, &mut uncommitted),
-        };
-        responses.push(response);
-    }
-    (ProduceResponse { responses, ..ProduceResponse::default() }, uncommitted)
+/// The topic whose batches are being appended, and those of them that are left.
+struct Topic {
+    replicas: Arc<TopicReplicas>,
+    left: std::vec::IntoIter<PartitionProduceData>,
 }
 
-fn refuse(topic: TopicProduceData, code: ErrorCode) -> TopicProduceResponse {
-    let partitions = topic.partition_data.iter().map(|data| refused(data.index, code.into())).collect();
-    TopicProduceResponse { name: topic.name, topic_id: topic.topic_id, partition_responses: partitions }
-}
-
-fn append_topic(
-    broker: &Arc<BrokerState>,
-    cx: &RequestContext,
+/// A request on its way into the logs.
+struct Work {
+    broker: Arc<BrokerState>,
+    cx: RequestContext,
     acks: i16,
-    topic: TopicProduceData,
-    at: usize,
-    uncommitted: &mut Vec<Uncommitted>,
-) -> TopicProduceResponse {
-    let by_id = cx.version >= 13;
-    let replicas = if by_id {
-        broker.replicas.topic_by_id(TopicId::new(topic.topic_id))
-    } else {
-        broker.replicas.topic(&topic.name)
-    };
-    let Some(replicas) = replicas else {
-        let code = if by_id { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition };
-        return refuse(topic, code);
-    };
-    let name = replicas.name().as_str();
-    if name.starts_with("__") && is_internal(broker, name) && cx.client_id.as_deref() != Some(ADMIN_CLIENT_ID)
-    {
-        return refuse(topic, ErrorCode::InvalidTopicException);
+    timeout: Duration,
+    /// What is wrong with the whole request.
+    refusal: Option<ErrorCode>,
+    topics: std::vec::IntoIter<TopicProduceData>,
+    topic: Option<Topic>,
+    /// The batch that was too much work.
+    held_back: Option<PartitionProduceData>,
+    /// The last one is that of `topic`.
+    responses: Vec<TopicProduceResponse>,
+    uncommitted: Vec<Uncommitted>,
+}
+
+impl Work {
+    fn new(broker: Arc<BrokerState>, cx: RequestContext, request: ProduceRequest) -> Self {
+        let refusal = if !(-1..=1).contains(&request.acks) {
+            Some(ErrorCode::InvalidRequiredAcks)
+        } else if request.transactional_id.is_some() {
+            // There are no transactions here; InitProducerId says the same.
+            Some(ErrorCode::UnsupportedVersion)
+        } else {
+            None
+        };
+        Self {
+            broker,
+            cx,
+            acks: request.acks,
+            timeout: Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
+            refusal,
+            responses: Vec::with_capacity(request.topic_data.len()),
+            topics: request.topic_data.into_iter(),
+            topic: None,
+            held_back: None,
+            uncommitted: Vec::new(),
+        }
     }
-    let mut partitions = Vec::with_capacity(topic.partition_data.len());
-    for data in topic.partition_data {
-        let appended = match replicas.partition(data.index) {
+
+    /// Appends what is left; false when the next batch is more work than `effort`.
+    fn run(&mut self, effort: Effort) -> bool {
+        loop {
+            let next = self.held_back.take().or_else(|| self.topic.as_mut()?.left.next());
+            match (next, &self.topic) {
+                (Some(data), Some(topic)) => {
+                    let replicas = Arc::clone(&topic.replicas);
+                    match self.append(&replicas, &data, effort) {
+                        Some(response) => self.respond(response),
+                        None => {
+                            self.held_back = Some(data);
+                            return false;
+                        }
+                    }
+                }
+                _ => match self.topics.next() {
+                    Some(topic) => self.open(topic),
+                    None => return true,
+                },
+            }
+        }
+    }
+
+    fn respond(&mut self, response: PartitionProduceResponse) {
+        if let Some(topic) = self.responses.last_mut() {
+            topic.partition_responses.push(response);
+        }
+    }
+
+    /// Looks the next topic up.
+    fn open(&mut self, topic: TopicProduceData) {
+        let found = match self.refusal {
+            Some(code) => Err(code),
+            None => self.find(&topic),
+        };
+        let response = TopicProduceResponse {
+            name: topic.name,
+            topic_id: topic.topic_id,
+            partition_responses: Vec::with_capacity(topic.partition_data.len()),
+        };
+        self.responses.push(response);
+        match found {
+            Ok(replicas) => self.topic = Some(Topic { replicas, left: topic.partition_data.into_iter() }),
+            Err(code) => {
+                self.topic = None;
+                topic.partition_data.iter().for_each(|data| self.respond(refused(data.index, code.into())));
+            }
+        }
+    }
+
+    fn find(&self, topic: &TopicProduceData) -> Result<Arc<TopicReplicas>, ErrorCode> {
+        let (replicas, unknown) = if self.cx.version >= 13 {
+            let id = TopicId::new(topic.topic_id);
+            (self.broker.replicas.topic_by_id(id), ErrorCode::UnknownTopicId)
+        } else {
+            (self.broker.replicas.topic(&topic.name), ErrorCode::UnknownTopicOrPartition)
+        };
+        let replicas = replicas.ok_or(unknown)?;
+        let name = replicas.name().as_str();
+        let is_admin = self.cx.client_id.as_deref() == Some(ADMIN_CLIENT_ID);
+        if name.starts_with("__") && is_internal(&self.broker, name) && !is_admin {
+            return Err(ErrorCode::InvalidTopicException);
+        }
+        Ok(replicas)
+    }
+
+    /// Appends one batch; `None` when that is more work than `effort`.
+    fn append(
+        &mut self,
+        topic: &TopicReplicas,
+        data: &PartitionProduceData,
+        effort: Effort,
+    ) -> Option<PartitionProduceResponse> {
+        let appended = match topic.partition(data.index) {
             Ok(Some(partition)) => {
-                append(&partition, cx.version, acks, data.records).map(|appended| (partition, appended))
+                match append(&partition, self.cx.version, self.acks, data.records.clone(), effort) {
+                    Err(Refused::TooMuchWork) => return None,
+                    Err(Refused::For(refusal)) => Err(refusal),
+                    Ok(appended) => Ok((partition, appended)),
+                }
             }
             Ok(None) => Err(ErrorCode::UnknownTopicOrPartition.into()),
             Err(error) => Err(error.into()),
         };
-        partitions.push(match appended {
+        Some(match appended {
             Ok((partition, appended)) => {
-                if !appended.committed && acks != 0 {
-                    let at = (at, partitions.len());
-                    uncommitted.push(Uncommitted { partition, last: appended.info.last_offset, at });
+                if !appended.committed && self.acks != 0 {
+                    let topic = self.responses.len().saturating_sub(1);
+                    let at =
+                        (topic, self.responses.last().map_or(0, |topic| topic.partition_responses.len()));
+                    self.uncommitted.push(Uncommitted { partition, last: appended.info.last_offset, at });
                 }
-                broker.metrics.bytes_in.increment(appended.bytes);
+                self.broker.metrics.bytes_in.increment(appended.bytes);
                 let records = appended.info.last_offset.get() - appended.info.first_offset.get() + 1;
-                broker.metrics.records_in.increment(u64::try_from(records).unwrap_or(0));
+                self.broker.metrics.records_in.increment(u64::try_from(records).unwrap_or(0));
                 succeeded(data.index, &appended)
             }
             Err(refusal) => refused(data.index, refusal),
-        });
+        })
     }
-    TopicProduceResponse { name: topic.name, topic_id: topic.topic_id, partition_responses: partitions }
+
+    /// Everything is appended: the answer, or the wait for it.
+    fn finish(self) -> Begun {
+        let Self { cx, acks, timeout, responses, uncommitted, .. } = self;
+        let mut response = ProduceResponse { responses, ..ProduceResponse::default() };
+        if acks == 0 {
+            let partitions = response.responses.iter().flat_map(|topic| &topic.partition_responses);
+            let failed = partitions.into_iter().any(|partition| partition.error_code != 0);
+            // Without an answer, the end of the connection is the only way to say that something is wrong.
+            return Begun::Done(if failed { Reply::Close } else { Reply::Nothing });
+        }
+        if uncommitted.is_empty() {
+            return Begun::Done(cx.reply(ApiKey::Produce, &response));
+        }
+        Begun::Waiting(Box::pin(async move {
+            wait(&mut response, uncommitted, timeout).await;
+            cx.reply(ApiKey::Produce, &response)
+        }))
+    }
 }
 
 fn is_internal(broker: &BrokerState, name: &str) -> bool {
@@ -172,11 +272,14 @@ fn append(
     version: i16,
     acks: i16,
     records: Option<Bytes>,
-) -> Result<Appended, Refusal> {
-    let invalid = |message: &str| Refusal {
-        code: ErrorCode::InvalidRecord,
-        message: Some(message.to_owned()),
-        records: Vec::new(),
+    effort: Effort,
+) -> Result<Appended, Refused> {
+    let invalid = |message: &str| {
+        Refused::For(Refusal {
+            code: ErrorCode::InvalidRecord,
+            message: Some(message.to_owned()),
+            records: Vec::new(),
+        })
     };
     let records = records.filter(|records| !records.is_empty()).ok_or_else(|| {
         invalid("a partition takes exactly one record batch per request, and there is none")
@@ -184,17 +287,20 @@ fn append(
     match BatchHeader::parse(&records) {
         Ok(header) => {
             if version < 7 && header.compression().is_ok_and(|codec| codec == Compression::Zstd) {
-                return Err(ErrorCode::UnsupportedCompressionType.into());
+                return Err(Refused::For(ErrorCode::UnsupportedCompressionType.into()));
             }
             if header.is_transactional() {
-                return Err(ErrorCode::InvalidTxnState.into());
+                return Err(Refused::For(ErrorCode::InvalidTxnState.into()));
             }
         }
         Err(error @ towpath_record::BatchError::Magic(_)) => return Err(invalid(&error.to_string())),
         // The log says what is wrong.
         Err(_) => {}
     }
-    Ok(partition.append(records, acks == -1, Origin::Client)?)
+    partition.append_within(records, acks == -1, Origin::Client, effort).map_err(|error| match error {
+        PartitionError::Append(AppendError::TooMuchWork) => Refused::TooMuchWork,
+        error => Refused::For(error.into()),
+    })
 }
 
 fn succeeded(index: i32, appended: &Appended) -> PartitionProduceResponse {

@@ -169,6 +169,25 @@ async fn topics_create_themselves_where_client_and_broker_allow_it() {
 }
 
 #[tokio::test]
+async fn the_directory_of_the_metadata_log_cannot_become_a_topics() {
+    let test = TestBroker::start().await;
+    let mut client = test.client();
+    let name = "__cluster_metadata";
+    let request = CreateTopicsRequest { topics: vec![creatable(name)], ..CreateTopicsRequest::default() };
+    assert_eq!(code(client.call(7, &request).await.topics[0].error_code), ErrorCode::InvalidRequest);
+    let response = metadata(&mut client, 12, &[name], true).await;
+    assert_ne!(response.topics[0].error_code, 0);
+    let refused = client.produce(name, 0, batch(&["x"])).await;
+    assert_eq!(code(refused.error_code), ErrorCode::UnknownTopicOrPartition);
+    client.create_topic("t", 1, &[]).await;
+    test.broker.shutdown().await.unwrap();
+    let TestBroker { broker, dir } = test;
+    drop(broker);
+    let test = TestBroker::start_in(dir, |_| {}).await;
+    assert_eq!(test.client().topics().await, BTreeMap::from([("t".to_owned(), 1)]));
+}
+
+#[tokio::test]
 async fn partitions_are_added() {
     let broker = TestBroker::start().await;
     let mut client = broker.client();

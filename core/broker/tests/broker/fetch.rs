@@ -157,6 +157,41 @@ async fn a_deleted_topic_ends_the_wait() {
     assert_eq!(admin.call(5, &delete).await.responses[0].error_code, 0);
     let response = reader.receive::<FetchRequest>(12, id).await;
     assert_eq!(code(response.responses[0].partitions[0].error_code), ErrorCode::UnknownTopicOrPartition);
+    // Whoever knows the topic by its id is told the same of the id, and a new topic of the name is another one.
+    let topic_id = admin.create_topic("t", 1, &[]).await;
+    let mut request = fetch_request("", 0, 0);
+    request.max_wait_ms = 60_000;
+    request.topics[0].topic_id = topic_id;
+    let id = reader.send(13, &request).await;
+    assert_eq!(admin.call(5, &delete).await.responses[0].error_code, 0);
+    let response = reader.receive::<FetchRequest>(13, id).await;
+    assert_eq!(code(response.responses[0].partitions[0].error_code), ErrorCode::UnknownTopicId);
+    admin.create_topic("t", 1, &[]).await;
+    let response = reader.call(13, &request).await;
+    assert_eq!(code(response.responses[0].partitions[0].error_code), ErrorCode::UnknownTopicId);
+}
+
+#[tokio::test]
+async fn a_consumer_of_a_topic_that_is_deleted_and_made_anew_gets_nothing_of_the_old_one() {
+    let broker = TestBroker::start().await;
+    let mut client = broker.client();
+    client.create_topic("t", 1, &[]).await;
+    for _ in 0..10 {
+        client.produce("t", 0, batch(&[&"x".repeat(20_000)])).await;
+    }
+    // A session by name, which goes on at offset 10.
+    let opened = session(&mut client, 0, 0, from("t", &[(0, 10)])).await;
+    let delete =
+        towpath_wire::DeleteTopicsRequest { topic_names: vec!["t".to_owned()], ..Default::default() };
+    client.call(5, &delete).await;
+    let gone = session(&mut client, opened.session_id, 1, Vec::new()).await;
+    assert_eq!(code(gone.responses[0].partitions[0].error_code), ErrorCode::UnknownTopicOrPartition);
+    client.create_topic("t", 1, &[]).await;
+    client.produce("t", 0, batch(&["new"])).await;
+    let beyond = session(&mut client, opened.session_id, 2, Vec::new()).await;
+    assert_eq!(code(beyond.responses[0].partitions[0].error_code), ErrorCode::OffsetOutOfRange);
+    let again = session(&mut client, opened.session_id, 3, from("t", &[(0, 0)])).await;
+    assert_eq!(records(&again.responses[0].partitions[0]), [(0, "new".to_owned())]);
 }
 
 async fn session(client: &mut Client, id: i32, epoch: i32, topics: Vec<FetchTopic>) -> FetchResponse {

@@ -10,6 +10,7 @@ mod admin;
 mod fetch;
 mod groups;
 mod limits;
+mod offline;
 mod produce;
 mod protocol;
 mod restart;

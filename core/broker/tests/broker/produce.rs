@@ -1,11 +1,11 @@
 //! Produce: what is taken, what is refused and how.
 
-use crate::support::{TestBroker, batch, batch_with, code, produce_request, records};
+use crate::support::{TestBroker, batch, batch_with, code, fetch_request, produce_request, records};
 use bytes::{BufMut, Bytes, BytesMut};
-use towpath_record::{BatchBuilder, Compression};
+use towpath_record::{BatchBuilder, BatchHeader, Compression};
 use towpath_types::{ProducerEpoch, ProducerId};
-use towpath_wire::produce::{PartitionProduceData, TopicProduceData};
-use towpath_wire::{ErrorCode, InitProducerIdRequest, ProduceRequest};
+use towpath_wire::produce::{PartitionProduceData, PartitionProduceResponse, TopicProduceData};
+use towpath_wire::{ErrorCode, FetchRequest, InitProducerIdRequest, ProduceRequest};
 use uuid::Uuid;
 
 #[tokio::test]
@@ -232,6 +232,126 @@ async fn a_flushed_topic_acknowledges_pipelined_batches_in_order() {
         assert_eq!((partition.error_code, partition.base_offset), (0, index));
     }
     assert_eq!(client.fetch("t", 0, 0).await.high_watermark, 50);
+}
+
+#[tokio::test]
+async fn size_limits_of_batches_have_their_own_errors() {
+    let broker = TestBroker::start().await;
+    let mut client = broker.client();
+    client.create_topic("small", 1, &[("max.message.bytes", "1000")]).await;
+    client.create_topic("segment", 1, &[("segment.bytes", "1048576")]).await;
+    client
+        .create_topic("unpacked", 1, &[("max.message.bytes", "1000"), ("compression.type", "uncompressed")])
+        .await;
+    let zeros = "0".repeat(2_000);
+    for (topic, records, expected) in [
+        ("small", batch(&[&zeros]), ErrorCode::MessageTooLarge),
+        ("small", batch_with(Compression::Gzip, None, &[&zeros]), ErrorCode::None),
+        // Checked again after the topic's own codec.
+        ("unpacked", batch_with(Compression::Gzip, None, &[&zeros]), ErrorCode::MessageTooLarge),
+        ("unpacked", batch_with(Compression::Gzip, None, &["0"]), ErrorCode::None),
+        // 1,048,580 bytes: the message limit allows them, the segment does not.
+        ("segment", batch(&[&"x".repeat(1_048_505)]), ErrorCode::RecordListTooLarge),
+        ("segment", batch(&[&"x".repeat(1_048_400)]), ErrorCode::None),
+    ] {
+        let bytes = records.len();
+        let answer = client.produce(topic, 0, records).await;
+        assert_eq!(code(answer.error_code), expected, "{topic}, {bytes} bytes: {:?}", answer.error_message);
+    }
+}
+
+/// What is much work (large batches, the topic's own codec) is done on other threads: the order of an idempotent
+/// producer's pipelined batches is kept all the same.
+#[tokio::test]
+async fn large_and_small_batches_keep_their_order() {
+    let broker = TestBroker::start().await;
+    let mut client = broker.client();
+    client.create_topic("t", 1, &[("compression.type", "zstd")]).await;
+    let noise = |index: usize| -> String {
+        let letters =
+            (0..if index % 3 == 0 { 400_000 } else { 10 }).map(|at: usize| (index * 31 + at * at) % 26);
+        letters.map(|letter| char::from(b'a' + letter as u8)).collect()
+    };
+    let id = client.call(4, &crate::support::init_producer_id()).await.producer_id;
+    let mut sent = Vec::new();
+    for index in 0..30usize {
+        let compression = Compression::ALL[index % 5];
+        let sequence = i32::try_from(index).unwrap();
+        let batch = batch_with(compression, Some((id, 0, sequence)), &[&noise(index)]);
+        sent.push(client.send(9, &produce_request("t", 0, -1, batch)).await);
+        if index % 7 == 6 {
+            // Another kind of request between them waits for its turn as well.
+            let request = fetch_request("t", 0, 0);
+            let fetch = client.send(12, &request).await;
+            for (index, id) in (index - 6..).zip(sent.drain(..)) {
+                let response = client.receive::<ProduceRequest>(9, id).await;
+                let partition = &response.responses[0].partition_responses[0];
+                let expected = (0, i64::try_from(index).unwrap());
+                assert_eq!((partition.error_code, partition.base_offset), expected);
+            }
+            let fetched = client.receive::<FetchRequest>(12, fetch).await;
+            let expected = i64::try_from(index + 1).unwrap();
+            assert_eq!(fetched.responses[0].partitions[0].high_watermark, expected);
+        }
+    }
+    for (index, id) in (28..).zip(sent) {
+        let response = client.receive::<ProduceRequest>(9, id).await;
+        assert_eq!(response.responses[0].partition_responses[0].base_offset, index);
+    }
+    let data = client.fetch("t", 0, 29).await;
+    let stored = BatchHeader::parse(data.records.as_ref().unwrap()).unwrap();
+    assert_eq!(stored.compression().unwrap(), Compression::Zstd);
+    for index in [0, 1, 15, 29] {
+        let data = client.fetch("t", 0, index).await;
+        assert_eq!(records(&data)[0].1, noise(usize::try_from(index).unwrap()));
+    }
+}
+
+/// A request may have a batch that is much work in its middle: those before it are appended once.
+#[tokio::test]
+async fn a_large_batch_among_others_is_appended_once_like_them() {
+    let broker = TestBroker::start().await;
+    let mut client = broker.client();
+    client.create_topic("t", 3, &[("compression.type", "gzip")]).await;
+    client.create_topic("u", 1, &[]).await;
+    let large: Vec<String> = (0..20_000).map(|index| format!("{index} {}", index * index)).collect();
+    let large: Vec<&str> = large.iter().map(String::as_str).collect();
+    let mut request = produce_request("t", 0, -1, batch(&["small"]));
+    for (index, records) in [(1, batch(&large)), (7, batch(&["nowhere"])), (2, batch(&["small"]))] {
+        let data = PartitionProduceData { index, records: Some(records) };
+        request.topic_data[0].partition_data.push(data);
+    }
+    request
+        .topic_data
+        .extend(produce_request("u", 0, -1, batch_with(Compression::Lz4, None, &large)).topic_data);
+    for round in 1..=2 {
+        let response = client.call(9, &request).await;
+        let answers: Vec<_> = response
+            .responses
+            .iter()
+            .flat_map(|topic| {
+                let partition =
+                    |p: &PartitionProduceResponse| (topic.name.clone(), p.index, code(p.error_code));
+                topic.partition_responses.iter().map(partition).collect::<Vec<_>>()
+            })
+            .collect();
+        let (t, u) = ("t".to_owned(), "u".to_owned());
+        let expected = [
+            (t.clone(), 0, ErrorCode::None),
+            (t.clone(), 1, ErrorCode::None),
+            (t.clone(), 7, ErrorCode::UnknownTopicOrPartition),
+            (t, 2, ErrorCode::None),
+            (u, 0, ErrorCode::None),
+        ];
+        assert_eq!(answers, expected);
+        for (topic, partition, count) in [("t", 0, 1), ("t", 1, 20_000), ("t", 2, 1), ("u", 0, 20_000)] {
+            assert_eq!(
+                client.fetch(topic, partition, 0).await.high_watermark,
+                round * count,
+                "{topic}-{partition}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

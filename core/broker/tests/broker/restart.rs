@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use towpath_broker::{Broker, BrokerConfig, BrokerError};
-use towpath_wire::MetadataRequest;
+use towpath_wire::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
+use towpath_wire::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use towpath_wire::{ErrorCode, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest};
 
-use crate::support::{TestBroker, batch, records};
+use crate::support::{TestBroker, batch, fetch_request, records};
 
 async fn leader_epoch(broker: &TestBroker) -> i32 {
     let request = MetadataRequest { topics: None, ..MetadataRequest::default() };
@@ -76,6 +78,40 @@ async fn everything_acknowledged_is_there_after_a_crash() {
         assert_eq!(client.produce(topic, 0, batch(&["c"])).await.base_offset, 20);
     }
     assert_eq!(leader_epoch(&after).await, 1, "readers are told that the log may have changed (KIP-320)");
+    for (epoch, expected) in
+        [(0, ErrorCode::FencedLeaderEpoch), (1, ErrorCode::None), (2, ErrorCode::UnknownLeaderEpoch)]
+    {
+        let mut fetch = fetch_request("t", 0, 0);
+        fetch.topics[0].partitions[0].current_leader_epoch = epoch;
+        let fetched = client.call(12, &fetch).await.responses[0].partitions[0].clone();
+        let list = ListOffsetsRequest {
+            replica_id: -1,
+            topics: vec![ListOffsetsTopic {
+                name: "t".to_owned(),
+                partitions: vec![ListOffsetsPartition {
+                    current_leader_epoch: epoch,
+                    timestamp: -1,
+                    ..ListOffsetsPartition::default()
+                }],
+            }],
+            ..ListOffsetsRequest::default()
+        };
+        let listed = client.call(6, &list).await.topics[0].partitions[0].clone();
+        let ends = OffsetForLeaderEpochRequest {
+            replica_id: -1,
+            topics: vec![OffsetForLeaderTopic {
+                topic: "t".to_owned(),
+                partitions: vec![OffsetForLeaderPartition {
+                    current_leader_epoch: epoch,
+                    ..OffsetForLeaderPartition::default()
+                }],
+            }],
+        };
+        let ended = client.call(4, &ends).await.topics[0].partitions[0].clone();
+        for told in [fetched.error_code, listed.error_code, ended.error_code] {
+            assert_eq!(ErrorCode::from_code(told), expected, "epoch {epoch}");
+        }
+    }
 }
 
 #[tokio::test]

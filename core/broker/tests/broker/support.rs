@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use towpath_broker::{Broker, BrokerConfig};
+use towpath_broker::{Broker, BrokerConfig, BrokerError};
+use towpath_log::LogError;
 use towpath_record::{BatchBuilder, Codec, Compression, Header, batches};
 use towpath_types::{ProducerEpoch, ProducerId};
 use towpath_wire::create_topics::{CreatableTopic, CreatableTopicConfig};
@@ -44,8 +45,16 @@ impl TestBroker {
         let mut config = BrokerConfig::new(dir.path());
         config.offsets_partitions = 3;
         adjust(&mut config);
-        let broker = Broker::start(config).await.unwrap();
-        Self { broker, dir }
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match Broker::start(config.clone()).await {
+                // The last connections of the broker before may still be on their way out.
+                Err(BrokerError::Log(LogError::Locked(_))) if tokio::time::Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                started => return Self { broker: started.unwrap(), dir },
+            }
+        }
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -6,7 +6,7 @@ use towpath_types::{BrokerId, LeaderEpoch, PartitionEpoch, TopicId, TopicName, l
 use towpath_wire::ErrorCode;
 
 use super::{AdminError, Decision};
-use crate::{MetadataImage, MetadataRecord, TopicConfig, topic_config};
+use crate::{LocalMetadataLog, MetadataImage, MetadataRecord, TopicConfig, topic_config};
 
 /// What a topic gets that does not say otherwise.
 #[derive(Debug, Clone)]
@@ -111,6 +111,11 @@ fn collision(name: &str, other: &str) -> AdminError {
 fn check_name(image: &MetadataImage, name: &str) -> Result<TopicName, AdminError> {
     let valid = TopicName::new(name)
         .map_err(|error| AdminError::new(ErrorCode::InvalidTopicException, error.to_string()))?;
+    if name == LocalMetadataLog::TOPIC {
+        // Its directory is that of the metadata log itself.
+        let message = format!("Creation of internal topic {name} is prohibited.");
+        return Err(AdminError::new(ErrorCode::InvalidRequest, message));
+    }
     if image.topic(name).is_some() {
         let message = format!("Topic '{name}' already exists.");
         return Err(AdminError::new(ErrorCode::TopicAlreadyExists, message));

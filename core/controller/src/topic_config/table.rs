@@ -58,7 +58,7 @@ pub const KEYS: &[TopicConfigKey] = &[
         config_type: ConfigType::Long,
         default: "60000",
         check: Check::AtLeast(0),
-        doc: "Milliseconds between the removal of a segment from the log and the deletion of its files.",
+        doc: "Milliseconds between the removal of a segment from the log and the deletion of its files. Accepted for compatibility: files go at once, and readers that are under way keep what they have opened.",
     },
     TopicConfigKey {
         name: "flush.messages",

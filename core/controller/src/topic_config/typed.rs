@@ -111,6 +111,15 @@ impl TopicConfig {
     ) -> Result<Self, ConfigProblem> {
         let values = Values { topic, broker };
         let policy = values.get("cleanup.policy")?;
+        let min_compaction_lag_ms: i64 = values.number("min.compaction.lag.ms")?;
+        let max_compaction_lag_ms: i64 = values.number("max.compaction.lag.ms")?;
+        if min_compaction_lag_ms > max_compaction_lag_ms {
+            return Err(ConfigProblem::Value {
+                name: "min.compaction.lag.ms",
+                value: min_compaction_lag_ms.to_string(),
+                problem: format!("it must not be more than max.compaction.lag.ms ({max_compaction_lag_ms})"),
+            });
+        }
         Ok(Self {
             cleanup_policy: CleanupPolicy {
                 compact: list(policy).any(|policy| policy == "compact"),
@@ -122,7 +131,7 @@ impl TopicConfig {
             flush_messages: values.number("flush.messages")?,
             flush_ms: values.number("flush.ms")?,
             index_interval_bytes: values.number("index.interval.bytes")?,
-            max_compaction_lag_ms: values.number("max.compaction.lag.ms")?,
+            max_compaction_lag_ms,
             max_message_bytes: values.number("max.message.bytes")?,
             timestamp_after_max_ms: values.number("message.timestamp.after.max.ms")?,
             timestamp_before_max_ms: values.number("message.timestamp.before.max.ms")?,
@@ -131,7 +140,7 @@ impl TopicConfig {
                 _ => TimestampType::CreateTime,
             },
             min_cleanable_dirty_ratio: values.number("min.cleanable.dirty.ratio")?,
-            min_compaction_lag_ms: values.number("min.compaction.lag.ms")?,
+            min_compaction_lag_ms,
             min_insync_replicas: values.number("min.insync.replicas")?,
             retention_bytes: values.number("retention.bytes")?,
             retention_ms: values.number("retention.ms")?,
@@ -219,5 +228,7 @@ mod tests {
         assert_eq!(config.compression, TopicCompression::Codec(Compression::Gzip.into()));
         assert_eq!(config.timestamp_type, TimestampType::LogAppendTime);
         assert!(TopicConfig::resolve(&map(&[("retention.ms", "x")]), &BTreeMap::new()).is_err());
+        let lags = map(&[("min.compaction.lag.ms", "7"), ("max.compaction.lag.ms", "6")]);
+        assert!(TopicConfig::resolve(&lags, &BTreeMap::new()).is_err());
     }
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use towpath_record::{
-    BatchBuilder, BatchError, BatchHeader, HEADER_BYTES, Origin, RecordBatch, TimestampType, ValidBatch,
-    ValidateError, ValidateOptions, batches, control_record, edit, validate,
+    BatchError, BatchHeader, Compression, HEADER_BYTES, Origin, RecordBatch, TimestampType, ValidBatch,
+    ValidateError, ValidateOptions, batches, control_record, edit, recompress, validate,
 };
 use towpath_types::{LeaderEpoch, Offset, limits};
 
@@ -16,6 +16,22 @@ use crate::error::{AppendError, LogError};
 use crate::producer::Decision;
 use crate::segment::{LOG, SNAPSHOT, Segment, segment_path};
 use crate::tail::TailBatch;
+
+/// How much work an append may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// About a millisecond's: what a thread that serves many connections can do between two of them.
+    Small,
+    /// Any.
+    Any,
+}
+
+/// Bytes of a compressed batch that may be decompressed within a small effort.
+const SMALL_COMPRESSED_BYTES: usize = 128 * 1024;
+/// Bytes that a batch may decompress to within a small effort, whatever it looked like.
+const SMALL_UNCOMPRESSED_BYTES: usize = 1024 * 1024;
+/// Bytes of a batch that may be compressed anew within a small effort.
+const SMALL_RECOMPRESSED_BYTES: usize = 8 * 1024;
 
 /// Where a batch went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +69,24 @@ impl Log {
         leader_epoch: LeaderEpoch,
         origin: Origin,
     ) -> Result<AppendInfo, AppendError> {
+        self.append_as_leader_within(batch, leader_epoch, origin, Effort::Any)
+    }
+
+    /// As [`Self::append_as_leader`], but with no more work than `effort` allows.
+    ///
+    /// # Errors
+    /// As there; and [`AppendError::TooMuchWork`], with the log as it was.
+    pub fn append_as_leader_within(
+        &self,
+        batch: Bytes,
+        leader_epoch: LeaderEpoch,
+        origin: Origin,
+        effort: Effort,
+    ) -> Result<AppendInfo, AppendError> {
         self.disk.check()?;
         let config = self.config();
         let now_ms = self.disk.clock.now_ms();
-        let mut prepared = prepare(batch, &config, origin, now_ms)?;
+        let mut prepared = prepare(batch, &config, origin, now_ms, effort)?;
         let mut writer = self.writer.lock();
         let writer = &mut *writer;
         self.check_open(writer)?;
@@ -295,8 +325,31 @@ pub(super) fn coordinator_epoch(header: &BatchHeader, parts: [&[u8]; 2]) -> Opti
     control_record(&record).ok()?.coordinator_epoch
 }
 
+/// Whether it can be seen from outside that a batch is more than a small effort.
+fn is_much_work(batch: &Bytes, config: &LogConfig) -> bool {
+    let Some(compression) = BatchHeader::parse(batch).ok().and_then(|header| header.compression().ok())
+    else {
+        return false;
+    };
+    let is_compressed = compression != Compression::None;
+    let is_changed = config.compression.is_some_and(|codec| codec.compression != compression);
+    (is_compressed && batch.len() > SMALL_COMPRESSED_BYTES)
+        || (is_changed && batch.len() > SMALL_RECOMPRESSED_BYTES)
+}
+
 /// Validates a batch, and compresses it anew where the topic's codec is not the producer's.
-fn prepare(batch: Bytes, config: &LogConfig, origin: Origin, now_ms: i64) -> Result<Prepared, AppendError> {
+fn prepare(
+    batch: Bytes,
+    config: &LogConfig,
+    origin: Origin,
+    now_ms: i64,
+    effort: Effort,
+) -> Result<Prepared, AppendError> {
+    let uncompressed_bytes_max = match effort {
+        Effort::Any => limits::BATCH_UNCOMPRESSED_BYTES_MAX,
+        Effort::Small if is_much_work(&batch, config) => return Err(AppendError::TooMuchWork),
+        Effort::Small => SMALL_UNCOMPRESSED_BYTES,
+    };
     let options = ValidateOptions {
         origin,
         message_bytes_max: config.message_bytes_max,
@@ -305,21 +358,22 @@ fn prepare(batch: Bytes, config: &LogConfig, origin: Origin, now_ms: i64) -> Res
         timestamp_before_max_ms: config.timestamp_before_max_ms,
         timestamp_after_max_ms: config.timestamp_after_max_ms,
         now_ms,
-        uncompressed_bytes_max: limits::BATCH_UNCOMPRESSED_BYTES_MAX,
+        uncompressed_bytes_max,
     };
     let mut batch = batch;
-    let mut valid = validate(&batch, &options)?;
+    let mut valid = validate(&batch, &options).map_err(|error| match error {
+        ValidateError::Corrupt(BatchError::UncompressedTooLarge { .. }) if effort == Effort::Small => {
+            AppendError::TooMuchWork
+        }
+        error => error.into(),
+    })?;
     if let Some(codec) = config.compression
         && codec.compression != valid.compression
         && !valid.header.is_control()
     {
-        batch = recompress(&batch, codec)?;
+        batch = recompress(&batch, codec, config.message_bytes_max)?;
         valid.header = BatchHeader::parse(&batch).map_err(ValidateError::from)?;
         valid.compression = codec.compression;
-        if batch.len() > config.message_bytes_max {
-            let max = config.message_bytes_max;
-            return Err(ValidateError::TooLarge { bytes: batch.len(), max }.into());
-        }
     }
     let segment_bytes = usize::try_from(config.segment_bytes).unwrap_or(usize::MAX);
     if batch.len() > segment_bytes {
@@ -328,22 +382,4 @@ fn prepare(batch: Bytes, config: &LogConfig, origin: Origin, now_ms: i64) -> Res
     let mut header = [0; HEADER_BYTES];
     header.copy_from_slice(&batch[..HEADER_BYTES]);
     Ok(Prepared { header, payload: batch.slice(HEADER_BYTES..), valid })
-}
-
-fn recompress(batch: &Bytes, codec: towpath_record::Codec) -> Result<Bytes, AppendError> {
-    let invalid = |error: BatchError| AppendError::Invalid(error.into());
-    let batch = RecordBatch::parse(batch).map_err(invalid)?;
-    let records = batch.records().map_err(invalid)?;
-    let mut builder = BatchBuilder::new(codec);
-    builder.set_like(batch.header());
-    let mut headers = Vec::new();
-    for record in &records {
-        let record = record.map_err(invalid)?;
-        headers.clear();
-        headers.extend(record.headers);
-        builder
-            .append(record.timestamp, record.key, record.value, &headers)
-            .map_err(|error| AppendError::Invalid(ValidateError::Rewrite(error)))?;
-    }
-    builder.build().map_err(|error| AppendError::Invalid(ValidateError::Rewrite(error)))
 }

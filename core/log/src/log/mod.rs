@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use parking_lot::{Mutex, RwLock};
 use towpath_types::{LeaderEpoch, Offset, TopicId, TopicPartition};
 
-pub use append::AppendInfo;
+pub use append::{AppendInfo, Effort};
 pub(crate) use open::{OpenLog, parse_name};
 
 pub use lookup::TimestampAndOffset;

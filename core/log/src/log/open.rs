@@ -37,6 +37,10 @@ pub(crate) struct OpenLog {
     pub(crate) log_start: Offset,
 }
 
+/// Bytes of the log before a producer snapshot in which batches are looked for that it does not hold: five of the usual
+/// size, several times over.
+const RECALLED_BYTES: u64 = 256 * 1024;
+
 /// Splits `%020d.suffix`.
 pub(crate) fn parse_name(name: &str) -> Option<(i64, &str)> {
     let (base, suffix) = name.split_at_checked(20)?;
@@ -177,7 +181,30 @@ impl Log {
         if from < end {
             self.replay_producers(&mut state, from, end)?;
         }
+        self.recall_batches(&mut state, from, end)?;
         Ok(state)
+    }
+
+    /// A snapshot has the last batch of each producer only. Those before it are looked for in the log right before the
+    /// snapshot, so that a producer that repeats all that it had in flight is understood after a restart as well.
+    fn recall_batches(&self, state: &mut ProducerState, from: i64, end: i64) -> Result<(), LogError> {
+        if !state.has_forgotten_batches() {
+            return Ok(());
+        }
+        let segments = self.segments();
+        let before = segments.partition_point(|segment| segment.base < from);
+        let (mut start, mut left) = (from, RECALLED_BYTES);
+        for segment in segments[..before].iter().rev() {
+            start = segment.offset_before(&self.disk, from, left)?;
+            left = left.saturating_sub(segment.size());
+            if left == 0 || start > segment.base {
+                break;
+            }
+        }
+        let mut recalled = ProducerState::default();
+        self.replay_producers(&mut recalled, start, end)?;
+        state.recall(&recalled);
+        Ok(())
     }
 
     fn replay_producers(&self, state: &mut ProducerState, from: i64, end: i64) -> Result<(), LogError> {

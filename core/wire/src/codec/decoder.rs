@@ -6,9 +6,6 @@ use super::{DecodeError, Value};
 
 /// Bytes of memory that a message may take beyond those in proportion to its size.
 const MEMORY_BYTES_BASE: usize = 64 * 1024;
-/// Bytes of memory that each byte of a message may take: an empty string is one byte on the wire and 24 in memory,
-/// and no sensible message consists of those.
-const MEMORY_BYTES_PER_BYTE: usize = 16;
 /// Elements for which an array allocates before it has read any.
 const ELEMENTS_UP_FRONT_MAX: usize = 1024;
 
@@ -31,12 +28,23 @@ pub struct TaggedScope {
 }
 
 impl Decoder {
+    /// Bytes of memory that each byte of a message may take: an empty string is one byte on the wire and 24 in
+    /// memory, and no sensible message consists of those.
+    pub const MEMORY_BYTES_PER_BYTE: usize = 16;
+
     /// A cursor at the start of `bytes`.
     #[must_use]
     pub fn new(bytes: Bytes) -> Self {
         let end = bytes.len();
-        let memory = end.saturating_mul(MEMORY_BYTES_PER_BYTE).saturating_add(MEMORY_BYTES_BASE);
+        let memory = end.saturating_mul(Self::MEMORY_BYTES_PER_BYTE).saturating_add(MEMORY_BYTES_BASE);
         Self { bytes, position: 0, end, memory }
+    }
+
+    /// Allows arrays no more than `bytes` of memory in all, however large the frame is (R10).
+    #[must_use]
+    pub fn with_memory_max(mut self, bytes: usize) -> Self {
+        self.memory = self.memory.min(bytes);
+        self
     }
 
     /// Bytes not yet read.

@@ -99,6 +99,8 @@ fn memory_is_bounded_by_the_size_of_the_message() {
     bytes.resize(bytes.len() + 1_000_000, 1);
     let refused = decoder(&bytes).get_nullable_array::<String>(0, true);
     assert!(matches!(refused, Err(DecodeError::MemoryExceeded { needed: 24_000_000, .. })), "{refused:?}");
+    let capped = decoder(&bytes).with_memory_max(999_999).get_nullable_array::<i8>(0, true);
+    assert!(matches!(capped, Err(DecodeError::MemoryExceeded { allowed: 999_999, .. })), "{capped:?}");
     // Bytes are not worth less than bytes.
     assert_eq!(decoder(&bytes).get_nullable_array::<i8>(0, true), Ok(Some(vec![1; 1_000_000])));
 }
