@@ -36,7 +36,7 @@ pub use pipeline::{
 pub use redact::Redactor;
 pub use registry::Registry;
 pub use row::{Row, RowWriter, Value};
-pub use schema::{ColumnId, EventSchema, Field, RowSchema, SchemaId, SourceBlock, Type};
+pub use schema::{ColumnId, Computed, EventSchema, Field, RowSchema, SchemaId, SourceBlock, Type};
 pub use sink::{Durability, Rejected, Sink, SinkBatch, SinkConnector, SinkFactory, Written};
 pub use source::{
     Budget, Poll, Position, RejectedInput, Source, SourceBatch, SourceConnector, SourceFactory,

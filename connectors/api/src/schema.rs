@@ -146,6 +146,18 @@ impl Field {
     }
 }
 
+/// A column that its database computes from the others of the row: records do not carry it, and a sink of the same
+/// dialect may compute it as well.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Computed {
+    /// The name as the source spells it.
+    pub name: String,
+    /// The type, as in [`Field::source_type`].
+    pub source_type: String,
+    /// The expression, with the dialect in front as well: `postgres:(price * amount)`.
+    pub expression: String,
+}
+
 /// The fields of a row, in order. A *bare* row has exactly one field whose name is empty and stands for the value
 /// itself (a text line, a JSON scalar).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -216,6 +228,8 @@ struct Body {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<Arc<RowSchema>>,
     value: Arc<RowSchema>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    computed: Vec<Computed>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<Arc<SourceBlock>>,
 }
@@ -264,6 +278,18 @@ impl EventSchema {
     #[must_use]
     pub fn with_value(self, value: Arc<RowSchema>) -> Self {
         Self::seal(Body { value, ..self.body })
+    }
+
+    /// The same with columns that the source computes.
+    #[must_use]
+    pub fn with_computed(self, computed: Vec<Computed>) -> Self {
+        Self::seal(Body { computed, ..self.body })
+    }
+
+    /// Columns that the source computes, and that records do not carry.
+    #[must_use]
+    pub fn computed(&self) -> &[Computed] {
+        &self.body.computed
     }
 
     /// The name.

@@ -93,6 +93,10 @@ const CHANGES: &[&str] = &[
     "ALTER TABLE computed ADD COLUMN r double precision DEFAULT random(); ALTER TABLE computed ADD COLUMN s serial",
     "ALTER TABLE computed ALTER n TYPE int USING n * 2",
     "ALTER TABLE expressed ALTER twice DROP EXPRESSION",
+    "ALTER TABLE added ADD COLUMN g int GENERATED ALWAYS AS (n + 1) STORED",
+    "ALTER TABLE added DROP COLUMN g; ALTER TABLE added ADD COLUMN g int GENERATED ALWAYS AS (n + 2) STORED; \
+     ALTER TABLE added ADD COLUMN h text GENERATED ALWAYS AS (n::text || 'h') STORED",
+    "ALTER TABLE added DROP COLUMN h; ALTER TABLE added ADD COLUMN h int DEFAULT 4",
     // Rotated, dropped, given the name of one that was dropped.
     "ALTER TABLE swapped RENAME a TO tmp; ALTER TABLE swapped RENAME c TO a; ALTER TABLE swapped RENAME b TO c; \
      ALTER TABLE swapped RENAME tmp TO b",

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use towpath_api::{ConnectorError, ErrorKind, Field, Type};
+use towpath_api::{Computed, ConnectorError, ErrorKind, Field, Type};
 use towpath_sql::sink::{ColumnChange, Columns, ColumnsError, Filling, Known, Layout, reconcile};
 use towpath_sql::{Dialect, ident, idents, literal, pg_array};
 
-use super::catalog::Table;
+use super::catalog::{Column, Table};
+use super::computed;
 use super::ddl::{locked, wanted_types};
 use super::remembered::Remembered;
 use super::session::Session;
@@ -18,6 +19,7 @@ pub(crate) async fn adapt_columns(
     remembered: &Remembered,
     table: &Table,
     layout: &Layout,
+    computed: &[Computed],
     empties: bool,
 ) -> Result<bool, ConnectorError> {
     let fields: Vec<&Field> = layout.columns.iter().map(|column| &column.field).collect();
@@ -29,7 +31,10 @@ pub(crate) async fn adapt_columns(
         known.clear();
         statements.push(remembered.forget_sql(&table.name));
     }
-    let names: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
+    // What is computed is made anew at the end, where it has to be.
+    let is_ours = |column: &&Column| column.computed_by_us.is_some();
+    let names = table.columns.iter().filter(|column| !is_ours(column));
+    let names: Vec<String> = names.map(|column| column.name.clone()).collect();
     let columns = Columns { names: &names, known: &known, ours: table.ours, same: |one, other| one == other };
     let found = reconcile(columns, &fields).map_err(|error| refused(table, &error))?;
     let work = Alteration { table, fields: &fields, types: &types, changes: &found.changes };
@@ -37,14 +42,17 @@ pub(crate) async fn adapt_columns(
     statements.extend(remembered.store_sql(&table.name, &found.known));
     let schema = table.name.schema.as_deref().unwrap_or_default();
     let what = format!("change the columns of {}", table.name);
+    let groups = work.shape(layout, empties);
+    let changes = !found.changes.is_empty() || !groups.is_empty();
+    let dropped = computed::drop_stale(session, table, computed, changes).await?;
     if !statements.is_empty() {
         locked(session, schema, &what, &statements).await?;
     }
     if !found.changes.is_empty() {
         tracing::info!(table = %table.name, changes = ?found.changes, "columns changed");
     }
-    let mut changed = !found.changes.is_empty();
-    for statements in work.shape(layout, empties) {
+    let mut changed = !found.changes.is_empty() || dropped;
+    for statements in groups {
         match locked(session, schema, &what, &statements).await {
             Ok(()) => {
                 changed = true;
@@ -55,6 +63,13 @@ pub(crate) async fn adapt_columns(
             Err(error) => {
                 tracing::warn!(table = %table.name, %error, changes = statements.join("; "), "columns not changed");
             }
+        }
+    }
+    let missing = computed.iter().any(|column| table.column(&column.name).is_none());
+    if table.ours && (dropped || missing) {
+        let now = Table::load(session, &table.name).await?;
+        if let Some(now) = now {
+            changed |= computed::add_missing(session, &now, computed).await?;
         }
     }
     Ok(changed)

@@ -5,6 +5,7 @@ use sqlx::postgres::PgRow;
 use towpath_api::ConnectorError;
 use towpath_sql::TableName;
 
+use super::computed::COMMENT;
 use super::session::{Session, texts};
 use towpath_sql::sink::Fault;
 
@@ -51,6 +52,8 @@ pub(crate) struct Column {
     pub(crate) identity_always: bool,
     /// Not null, and nothing fills it by itself.
     pub(crate) must_be_given: bool,
+    /// The comment that says what it computes, where this sink made it.
+    pub(crate) computed_by_us: Option<String>,
 }
 
 /// What indexes say about a table.
@@ -105,7 +108,8 @@ impl Table {
              pg_catalog.format_type(b.oid, -1), b.oid::int8, b.typcategory::text, \
              CASE WHEN b.typcategory = 'A' AND b.typlen = -1 AND b.oid NOT IN (22, 30) THEN b.typelem ELSE 0 END::int8, \
              coalesce(e.typdelim::text, ','), a.attgenerated <> '', a.attidentity = 'a', \
-             a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND a.attgenerated = '' \
+             a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND a.attgenerated = '', \
+             CASE WHEN a.attgenerated <> '' THEN pg_catalog.col_description(a.attrelid, a.attnum) END \
              FROM pg_catalog.pg_attribute a CROSS JOIN LATERAL ( \
                  WITH RECURSIVE chain(oid, base) AS ( \
                      SELECT t.oid, t.typbasetype FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid \
@@ -160,6 +164,7 @@ fn column(row: &PgRow) -> Result<Column, ConnectorError> {
         generated: get(row, 7)?,
         identity_always: get(row, 8)?,
         must_be_given: get(row, 9)?,
+        computed_by_us: get::<Option<String>>(row, 10)?.filter(|comment| comment.starts_with(COMMENT)),
     })
 }
 

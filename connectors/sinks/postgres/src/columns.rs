@@ -78,6 +78,7 @@ mod tests {
             generated: false,
             identity_always: false,
             must_be_given: false,
+            computed_by_us: None,
         }
     }
 

@@ -149,8 +149,10 @@ fn column_options() -> Vec<OptionSpec> {
             "add_columns",
             OptionType::Bool,
             json!(true),
-            "Whether columns are added for new fields, and columns of tables that Towpath created are widened \
-             (integer to bigint, varchar to text …). Columns are never dropped.",
+            "Whether columns are added for new fields. In tables that Towpath created, columns are also renamed as the \
+             source's were, and widened (integer to bigint, varchar to text …); in others, a renaming adds a column and \
+             copies the values. Which column holds which of the source is kept in towpath_sink_columns. Columns are \
+             never dropped.",
         ),
         OptionSpec::with_default(
             "on_unknown",

@@ -62,7 +62,7 @@ pub(crate) async fn wanted_types(
     for field in fields {
         let native = field.source_type.as_deref().and_then(pg_type::formatted);
         let known = match native {
-            Some(native) => resolve(session, native).await?.then(|| native.to_owned()),
+            Some(native) => is_known_type(session, native).await?.then(|| native.to_owned()),
             None => None,
         };
         types.insert(field.name.clone(), known.unwrap_or_else(|| column_type(&field.ty)));
@@ -71,7 +71,7 @@ pub(crate) async fn wanted_types(
 }
 
 /// Whether `name` is a type of this database, and nothing but a type: it comes out of a topic and goes into DDL.
-async fn resolve(session: &mut Session, name: &str) -> Result<bool, ConnectorError> {
+pub(crate) async fn is_known_type(session: &mut Session, name: &str) -> Result<bool, ConnectorError> {
     // A name that holds a comment could hide what follows it.
     if name.contains("--") || name.contains("/*") || name.contains('\0') {
         return Ok(false);

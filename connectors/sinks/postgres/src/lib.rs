@@ -10,6 +10,7 @@ mod apply;
 mod catalog;
 mod cells;
 mod columns;
+mod computed;
 mod config;
 mod connector;
 mod ddl;

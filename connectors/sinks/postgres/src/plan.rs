@@ -12,6 +12,7 @@ use towpath_types::TopicName;
 use super::alter;
 use super::catalog::Table;
 use super::columns::Target;
+use super::computed;
 use super::config::{Config, NAME_BYTES_MAX, OnUnknown};
 use super::ddl;
 use super::remembered::Remembered;
@@ -104,7 +105,7 @@ impl Planner {
             return Ok(known.clone());
         }
         let planned = match self.layout(topic, schema) {
-            Ok((name, layout)) => self.bind(session, name, layout, empties).await?,
+            Ok((name, layout)) => self.bind(session, name, layout, schema, empties).await?,
             Err(refusal) => Planned::Refused(Arc::new(refusal)),
         };
         if self.plans.len() >= PLANS_MAX {
@@ -153,11 +154,14 @@ impl Planner {
         session: &mut Session,
         name: TableName,
         layout: Layout,
+        schema: &EventSchema,
         empties: bool,
     ) -> Result<Planned, ConnectorError> {
+        let computed = schema.computed();
         let table = match Table::load(session, &name).await? {
             Some(table) if self.config.add_columns => {
-                if alter::adapt_columns(session, &self.remembered, &table, &layout, empties).await? {
+                if alter::adapt_columns(session, &self.remembered, &table, &layout, computed, empties).await?
+                {
                     // What was planned before may mean other columns by the same names.
                     let is_other = |planned: &Planned| match planned {
                         Planned::Plan(plan) => plan.table != name,
@@ -172,7 +176,11 @@ impl Planner {
             Some(table) => table,
             None if self.config.create_tables => {
                 ddl::create_table(session, &self.pipeline, &self.remembered, &name, &layout).await?;
-                reload(session, &name).await?
+                let table = reload(session, &name).await?;
+                match computed::add_missing(session, &table, computed).await? {
+                    true => reload(session, &name).await?,
+                    false => table,
+                }
             }
             None => {
                 return Err(ConnectorError::needs_operator(

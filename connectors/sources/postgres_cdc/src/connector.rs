@@ -97,6 +97,9 @@ impl SourceConnector for PostgresCdc {
             }
         }
         let found = find_tables(&mut session, &self.config.selection).await?;
+        for table in &found.unlogged {
+            tracing::warn!(%table, "the table matches, but it is unlogged: its changes are not in the log, it is not captured");
+        }
         let bad = problems(&self.config, &found);
         let count = bad.len();
         if let Some(first) = bad.into_iter().next() {

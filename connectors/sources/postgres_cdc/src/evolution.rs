@@ -33,6 +33,8 @@ pub(crate) struct Attribute {
     pub(crate) identity: bool,
     pub(crate) dropped: bool,
     pub(crate) generated: bool,
+    /// What it is computed by.
+    pub(crate) expression: Option<String>,
     /// `xmin` of its row.
     pub(crate) version: u32,
     /// What rows have that were there before it was added, as the server writes it.
@@ -139,6 +141,30 @@ impl Observed {
         self.attributes.iter().filter(|attribute| attribute.is_carried()).map(column).collect()
     }
 
+    /// Columns that are computed now.
+    pub(crate) fn computed(&self) -> impl Iterator<Item = &Attribute> {
+        self.attributes.iter().filter(|attribute| attribute.generated && !attribute.dropped)
+    }
+
+    /// Whether `columns` are those that there are right now, so that expressions speak of them.
+    pub(crate) fn has_exactly(&self, columns: &[ColumnDoc]) -> bool {
+        let now = self.columns();
+        now.len() == columns.len()
+            && now
+                .iter()
+                .zip(columns)
+                .all(|(one, other)| one.number == other.number && one.name == other.name)
+    }
+
+    /// Whether columns that are computed came, went or changed since the catalog was `seen`.
+    pub(crate) fn computes_otherwise(&self, seen: &SeenDoc) -> bool {
+        let version = |attribute: &Attribute| (attribute.number, Some(attribute.version));
+        let now: Vec<_> = self.computed().map(version).collect();
+        let before: Vec<_> =
+            seen.generated.iter().map(|number| (*number, seen.versions.get(number).copied())).collect();
+        now != before
+    }
+
     /// The table's columns right now, as the stream would describe them.
     pub(crate) fn told(&self) -> Vec<Told> {
         let told = |column: ColumnDoc| Told {
@@ -161,8 +187,9 @@ pub(crate) fn is_touched(columns: &[ColumnDoc], seen: &SeenDoc, now: &Observed) 
 /// Whether the table was rewritten and one of its columns changed or added since the catalog was `seen`.
 fn is_rewritten(seen: &SeenDoc, now: &Observed) -> bool {
     let other_file = |(table, file): (&u32, &u32)| seen.files.get(table).is_some_and(|before| before != file);
+    // One that is computed says nothing about the others.
     let changed = |attribute: &Attribute| {
-        !attribute.dropped && seen.versions.get(&attribute.number) != Some(&attribute.version)
+        attribute.is_carried() && seen.versions.get(&attribute.number) != Some(&attribute.version)
     };
     now.files.iter().any(other_file) && now.attributes.iter().any(changed)
 }

@@ -36,6 +36,7 @@ impl Table {
             identity: false,
             dropped: false,
             generated: false,
+            expression: None,
             version,
             missing: missing.map(str::to_owned),
         });

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use towpath_api::{ColumnId, ConnectorError, EventSchema, Field, RowSchema, RowWriter, SourceBlock, Type};
+use towpath_api::{
+    ColumnId, Computed, ConnectorError, EventSchema, Field, RowSchema, RowWriter, SourceBlock, Type,
+};
 use towpath_sql::TableName;
 
 use super::cells::{Cell, Cells};
@@ -124,7 +126,13 @@ pub(crate) enum Image<'a> {
 
 impl Shape {
     /// The shape of `table`, whose object id is `oid`.
-    pub(crate) fn new(origin: &Origin, oid: u32, table: TableName, columns: Vec<Column>) -> Self {
+    pub(crate) fn new(
+        origin: &Origin,
+        oid: u32,
+        table: TableName,
+        columns: Vec<Column>,
+        computed: Vec<Computed>,
+    ) -> Self {
         let table_id = origin.table_id(oid);
         let id = |column: &Column| {
             let column = u32::try_from(column.number).ok().filter(|number| *number > 0)?;
@@ -170,6 +178,7 @@ impl Shape {
         let value = Arc::new(RowSchema::new(columns.iter().map(field).collect()));
         let schema = EventSchema::new(format!("{schema_name}.{}", table.table), value)
             .with_key(key_schema)
+            .with_computed(computed)
             .with_source(Some(Arc::new(source)))
             .with_variables(variables);
         Self { schema: Arc::new(schema), table, columns, key }
@@ -187,6 +196,7 @@ impl Shape {
     /// Whether both describe the same table with the same columns, whatever is new about them.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.table == other.table
+            && self.schema.computed() == other.schema.computed()
             && self.columns.len() == other.columns.len()
             && self.columns.iter().zip(&other.columns).all(|(one, other)| one.is_same(other))
     }

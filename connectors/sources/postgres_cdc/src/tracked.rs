@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use towpath_api::{Batch, BatchBuilder, ConnectorError, Op};
+use towpath_api::{Batch, BatchBuilder, Computed, ConnectorError, Op};
 use towpath_sql::TableName;
 
 use super::catalog::{Described, Table, has_old_row, keys_now, keys_told, observe, shape_of, told};
@@ -35,6 +35,10 @@ impl Tracked {
     /// The columns at the stream's position.
     fn current(&self) -> &ShapeDoc {
         self.pending.as_ref().map_or(&self.doc, |(doc, _)| doc)
+    }
+
+    fn computed(&self) -> Vec<Computed> {
+        self.shape.as_ref().map(|shape| shape.schema.computed().to_vec()).unwrap_or_default()
     }
 
     /// Whether a partition has another file and none of the rows that it had: a TRUNCATE of it alone sends nothing.
@@ -157,7 +161,15 @@ impl TrackedColumns {
         };
         let is_key = keys_told(message, &columns, &now, tracked.shape.as_deref());
         let before = tracked.current().columns.clone();
-        let described = Described { origin, oid: message.oid, name: &name, before: &before, now: &now };
+        let computed_before = tracked.computed();
+        let described = Described {
+            origin,
+            oid: message.oid,
+            name: &name,
+            before: &before,
+            computed_before: &computed_before,
+            now: &now,
+        };
         let shape = shape_of(session, described, &columns, &is_key).await?;
         let is_new = before != columns;
         let same = tracked.shape.as_ref().filter(|known| known.is_same(&shape) && !is_new);
@@ -226,16 +238,18 @@ impl TrackedColumns {
             };
             let is_new = before != columns;
             let is_key = keys_now(&tracked.table, &columns, now);
-            let added = columns.iter().any(|column| !before.contains(column));
+            let computes = now.computes_otherwise(&tracked.doc.seen);
+            let added = computes || columns.iter().any(|column| !before.contains(column));
             let doc = tracked.note(columns, now.highest(), now, true);
-            if !is_new {
+            if !is_new && !computes {
                 continue;
             }
             // The next description is compared with these columns.
             if added {
                 let name = &tracked.table.name;
                 tracing::info!(table = %name, "the table's columns changed, and no row with them");
-                let described = Described { origin, oid: *oid, name, before: &before, now };
+                let described =
+                    Described { origin, oid: *oid, name, before: &before, computed_before: &[], now };
                 let shape = Arc::new(shape_of(session, described, &doc.columns, &is_key).await?);
                 announce(builder, *oid, &shape, look.reached, provenance);
                 tracked.shape = Some(Arc::clone(&shape));

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use towpath_api::ConnectorError;
-use towpath_sql::TableName;
+use towpath_api::{Computed, ConnectorError};
+use towpath_sql::{TableName, pg_type};
 
 use super::super::errors::classify;
 use super::super::evolution::{Attribute, Observed, Told};
@@ -34,22 +34,24 @@ pub(crate) async fn observe(
         "SELECT 'a', a.attrelid, a.attnum::text, a.attname::text, a.atttypid::text, a.atttypmod::text, a.attnotnull, \
                 a.attnum = ANY((pk.indkey::int2[])[0:pk.indnkeyatts - 1]), \
                 a.attnum = ANY((ri.indkey::int2[])[0:ri.indnkeyatts - 1]), a.attisdropped, a.attgenerated <> '', \
-                a.xmin::text, CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END \
+                a.xmin::text, CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END, \
+                CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END \
            FROM pg_attribute a \
+           LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
            LEFT JOIN pg_index pk ON pk.indrelid = a.attrelid AND pk.indisprimary AND pk.indimmediate \
            LEFT JOIN pg_index ri ON ri.indrelid = a.attrelid AND ri.indisreplident \
           WHERE a.attrelid = ANY('{{{roots}}}'::oid[]) AND a.attnum > 0 \
          UNION ALL \
-         SELECT 'f', c.oid, c.relfilenode::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+         SELECT 'f', c.oid, c.relfilenode::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
            FROM pg_class c WHERE c.oid = ANY('{{{leaves}}}'::oid[]) \
          UNION ALL \
          SELECT 'm', a.attrelid, NULL, a.attname::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-                (a.attmissingval::text::text[])[1] \
+                (a.attmissingval::text::text[])[1], NULL \
            FROM pg_attribute a \
           WHERE a.attrelid = ANY('{{{leaves}}}'::oid[]) AND a.attrelid <> ALL('{{{roots}}}'::oid[]) \
             AND a.attnum > 0 AND a.atthasmissing \
          UNION ALL \
-         SELECT 's', NULL, pg_current_snapshot()::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
+         SELECT 's', NULL, pg_current_snapshot()::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
     );
     let rows = session.query(WHAT, &sql).await?;
     collect(&rows, &leaf_roots).map_err(|error| classify(WHAT, error))
@@ -96,6 +98,7 @@ fn attribute(row: &Row) -> Result<Attribute, PgError> {
         identity: row.flag(8),
         dropped: row.flag(9),
         generated: row.flag(10),
+        expression: row.opt(13).map(str::to_owned),
         version: row.parse(11, "column version")?,
         missing: row.opt(12).map(str::to_owned),
     })
@@ -109,6 +112,8 @@ pub(crate) struct Described<'a> {
     pub(crate) name: &'a TableName,
     /// The columns before, whose names may have changed.
     pub(crate) before: &'a [ColumnDoc],
+    /// What was computed before: the catalog's expressions may speak of later columns.
+    pub(crate) computed_before: &'a [Computed],
     /// The catalog, which may be newer than the columns.
     pub(crate) now: &'a Observed,
 }
@@ -120,7 +125,8 @@ pub(crate) async fn shape_of(
     docs: &[ColumnDoc],
     is_key: &[bool],
 ) -> Result<Shape, ConnectorError> {
-    let wanted: Vec<TypeRef> = docs.iter().map(|doc| (doc.type_oid, doc.modifier)).collect();
+    let mut wanted: Vec<TypeRef> = docs.iter().map(|doc| (doc.type_oid, doc.modifier)).collect();
+    wanted.extend(described.now.computed().map(|attribute| (attribute.type_oid, attribute.modifier)));
     let types = resolve(session, &wanted).await?;
     Ok(shape_with(&types, described, docs, is_key))
 }
@@ -131,7 +137,7 @@ fn shape_with(
     docs: &[ColumnDoc],
     is_key: &[bool],
 ) -> Shape {
-    let Described { origin, oid, name, before, now } = described;
+    let Described { origin, oid, name, before, computed_before, now } = described;
     let columns = docs.iter().zip(is_key).map(|(doc, key)| {
         let resolved = types.get(&(doc.type_oid, doc.modifier)).cloned();
         let Resolved { ty, codec, formatted } = resolved.unwrap_or_else(Resolved::unknown);
@@ -152,7 +158,20 @@ fn shape_with(
             news,
         }
     });
-    Shape::new(origin, oid, name.clone(), columns.collect())
+    let computed = if now.has_exactly(docs) { computed(types, now) } else { computed_before.to_vec() };
+    Shape::new(origin, oid, name.clone(), columns.collect(), computed)
+}
+
+fn computed(types: &HashMap<TypeRef, Resolved>, now: &Observed) -> Vec<Computed> {
+    let computed = |attribute: &Attribute| {
+        let resolved = types.get(&(attribute.type_oid, attribute.modifier))?;
+        Some(Computed {
+            name: attribute.name.clone(),
+            source_type: pg_type::source_type(&resolved.formatted),
+            expression: pg_type::source_type(attribute.expression.as_deref()?),
+        })
+    };
+    now.computed().filter_map(computed).collect()
 }
 
 /// The shapes of `tables` as they are now, and what is to be remembered of them.
@@ -165,14 +184,18 @@ pub(crate) async fn snapshot_shapes(
     let observed = observe(session, &all).await?;
     let columns: HashMap<u32, Vec<ColumnDoc>> =
         observed.iter().map(|(oid, now)| (*oid, now.columns())).collect();
-    let wanted: Vec<TypeRef> = columns.values().flatten().map(|doc| (doc.type_oid, doc.modifier)).collect();
+    let mut wanted: Vec<TypeRef> =
+        columns.values().flatten().map(|doc| (doc.type_oid, doc.modifier)).collect();
+    let computed = observed.values().flat_map(Observed::computed);
+    wanted.extend(computed.map(|attribute| (attribute.type_oid, attribute.modifier)));
     let types = resolve(session, &wanted).await?;
     let mut shapes = HashMap::with_capacity(tables.len());
     let none = Observed::default();
     for table in tables {
         let now = observed.get(&table.oid).unwrap_or(&none);
         let docs = columns.get(&table.oid).cloned().unwrap_or_default();
-        let described = Described { origin, oid: table.oid, name: &table.name, before: &docs, now };
+        let (oid, name) = (table.oid, &table.name);
+        let described = Described { origin, oid, name, before: &docs, computed_before: &[], now };
         let shape = shape_with(&types, described, &docs, &keys_now(table, &docs, now));
         let doc = ShapeDoc::new(table.oid, docs, now.highest(), now.remembered(None));
         shapes.insert(table.oid, (Arc::new(shape), doc));
@@ -266,6 +289,7 @@ mod tests {
             identity: false,
             dropped: false,
             generated: false,
+            expression: None,
             version: 1,
             missing: None,
         };

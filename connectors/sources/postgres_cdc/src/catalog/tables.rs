@@ -61,6 +61,8 @@ pub(crate) struct Tables {
     pub(crate) unmatched: Vec<(usize, Unmatched)>,
     /// Patterns of `insert_only` (by index) that match no captured table.
     pub(crate) unmatched_insert_only: Vec<usize>,
+    /// Tables that match and cannot be captured for want of a log.
+    pub(crate) unlogged: Vec<TableName>,
 }
 
 /// Why a pattern yields no table.
@@ -249,6 +251,10 @@ fn select(candidates: &[Candidate], selection: &Selection) -> Tables {
             found.tables.push(table(one, members, any(&selection.insert_only, &one.name)));
         }
     }
+    let is_unlogged = |one: &&Candidate| {
+        one.persistence == b'u' && any(&selection.tables, &one.name) && !any(&selection.exclude, &one.name)
+    };
+    found.unlogged = candidates.iter().filter(is_unlogged).map(|one| one.name.clone()).collect();
     for (index, pattern) in selection.tables.iter().enumerate() {
         let only = std::slice::from_ref(pattern);
         let named: Vec<&Candidate> = candidates.iter().filter(|one| any(only, &one.name)).collect();

@@ -145,8 +145,7 @@ pub(crate) async fn prepare(mut input: Prepare) -> Result<Prepared, ConnectorErr
     let chunk_blocks = if version >= CTID_RANGES_FROM { wanted } else { ALL_BLOCKS };
     let newcomers = newcomers(&input);
     let born = partitions_born_empty(&mut input.session, &newcomers).await?;
-    let ways =
-        Choice { known: &known, shapes: &shapes, files: &files, born: &born }.all(&mut input);
+    let ways = Choice { known: &known, shapes: &shapes, files: &files, born: &born }.all(&mut input);
     if ways.is_empty() && !first {
         return Ok(Prepared { offsets: input.offsets, forgotten, plan: None });
     }
@@ -399,8 +398,7 @@ async fn build(
             input.offsets.shapes.insert(table.name.to_string(), shape_doc.clone());
         }
         let filenode = files.get(&leaf.oid).copied().unwrap_or_default();
-        let mut fresh =
-            TableDoc::new(leaf.oid, filenode, chunk_blocks, &seen.snapshot, plan.slot.consistent);
+        let mut fresh = TableDoc::new(leaf.oid, filenode, chunk_blocks, &seen.snapshot, plan.slot.consistent);
         fresh.generation = known.get(&leaf.oid).map_or(0, |generation| generation.saturating_add(1));
         let old = input.offsets.tables.remove(&key);
         let mut doc = next_document(way, fresh, old);
