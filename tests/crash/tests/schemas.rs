@@ -11,7 +11,7 @@
 use anyhow::Result;
 use towpath_crash::{Table, World};
 
-/// Rows of the large transaction. The issue's million is for the soak; memory must not depend on it.
+/// Rows of the large transaction. A million is the soak's, `million.rs`.
 const LARGE: u32 = 200_000;
 
 const SETUP: &str = r#"

@@ -132,7 +132,7 @@ INSERT INTO old_name SELECT g, 'v' FROM generate_series(1, 10) g;
 /// What the warehouse has before anything comes: other types, another order, constraints, columns of its own.
 const TARGET: &str = r#"
 CREATE TABLE parent (extra text DEFAULT 'x', name text NOT NULL UNIQUE, id bigint PRIMARY KEY);
-CREATE TABLE child (amount numeric(12,2) NOT NULL CHECK (amount >= 0), id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+CREATE TABLE child (amount numeric NOT NULL CHECK (amount >= 0), id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     parent bigint NOT NULL REFERENCES parent, loaded timestamptz NOT NULL DEFAULT now(),
     doubled numeric GENERATED ALWAYS AS (amount * 2) STORED);
 CREATE TABLE emptied_a (id int PRIMARY KEY, v text);

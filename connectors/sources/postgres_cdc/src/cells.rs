@@ -44,6 +44,11 @@ impl<'a> Cells<'a> {
         self.spans.len()
     }
 
+    /// Whether a value was left out.
+    pub(crate) fn has_unchanged(&self) -> bool {
+        self.spans.contains(&Span::UNCHANGED)
+    }
+
     /// Cell `index`; a column that the row does not have was not told, either.
     pub(crate) fn get(&self, index: usize) -> Cell<'a> {
         match self.spans.get(index) {

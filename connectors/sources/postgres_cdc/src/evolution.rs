@@ -327,12 +327,14 @@ pub(crate) fn guess(doc: &ShapeDoc, told: &[Told], now: &Observed) -> Vec<Column
         };
         let number = named(&told.name).or_else(in_place).unwrap_or_default();
         let is_taken = columns.iter().any(|column| column.number == number);
+        let old = doc.columns.iter().find(|column| column.number == number);
+        let initial = old.map_or_else(|| seen.initials.get(&number), |old| old.initial.as_ref());
         columns.push(ColumnDoc {
             number: if is_taken { 0 } else { number },
             name: told.name.clone(),
             type_oid: told.type_oid,
             modifier: told.modifier,
-            initial: seen.initials.get(&number).cloned(),
+            initial: initial.cloned(),
         });
     }
     columns

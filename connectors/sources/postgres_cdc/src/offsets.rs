@@ -162,6 +162,9 @@ pub(crate) struct TableDoc {
     pub(crate) snapshot: String,
     /// Changes of transactions that commit before this are in the copy already.
     pub(crate) from_lsn: Lsn,
+    /// Rows may have been read as they were here: changes before it can be of rows that are gone since.
+    #[serde(default)]
+    pub(crate) until_lsn: Lsn,
 }
 
 impl TableDoc {
@@ -177,6 +180,7 @@ impl TableDoc {
             begun: Vec::new(),
             snapshot: snapshot.to_owned(),
             from_lsn,
+            until_lsn: from_lsn,
         }
     }
 

@@ -12,7 +12,7 @@ use super::catalog::Table;
 use super::config::{Config, Names, SnapshotMode};
 use super::errors::classify;
 use super::lsn::Lsn;
-use super::offsets::{Offsets, System};
+use super::offsets::{Offsets, System, TableDoc};
 use super::pgoutput::{Decoder, Message};
 use super::session::Session;
 use super::shape::Origin;
@@ -65,7 +65,7 @@ pub(crate) async fn start(
     let Some(position) = &offsets.stream else {
         return Err(ConnectorError::bug("PG_OFFSETS", "the stream has no position"));
     };
-    let selected = selected(&tables, &offsets);
+    let selected = lsns(&tables, &offsets, |doc| doc.from_lsn);
     let (tombstones, may_copy) = (config.tombstones, config.snapshot != SnapshotMode::Never);
     let publications = format!("{}, {}", ident(&names.publication), ident(&names.insert_only_publication));
     let sql = format!(
@@ -81,7 +81,8 @@ pub(crate) async fn start(
         match Feed::start(session.endpoint().clone(), name, sql.clone(), position.end_lsn).await {
             Ok(feed) => {
                 session.close().await;
-                let records = Records::new(selected, position, tombstones);
+                let overtaken = lsns(&tables, &offsets, |doc| doc.until_lsn);
+                let records = Records::new(selected, overtaken, position, tombstones);
                 let columns = TrackedColumns::new(tables, &offsets, may_copy);
                 return Ok(Streaming { feed, records, columns, chunk: Vec::new(), at: 0, failed: None });
             }
@@ -104,14 +105,13 @@ pub(crate) async fn start(
     }
 }
 
-/// The captured tables, with the LSN from which on their changes count: the latest of their partitions', which are
-/// copied anew together.
-fn selected(tables: &[Table], offsets: &Offsets) -> Selected {
-    let from = |table: &Table| {
+/// The captured tables, with an LSN of each: the latest of their partitions', which are copied anew together.
+fn lsns(tables: &[Table], offsets: &Offsets, of: impl Fn(&TableDoc) -> Lsn) -> Selected {
+    let latest = |table: &Table| {
         let docs = table.leaves.iter().filter_map(|leaf| offsets.tables.get(&leaf.name.to_string()));
-        docs.map(|doc| doc.from_lsn).max().unwrap_or_default()
+        docs.map(&of).max().unwrap_or_default()
     };
-    tables.iter().map(|table| (table.oid, from(table))).collect()
+    tables.iter().map(|table| (table.oid, latest(table))).collect()
 }
 
 impl Streaming {

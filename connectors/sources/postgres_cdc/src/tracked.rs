@@ -145,7 +145,9 @@ impl TrackedColumns {
         let verdict = match judge(tracked.current(), &told, &now) {
             _ if name != tracked.table.name => Verdict::Copy("it was renamed"),
             // It is gone; nothing of it has to be right any more.
-            _ if now.attributes.is_empty() => Verdict::Columns(guess(tracked.current(), &told, &now)),
+            _ if now.files.is_empty() && !tracked.table.leaves.is_empty() => {
+                Verdict::Columns(guess(tracked.current(), &told, &now))
+            }
             verdict => verdict,
         };
         let columns = match verdict {

@@ -66,6 +66,12 @@ fn collect(rows: &[Row], leaf_roots: &HashMap<u32, u32>) -> Result<HashMap<u32, 
     for table in observed.values_mut() {
         table.attributes.sort_by_key(|attribute| attribute.number);
     }
+    // A table may have no columns at all.
+    for row in rows.iter().filter(|row| kind(row, "f")) {
+        if let Some(table) = leaf_roots.get(&row.parse(1, "table")?) {
+            observed.entry(*table).or_default();
+        }
+    }
     for row in rows.iter().filter(|row| !kind(row, "a")) {
         if kind(row, "s") {
             let snapshot = row.text(2, "snapshot")?;

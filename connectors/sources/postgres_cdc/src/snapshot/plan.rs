@@ -434,7 +434,7 @@ fn next_document(way: Way, fresh: TableDoc, old: Option<TableDoc>) -> TableDoc {
         Way::Fresh => fresh,
         Way::Attach => TableDoc { generation, ..fresh },
         Way::Exact => old,
-        Way::Converge => TableDoc { generation, begun: Vec::new(), ..old },
+        Way::Converge => TableDoc { generation, begun: Vec::new(), until_lsn: fresh.from_lsn, ..old },
         Way::ConvergeWhole => TableDoc { generation, from_lsn: old.from_lsn, ..fresh },
         Way::Restart => TableDoc { generation, ..fresh },
     }

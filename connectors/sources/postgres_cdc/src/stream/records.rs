@@ -63,6 +63,8 @@ struct Fetched {
 pub(crate) struct Records {
     decoder: Decoder,
     selected: Selected,
+    /// Captured tables with the LSN up to which rows may have been copied that are newer than a change.
+    overtaken: Selected,
     relations: HashMap<u32, Known>,
     /// Descriptions of captured tables that no change needed so far: one that a copy or a replay covers may be older
     /// than what is known.
@@ -82,14 +84,22 @@ struct Change<'a> {
     transaction: Transaction,
     lsn: u64,
     tombstones: bool,
+    /// Whether the row may be gone from the copy: it was read later, after the row had been deleted.
+    overtaken: bool,
 }
 
 impl Records {
     /// Begins at `position`.
-    pub(crate) fn new(selected: Selected, position: &StreamDoc, tombstones: bool) -> Self {
+    pub(crate) fn new(
+        selected: Selected,
+        overtaken: Selected,
+        position: &StreamDoc,
+        tombstones: bool,
+    ) -> Self {
         Self {
             decoder: Decoder::default(),
             selected,
+            overtaken,
             relations: HashMap::new(),
             described: HashMap::new(),
             transaction: None,
@@ -300,7 +310,8 @@ impl Records {
         let counts = transaction.commit_lsn >= known.from_lsn && transaction.covered != Some(ALL);
         if let (Some(shape), true) = (&known.shape, counts) {
             let shape = Arc::clone(shape);
-            let change = Change { shape: &shape, transaction, lsn, tombstones: self.tombstones };
+            let overtaken = self.overtaken.get(&oid).is_some_and(|until| transaction.commit_lsn < *until);
+            let change = Change { shape: &shape, transaction, lsn, tombstones: self.tombstones, overtaken };
             match make(self, change) {
                 Ok(None) => {}
                 Ok(Some(need)) => return Ok(Some(need)),
@@ -373,7 +384,9 @@ impl Records {
             before: full.then_some((old_cells, Image::Whole)),
             after: Some((new, image)),
         };
-        change.row(builder, scratch, 0, Op::Update, images)?;
+        // Without the row, nobody could apply what does not tell all of it; its deletion follows.
+        let op = if change.overtaken && !full && new.has_unchanged() { Op::Create } else { Op::Update };
+        change.row(builder, scratch, 0, op, images)?;
         Ok(None)
     }
 

@@ -236,7 +236,11 @@ impl Runner {
         }
         let tail = self.topic.iter().rev().find(|known| known.lane == record.lane);
         if let Some(tail) = tail {
-            assert!(tail.position < record.position, "positions grow within a lane");
+            assert!(
+                tail.position < record.position,
+                "positions grow within a lane: {tail:?}, then {record:?}; {}",
+                self.source.as_ref().map(|source| source.status()).unwrap_or_default()
+            );
         }
         self.topic.push(record);
     }
