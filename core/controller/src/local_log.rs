@@ -96,6 +96,12 @@ impl LocalMetadataLog {
         replay(&log, &mut image)?;
         // What a killed process appended and did not flush becomes a fact by being applied: it must be durable.
         log.flush()?;
+        if let Some(newest) = newest {
+            // What a crash kept from being removed; the one before stays.
+            for other in log.checkpoints()?.into_iter().filter(|other| *other < newest.offset).skip(1) {
+                log.remove_checkpoint(other)?;
+            }
+        }
         let mut opened = Self { log, builder: BatchBuilder::new(Compression::None), policy, newest };
         opened.applied(&image);
         Ok((opened, image))
