@@ -120,7 +120,8 @@ pub trait Sink: Send {
     /// As classified by the connector; the runtime closes the task and opens it again from durable offsets.
     async fn write(&mut self, batch: SinkBatch) -> Result<Written, ConnectorError>;
 
-    /// Makes everything accepted safe. Returns the durable next offset of each partition written so far.
+    /// Makes everything accepted safe. Returns the durable next offset of each partition written so far. Also called
+    /// every second or so while nothing comes, for what a sink does by the clock.
     ///
     /// # Errors
     /// As classified by the connector.

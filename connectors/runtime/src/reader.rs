@@ -36,9 +36,11 @@ pub(crate) async fn read_to_end(
         ..ConsumerConfig::default()
     });
     let one = std::slice::from_ref(partition);
-    let committed = consumer.end_offsets(one).await.map_err(failed)?.remove(partition).unwrap_or(Offset::ZERO);
+    let committed =
+        consumer.end_offsets(one).await.map_err(failed)?.remove(partition).unwrap_or(Offset::ZERO);
     // What an attempt before has written may wait for a flush or for other replicas, and be visible a moment later.
-    let end = consumer.log_end_offset(partition).await.map_err(failed)?.unwrap_or(Offset::ZERO).max(committed);
+    let end =
+        consumer.log_end_offset(partition).await.map_err(failed)?.unwrap_or(Offset::ZERO).max(committed);
     let begin =
         consumer.beginning_offsets(one).await.map_err(failed)?.remove(partition).unwrap_or(Offset::ZERO);
     let extent = Extent { begin, end };

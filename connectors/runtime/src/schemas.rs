@@ -101,6 +101,15 @@ impl SchemaStore {
                 .with_hint("was it written by a newer version of Towpath?"));
         }
         let found = cache.schemas.get(&id).map(Arc::clone);
+        if found.is_none() && extent.begin > Offset::ZERO {
+            // R7: what was cut off may have held it; the records under it are no rubbish.
+            let message = format!(
+                "the schema {id} is missing, and {SCHEMAS_TOPIC} begins only at offset {}",
+                extent.begin
+            );
+            return Err(ConnectorError::terminal("SCHEMAS_TRUNCATED", message)
+                .with_hint("its cleanup.policy has to be `compact` alone; restore the topic"));
+        }
         cache.shrink(id);
         Ok(found)
     }

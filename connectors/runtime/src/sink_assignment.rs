@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use towpath_api::{ConnectorError, Sink, TopicPattern};
-use towpath_client::{
-    Client, ClientError, CommittedOffset, Consumer, PartitionRecords, StartAt, murmur2,
-};
+use towpath_client::{Client, ClientError, CommittedOffset, Consumer, PartitionRecords, StartAt, murmur2};
 use towpath_types::{LeaderEpoch, Offset, TopicId, TopicName, TopicPartition};
 
 use crate::error::cluster_error;
@@ -397,10 +395,8 @@ mod tests {
     #[test]
     fn an_empty_sink_begins_where_it_began_or_with_everything() {
         let id = TopicId::random();
-        let at = |offset, id: TopicId| CommittedOffset {
-            metadata: id.to_string(),
-            ..Offset::new(offset).into()
-        };
+        let at =
+            |offset, id: TopicId| CommittedOffset { metadata: id.to_string(), ..Offset::new(offset).into() };
         let begin = Offset::new(100);
         assert_eq!(empty_sink_start(&at(100, id), id, begin), begin, "it had begun there");
         assert_eq!(empty_sink_start(&at(40, id), id, begin).get(), 40, "retention has overtaken it");

@@ -23,6 +23,8 @@ use crate::status::{Phase, TaskShared};
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the group's offsets are committed, and the lag is taken.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a sink is flushed that gets nothing: what it does by the clock (rolling a file) it does there.
+const IDLE_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a poll waits; a task that is told to stop notices after this.
 const POLL_WAIT: Duration = Duration::from_millis(50);
 /// R10: what is fetched ahead.
@@ -85,6 +87,7 @@ impl SinkUnit {
             accepted_bytes: 0,
             accepted_records: 0,
             accepted_since: None,
+            flushed: Instant::now(),
         };
         let outcome = run.drive(&mut *sink, &stop).await;
         let closed = sink.close().await;
@@ -108,6 +111,7 @@ struct Run<'a> {
     accepted_bytes: u64,
     accepted_records: u64,
     accepted_since: Option<Instant>,
+    flushed: Instant,
 }
 
 impl Run<'_> {
@@ -139,6 +143,9 @@ impl Run<'_> {
             }
             if nothing || self.flush_due() {
                 self.flush(sink).await?;
+            }
+            if nothing && self.flushed.elapsed() > IDLE_FLUSH_INTERVAL {
+                self.flush_now(sink).await?;
             }
             if self.looking.is_none() && self.looked.elapsed() > COMMIT_INTERVAL {
                 self.looking = Some(Box::pin(self.assignment.look()));
@@ -189,6 +196,11 @@ impl Run<'_> {
         if self.accepted_since.is_none() {
             return Ok(());
         }
+        self.flush_now(sink).await
+    }
+
+    async fn flush_now(&mut self, sink: &mut dyn Sink) -> Result<(), ConnectorError> {
+        self.flushed = Instant::now();
         let flushed = sink.flush().await?;
         self.assignment.flushed(&flushed)?;
         self.durable(flushed);

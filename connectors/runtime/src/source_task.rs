@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio_util::sync::CancellationToken;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use towpath_api::{
     Budget, ConnectorError, PipelineSpec, Poll, Source, SourceOffsets, SourceSpec, TaskContext,
 };

@@ -7,6 +7,7 @@
     reason = "a test ends at the first surprise"
 )]
 
+#[path = "runtime/world/mod.rs"]
 mod world;
 
 use std::sync::atomic::Ordering;

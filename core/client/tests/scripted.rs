@@ -305,7 +305,8 @@ async fn a_producer_that_stops_at_a_failure_leaves_a_prefix() {
         }
     }
     let (result, values, _) =
-        run_with(&[Append, AppendAndBreak, Append, Error(ErrorCode::NotLeaderOrFollower)], 40, config()).await;
+        run_with(&[Append, AppendAndBreak, Append, Error(ErrorCode::NotLeaderOrFollower)], 40, config())
+            .await;
     result.unwrap();
     assert_eq!(values, numbers(0..40), "what is tried again is no failure");
 }

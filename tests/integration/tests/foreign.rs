@@ -29,9 +29,11 @@ fn receiver() -> (String, Arc<Mutex<Vec<u8>>>) {
                     let end = buffer.windows(4).position(|four| four == b"\r\n\r\n");
                     let length = end.and_then(|end| {
                         let head = String::from_utf8_lossy(&buffer[..end]).to_lowercase();
-                        head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok())
+                        head.lines()
+                            .find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok())
                     });
-                    let whole = end.zip(length).map(|(end, length): (usize, usize)| (end + 4, end + 4 + length));
+                    let whole =
+                        end.zip(length).map(|(end, length): (usize, usize)| (end + 4, end + 4 + length));
                     if let Some((from, to)) = whole.filter(|(_, to)| buffer.len() >= *to) {
                         shared.lock().unwrap().extend_from_slice(&buffer[from..to]);
                         buffer.drain(..to);
@@ -74,7 +76,10 @@ fn records() -> Vec<(Foreign, Option<&'static str>)> {
         ((None, value("42"), &[]), None),
         ((None, value("[1,2,{}]"), &[]), None),
         ((None, value("null"), &[]), None),
-        ((None, value(r#"{"id":8,"name":"header"}"#), &[("h", None), ("towpath.op", Some(b"?"))]), Some("header")),
+        (
+            (None, value(r#"{"id":8,"name":"header"}"#), &[("h", None), ("towpath.op", Some(b"?"))]),
+            Some("header"),
+        ),
         ((None, value(r#"{"id":9,"name":"short"}"#), &[("towpath.schema", Some(b"abc"))]), Some("short")),
         ((None, value(r#"{"id":10,"name":"unknown"}"#), &[("towpath.schema", Some(b"12345678"))]), None),
         ((None, value(r#"{"schema":{"type":"nonsense"},"payload":{"id":11}}"#), &[]), None),
@@ -108,7 +113,9 @@ async fn letters(client: &Client, pipeline: &str) -> BTreeSet<(i64, Option<Vec<u
                 let record = record.unwrap();
                 let header = |name: &str| record.headers.last(name).flatten().unwrap_or_default().to_vec();
                 let offset = String::from_utf8(header("towpath.error.offset")).unwrap().parse().unwrap();
-                assert!(!header("towpath.error.code").is_empty() && !header("towpath.error.message").is_empty());
+                assert!(
+                    !header("towpath.error.code").is_empty() && !header("towpath.error.message").is_empty()
+                );
                 assert!(found.insert((offset, record.value.map(<[u8]>::to_vec))), "offset {offset} twice");
             }
         }
@@ -119,7 +126,9 @@ async fn letters(client: &Client, pipeline: &str) -> BTreeSet<(i64, Option<Vec<u
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn foreign_records_arrive_or_are_buried_and_stall_nobody() {
     let folder = TempDir::new("foreign").unwrap();
-    let server = tokio::task::spawn_blocking(|| Postgres::start(&postgres::Options::default()).unwrap()).await.unwrap();
+    let server = tokio::task::spawn_blocking(|| Postgres::start(&postgres::Options::default()).unwrap())
+        .await
+        .unwrap();
     server.create_database("warehouse").unwrap();
     let (url, taken) = receiver();
     let sinks = [
@@ -128,8 +137,10 @@ async fn foreign_records_arrive_or_are_buried_and_stall_nobody() {
         ("lite", format!("{{ type: sqlite, path: \"{}\", mode: append }}", folder.join("out.db").display())),
         ("postgres", format!("{{ type: postgres, url: \"{}\", mode: append }}", server.url("warehouse"))),
     ];
-    let pipelines: String =
-        sinks.iter().map(|(name, sink)| format!("  {name}:\n    topics: [foreign]\n    sink: {sink}\n")).collect();
+    let pipelines: String = sinks
+        .iter()
+        .map(|(name, sink)| format!("  {name}:\n    topics: [foreign]\n    sink: {sink}\n"))
+        .collect();
     let mut towpath = Towpath::start(Options::yaml(format!("pipelines:\n{pipelines}"))).unwrap();
     let client = Client::connect(ClientConfig {
         bootstrap_servers: vec![towpath.bootstrap()],
@@ -144,10 +155,16 @@ async fn foreign_records_arrive_or_are_buried_and_stall_nobody() {
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     loop {
         let status = towpath.status().unwrap();
-        let tasks: Vec<_> =
-            status["pipelines"].as_array().unwrap().iter().flat_map(|it| it["tasks"].as_array().unwrap()).collect();
+        let tasks: Vec<_> = status["pipelines"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|it| it["tasks"].as_array().unwrap())
+            .collect();
         let done = tasks.iter().filter(|task| task["state"] == "RUNNING" && task["lag"] == 0).count();
-        if done == sinks.len() && tasks.iter().all(|task| task["position"] == format!("foreign-0 at {}", all.len())) {
+        if done == sinks.len()
+            && tasks.iter().all(|task| task["position"] == format!("foreign-0 at {}", all.len()))
+        {
             break;
         }
         assert!(std::time::Instant::now() < deadline, "{status:#}\n{}", towpath.log_tail());
@@ -180,7 +197,10 @@ async fn foreign_records_arrive_or_are_buried_and_stall_nobody() {
     holds("http", &String::from_utf8(taken.lock().unwrap().clone()).unwrap());
     let quoted = |names: Vec<String>| names.iter().map(|name| format!("\"{name}\"")).collect::<String>();
     let mut lite = SqliteConnectOptions::new().filename(folder.join("out.db")).connect().await.unwrap();
-    let rows = sqlx::query("SELECT name FROM \"foreign\" WHERE name IS NOT NULL").fetch_all(&mut lite).await.unwrap();
+    let rows = sqlx::query("SELECT name FROM \"foreign\" WHERE name IS NOT NULL")
+        .fetch_all(&mut lite)
+        .await
+        .unwrap();
     holds("sqlite", &quoted(rows.iter().map(|row| row.get(0)).collect()));
     let rows = server.psql("warehouse", "SELECT name FROM \"foreign\" WHERE name IS NOT NULL").unwrap();
     holds("postgres", &quoted(rows.lines().map(str::to_owned).collect()));

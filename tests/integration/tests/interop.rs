@@ -65,7 +65,8 @@ fn topic_of_four(bootstrap: &str) -> Result<&'static str> {
     const NAME: &str = "kcat-group";
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
-        let config = ClientConfig { bootstrap_servers: vec![bootstrap.to_owned()], ..ClientConfig::default() };
+        let config =
+            ClientConfig { bootstrap_servers: vec![bootstrap.to_owned()], ..ClientConfig::default() };
         let client = Client::connect(config).await?;
         let new = NewTopic { partitions: Some(4), ..NewTopic::new(TopicName::new(NAME)?) };
         let mut created = client.admin().create_topics(std::slice::from_ref(&new), false).await?;

@@ -94,8 +94,7 @@ fn options() -> Vec<OptionSpec> {
             "roll_interval",
             OptionType::Duration,
             json!(60_000),
-            "Time after which a file is finished; looked at whenever records come or are flushed. Every file is finished \
-             when the task ends.",
+            "Time after which a file is finished, give or take a second. Every file is finished when the task ends.",
         ),
     ]
 }

@@ -127,6 +127,24 @@ async fn files_are_named_after_their_offsets_and_rolled() {
 }
 
 #[tokio::test]
+async fn a_file_is_finished_in_time_although_nothing_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let connector = connector(folder.path(), json!({"roll_interval": 100}));
+    let (mut sink, _) = open(connector.as_ref(), TopicId::ZERO).await;
+    sink.write(batch(0, 3)).await.unwrap();
+    sink.flush().await.unwrap();
+    assert!(files(folder.path()).keys().all(|name| name.ends_with(".inprogress")));
+    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    assert_eq!(sink.flush().await.unwrap()[&partition()].get(), 3);
+    let name = "shop.orders-0-1-00000000000000000000-00000000000000000002.jsonl";
+    assert_eq!(files(folder.path()).into_keys().collect::<Vec<_>>(), [name]);
+    assert_eq!(sink.flush().await.unwrap()[&partition()].get(), 3, "nothing more to finish");
+    sink.write(batch(3, 5)).await.unwrap();
+    sink.close().await.unwrap();
+    assert_eq!(files(folder.path()).into_values().collect::<String>(), lines(0, 5));
+}
+
+#[tokio::test]
 async fn what_a_crash_leaves_is_cut_off() {
     let folder = tempfile::tempdir().unwrap();
     let connector = connector(folder.path(), json!({}));

@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use towpath_api::{
-    BatchBuilder, ErrorKind, EventSchema, Field, RawConfig, RowSchema, Sink, SinkBatch, SinkFactory, TaskContext,
-    Type,
+    BatchBuilder, ErrorKind, EventSchema, Field, RawConfig, RowSchema, Sink, SinkBatch, SinkFactory,
+    TaskContext, Type,
 };
 use towpath_sink_http::HttpSink;
 use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
@@ -154,7 +154,11 @@ async fn what_was_not_answered_is_sent_again_under_its_key_and_nothing_overtakes
         let mut keys: Vec<_> = taken.iter().map(|(key, _)| key.as_str()).collect();
         // Who takes a key once has every record once, in order.
         keys.dedup();
-        assert_eq!(keys, ["orders-0-0-49", "orders-0-50-99", "orders-0-100-149", "orders-0-150-199"], "{fault:?}");
+        assert_eq!(
+            keys,
+            ["orders-0-0-49", "orders-0-50-99", "orders-0-100-149", "orders-0-150-199"],
+            "{fault:?}"
+        );
         for (key, ids) in &taken {
             let first = ids[0];
             assert_eq!(*ids, (first..first + 50).collect::<Vec<_>>(), "{key}: one key, one content");

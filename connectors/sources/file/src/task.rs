@@ -211,7 +211,8 @@ impl Task {
     /// A poison line stalls nothing: its beginning goes to the dead letters.
     fn too_long(&self, index: usize, at: u64, head: Vec<u8>, length: u64) -> RejectedInput {
         let (path, limit) = (self.readers[index].path.display(), self.options.line_bytes_max);
-        let message = format!("the line has {length} bytes, and {limit} are allowed; only its beginning is kept");
+        let message =
+            format!("the line has {length} bytes, and {limit} are allowed; only its beginning is kept");
         RejectedInput {
             position: format!("{path}, byte {at}"),
             bytes: head,

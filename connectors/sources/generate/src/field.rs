@@ -166,7 +166,8 @@ mod tests {
         for (cents, text) in [(0, "0.00"), (5, "0.05"), (-5, "-0.05"), (-500, "-5.00"), (99_999, "999.99")] {
             assert_eq!(decimal_text(cents), text);
         }
-        let schema = Arc::new(towpath_api::RowSchema::new(vec![towpath_api::Field::required("d", Type::Decimal)]));
+        let schema =
+            Arc::new(towpath_api::RowSchema::new(vec![towpath_api::Field::required("d", Type::Decimal)]));
         let event = Arc::new(towpath_api::EventSchema::new("t", schema));
         let mut builder = towpath_api::BatchBuilder::new();
         for number in 0..2000 {

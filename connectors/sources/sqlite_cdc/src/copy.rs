@@ -128,13 +128,15 @@ impl Copying {
             let place = rowid.map(|rowid| records::Place { from, attempt, rowid });
             let at: String = get(row, 0)?;
             match String::from_utf8(text) {
-                Ok(text) => records::read(&mut output.builder, table, &text, place, now_ms).map_err(|error| {
-                    ConnectorError::terminal(
-                        "SQLITE_ROW",
-                        format!("a row of `{}` cannot be read", table.name),
-                    )
-                    .with_cause(error)
-                })?,
+                Ok(text) => {
+                    records::read(&mut output.builder, table, &text, place, now_ms).map_err(|error| {
+                        ConnectorError::terminal(
+                            "SQLITE_ROW",
+                            format!("a row of `{}` cannot be read", table.name),
+                        )
+                        .with_cause(error)
+                    })?
+                }
                 Err(error) => output.reject(format!("table {}, row {at}", table.name), error),
             }
             *after = Some(at);

@@ -137,7 +137,10 @@ impl Task {
             let start = match plan::step(captured_now, copy, gap) {
                 Step::None => continue,
                 Step::Adopt => {
-                    tracing::warn!(table = name, "columns changed; rows changed in that moment lack the new ones");
+                    tracing::warn!(
+                        table = name,
+                        "columns changed; rows changed in that moment lack the new ones"
+                    );
                     self.adopt(captured_now);
                     continue;
                 }

@@ -1,18 +1,10 @@
 //! Positions that no longer exist (R7), topics that change under a sink, and state that was cut off.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test ends at the first surprise"
-)]
-
-mod world;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::world::{Cluster, Target, Upstream, capture, deliver, error, eventually, keys, settle, state};
 use towpath_runtime::TaskState;
-use world::{Cluster, Target, Upstream, capture, deliver, error, eventually, keys, settle, state};
 
 fn rows(range: std::ops::Range<i64>) -> Vec<Vec<u8>> {
     range.map(|id| format!("{{\"id\":{id}}}").into_bytes()).collect()
@@ -159,6 +151,22 @@ async fn offsets_that_were_cut_off_stop_the_source_loudly() {
     let told = error(&supervisor, "shop");
     assert_eq!((told.code.as_str(), told.kind.as_str()), ("OFFSETS_TRUNCATED", "terminal"));
     assert!(told.hint.is_some());
+    supervisor.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemas_that_were_cut_off_stop_the_sink_loudly_and_bury_nothing() {
+    let (cluster, upstream, target) = (Cluster::start().await, Upstream::new(), Target::exactly_once());
+    upstream.happen(&["orders", "lines"], 20);
+    let supervisor = cluster.supervise(vec![capture("shop", &upstream)]);
+    settle(&supervisor).await;
+    supervisor.stop().await;
+    cluster.forget_before("_towpath_schemas", 1).await;
+    let supervisor = cluster.supervise(vec![deliver("warehouse", &target)]);
+    eventually("R7", || state(&supervisor, "warehouse") == TaskState::Failed).await;
+    assert_eq!(error(&supervisor, "warehouse").code, "SCHEMAS_TRUNCATED");
+    let task = supervisor.pipeline_status("warehouse").unwrap().tasks.remove(0);
+    assert_eq!(task.dead_letters, 0);
     supervisor.stop().await;
 }
 

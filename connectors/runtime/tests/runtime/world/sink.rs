@@ -35,6 +35,7 @@ pub struct Target {
     /// How long every write takes.
     pub write_ms: AtomicU64,
     pub writes: AtomicU64,
+    pub flushes: AtomicU64,
     pub owners: AtomicU64,
     pub opened: AtomicU64,
     pub closed: AtomicBool,
@@ -173,6 +174,7 @@ impl Sink for Open {
     }
 
     async fn flush(&mut self) -> Result<BTreeMap<TopicPartition, Offset>, ConnectorError> {
+        self.target.flushes.fetch_add(1, Ordering::Relaxed);
         self.apply()
     }
 

@@ -16,8 +16,8 @@ use towpath_api::pipeline::{SinkSpec, SourceSpec};
 use towpath_api::{PipelineSpec, TopicPattern, TopicTemplate};
 use towpath_broker::{Broker, BrokerConfig};
 use towpath_client::{
-    AlterConfig, Client, ClientConfig, ConfigResource, ConsumerConfig, InProcessTransport, NewTopic, OffsetSpec,
-    ProducerConfig, ProducerRecord, StartAt,
+    AlterConfig, Client, ClientConfig, ConfigResource, ConsumerConfig, InProcessTransport, NewTopic,
+    OffsetSpec, ProducerConfig, ProducerRecord, StartAt,
 };
 use towpath_runtime::{Supervisor, SupervisorConfig, TaskError, TaskState};
 use towpath_types::limits::MESSAGE_BYTES_MAX;
@@ -64,7 +64,8 @@ impl Cluster {
     /// Somebody else's brokers.
     pub async fn foreign(bootstrap: &str) -> Self {
         let bootstrap_servers = vec![bootstrap.to_owned()];
-        let client = Client::connect(ClientConfig { bootstrap_servers, ..ClientConfig::default() }).await.unwrap();
+        let client =
+            Client::connect(ClientConfig { bootstrap_servers, ..ClientConfig::default() }).await.unwrap();
         Self { broker: Arc::default(), client, folder: tempfile::tempdir().unwrap(), embedded: false }
     }
 
@@ -107,8 +108,7 @@ impl Cluster {
 
     pub async fn delete(&self, topic: &str) {
         let name = TopicName::new(topic).unwrap();
-        let mut deleted =
-            self.client.admin().delete_topics(std::slice::from_ref(&name)).await.unwrap();
+        let mut deleted = self.client.admin().delete_topics(std::slice::from_ref(&name)).await.unwrap();
         deleted.remove(&name).unwrap().unwrap();
     }
 
@@ -287,7 +287,7 @@ pub async fn settle(supervisor: &Supervisor) {
 
 /// Waits until `what` holds.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;

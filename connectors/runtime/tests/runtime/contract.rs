@@ -1,28 +1,20 @@
 //! The scripted connectors pass the contract suite themselves: what the other tests stand on is honest.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test ends at the first surprise"
-)]
-
-mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::world::{Target, Upstream};
 use async_trait::async_trait;
 use towpath_api::conformance::{self, SinkWorld, SourceWorld};
 use towpath_api::{Guarantee, RowWriter, SinkConnector, SourceConnector};
 use towpath_types::TopicName;
-use world::{Target, Upstream};
 
 struct SourceSide(Arc<Upstream>);
 
 #[async_trait]
 impl SourceWorld for SourceSide {
     fn connector(&self) -> Box<dyn SourceConnector> {
-        Box::new(world::source::ScriptedSource(Arc::clone(&self.0)))
+        Box::new(crate::world::source::ScriptedSource(Arc::clone(&self.0)))
     }
 
     async fn produce(&mut self, count: usize) {
@@ -42,7 +34,7 @@ struct SinkSide(Arc<Target>);
 #[async_trait]
 impl SinkWorld for SinkSide {
     fn connector(&self) -> Box<dyn SinkConnector> {
-        Box::new(world::sink::ScriptedSink(Arc::clone(&self.0)))
+        Box::new(crate::world::sink::ScriptedSink(Arc::clone(&self.0)))
     }
 
     fn guarantee(&self) -> Guarantee {

@@ -1,22 +1,14 @@
 //! Where records could get lost or come twice: refused batches, panics with records on their way, brokers that restart,
 //! kills of pipelines that deliver at least once.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test ends at the first surprise"
-)]
-
-mod world;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::world::{Cluster, Target, Upstream, capture, deliver, error, eventually, keys, settle, state};
 use rand::Rng as _;
 use towpath_api::ConnectorError;
-use towpath_runtime::TaskState;
-use world::{Cluster, Target, Upstream, capture, deliver, error, eventually, keys, settle, state};
+use towpath_runtime::{Supervisor, SupervisorConfig, TaskState, WorkerConfig};
 
 fn expected(upstream: &Upstream, table: &str) -> Vec<String> {
     upstream.ids(table).iter().map(|id| format!("{{\"id\":{id}}}")).collect()
@@ -26,7 +18,8 @@ fn expected(upstream: &Upstream, table: &str) -> Vec<String> {
 fn same(found: &[String], expected: &[String], what: &str) {
     let at = found.iter().zip(expected).position(|(one, other)| one != other);
     let at = at.unwrap_or_else(|| found.len().min(expected.len()));
-    let around = |list: &[String]| list.iter().skip(at.saturating_sub(3)).take(8).cloned().collect::<Vec<_>>();
+    let around =
+        |list: &[String]| list.iter().skip(at.saturating_sub(3)).take(8).cloned().collect::<Vec<_>>();
     assert!(
         found == expected,
         "{what}: {} instead of {}, at {at} {:?} instead of {:?}",
@@ -101,7 +94,8 @@ async fn pauses_and_restarts_at_any_moment_lose_and_double_nothing() {
             };
         }
         if round % 7 == 0 {
-            let lost = || ConnectorError::new("LOST", towpath_api::ErrorKind::RetryAfter(Duration::ZERO), "x");
+            let lost =
+                || ConnectorError::new("LOST", towpath_api::ErrorKind::RetryAfter(Duration::ZERO), "x");
             *upstream.fail.lock() = Some(lost());
             *target.fail.lock() = Some(lost());
         }
@@ -137,6 +131,42 @@ async fn a_broker_that_restarts_under_everything_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_that_come_and_go_during_writes_lose_and_double_nothing() {
+    let cluster = Cluster::start().await;
+    let (upstream, target) = (Upstream::new(), Target::exactly_once());
+    target.write_ms.store(15, Ordering::Relaxed);
+    let folder = tempfile::tempdir().unwrap();
+    let worker = |name: &str| {
+        let mut sink = deliver("warehouse", &target);
+        sink.sink.as_mut().unwrap().tasks_max = std::num::NonZeroU32::new(3).unwrap();
+        let worker = WorkerConfig {
+            session_timeout: Duration::from_secs(6),
+            ..WorkerConfig::new(folder.path().join(name))
+        };
+        let config = SupervisorConfig { worker: Some(worker), ..cluster.config() };
+        Supervisor::start(config, vec![capture("shop", &upstream), sink]).unwrap()
+    };
+    let tables = ["orders", "lines", "notes"];
+    let first = worker("first");
+    for round in 0..5 {
+        upstream.happen(&tables, 900);
+        let second = worker("second");
+        tokio::time::sleep(Duration::from_millis(rand::rng().random_range(300..900))).await;
+        upstream.happen(&tables, 300);
+        if round % 2 == 0 { second.stop().await } else { second.abort().await }
+    }
+    let total = upstream.len();
+    eventually("everything arrives", || target.len() >= total).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    first.stop().await;
+    for table in tables {
+        let topic = format!("shop.{table}");
+        same(&keys(&cluster.read(&topic).await), &expected(&upstream, table), &topic);
+        assert!(target.ids(&topic) == upstream.ids(table), "the sink's rows of {table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_least_once_means_that_nothing_is_lost_by_kills() {
     let cluster = Cluster::start().await;
     let (upstream, target) = (Upstream::new(), Target::buffered_at_least_once());
@@ -162,10 +192,9 @@ async fn a_task_that_does_not_end_in_time_is_aborted_and_loses_nothing() {
     let (upstream, target) = (Upstream::new(), Target::exactly_once());
     upstream.happen(&["orders"], 500);
     target.hangs.store(true, Ordering::Relaxed);
-    let config =
-        towpath_runtime::SupervisorConfig { stop_timeout: Duration::from_millis(300), ..cluster.config() };
+    let config = SupervisorConfig { stop_timeout: Duration::from_millis(300), ..cluster.config() };
     let pipelines = vec![capture("shop", &upstream), deliver("warehouse", &target)];
-    let supervisor = towpath_runtime::Supervisor::start(config, pipelines).unwrap();
+    let supervisor = Supervisor::start(config, pipelines).unwrap();
     eventually("the sink is at work", || target.writes.load(Ordering::Relaxed) > 0).await;
     let begun = std::time::Instant::now();
     supervisor.stop().await;

@@ -1,21 +1,13 @@
 //! Pipelines on a real Apache Kafka: brokers that are killed, other people's transactions, retention.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test ends at the first surprise"
-)]
-
-mod world;
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::world::{Cluster, Target, Upstream, capture, deliver, error, eventually, keys, settle, state};
 use rand::Rng as _;
 use towpath_harness::{Guarded, Kafka, envs, kafka};
 use towpath_runtime::TaskState;
-use world::{Cluster, Target, Upstream, capture, deliver, error, eventually, keys, settle, state};
 
 async fn start() -> Arc<Mutex<Kafka>> {
     let start = || Kafka::start(&kafka::Options::default()).unwrap();
@@ -171,10 +163,12 @@ async fn retention_and_recreated_topics_are_loud_on_a_foreign_cluster_too() {
     cluster.delete("shop.lines").await;
     // Kafka takes a moment to let go of a name.
     let topic = towpath_types::TopicName::new("shop.lines").unwrap();
-    let new = towpath_client::NewTopic { partitions: Some(1), ..towpath_client::NewTopic::new(topic.clone()) };
+    let new =
+        towpath_client::NewTopic { partitions: Some(1), ..towpath_client::NewTopic::new(topic.clone()) };
     let mut created = Err(());
     for _ in 0..200 {
-        let mut answers = cluster.client.admin().create_topics(std::slice::from_ref(&new), false).await.unwrap();
+        let mut answers =
+            cluster.client.admin().create_topics(std::slice::from_ref(&new), false).await.unwrap();
         created = answers.remove(&topic).unwrap().map(drop).map_err(drop);
         if created.is_ok() {
             break;

@@ -174,11 +174,7 @@ impl Source for Open {
             record.finish();
             self.next += 1;
         }
-        Ok(Poll::Batch(SourceBatch {
-            batch: builder.build(),
-            offsets: self.offsets(),
-            rejected,
-        }))
+        Ok(Poll::Batch(SourceBatch { batch: builder.build(), offsets: self.offsets(), rejected }))
     }
 
     async fn commit(&mut self, durable: &SourceOffsets) -> Result<(), ConnectorError> {

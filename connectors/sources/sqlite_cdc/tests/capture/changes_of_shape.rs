@@ -1,16 +1,8 @@
 //! Tables that change while they are captured, and while they are not.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test ends at the first surprise"
-)]
 
-mod world;
-
+use crate::world::{BUDGET, World, drain};
 use serde_json::json;
 use towpath_api::{Poll, SourceOffsets};
-use world::{BUDGET, World, drain};
 
 fn at<'a>(lines: &'a [String], wanted: &str) -> Option<usize> {
     lines.iter().position(|line| line == wanted)
@@ -53,9 +45,10 @@ async fn a_column_that_came_while_nobody_listened_is_not_lost() {
 
 #[tokio::test]
 async fn a_column_that_comes_is_read_again_behind_what_older_triggers_wrote() {
-    let mut world =
-        World::new("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'a'), (2, 'b');")
-            .await;
+    let mut world = World::new(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'a'), (2, 'b');",
+    )
+    .await;
     let mut offsets = SourceOffsets::default();
     let mut source = world.open(&offsets, json!({})).await.unwrap();
     drain(&mut *source, &mut offsets).await;
@@ -101,7 +94,11 @@ async fn a_dropped_column_costs_the_triggers_and_the_table_is_copied_anew() {
     drop(source);
     let mut again = before;
     let mut source = world.open(&again, json!({})).await.unwrap();
-    assert_eq!(drain(&mut *source, &mut again).await, expected, "a crash before it was stored changes nothing");
+    assert_eq!(
+        drain(&mut *source, &mut again).await,
+        expected,
+        "a crash before it was stored changes nothing"
+    );
     world.run("INSERT INTO t VALUES (4, 'd')").await;
     assert_eq!(drain(&mut *source, &mut again).await, ["c t [4] - > 4,d"]);
 }
@@ -110,7 +107,8 @@ async fn a_dropped_column_costs_the_triggers_and_the_table_is_copied_anew() {
 async fn a_table_made_anew_under_its_name_is_copied_anew_with_and_without_a_key() {
     for key in ["id INTEGER PRIMARY KEY", "id INTEGER"] {
         let mut world =
-            World::new(&format!("CREATE TABLE t ({key}, v TEXT); INSERT INTO t VALUES (1, 'a'), (2, 'b');")).await;
+            World::new(&format!("CREATE TABLE t ({key}, v TEXT); INSERT INTO t VALUES (1, 'a'), (2, 'b');"))
+                .await;
         let mut offsets = SourceOffsets::default();
         let mut source = world.open(&offsets, json!({})).await.unwrap();
         drain(&mut *source, &mut offsets).await;
@@ -148,7 +146,9 @@ async fn a_table_that_goes_before_it_was_copied_holds_up_nobody() {
     let Poll::Batch(batch) = source.poll(BUDGET).await.unwrap() else { panic!("rows of a") };
     offsets.merge(batch.offsets);
     drop(source);
-    world.run("DROP TABLE a; DROP TABLE b; CREATE TABLE c (id INTEGER PRIMARY KEY); INSERT INTO c VALUES (1);").await;
+    world
+        .run("DROP TABLE a; DROP TABLE b; CREATE TABLE c (id INTEGER PRIMARY KEY); INSERT INTO c VALUES (1);")
+        .await;
     let mut source = world.open(&offsets, json!({})).await.unwrap();
     assert_eq!(drain(&mut *source, &mut offsets).await, ["r c [1] - > 1"]);
 }

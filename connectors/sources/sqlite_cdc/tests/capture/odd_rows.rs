@@ -1,21 +1,13 @@
 //! Rows, keys and moments that are not the usual ones.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test ends at the first surprise"
-)]
-
-mod world;
 
 use std::time::{Duration, Instant};
 
+use crate::world::{BUDGET, World, connector, drain};
 use async_trait::async_trait;
 use serde_json::json;
 use towpath_api::conformance::{self, SourceWorld};
 use towpath_api::{Budget, Poll, SourceConnector, SourceFactory as _, SourceOffsets, Value};
 use towpath_source_sqlite_cdc::SqliteCdc;
-use world::{BUDGET, World, connector, drain};
 
 struct Contract(World, i64);
 
@@ -41,7 +33,8 @@ impl SourceWorld for Contract {
 #[tokio::test]
 async fn it_keeps_the_contract() {
     conformance::descriptor(SqliteCdc::default().descriptor()).unwrap();
-    let tables = "CREATE TABLE a (id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE b (id INTEGER PRIMARY KEY, v TEXT);";
+    let tables =
+        "CREATE TABLE a (id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE b (id INTEGER PRIMARY KEY, v TEXT);";
     conformance::source(&mut Contract(World::new(tables).await, 0)).await.unwrap();
 }
 
@@ -49,7 +42,8 @@ async fn it_keeps_the_contract() {
 async fn replacing_a_row_leaves_its_last_state_with_and_without_recursive_triggers() {
     for recursive in ["OFF", "ON"] {
         let mut world =
-            World::new("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'a');").await;
+            World::new("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'a');")
+                .await;
         let mut offsets = SourceOffsets::default();
         let mut source = world.open(&offsets, json!({})).await.unwrap();
         drain(&mut *source, &mut offsets).await;
@@ -114,7 +108,7 @@ async fn text_with_nuls_is_whole_and_text_that_is_none_goes_to_the_dead_letters(
     let mut offsets = SourceOffsets::default();
     let mut source = world.open(&offsets, json!({})).await.unwrap();
     let Poll::Batch(batch) = source.poll(BUDGET).await.unwrap() else { panic!("rows are there") };
-    let rows: Vec<_> = batch.batch.records().map(world::shown).collect();
+    let rows: Vec<_> = batch.batch.records().map(crate::world::shown).collect();
     assert_eq!(rows, ["r t [1] - > 1,a\0ü", "r t [3] - > 3,\0", "r t [4] - > 4,"]);
     let rejected = &batch.rejected[0];
     assert_eq!((rejected.error.code(), batch.rejected.len()), ("SQLITE_NOT_UTF8", 1));
@@ -129,7 +123,7 @@ async fn text_with_nuls_is_whole_and_text_that_is_none_goes_to_the_dead_letters(
         )
         .await;
     let Poll::Batch(batch) = source.poll(BUDGET).await.unwrap() else { panic!("changes are there") };
-    let rows: Vec<_> = batch.batch.records().map(world::shown).collect();
+    let rows: Vec<_> = batch.batch.records().map(crate::world::shown).collect();
     assert_eq!(rows, ["c t [2] - > 2,whole", "u t [4] 4, > 4,x\0y"]);
     assert_eq!(batch.rejected.len(), 1);
     assert!(batch.rejected[0].position.starts_with("outbox row"), "{}", batch.rejected[0].position);

@@ -1,20 +1,12 @@
-//! Against real database files that another connection writes to.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test ends at the first surprise"
-)]
-
-mod world;
+//! Rows that are there, and changes in their order.
 
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::world::{BUDGET, World, connector, drain};
 use serde_json::json;
 use towpath_api::{Op, Poll, SourceOffsets, TaskContext};
-use world::{BUDGET, World, connector, drain};
 
 #[tokio::test]
 async fn rows_that_are_there_then_changes_in_order() {

@@ -1,23 +1,15 @@
 //! Pipelines from end to end, over Towpath's own broker.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test ends at the first surprise"
-)]
-
-mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::world::{Cluster, Target, Upstream, capture, deliver, eventually, settle, sink_spec, state};
 use rand::Rng as _;
 use towpath_api::{ConnectorError, TopicPattern};
 use towpath_client::{CommittedOffset, NewTopic, ProducerConfig, ProducerRecord};
 use towpath_runtime::{Supervisor, SupervisorConfig, TaskState, WorkerConfig};
 use towpath_types::{GroupId, LeaderEpoch, Offset, TopicId, TopicName, TopicPartition};
-use world::{Cluster, Target, Upstream, capture, deliver, eventually, settle, sink_spec, state};
 
 const TABLES: [&str; 3] = ["orders", "lines.old", "Odd \"name\""];
 
@@ -253,6 +245,21 @@ async fn pipelines_pause_and_go_on_and_new_topics_are_noticed() {
     eventually("a new topic is noticed by itself", || target.len() == 35).await;
     supervisor.stop().await;
     assert_eq!(target.ids("shop.brand_x20_new").len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sink_that_gets_nothing_is_flushed_all_the_same() {
+    let cluster = Cluster::start().await;
+    let target = Target::exactly_once();
+    cluster.create("shop.orders", 1, &[]).await;
+    let supervisor = cluster.supervise(vec![deliver("warehouse", &target)]);
+    cluster.send("shop.orders", 0, &[b"{\"id\":1}"]).await;
+    settle(&supervisor).await;
+    let before = target.flushes.load(Ordering::Relaxed);
+    eventually("it has its turn", || target.flushes.load(Ordering::Relaxed) >= before + 2).await;
+    assert_eq!(state(&supervisor, "warehouse"), TaskState::Running);
+    assert_eq!(target.len(), 1);
+    supervisor.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

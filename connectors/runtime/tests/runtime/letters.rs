@@ -1,22 +1,14 @@
 //! Dead letters of both directions, and what happens where they cannot be written.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test ends at the first surprise"
-)]
-
-mod world;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::world::{Cluster, Target, Upstream, capture, deliver, error, eventually, keys, settle, state};
 use towpath_api::{ConnectorError, ErrorKind};
 use towpath_client::{ConsumerConfig, ProducerConfig, ProducerRecord};
 use towpath_runtime::TaskState;
 use towpath_types::limits::MESSAGE_BYTES_MAX;
 use towpath_types::{GroupId, Offset, TopicName, TopicPartition};
-use world::{Cluster, Target, Upstream, capture, deliver, error, eventually, keys, settle, state};
 
 async fn committed(cluster: &Cluster, pipeline: &str, topic: &str) -> Option<Offset> {
     let group = GroupId::new(&format!("towpath.{pipeline}")).unwrap();
@@ -119,7 +111,8 @@ async fn a_dead_letter_is_written_once_however_often_the_sink_fails_behind_it() 
     *target.fail.lock() = Some(ConnectorError::new("DOWN", ErrorKind::RetryAfter(Duration::ZERO), "down"));
     for _ in 0..10 {
         eventually("it fails", || target.fail.lock().is_none()).await;
-        *target.fail.lock() = Some(ConnectorError::new("DOWN", ErrorKind::RetryAfter(Duration::ZERO), "down"));
+        *target.fail.lock() =
+            Some(ConnectorError::new("DOWN", ErrorKind::RetryAfter(Duration::ZERO), "down"));
     }
     target.fail.lock().take();
     settle(&supervisor).await;
