@@ -101,7 +101,7 @@ INSERT INTO emptied_a (v) SELECT 'v' FROM generate_series(1, 20) g;
 INSERT INTO emptied_b (a) SELECT g FROM generate_series(1, 20) g;
 CREATE TABLE casts (id int PRIMARY KEY, n numeric, t text, ts timestamptz, tn timestamp, j json, b boolean, u uuid, a int[], d date,
     f double precision, i int, by bytea, en "Odd ""enum""", c text);
-INSERT INTO casts SELECT g, g / 8.0, 't' || g, '2024-01-01 12:00:00+00', '2024-01-01 12:00:00.25', '{"a": 1}', g % 2 = 0,
+INSERT INTO casts SELECT g, g * 0.125, 't' || g, '2024-01-01 12:00:00+00', '2024-01-01 12:00:00.25', '{"a": 1}', g % 2 = 0,
     md5(g::text)::uuid, ARRAY[g, NULL], '2024-02-29', g / 3.0, g, '\x00ff', 'c"d', '42' FROM generate_series(1, 20) g;
 
 CREATE TABLE ranged (id int, day date, v text, PRIMARY KEY (id, day, v)) PARTITION BY RANGE (day);
@@ -137,10 +137,10 @@ CREATE TABLE child (amount numeric NOT NULL CHECK (amount >= 0), id bigint GENER
     doubled numeric GENERATED ALWAYS AS (amount * 2) STORED);
 CREATE TABLE emptied_a (id int PRIMARY KEY, v text);
 CREATE TABLE emptied_b (id int PRIMARY KEY, a int REFERENCES emptied_a);
-CREATE TABLE casts (c int, en text, by text, i numeric, f numeric, d timestamp, a text, u text, b int, j jsonb, tn text,
-    ts timestamp, t varchar(100), n double precision, id bigint PRIMARY KEY);
+CREATE TABLE casts (c int, en text, by text, i numeric, f double precision, d timestamp, a text, u text, b int, j jsonb, tn text,
+    ts timestamp, t varchar(100), n numeric(20,3), id bigint PRIMARY KEY);
 CREATE VIEW casts_view AS SELECT id, n::numeric AS n, t, ts AT TIME ZONE 'UTC' AS ts, tn::timestamp AS tn, j::text AS j,
-    b::boolean AS b, u, a, d::date AS d, f::double precision AS f, i::int AS i, by, en, c FROM casts;
+    b::boolean AS b, u, a::int[] AS a, d::date AS d, f::double precision AS f, i::int AS i, by, en, c FROM casts;
 "#;
 
 /// Changes, in order; each is one transaction.

@@ -26,6 +26,8 @@ use super::wire::PgError;
 /// often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const TABLES_PER_LOOK: u32 = 500;
+/// Failures in a row after which somebody should know.
+const FAILURES_TOLD: u32 = 3;
 
 /// What the side task has seen.
 #[derive(Debug, Default)]
@@ -119,15 +121,23 @@ impl Task {
         let many = u32::try_from(self.tables.len()).unwrap_or(u32::MAX) / TABLES_PER_LOOK;
         let mut looks = every(LOOK_EVERY.saturating_mul(many.saturating_add(1)));
         let seen = Arc::clone(&self.seen);
+        let mut failures = 0_u32;
         loop {
             let done = tokio::select! {
                 _ = heartbeats.tick(), if beats && !self.heartbeats_refused => self.heartbeat().await,
                 _ = looks.tick() => self.look().await,
                 () = seen.wake.notified() => self.look().await,
             };
-            if let Err(error) = done {
-                // The stream's own connection tells when the server is gone; this one is made again next time.
-                tracing::debug!(%error, "upkeep beside the replication stream failed");
+            match done {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    // The stream's own connection tells when the server is gone; this one is made again next time.
+                    failures += 1;
+                    tracing::debug!(%error, "upkeep beside the replication stream failed");
+                    if failures == FAILURES_TOLD {
+                        tracing::warn!(%error, "new tables and changed columns cannot be looked for beside the stream");
+                    }
+                }
             }
         }
     }
