@@ -11,5 +11,5 @@ mod output;
 mod tracing_setup;
 
 pub use metrics_setup::{MetricsHandle, TelemetryError, describe, install_metrics};
-pub use output::{install_panic_hook, redact_with, redacted, route_output, write_output};
+pub use output::{Route, install_panic_hook, redact_with, redacted, route_output, write_output};
 pub use tracing_setup::{LogFormat, init_tracing};

@@ -7,7 +7,8 @@ use std::sync::{OnceLock, RwLock};
 use tracing_subscriber::fmt::MakeWriter;
 
 type Redaction = Box<dyn Fn(&str) -> String + Send + Sync>;
-type Route = Box<dyn Fn(&str) + Send + Sync>;
+/// What writes text in place of standard error.
+pub type Route = Box<dyn Fn(&str) + Send + Sync>;
 
 static REDACTION: OnceLock<Redaction> = OnceLock::new();
 static ROUTE: RwLock<Option<Route>> = RwLock::new(None);
@@ -25,7 +26,7 @@ pub fn redacted(text: &str) -> Cow<'_, str> {
 }
 
 /// Lets `route` write what goes to standard error, until it is taken back with `None`: a progress bar must step aside.
-pub fn route_output(route: Option<Box<dyn Fn(&str) + Send + Sync>>) {
+pub fn route_output(route: Option<Route>) {
     *ROUTE.write().unwrap_or_else(std::sync::PoisonError::into_inner) = route;
 }
 

@@ -14,6 +14,9 @@ use towpath_api::{
 use super::response::unreachable;
 use super::sink::HttpTask;
 
+/// How long a check waits for an answer, whatever deliveries may wait for.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How records are put together in a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Body {
@@ -242,6 +245,7 @@ impl SinkConnector for Connector {
         // Any answer will do: that somebody is there is all that can be asked without sending records.
         let asked =
             client.request(Method::OPTIONS, self.config.url.clone()).headers(self.config.headers.clone());
+        let asked = asked.timeout(CHECK_TIMEOUT);
         tokio::select! {
             answer = asked.send() => match answer {
                 Ok(_) => Ok(vec![format!("{place} answers")]),

@@ -147,7 +147,7 @@ pub fn reconcile(columns: Columns<'_>, fields: &[&Field]) -> Result<Reconciled, 
         match field.id.and_then(|id| Some((id, columns.of(id)?))) {
             Some((_, name)) if name == field.name => {}
             Some((id, name)) => work.renamed(index, id, name)?,
-            None => work.new(index)?,
+            None => work.unknown(index)?,
         }
     }
     Ok(work.finish())
@@ -224,7 +224,7 @@ impl Work<'_> {
     }
 
     /// The source has a column that we do not know.
-    fn new(&mut self, index: usize) -> Result<(), ColumnsError> {
+    fn unknown(&mut self, index: usize) -> Result<(), ColumnsError> {
         let field = self.fields[index];
         if !self.columns.has(&field.name) {
             match self.columns.told_old(self.fields, field) {

@@ -268,8 +268,8 @@ async fn large_and_small_batches_keep_their_order() {
     let mut client = broker.client();
     client.create_topic("t", 1, &[("compression.type", "zstd")]).await;
     let noise = |index: usize| -> String {
-        let letters =
-            (0..if index % 3 == 0 { 400_000 } else { 10 }).map(|at: usize| (index * 31 + at * at) % 26);
+        let letters = (0..if index.is_multiple_of(3) { 400_000 } else { 10 })
+            .map(|at: usize| (index * 31 + at * at) % 26);
         letters.map(|letter| char::from(b'a' + letter as u8)).collect()
     };
     let id = client.call(4, &crate::support::init_producer_id()).await.producer_id;

@@ -50,7 +50,6 @@ fn the_same_thing_a_million_times_is_answered_once() {
         resources: (0..count).map(|_| resource()).collect(),
         include_synonyms: true,
         include_documentation: true,
-        ..DescribeConfigsRequest::default()
     };
     let expected = answer_bytes(&broker, 4, &configs(1)).unwrap();
     assert_eq!(answer_bytes(&broker, 4, &configs(100_000)), Some(expected), "DescribeConfigs");

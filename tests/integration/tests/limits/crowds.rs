@@ -14,7 +14,6 @@ fn api_versions() -> Vec<u8> {
     let request = ApiVersionsRequest {
         client_software_name: "test".to_owned(),
         client_software_version: "1".to_owned(),
-        ..ApiVersionsRequest::default()
     };
     encode_request(&request, 3, 1, Some("test")).unwrap().into_bytes().to_vec()
 }

@@ -4,7 +4,7 @@ use crate::world::{BUDGET, World, drain};
 use serde_json::json;
 use towpath_api::{Poll, SourceOffsets};
 
-fn at<'a>(lines: &'a [String], wanted: &str) -> Option<usize> {
+fn at(lines: &[String], wanted: &str) -> Option<usize> {
     lines.iter().position(|line| line == wanted)
 }
 
