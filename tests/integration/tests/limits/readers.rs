@@ -68,10 +68,11 @@ fn small_requests_with_large_answers_are_worked_off_as_their_answers_are_read() 
     broker.assert_bounded("slow readers of metadata", 320 * MIB, 320 * MIB);
     // Nobody reads: after a while the broker gives up on them, and what they held is free.
     let until = Instant::now() + Duration::from_secs(90);
-    while broker.growth() > 64 * MIB && Instant::now() < until {
+    // The two thousand partitions themselves are part of the growth.
+    while broker.growth() > 96 * MIB && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(200));
     }
-    broker.assert_bounded("slow readers of metadata, given up", 64 * MIB, 320 * MIB);
+    broker.assert_bounded("slow readers of metadata, given up", 96 * MIB, 320 * MIB);
     assert!(sockets.iter_mut().all(ends), "one was not given up");
     broker.assert_serves();
 }
