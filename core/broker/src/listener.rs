@@ -30,7 +30,8 @@ fn places_max(connections_max: usize, open_files_max: Option<u64>) -> usize {
     let files = open_files_max.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
     let possible = files - files / 4;
     if possible < connections_max {
-        tracing::warn!(
+        // No fault, and so on most machines.
+        tracing::debug!(
             connections = possible,
             open_files = files,
             "the limit of open files allows fewer connections than max.connections"

@@ -141,7 +141,11 @@ fn kafkas_dump_tool_reads_what_the_broker_leaves_behind() {
     let mut broker = Towpath::broker().unwrap();
     let create = ["--create", "--topic", "t", "--partitions", "1", "--config", "segment.bytes=1048576"];
     run(&broker, TOPICS, &create);
-    let produce = ["--topic", "t", "--max-messages", "20000"];
+    // The tool itself forbids retries, and with them idempotence.
+    let config = broker.folder().join("producer.properties");
+    std::fs::write(&config, "retries=100\nenable.idempotence=true\n").unwrap();
+    let config = config.to_str().unwrap();
+    let produce = ["--topic", "t", "--max-messages", "20000", "--command-config", config];
     let produced = run(&broker, PRODUCER, &produce);
     assert!(produced.contains("\"sent\":20000,\"acked\":20000"), "{produced}");
     broker.kill9().unwrap();
@@ -166,7 +170,7 @@ fn kafkas_dump_tool_reads_what_the_broker_leaves_behind() {
         assert!(!verified.contains(complaint), "{verified}");
     }
     let snapshots = dump(&[], &files(&partition, "snapshot"));
-    assert!(snapshots.contains("producerId: "), "{snapshots}");
+    assert!(snapshots.contains("producerId: "), "idempotent producers are remembered: {snapshots}");
 
     let entries = std::fs::read_dir(broker.data_dir()).unwrap().map(|entry| entry.unwrap().path());
     let is_offsets = |path: &PathBuf| {

@@ -101,6 +101,7 @@ fn pipelines_are_paused_resumed_restarted_and_reset() {
     let towpath = Towpath::start(Options::yaml(GENERATE)).unwrap();
     wait_until("all is delivered", || task(&towpath, "p/sink/0"), |it| it["records"] == 100);
     let done = |action: &str| ask(&towpath, &["pipelines", action, "p", "--json"]).json();
+    wait_until("the lag is taken", || task(&towpath, "p/sink/0"), |it| it["lag"] == 0);
     ask(&towpath, &["pipelines", "list"]).says(0, &["p RUNNING 2 0"]);
     ask(&towpath, &["pipelines", "reset", "p"]).says(1, &["`p` is not paused", "towpath pipelines pause p"]);
     assert_eq!(done("pause"), json!({ "pipeline": "p", "done": "pause" }));
