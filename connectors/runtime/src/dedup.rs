@@ -4,8 +4,9 @@
 //! partition for the first time it reads that partition from where its stored offsets cover it to the end, and notes
 //! the highest position of each lane. The source replays; what lies at or below that is dropped. In a partition the
 //! records of a lane are in the lane's order, so what is there is a prefix of what is replayed.
-
-use std::collections::HashMap;
+//!
+//! A task may end again before all lanes are replayed, while others have gone on and moved the partition's stored offset
+//! beyond that tail. So the lanes that are not replayed yet are stored with the offset.
 
 use sha2::{Digest, Sha256};
 use towpath_api::ConnectorError;
@@ -13,7 +14,7 @@ use towpath_client::Client;
 use towpath_formats::header;
 use towpath_types::{Offset, TopicPartition};
 
-use crate::offsets::TargetOffset;
+use crate::offsets::{Lanes, TargetOffset};
 use crate::reader::read_to_end;
 use crate::topics::TopicInfo;
 
@@ -31,7 +32,7 @@ pub(crate) fn task_hash(pipeline: &str, task: u32) -> [u8; 8] {
 /// The positions that a partition's tail holds already.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    lanes: HashMap<u64, Vec<u8>>,
+    lanes: Lanes,
 }
 
 impl Seen {
@@ -40,12 +41,13 @@ impl Seen {
         client: &Client,
         partition: &TopicPartition,
         info: TopicInfo,
-        covered: Option<TargetOffset>,
+        covered: Option<&TargetOffset>,
         task: [u8; 8],
     ) -> Result<Self, ConnectorError> {
         // Another topic of the same name holds nothing of ours that is covered.
-        let from = covered.filter(|covered| covered.id == info.id).map(|covered| covered.next);
-        let mut seen = Self::default();
+        let covered = covered.filter(|covered| covered.id == info.id);
+        let from = covered.map(|covered| covered.next);
+        let mut seen = Self { lanes: covered.map(|covered| covered.ahead.clone()).unwrap_or_default() };
         let extent = read_to_end(client, partition, from, |record| {
             let value = record.headers.last(header::POSITION).flatten();
             match header::position(value) {
@@ -74,19 +76,22 @@ impl Seen {
     }
 
     /// Whether the partition holds the record at this position already. Positions of a lane come in order: once one
-    /// is beyond the tail, the lane is done with.
+    /// is at the end of the tail, or beyond, the lane is done with.
     pub(crate) fn holds(&mut self, lane: u64, position: &[u8]) -> bool {
         if self.lanes.is_empty() {
             return false;
         }
-        match self.lanes.get(&lane) {
-            Some(highest) if position <= highest.as_slice() => true,
-            Some(_) => {
-                self.lanes.remove(&lane);
-                false
-            }
-            None => false,
+        let Some(highest) = self.lanes.get(&lane) else { return false };
+        let order = position.cmp(highest.as_slice());
+        if order.is_ge() {
+            self.lanes.remove(&lane);
         }
+        order.is_le()
+    }
+
+    /// The lanes that the source has not replayed to their ends.
+    pub(crate) const fn ahead(&self) -> &Lanes {
+        &self.lanes
     }
 }
 
@@ -100,10 +105,12 @@ mod tests {
         for (lane, position) in [(1, b"b"), (1, b"d"), (1, b"c"), (2, b"a")] {
             seen.note(lane, position).unwrap();
         }
-        assert!(seen.holds(1, b"a") && seen.holds(1, b"d") && seen.holds(2, b"a"));
+        assert!(seen.holds(1, b"a") && seen.holds(1, b"b"));
         assert!(!seen.holds(3, b"a"), "another lane is not touched");
-        assert!(!seen.holds(1, b"e") && !seen.holds(2, b"b"));
-        assert!(seen.lanes.is_empty(), "nothing is looked up any more");
+        assert_eq!(seen.ahead().len(), 2, "neither is at its end");
+        assert!(seen.holds(1, b"d") && !seen.holds(1, b"e"));
+        assert!(!seen.holds(2, b"b"), "what was at the end need not come again");
+        assert!(seen.ahead().is_empty(), "nothing is looked up any more");
     }
 
     #[test]

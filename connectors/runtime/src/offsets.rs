@@ -2,7 +2,9 @@
 //!
 //! Keys are JSON: `["pipeline", task, "source partition"]` for the source's own documents, and
 //! `["pipeline", task, "topic", partition]` for the next offset in a target partition after the last record that the
-//! stored source offsets cover: where a restarted task begins to look for what it has already written.
+//! stored source offsets cover: where a restarted task begins to look for what it has already written. Before that
+//! place there may be records that are not covered: a predecessor's, in lanes that the source had not replayed yet
+//! when others had gone on. How far those reach is stored beside the offset.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,11 +19,16 @@ use crate::reader::read_to_end;
 use crate::topics::{TopicKind, Topics};
 
 /// A place in a target partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TargetOffset {
     pub(crate) id: TopicId,
     pub(crate) next: Offset,
+    /// Lane → the highest position before `next`, where that is not covered.
+    pub(crate) ahead: Lanes,
 }
+
+/// Lane → position.
+pub(crate) type Lanes = BTreeMap<u64, Vec<u8>>;
 
 /// What is stored for a task.
 #[derive(Debug, Default, PartialEq)]
@@ -173,7 +180,27 @@ impl Stored {
 fn target_offset(value: &Json) -> Option<TargetOffset> {
     let id = value.get("topic_id")?.as_str()?.parse().ok()?;
     let next = value.get("next_offset")?.as_i64()?;
-    Some(TargetOffset { id, next: Offset::new(next) })
+    let ahead = match value.get("ahead") {
+        None => Lanes::new(),
+        Some(lanes) => lanes.as_object()?.iter().map(lane).collect::<Option<_>>()?,
+    };
+    Some(TargetOffset { id, next: Offset::new(next), ahead })
+}
+
+fn lane((lane, position): (&String, &Json)) -> Option<(u64, Vec<u8>)> {
+    let digits = position.as_str()?.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+    let position = digits.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect::<Option<_>>()?;
+    Some((lane.parse().ok()?, position))
+}
+
+fn target_document(target: &TargetOffset) -> Json {
+    let mut document = json!({"topic_id": target.id.to_string(), "next_offset": target.next.get()});
+    if !target.ahead.is_empty() {
+        let hex = |position: &[u8]| position.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let lanes = target.ahead.iter().map(|(lane, position)| (lane.to_string(), hex(position)));
+        document["ahead"] = lanes.collect::<BTreeMap<_, _>>().into_iter().collect();
+    }
+    document
 }
 
 /// What is to be stored.
@@ -207,8 +234,7 @@ pub(crate) async fn store(
     });
     let targets = changes.targets.iter().map(|(target, offset)| {
         let key = json!([&*pipeline, task, target.topic.as_str(), target.partition]).to_string();
-        let value = json!({"topic_id": offset.id.to_string(), "next_offset": offset.next.get()});
-        (key, Some(value.to_string()))
+        (key, Some(target_document(offset).to_string()))
     });
     for (key, value) in source.chain(targets) {
         let record = ProducerRecord {
@@ -250,7 +276,11 @@ mod tests {
             [("a".to_owned(), json!({"lsn": 2})), ("b".to_owned(), json!(3))].into()
         );
         let partition = TopicPartition::new(TopicName::new("t").unwrap(), 0);
-        assert_eq!(stored.targets, [(partition, TargetOffset { id, next: Offset::new(7) })].into());
+        let stored_target = |ahead| TargetOffset { id, next: Offset::new(7), ahead };
+        assert_eq!(stored.targets[&partition], stored_target(Lanes::new()));
+        let ahead = stored_target([(u64::MAX, vec![0, 255, 16]), (3, vec![])].into());
+        learn(&mut stored, &json!(["p", 1, "t", 0]), Some(&target_document(&ahead))).unwrap();
+        assert_eq!(stored.targets, [(partition, ahead)].into());
         learn(&mut stored, &json!(["p", 1, "a"]), None).unwrap();
         assert_eq!(stored.offsets.partitions.len(), 1);
     }
@@ -271,6 +301,10 @@ mod tests {
         assert!(stored.learn("p", 0, Some(b"rubbish"), None).is_err());
         assert!(stored.learn("p", 0, Some(br#"["p",0,"a"]"#), Some(b"{")).is_err());
         assert!(learn(&mut stored, &json!(["p", 1, "t", 0]), Some(&json!({"next_offset": "x"}))).is_err());
+        for ahead in [json!(7), json!({"x": "00"}), json!({"1": "0g"}), json!({"1": 5})] {
+            let target = json!({"topic_id": TopicId::random().to_string(), "next_offset": 7, "ahead": ahead});
+            assert!(learn(&mut stored, &json!(["p", 1, "t", 0]), Some(&target)).is_err(), "{target}");
+        }
         assert!(stored.learn("p", 0, Some(br#"["p"]"#), None).is_err());
         assert!(stored.learn("p", 0, Some(br#"["other"]"#), None).is_ok());
     }

@@ -79,7 +79,7 @@ async fn ends(
     for (partition, end) in listed {
         let next = end.map_err(failed)?.offset.unwrap_or(Offset::ZERO);
         if let Some(id) = ids.get(&partition) {
-            ends.insert(partition, TargetOffset { id: *id, next });
+            ends.insert(partition, TargetOffset { id: *id, next, ahead: offsets::Lanes::new() });
         }
     }
     Ok(ends)

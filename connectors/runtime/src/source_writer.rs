@@ -153,7 +153,9 @@ impl Writer {
             .last
             .into_iter()
             .zip(&self.targets)
-            .filter_map(|(ack, target)| Some((target.partition.clone(), target.info, ack?)))
+            .filter_map(|(ack, target)| {
+                Some((target.partition.clone(), target.info, target.seen.ahead().clone(), ack?))
+            })
             .collect();
         let (letters, metrics) = (sent.letters, self.metrics.clone());
         let (records, bytes) = (sent.records, sent.bytes);
@@ -163,11 +165,11 @@ impl Writer {
                 barrier.await.map_err(failed)?;
             }
             let mut targets = BTreeMap::new();
-            for (partition, info, ack) in last {
+            for (partition, info, ahead, ack) in last {
                 let offset = ack.await.map_err(failed)?.offset;
                 // The broker does not tell the offset of a duplicate of long ago.
                 if offset >= Offset::ZERO {
-                    targets.insert(partition, TargetOffset { id: info.id, next: offset.next() });
+                    targets.insert(partition, TargetOffset { id: info.id, next: offset.next(), ahead });
                 }
             }
             for letter in letters {
@@ -391,7 +393,7 @@ impl Writer {
         }
         let partition = TopicPartition::new(self.routes[route].topic.clone(), partition);
         let info = self.routes[route].info;
-        let covered = self.covered.get(&partition).copied();
+        let covered = self.covered.get(&partition);
         let seen = Seen::read(&self.env.client, &partition, info, covered, self.task).await?;
         self.targets.push(Target { partition, info, seen });
         let target = self.targets.len() - 1;

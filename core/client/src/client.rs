@@ -1,8 +1,8 @@
 //! Connections and metadata, shared by everything made from a client.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -35,6 +35,8 @@ pub(crate) const SHARED_CHANNEL: ChannelId = 0;
 
 #[derive(Debug)]
 pub(crate) struct ClientInner {
+    /// Itself, for the tasks that it starts.
+    this: Weak<Self>,
     pub(crate) config: ClientConfig,
     client_id: Arc<str>,
     /// Node −1−n is the n-th bootstrap server.
@@ -93,7 +95,8 @@ impl Client {
         if bootstrap.is_empty() {
             return Err(ClientError::Usage("bootstrap_servers is empty"));
         }
-        let inner = Arc::new(ClientInner {
+        let inner = Arc::new_cyclic(|this| ClientInner {
+            this: this.clone(),
             client_id: Arc::from(config.client_id.as_str()),
             config,
             bootstrap,
@@ -207,6 +210,28 @@ impl ClientInner {
         if let Some(connection) = slot.usable(&broker) {
             return Ok(connection);
         }
+        self.detached(|client| async move { client.open_slot(&slot, &address, broker).await }).await
+    }
+
+    /// Runs what holds one of the client's locks as a task of its own. A caller may stop polling at any time without
+    /// being dropped (a branch of a `select!` that is kept for later): it must not keep the lock from everybody else,
+    /// itself among them.
+    async fn detached<T, F>(&self, run: impl FnOnce(Arc<Self>) -> F) -> Result<T, ClientError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ClientError>> + Send + 'static,
+    {
+        let this = self.this.upgrade().ok_or(ClientError::Closed)?;
+        // It ends with the runtime only.
+        tokio::spawn(run(this)).await.unwrap_or(Err(ClientError::Closed))
+    }
+
+    async fn open_slot(
+        &self,
+        slot: &Slot,
+        address: &Node,
+        broker: Arc<str>,
+    ) -> Result<Connection, ClientError> {
         let mut opening = slot.opening.lock().await;
         if let Some(connection) = slot.usable(&broker) {
             return Ok(connection);
@@ -214,7 +239,7 @@ impl ClientInner {
         if let Some(not_before) = opening.not_before {
             tokio::time::sleep_until(not_before).await;
         }
-        match self.open(&address, broker).await {
+        match self.open(address, broker).await {
             Ok(connection) => {
                 opening.backoff.reset();
                 opening.not_before = None;
@@ -338,6 +363,17 @@ impl ClientInner {
         auto_create: bool,
     ) -> Result<Arc<Cluster>, ClientError> {
         let before = self.cluster.borrow().version;
+        let topics = topics.to_vec();
+        self.detached(|client| async move { client.refresh_since(before, &topics, auto_create).await }).await
+    }
+
+    /// Asks, unless somebody else has asked for the same since `before`.
+    async fn refresh_since(
+        &self,
+        before: u64,
+        topics: &[TopicName],
+        auto_create: bool,
+    ) -> Result<Arc<Cluster>, ClientError> {
         let _one = self.refreshing.lock().await;
         let now = self.cluster();
         let fresh = |name| now.topics.get(name).is_some_and(|topic: &Arc<TopicMeta>| topic.version > before);

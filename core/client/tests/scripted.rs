@@ -15,11 +15,11 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use towpath_client::{
-    Client, ClientConfig, ClientError, ErrorCode, InProcessTransport, Producer, ProducerConfig,
-    ProducerRecord,
+    ByteStream, Client, ClientConfig, ClientError, ConsumerConfig, ErrorCode, InProcessTransport, Producer,
+    ProducerConfig, ProducerRecord, Transport,
 };
 use towpath_record::batches;
-use towpath_types::TopicName;
+use towpath_types::{TopicName, TopicPartition};
 use towpath_wire::frame::{self, decode_request, encode_response, peek_request};
 use towpath_wire::messages::api_versions::{ApiVersion, ApiVersionsResponse};
 use towpath_wire::messages::init_producer_id::InitProducerIdResponse;
@@ -311,6 +311,44 @@ async fn a_producer_that_stops_at_a_failure_leaves_a_prefix() {
     assert_eq!(values, numbers(0..40), "what is tried again is no failure");
 }
 
+/// Connecting takes a while.
+#[derive(Debug)]
+struct Slow(InProcessTransport);
+
+#[async_trait::async_trait]
+impl Transport for Slow {
+    async fn connect(&self, host: &str, port: u16) -> std::io::Result<Box<dyn ByteStream>> {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        self.0.connect(host, port).await
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_polled_any_more_holds_up_nobody() {
+    let topic = TopicName::new("t").unwrap();
+    let partition = [TopicPartition::new(topic, 0)];
+    for polled_for_ms in [1, 10, 30, 60] {
+        let broker = Arc::new(Broker::default());
+        let transport =
+            InProcessTransport::new(move |stream| drop(tokio::spawn(Arc::clone(&broker).serve(stream))));
+        let config = ClientConfig {
+            bootstrap_servers: vec!["scripted:1".to_owned()],
+            transport: Arc::new(Slow(transport)),
+            ..Default::default()
+        };
+        let client = Client::connect(config).await.unwrap();
+        let consumer = client.consumer(ConsumerConfig::default());
+        // Asks the leader, to which there is no connection yet; and stays where it is then.
+        let mut kept = std::pin::pin!(consumer.end_offsets(&partition));
+        let _early = tokio::time::timeout(Duration::from_millis(polled_for_ms), &mut kept).await;
+        let other = consumer.end_offsets(&partition);
+        let answer = tokio::time::timeout(Duration::from_secs(20), other).await;
+        let answer = answer.expect("it waits for what nobody polls");
+        // The scripted broker has no ListOffsets.
+        assert!(matches!(answer, Err(ClientError::UnsupportedApi { .. })), "{answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_broker_that_forgot_the_producer_is_told_anew() {
     use Answer::{Append, Error};
@@ -318,6 +356,32 @@ async fn a_broker_that_forgot_the_producer_is_told_anew() {
     let (result, values, _) = run(&script, 30).await;
     result.unwrap();
     assert_eq!(values, numbers(0..30));
+}
+
+#[tokio::test]
+async fn what_is_so_old_that_kafka_forgets_who_sent_it_is_not_sent_twice_by_who_must_not_double_anything() {
+    for old in [true, false] {
+        let broker = Arc::new(Broker::default());
+        *broker.script.lock() = vec![Answer::Append, Answer::Append, Answer::AppendAndBreak];
+        let client = client(&broker).await;
+        let config = ProducerConfig { batch_bytes: 1, stop_after_failure: true, ..Default::default() };
+        let (producer, topic) = (client.producer(config), TopicName::new("t").unwrap());
+        for number in 0..10 {
+            let value = number.to_string();
+            let timestamp_ms = old.then_some(1_700_000_000_000);
+            let record =
+                ProducerRecord { value: Some(value.as_bytes()), timestamp_ms, ..ProducerRecord::new(&topic) };
+            if producer.send(record).await.is_err() {
+                assert!(old, "nothing is wrong");
+            }
+        }
+        let result = tokio::time::timeout(Duration::from_secs(20), producer.flush()).await.unwrap();
+        assert_eq!(result.is_err(), old, "{result:?}");
+        let written = broker.log.lock().values.clone();
+        // The broker of the script never forgets; what counts is that it is not asked to remember.
+        assert_eq!(broker.produced.load(Ordering::Relaxed), if old { 3 } else { 11 }, "{written:?}");
+        assert_eq!(written, numbers(0..if old { 3 } else { 10 }));
+    }
 }
 
 #[tokio::test]

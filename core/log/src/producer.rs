@@ -36,6 +36,9 @@ struct ProducerEntry {
     epoch: i16,
     coordinator_epoch: i32,
     last_timestamp: i64,
+    /// Whether it has written since the last sweep of [`ProducerState::expire`], and when such a sweep was.
+    wrote: bool,
+    wrote_ms: i64,
     txn_first_offset: i64,
     /// Oldest first; the first `count` are valid.
     batches: [BatchMark; BATCHES_KEPT],
@@ -49,6 +52,8 @@ impl ProducerEntry {
             epoch,
             coordinator_epoch: -1,
             last_timestamp: -1,
+            wrote: true,
+            wrote_ms: 0,
             txn_first_offset: -1,
             batches: [none; BATCHES_KEPT],
             count: 0,
@@ -184,6 +189,7 @@ impl ProducerState {
             entry.count = 0;
         }
         entry.last_timestamp = header.max_timestamp;
+        entry.wrote = true;
         if header.is_control() {
             entry.txn_first_offset = -1;
             if let Some(coordinator_epoch) = marker {
@@ -234,10 +240,15 @@ impl ProducerState {
         self.producers.retain(|_, entry| entry.last_timestamp > bound || entry.txn_first_offset >= 0);
     }
 
-    /// Forgets producers that have not written for `expiration_ms` and have no open transaction.
+    /// Forgets producers that have not written for `expiration_ms` and have no open transaction. When they wrote is
+    /// told by this broker's clock: the records' own timestamps, by which Kafka goes, may be of another year, and what
+    /// is sent twice would then be taken twice.
     pub(crate) fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         self.producers.retain(|_, entry| {
-            entry.txn_first_offset >= 0 || now_ms.saturating_sub(entry.last_timestamp) < expiration_ms
+            if std::mem::take(&mut entry.wrote) {
+                entry.wrote_ms = now_ms;
+            }
+            entry.txn_first_offset >= 0 || now_ms.saturating_sub(entry.wrote_ms) < expiration_ms
         });
     }
 

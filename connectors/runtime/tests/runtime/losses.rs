@@ -112,6 +112,35 @@ async fn pauses_and_restarts_at_any_moment_lose_and_double_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lanes_that_were_not_replayed_before_the_next_kill_double_nothing() {
+    let cluster = Cluster::start().await;
+    let upstream = Upstream::new();
+    upstream.lanes.store(6, Ordering::Relaxed);
+    upstream.burst.store(5, Ordering::Relaxed);
+    upstream.poll_ms.store(1, Ordering::Relaxed);
+    for round in 0..40 {
+        upstream.happen(&["orders"], 300);
+        let opened = upstream.opened.load(Ordering::Relaxed);
+        let supervisor = cluster.supervise(vec![capture("shop", &upstream)]);
+        eventually("it is opened", || upstream.opened.load(Ordering::Relaxed) > opened).await;
+        tokio::time::sleep(Duration::from_millis(rand::rng().random_range(0..120))).await;
+        if round % 5 == 4 { supervisor.stop().await } else { supervisor.abort().await }
+    }
+    let supervisor = cluster.supervise(vec![capture("shop", &upstream)]);
+    settle(&supervisor).await;
+    supervisor.stop().await;
+    let sorted = |mut keys: Vec<String>| {
+        keys.sort();
+        keys
+    };
+    same(
+        &sorted(keys(&cluster.read("shop.orders").await)),
+        &sorted(expected(&upstream, "orders")),
+        "the topic, in any order",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_restarts_under_everything_costs_nothing() {
     let cluster = Cluster::start().await;
     let (upstream, target) = (Upstream::new(), Target::exactly_once());

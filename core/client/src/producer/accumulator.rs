@@ -263,6 +263,7 @@ impl Accumulator {
         self.used += bytes - open.bytes;
         open.bytes = bytes;
         open.records += 1;
+        open.timestamp_ms = open.timestamp_ms.max(record.timestamp_ms);
         open.generations.last = generation;
         let ack = record.want_ack.then(|| Ack {
             done: open.done.get_or_insert_with(DoneGuard::default).share(),
@@ -287,6 +288,7 @@ impl Accumulator {
             generations: Generations { first: generation, last: generation },
             content: Content::Open(builder),
             records: 0,
+            timestamp_ms: i64::MIN,
             bytes: 0,
             opened: now,
             done: None,
@@ -495,8 +497,10 @@ impl Accumulator {
             Verdict::Duplicate => self.finish(at, batch, Ok(BatchOutcome { base_offset: -1, ..outcome })),
             // A broker that was stopped and started remembers the last batch of a producer alone, as Kafka's snapshots
             // do: it may have this one, and says the same as if it had not.
-            Verdict::NewEpoch if self.settings.stop_after_failure => self.fail(at, batch, error),
-            Verdict::Retry | Verdict::NewEpoch => {
+            Verdict::NewEpoch | Verdict::Uncertain if self.settings.stop_after_failure => {
+                self.fail(at, batch, error)
+            }
+            Verdict::Retry | Verdict::NewEpoch | Verdict::Uncertain => {
                 let queue = &mut self.queues[at];
                 if let Some(broken) = queue.broken.clone() {
                     return self.finish(at, batch, Err(broken));

@@ -40,6 +40,8 @@ pub(super) struct Batch {
     pub(super) generations: Generations,
     pub(super) content: Content,
     pub(super) records: i32,
+    /// The newest of its records' timestamps.
+    pub(super) timestamp_ms: i64,
     /// Bytes counted against `buffer_memory`.
     pub(super) bytes: usize,
     pub(super) opened: Instant,
@@ -85,6 +87,18 @@ impl Batch {
 /// How long a broker surely remembers a producer that is silent; Kafka's default is a day.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
+/// The age of records, by their own timestamps, up to which Kafka surely remembers their producer when it starts. It
+/// forgets those whose newest records are older than `producer.id.expiration.ms` (a day, unless configured), and takes
+/// whatever they send next, also when it is in the log already.
+const REMEMBERED_BY_TIMESTAMP_MS: i64 = 12 * 60 * 60 * 1000;
+
+impl Batch {
+    /// Whether a broker that has started anew may have this batch and not know so.
+    pub(super) const fn may_be_forgotten(&self, now_ms: i64) -> bool {
+        now_ms.saturating_sub(self.timestamp_ms) > REMEMBERED_BY_TIMESTAMP_MS
+    }
+}
+
 /// What to do after a broker's answer about a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -94,6 +108,8 @@ pub(super) enum Verdict {
     Duplicate,
     /// Send it again, unchanged.
     Retry,
+    /// As `Retry`, and the broker may have it without knowing so: where nothing may come twice, it fails.
+    Uncertain,
     /// The broker does not know what came before it, so it is not in the log, nor is anything after it: begin a new
     /// epoch with sequence 0 and send all again.
     NewEpoch,
@@ -326,6 +342,7 @@ mod tests {
             generations: Generations { first: 0, last: 0 },
             content: Content::Built(Bytes::new(), None),
             records,
+            timestamp_ms: 0,
             bytes: 0,
             opened: Instant::now(),
             done: None,

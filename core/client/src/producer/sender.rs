@@ -15,10 +15,10 @@ use towpath_wire::messages::produce::{
 };
 use towpath_wire::{ApiKey, ErrorCode, Request};
 
-use super::Shared;
 use super::accumulator::{NodeRequest, Plan, Readiness, Sendable};
 use super::ack::BatchOutcome;
 use super::queue::{Verdict, judge};
+use super::{Shared, now_ms};
 use crate::ClientError;
 use crate::backoff::Backoff;
 use crate::client::{Channel, ClientInner, check};
@@ -346,8 +346,13 @@ impl Sender {
                 }
             }
             Err(error) => {
-                let verdict = if error.is_retriable() { Verdict::Retry } else { Verdict::Fail };
+                let now_ms = now_ms();
                 for sendable in batches {
+                    let verdict = match error.is_retriable() {
+                        true if sendable.batch.may_be_forgotten(now_ms) => Verdict::Uncertain,
+                        true => Verdict::Retry,
+                        false => Verdict::Fail,
+                    };
                     if error.wants_metadata() {
                         stale.push(sendable.topic.clone());
                     }

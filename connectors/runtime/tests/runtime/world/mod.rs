@@ -34,12 +34,23 @@ pub struct Cluster {
     embedded: bool,
 }
 
+/// With `RUST_LOG` set, what is logged is shown.
+fn show_logs() {
+    if std::env::var_os("RUST_LOG").is_some() {
+        // Another test of this process may have been first.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .try_init();
+    }
+}
+
 fn broker_config(folder: &Path) -> BrokerConfig {
     BrokerConfig { offsets_partitions: 2, ..BrokerConfig::new(folder) }
 }
 
 impl Cluster {
     pub async fn start() -> Self {
+        show_logs();
         let folder = tempfile::tempdir().unwrap();
         let broker = Broker::start(broker_config(folder.path())).await.unwrap();
         let broker = Arc::new(Mutex::new(Some(Arc::new(broker))));
@@ -63,6 +74,7 @@ impl Cluster {
 
     /// Somebody else's brokers.
     pub async fn foreign(bootstrap: &str) -> Self {
+        show_logs();
         let bootstrap_servers = vec![bootstrap.to_owned()];
         let client =
             Client::connect(ClientConfig { bootstrap_servers, ..ClientConfig::default() }).await.unwrap();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use rand::seq::SliceRandom as _;
 use serde_json::json;
 use towpath_api::schema::SourceBlock;
 use towpath_api::{
@@ -38,6 +39,10 @@ pub struct Upstream {
     pub big: Mutex<HashMap<i64, usize>>,
     /// Ids that come as input that is no record.
     pub bad: Mutex<HashSet<i64>>,
+    /// The log is read in so many lanes, each from where it was left, in any order. 0 counts as 1.
+    pub lanes: AtomicU64,
+    /// Milliseconds that every poll takes.
+    pub poll_ms: AtomicU64,
     /// While true, opening waits, for nothing else than the stop.
     pub blocked: AtomicBool,
 }
@@ -105,24 +110,58 @@ impl SourceConnector for ScriptedSource {
         while self.0.blocked.load(Ordering::Relaxed) && !context.stop.is_cancelled() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let next = resume.partitions.get("log").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        if next < self.0.forgotten.load(Ordering::SeqCst) {
+        let lanes = self.0.lanes.load(Ordering::Relaxed).max(1);
+        let next: Vec<u64> = (0..lanes).map(|lane| stored(&resume, lane)).collect();
+        let first = next.iter().copied().min().unwrap_or(0);
+        if first < self.0.forgotten.load(Ordering::SeqCst) {
             // What an early commit would cost.
-            return Err(ConnectorError::terminal("GONE", format!("{next} was forgotten already")));
+            return Err(ConnectorError::terminal("GONE", format!("{first} was forgotten already")));
         }
         Ok(Box::new(Open { upstream: Arc::clone(&self.0), next, context }))
     }
 }
 
+/// The source partition of a lane.
+fn partition(lane: u64) -> String {
+    format!("log{lane}")
+}
+
+fn stored(offsets: &SourceOffsets, lane: u64) -> u64 {
+    offsets.partitions.get(&partition(lane)).and_then(serde_json::Value::as_u64).unwrap_or(0)
+}
+
 struct Open {
     upstream: Arc<Upstream>,
-    next: u64,
+    /// Lane → everything of it before this id was read. Ids go to the lanes in turn.
+    next: Vec<u64>,
     context: TaskContext,
 }
 
 impl Open {
     fn offsets(&self) -> SourceOffsets {
-        SourceOffsets { partitions: [("log".to_owned(), json!(self.next))].into() }
+        let lanes = self.next.iter().zip(0..).map(|(next, lane)| (partition(lane), json!(next)));
+        SourceOffsets { partitions: lanes.collect() }
+    }
+
+    /// At most `burst` changes of one lane that has any.
+    fn read(&mut self, burst: usize) -> (u64, Vec<Change>) {
+        let log = self.upstream.log.lock();
+        let lanes = self.next.len() as u64;
+        let mut order: Vec<u64> = (0..lanes).collect();
+        order.shuffle(&mut rand::rng());
+        for lane in order {
+            let from = self.next[lane as usize] as usize;
+            let of_lane = |change: &&Change| change.id as u64 % lanes == lane;
+            let changes: Vec<_> = log.iter().skip(from).filter(of_lane).take(burst).cloned().collect();
+            // A lane of which there is no more was read to the end of the log.
+            let whole = changes.len() < burst;
+            let last = changes.last().map_or(from as u64, |change| change.id as u64 + 1);
+            self.next[lane as usize] = if whole { log.len() as u64 } else { last };
+            if !changes.is_empty() {
+                return (lane, changes);
+            }
+        }
+        (0, Vec::new())
     }
 }
 
@@ -134,8 +173,8 @@ impl Source for Open {
         }
         assert!(!self.upstream.panic.swap(false, Ordering::Relaxed), "told to panic");
         let burst = (self.upstream.burst.load(Ordering::Relaxed) as usize).min(budget.records);
-        let changes: Vec<_> =
-            self.upstream.log.lock().iter().skip(self.next as usize).take(burst).cloned().collect();
+        tokio::time::sleep(Duration::from_millis(self.upstream.poll_ms.load(Ordering::Relaxed))).await;
+        let (lane, changes) = self.read(burst);
         if changes.is_empty() {
             if self.upstream.finite.load(Ordering::Relaxed) {
                 return Ok(Poll::End);
@@ -155,7 +194,6 @@ impl Source for Open {
                     bytes: format!("bad {}", change.id).into_bytes(),
                     error: ConnectorError::terminal("BAD_INPUT", "not a record"),
                 });
-                self.next += 1;
                 continue;
             }
             let big = self.upstream.big.lock().get(&change.id).map(|bytes| "x".repeat(*bytes));
@@ -164,7 +202,7 @@ impl Source for Open {
             record
                 .op(Some(Op::Create))
                 .timestamp_ms(1_700_000_000_000 + change.id)
-                .position(1, &self.next.to_be_bytes())
+                .position(lane + 1, &change.id.to_be_bytes())
                 .key(|row| row.int(change.id))
                 .after(|row| {
                     row.int(change.id);
@@ -172,15 +210,13 @@ impl Source for Open {
                 })
                 .source(|row| row.int(change.id));
             record.finish();
-            self.next += 1;
         }
         Ok(Poll::Batch(SourceBatch { batch: builder.build(), offsets: self.offsets(), rejected }))
     }
 
     async fn commit(&mut self, durable: &SourceOffsets) -> Result<(), ConnectorError> {
-        if let Some(next) = durable.partitions.get("log").and_then(serde_json::Value::as_u64) {
-            self.upstream.forgotten.fetch_max(next, Ordering::SeqCst);
-        }
+        let next = (0..self.next.len() as u64).map(|lane| stored(durable, lane)).min();
+        self.upstream.forgotten.fetch_max(next.unwrap_or(0), Ordering::SeqCst);
         Ok(())
     }
 
@@ -190,12 +226,12 @@ impl Source for Open {
     }
 
     fn has_passed(&self, durable: &SourceOffsets, end: &Position) -> bool {
-        let durable = durable.partitions.get("log").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        end.document.as_u64().is_some_and(|end| durable >= end)
+        let passed = |end| (0..self.next.len() as u64).all(|lane| stored(durable, lane) >= end);
+        end.document.as_u64().is_some_and(passed)
     }
 
     fn status(&self) -> String {
-        format!("at {}", self.next)
+        format!("at {}", self.next.iter().min().copied().unwrap_or(0))
     }
 
     async fn close(self: Box<Self>) -> Result<(), ConnectorError> {

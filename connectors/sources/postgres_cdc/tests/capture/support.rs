@@ -1,6 +1,7 @@
 //! A server, and a stand-in for the runtime: a topic that keeps records, offsets stored after them, and what a
 //! restarted task drops because the topic has it already.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
@@ -133,8 +134,10 @@ pub(crate) struct Runner {
     pub(crate) budget: Budget,
     /// Records of the topic that stored offsets cover: what a restarted task does not look at again.
     covered: usize,
-    /// Lane → last position that the rest held when the source was opened.
+    /// Lane → last position that the rest held when the source was opened, until it has been replayed.
     tails: HashMap<u64, Vec<u8>>,
+    /// The lanes of which the covered records hold more than the stored offsets cover.
+    ahead: HashMap<u64, Vec<u8>>,
     pub(crate) replayed: usize,
     /// Whether records are kept; off for large volumes.
     pub(crate) keep: bool,
@@ -168,6 +171,7 @@ impl Runner {
             budget: Budget { bytes: 1 << 20, records: 10_000 },
             covered: 0,
             tails: HashMap::new(),
+            ahead: HashMap::new(),
             replayed: 0,
             keep: true,
             count: 0,
@@ -177,7 +181,7 @@ impl Runner {
 
     pub(crate) async fn open(&mut self) -> Result<(), ConnectorError> {
         let task = self.connector.plan(NonZeroU32::MIN).await?.remove(0);
-        self.tails.clear();
+        self.tails.clone_from(&self.ahead);
         for record in &self.topic[self.covered..] {
             let tail = self.tails.entry(record.lane).or_default();
             if record.position > *tail {
@@ -226,7 +230,11 @@ impl Runner {
             return;
         }
         let record = recorded(view);
-        if self.tails.get(&record.lane).is_some_and(|tail| record.position <= *tail) {
+        let order = self.tails.get(&record.lane).map(|tail| record.position.cmp(tail));
+        if order.is_some_and(Ordering::is_ge) {
+            self.tails.remove(&record.lane);
+        }
+        if order.is_some_and(Ordering::is_le) {
             // A replay must say the same at the same place.
             let same = |known: &&Recorded| known.lane == record.lane && known.position == record.position;
             let known = self.topic.iter().rev().find(same).expect("what is replayed was there");
@@ -252,6 +260,7 @@ impl Runner {
         }
         self.stored.merge(std::mem::take(&mut self.pending));
         self.covered = self.topic.len();
+        self.ahead.clone_from(&self.tails);
         let stored = self.stored.clone();
         self.source().commit(&stored).await
     }

@@ -234,6 +234,21 @@ fn what_the_broker_may_have_is_not_sent_under_a_new_epoch_where_nothing_may_come
 }
 
 #[test]
+fn what_a_broker_may_have_without_knowing_so_is_not_sent_again_where_nothing_may_come_twice() {
+    for (stop_after_failure, sent_again) in [(false, 1), (true, 0)] {
+        let mut world = World::new(Settings { stop_after_failure, ..settings() }, &[1]);
+        world.append(0, 950);
+        let lost = batches(world.plan()).remove(0);
+        let day_ms = 24 * 60 * 60 * 1000;
+        assert!(lost.batch.may_be_forgotten(lost.batch.timestamp_ms + day_ms));
+        assert!(!lost.batch.may_be_forgotten(lost.batch.timestamp_ms + day_ms / 4));
+        world.answer(lost, Verdict::Uncertain);
+        world.now += Duration::from_secs(1);
+        assert_eq!(batches(world.plan()).len(), sent_again);
+    }
+}
+
+#[test]
 fn a_batch_out_of_time_takes_along_what_follows_it() {
     let mut world = World::new(Settings { stop_after_failure: true, ..settings() }, &[-1]);
     world.append(0, 950);
