@@ -1,6 +1,7 @@
 //! How a connector declares its options. One declaration yields validation with line and column, the JSON Schema,
 //! the documentation of `towpath connectors types`, and the typed values.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -372,6 +373,18 @@ impl RawConfig {
     #[must_use]
     pub fn int(&self, name: &str) -> Option<i64> {
         self.values.get(name).and_then(Json::as_i64)
+    }
+
+    /// The entries of a nested object or map whose values are scalars, as texts; those that are null are left out.
+    #[must_use]
+    pub fn texts(&self, name: &str) -> BTreeMap<String, String> {
+        let entries = self.values.get(name).and_then(Json::as_object).into_iter().flatten();
+        let text = |(name, value): (&String, &Json)| match value {
+            Json::Null => None,
+            Json::String(text) => Some((name.clone(), text.clone())),
+            other => Some((name.clone(), other.to_string())),
+        };
+        entries.filter_map(text).collect()
     }
 
     /// A boolean; absent is false.

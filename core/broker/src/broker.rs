@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,7 +23,7 @@ use towpath_types::{BrokerEpoch, Offset, TopicId, TopicName, TopicPartition};
 use uuid::Uuid;
 
 use crate::config::{BrokerConfig, Endpoint};
-use crate::connection::Peer;
+use crate::connection::{LAST_ANSWERS_MAX, Peer};
 use crate::error::BrokerError;
 use crate::fetch_session::FetchSessions;
 use crate::listener::Acceptor;
@@ -166,8 +167,8 @@ impl Broker {
         statuses
     }
 
-    /// Stops: no new connections, groups written, logs flushed and closed, the marker of a clean stop. A second call
-    /// does nothing.
+    /// Stops: no new connections, what was begun answered, groups written, logs flushed and closed, the marker of a
+    /// clean stop. A second call does nothing.
     ///
     /// # Errors
     /// [`BrokerError`] when something could not be written; the next start then recovers as after a crash.
@@ -178,10 +179,12 @@ impl Broker {
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }
+        self.state.answering.store(true, Ordering::Release);
+        self.state.memory.close_all();
+        self.acceptor.closed(LAST_ANSWERS_MAX + Duration::from_secs(1)).await;
         if let Some(groups) = self.state.groups.get() {
             groups.shutdown().await;
         }
-        self.state.memory.close_all();
         let state = Arc::clone(&self.state);
         let closed = tokio::task::spawn_blocking(move || {
             let _changing = state.changing.lock();
@@ -276,6 +279,7 @@ fn open(config: BrokerConfig, local_addr: Option<SocketAddr>) -> Result<Arc<Brok
         apis,
         heavy_work: Arc::new(tokio::sync::Semaphore::new(heavy_work_places())),
         stopping: AtomicBool::new(false),
+        answering: AtomicBool::new(false),
         groups: OnceLock::new(),
         changing: Mutex::new(()),
     });

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use towpath_telemetry::names;
 use towpath_types::limits::{REPLY_BYTES_MAX, REQUEST_ARRAYS_BYTES_MAX};
 use towpath_wire::frame::{self, FrameLengthError};
@@ -34,6 +34,10 @@ const DIRECT_BYTES_MIN: usize = 16 * 1024;
 const SMALL_REQUEST_BYTES: usize = 16 * 1024;
 /// How long an idle connection keeps its buffer.
 const BUFFER_IDLE: Duration = Duration::from_secs(1);
+/// How long the answers to what was begun may take when the broker stops.
+pub(crate) const LAST_ANSWERS_MAX: Duration = Duration::from_secs(3);
+/// How long a client may take to hear that its connection ends.
+const FAREWELL_MAX: Duration = Duration::from_millis(250);
 
 thread_local! {
     static SCRATCH: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
@@ -137,6 +141,8 @@ pub(crate) struct Connection {
     in_flight_bytes: usize,
     slots: VecDeque<Slot>,
     outgoing: Outgoing,
+    /// An answer was cut off on its way out.
+    cut_off: bool,
     lease: Lease,
 }
 
@@ -159,6 +165,7 @@ impl Connection {
             in_flight_bytes: 0,
             slots: VecDeque::new(),
             outgoing: Outgoing::default(),
+            cut_off: false,
             lease,
         }
     }
@@ -169,6 +176,10 @@ impl Connection {
             Ok(never) => match never {},
             Err(end) => end,
         };
+        if matches!(end, ConnectionEnd::Shutdown) && self.broker.is_answering() {
+            // What is not answered by then was waited for long enough.
+            let _ = tokio::time::timeout(LAST_ANSWERS_MAX, self.answer_what_was_begun()).await;
+        }
         let reason = match &end {
             ConnectionEnd::Closed | ConnectionEnd::Shutdown | ConnectionEnd::Asked | ConnectionEnd::Io(_) => {
                 None
@@ -271,14 +282,52 @@ impl Connection {
         self.account();
         self.lease.set_activity(Activity::Writing);
         let stall = self.broker.config.limits.write_stall_max;
-        let Self { broker, outgoing, stream, lease, .. } = self;
+        let Self { broker, outgoing, stream, cut_off, lease, .. } = self;
         let written = tokio::select! {
             biased;
             written = outgoing.write_all(stream, stall, || lease.progress()) => written.map_err(ConnectionEnd::from),
-            () = lease.closed() => Err(ended_by(broker)),
+            () = lease.closed() => {
+                *cut_off = true;
+                Err(ended_by(broker))
+            }
         };
         lease.progress();
         written
+    }
+
+    /// Answers what was begun and waits for nobody else, before the broker stops: a client that does not hear whether
+    /// its records are in the log sends them again, to a broker that may not remember all of them.
+    async fn answer_what_was_begun(&mut self) {
+        if self.cut_off {
+            return;
+        }
+        let waits = |slot: &Slot| {
+            matches!(slot.api, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup)
+                && !matches!(slot.state, SlotState::Done(_))
+        };
+        // Answers leave in the order of their requests: nothing comes behind one that waits.
+        let answerable = self.slots.iter().position(waits).unwrap_or(self.slots.len());
+        self.slots.truncate(answerable);
+        let stall = self.broker.config.limits.write_stall_max;
+        loop {
+            if self.collect_answers().is_err()
+                || self.outgoing.write_all(&mut self.stream, stall, || {}).await.is_err()
+            {
+                return;
+            }
+            if self.slots.is_empty() {
+                break;
+            }
+            answer_ready(&mut self.slots).await;
+        }
+        // What arrives now is not read any more; closing over it would reset the connection, and the answers with it.
+        let farewell = async {
+            self.stream.shutdown().await?;
+            let mut unread = vec![0; SCRATCH_BYTES];
+            while self.stream.read(&mut unread).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let _ = tokio::time::timeout(FAREWELL_MAX, farewell).await;
     }
 
     /// Says how much memory the connection holds. R10: counted is what is there.

@@ -55,6 +55,16 @@ pub enum BrokerError {
         /// What the configuration says.
         expected: String,
     },
+    /// A setting.
+    #[error("the setting `{name}` cannot be {value}: {problem}")]
+    Setting {
+        /// Its name.
+        name: String,
+        /// What it was to be.
+        value: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A default of topic configurations.
     #[error("a topic default is not valid: {0}")]
     TopicDefault(#[from] towpath_controller::topic_config::ConfigProblem),

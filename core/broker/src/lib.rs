@@ -21,6 +21,7 @@ mod offsets_log;
 mod open_files;
 mod outgoing;
 mod producer_ids;
+mod server_properties;
 mod state;
 mod stream;
 

@@ -51,8 +51,19 @@ impl Acceptor {
         self.places_max.saturating_sub(self.places.available_permits())
     }
 
+    /// Waits until all connections are gone, no longer than `patience`.
+    pub(crate) async fn closed(&self, patience: Duration) {
+        let all = u32::try_from(self.places_max).unwrap_or(u32::MAX);
+        if tokio::time::timeout(patience, self.places.acquire_many(all)).await.is_err() {
+            tracing::warn!(open = self.open(), "stopping over connections that are still open");
+        }
+    }
+
     /// Serves a connection, if there is a place for it; else it is closed at once.
     pub(crate) fn serve(&self, stream: Stream, peer: Peer) {
+        if self.broker.is_stopping() {
+            return;
+        }
         self.broker.metrics.accepted.increment(1);
         match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => {

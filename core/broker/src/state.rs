@@ -43,6 +43,8 @@ pub(crate) struct BrokerState {
     /// Places for work that holds much memory and takes a thread for long.
     pub(crate) heavy_work: Arc<tokio::sync::Semaphore>,
     pub(crate) stopping: AtomicBool,
+    /// It stops in good order: what was begun is answered.
+    pub(crate) answering: AtomicBool,
     /// Set once, right after the state is made: the coordinator holds the state in turn.
     pub(crate) groups: OnceLock<GroupCoordinator>,
     /// Held from a decision to the moment when the partitions are as decided.
@@ -73,6 +75,10 @@ impl BrokerState {
     /// The metadata as they are now.
     pub(crate) fn image(&self) -> Arc<MetadataImage> {
         self.controller.image()
+    }
+
+    pub(crate) fn is_answering(&self) -> bool {
+        self.answering.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -27,6 +27,8 @@ pub struct Config {
     /// What stands in the files about each pipeline.
     nodes: BTreeMap<String, (Key, Node)>,
     cluster_place: Option<Place>,
+    /// What stands under `node: settings:`.
+    settings: Option<Node>,
     /// What may be a mistake.
     pub warnings: Problems,
     /// Takes the secrets of this configuration out of texts (R13).
@@ -42,6 +44,8 @@ pub struct NodeConfig {
     pub kafka: String,
     /// What clients are told to connect to, where it differs.
     pub advertised: Option<String>,
+    /// Settings of the embedded broker, by Kafka's names.
+    pub settings: BTreeMap<String, String>,
     /// The HTTP listener, `host:port`.
     pub http: String,
     /// What `up` tells people when everything runs.
@@ -93,7 +97,9 @@ impl Config {
         let mut warnings = Vec::new();
         topics::check(&pipelines, &nodes, problems, &mut warnings);
         let warnings = Problems::new(warnings, secrets.clone());
-        Self { node, cluster, pipelines, nodes, cluster_place, warnings, redactor: secrets.redactor() }
+        let settings = node_section.and_then(|node| node.get("settings")).cloned();
+        let redactor = secrets.redactor();
+        Self { node, cluster, pipelines, nodes, cluster_place, settings, warnings, redactor }
     }
 
     /// Where something of a pipeline stands: `path` is what a connector says (`tables[1]`), below `half`, which is
@@ -112,6 +118,12 @@ impl Config {
     #[must_use]
     pub fn cluster_place(&self) -> Option<Place> {
         self.cluster_place.clone()
+    }
+
+    /// Where a setting of the broker stands.
+    #[must_use]
+    pub fn setting_place(&self, name: &str) -> Option<Place> {
+        Some(self.settings.as_ref()?.get(name)?.place.clone())
     }
 
     /// The text at `path` of a pipeline's source or sink.
@@ -138,6 +150,7 @@ impl NodeConfig {
             data_dir: raw.str("data_dir").into(),
             kafka: raw.str("kafka").to_owned(),
             advertised: raw.opt_str("advertised").map(str::to_owned),
+            settings: raw.texts("settings"),
             http: raw.str("http").to_owned(),
             message: raw.opt_str("message").map(str::to_owned),
         }

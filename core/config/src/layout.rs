@@ -25,6 +25,11 @@ pub fn node_options() -> ConfigSpec {
             OptionType::NonEmptyString,
             "What Kafka clients are told to connect to (host:port), where it differs from `kafka`.",
         ),
+        OptionSpec::optional(
+            "settings",
+            OptionType::Object(broker_options()),
+            "Settings of the embedded broker, by Kafka's names; those that begin with `log.` are the defaults of topics.",
+        ),
         OptionSpec::with_default(
             "http",
             OptionType::NonEmptyString,
@@ -37,6 +42,106 @@ pub fn node_options() -> ConfigSpec {
             "Text that `towpath up` shows when everything runs: what whoever started it may want to type next.",
         ),
     ])
+}
+
+/// `node: settings:`, what Kafka has in `server.properties`. Without a default each, so that DescribeConfigs tells what
+/// is set from what is not.
+fn broker_options() -> ConfigSpec {
+    let count = || OptionType::int(1, i64::from(i32::MAX));
+    let bytes = || OptionType::int(1024, 1 << 31);
+    let or_none = || OptionType::int(-1, i64::MAX);
+    let options = [
+        (
+            "auto.create.topics.enable",
+            OptionType::Bool,
+            "Whether a topic is created when a client asks for it (true).",
+        ),
+        (
+            "num.partitions",
+            OptionType::int(1, 10_000),
+            "Partitions of a topic that does not say how many (1).",
+        ),
+        (
+            "offsets.topic.num.partitions",
+            OptionType::int(1, 1000),
+            "Partitions of the topic of committed offsets (50), at the first start.",
+        ),
+        (
+            "offsets.retention.minutes",
+            count(),
+            "Minutes for which the offsets of a group without members are kept (10080).",
+        ),
+        ("group.min.session.timeout.ms", count(), "The shortest session timeout of a group member (6000)."),
+        ("group.max.session.timeout.ms", count(), "The longest session timeout of a group member (1800000)."),
+        (
+            "group.initial.rebalance.delay.ms",
+            OptionType::int(0, 3_600_000),
+            "Milliseconds that the first generation of an empty group waits for more members (0).",
+        ),
+        ("group.max.size", count(), "Members of the largest group."),
+        (
+            "connections.max.idle.ms",
+            count(),
+            "Milliseconds after which an idle connection is closed (600000).",
+        ),
+        ("max.connections", count(), "Connections that are open at the same time."),
+        ("socket.request.max.bytes", bytes(), "Bytes of the largest request."),
+        (
+            "queued.max.request.bytes",
+            OptionType::int(1 << 20, i64::MAX),
+            "Bytes that the requests and answers of all connections may hold.",
+        ),
+        ("fetch.max.bytes", bytes(), "Bytes of the largest fetch answer."),
+        (
+            "log.retention.check.interval.ms",
+            count(),
+            "Milliseconds between two looks for segments to delete (300000).",
+        ),
+        ("log.cleaner.backoff.ms", count(), "Milliseconds between two looks for logs to compact (15000)."),
+        ("message.max.bytes", bytes(), "Bytes of the largest record batch, unless its topic says otherwise."),
+        (
+            "log.retention.ms",
+            or_none(),
+            "Milliseconds for which records are kept, unless their topic says otherwise; -1 for ever.",
+        ),
+        (
+            "log.retention.bytes",
+            or_none(),
+            "Bytes that a partition keeps, unless its topic says otherwise; -1 for all.",
+        ),
+        ("log.segment.bytes", bytes(), "Bytes of a segment, unless its topic says otherwise."),
+        (
+            "log.roll.ms",
+            count(),
+            "Milliseconds after which a segment is closed, unless its topic says otherwise.",
+        ),
+        (
+            "log.flush.interval.messages",
+            OptionType::int(1, i64::MAX),
+            "Records after which a partition is flushed to the disk, unless its topic says otherwise; 1 is before every acknowledgement.",
+        ),
+        (
+            "log.flush.interval.ms",
+            OptionType::int(1, i64::MAX),
+            "Milliseconds after which a partition is flushed to the disk, unless its topic says otherwise.",
+        ),
+        (
+            "log.cleanup.policy",
+            OptionType::NonEmptyString,
+            "`delete`, `compact` or `compact,delete`, unless a topic says otherwise.",
+        ),
+        (
+            "compression.type",
+            OptionType::NonEmptyString,
+            "How batches are stored, unless their topic says otherwise: `producer`, `uncompressed`, `gzip`, `snappy`, `lz4` or `zstd`.",
+        ),
+        (
+            "log.message.timestamp.type",
+            OptionType::NonEmptyString,
+            "`CreateTime` or `LogAppendTime`, unless a topic says otherwise.",
+        ),
+    ];
+    ConfigSpec::new(options.into_iter().map(|(name, ty, doc)| OptionSpec::optional(name, ty, doc)).collect())
 }
 
 /// `cluster:`, instead of the embedded broker.

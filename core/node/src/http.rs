@@ -18,7 +18,8 @@ use towpath_config::Config;
 use towpath_runtime::{PipelineStatus, Supervisor};
 use towpath_telemetry::MetricsHandle;
 
-use super::scrape;
+use crate::paused::Paused;
+use crate::scrape;
 
 /// How often what histograms have collected is folded.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -29,6 +30,8 @@ pub(crate) struct Shown {
     pub(crate) broker: OnceLock<Arc<Broker>>,
     /// The supervisor, once everything runs.
     pub(crate) supervisor: OnceLock<Arc<Supervisor>>,
+    /// What stays paused.
+    pub(crate) paused: Paused,
     /// Brokers of someone else's cluster.
     bootstrap_servers: Option<Vec<String>>,
     /// What the files say of each pipeline.
@@ -39,8 +42,9 @@ pub(crate) struct Shown {
 
 impl Shown {
     /// What is known before anything is started.
-    pub(crate) fn new(config: &Config, metrics: MetricsHandle) -> Self {
+    pub(crate) fn new(config: &Config, metrics: MetricsHandle, paused: Paused) -> Self {
         Self {
+            paused,
             broker: OnceLock::new(),
             supervisor: OnceLock::new(),
             bootstrap_servers: config.cluster.as_ref().map(|cluster| cluster.bootstrap_servers.clone()),
@@ -187,6 +191,14 @@ async fn act(State(shown): State<Arc<Shown>>, Path((name, action)): Path<(String
         }
     };
     if known {
+        if matches!(action.as_str(), "pause" | "resume")
+            && let Err(error) = shown.paused.set(&name, action == "pause")
+        {
+            let path = shown.paused.path().display();
+            let error =
+                format!("done, but it will not be so after a restart: {path} cannot be written: {error}");
+            return refuse(StatusCode::INTERNAL_SERVER_ERROR, error, None);
+        }
         return Json(json!({ "pipeline": name, "done": action })).into_response();
     }
     let hint = "see `towpath pipelines list`".to_owned();

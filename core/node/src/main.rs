@@ -7,10 +7,12 @@ mod failure;
 mod first_start;
 mod http;
 mod output;
+mod paused;
 mod preflight;
 mod progress;
 mod registry;
 mod scrape;
+mod settings;
 
 use std::process::ExitCode;
 

@@ -76,6 +76,19 @@ pipelines:
 }
 
 #[test]
+fn a_setting_of_the_broker_that_is_none() {
+    let yaml = "node:\n  settings: { num.partitoins: 3, group.max.size: many }\n";
+    towpath("validate", yaml, &[], &[]).says(
+        2,
+        &["c.yaml:2:15", "unknown key `num.partitoins`", "did you mean `num.partitions`?", "c.yaml:2:50"],
+    );
+    let yaml = "node: { kafka: 127.0.0.1:0, http: 127.0.0.1:0, settings: { log.cleanup.policy: burn } }\n";
+    let ran = towpath("up", yaml, &[], &[]);
+    ran.says(2, &["c.yaml:1:80", "log.cleanup.policy", "burn", "nothing was started"]);
+    assert!(!ran.folder.join("towpath-data").exists(), "nothing may have been started");
+}
+
+#[test]
 fn a_name_that_stands_twice() {
     let pipeline = "    topics: [t]\n    sink: { type: file, path: ./out }\n";
     let yaml = format!("pipelines:\n  p:\n{pipeline}  p:\n{pipeline}");

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use towpath_broker::{Broker, BrokerConfig, BrokerError};
+use towpath_wire::frame::encode_request;
 use towpath_wire::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use towpath_wire::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use towpath_wire::{ErrorCode, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest};
@@ -175,4 +177,47 @@ async fn a_stop_ends_connections_and_is_quick() {
     assert!(client.frame().await.is_none());
     assert!(begun.elapsed() < Duration::from_secs(5));
     test.broker.shutdown().await.unwrap();
+}
+
+/// Sends batches of one record as fast as the connection takes them, reads the answers until the connection ends, and
+/// returns how many there were.
+async fn flood(address: std::net::SocketAddr) -> u64 {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (mut read, mut write) = stream.into_split();
+    let sending = tokio::spawn(async move {
+        let request = crate::support::produce_request("t", 0, -1, batch(&["a"]));
+        let frame = encode_request(&request, 9, 1, Some("test")).unwrap().into_bytes();
+        while write.write_all(&frame).await.is_ok() {}
+    });
+    let mut answers = 0;
+    while let Ok(length) = read.read_i32().await {
+        let mut frame = vec![0; usize::try_from(length).unwrap()];
+        read.read_exact(&mut frame).await.expect("no answer is cut off");
+        answers += 1;
+    }
+    sending.abort();
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_begun_is_answered_before_a_stop() {
+    for round in 0..12 {
+        let test =
+            TestBroker::start_with(|config| config.listen = Some("127.0.0.1:0".parse().unwrap())).await;
+        // Every batch waits for the disk.
+        test.client().create_topic("t", 1, &[("flush.messages", "1")]).await;
+        let clients: Vec<_> =
+            (0..3).map(|_| tokio::spawn(flood(test.broker.local_addr().unwrap()))).collect();
+        tokio::time::sleep(Duration::from_millis(5 * round)).await;
+        test.broker.shutdown().await.unwrap();
+        let mut answers = 0;
+        for client in clients {
+            answers += client.await.unwrap();
+        }
+        let TestBroker { broker, dir } = test;
+        drop(broker);
+        let after = TestBroker::start_in(dir, |_| {}).await;
+        let end = after.client().fetch("t", 0, 0).await.high_watermark;
+        assert_eq!(i64::try_from(answers).unwrap(), end, "round {round}: what is in the log was answered");
+    }
 }

@@ -8,10 +8,12 @@ use crate::failure::Failure;
 use crate::output::{Listing, print_json, tell_problems};
 use crate::preflight::{self, Found};
 use crate::registry::built_in;
+use crate::settings::broker_config;
 
 pub(super) async fn run(files: &Files, json: bool) -> Result<(), Failure> {
     let config = towpath_config::load(&files.files, &built_in())?;
     tell_problems_if_any(&config, json);
+    broker_config(&config)?;
     let found = preflight::look(&config, |_| true).await;
     let problems = preflight::problems(&found, &config);
     if json {

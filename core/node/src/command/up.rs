@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
-use towpath_broker::{Broker, BrokerConfig, BrokerError, Endpoint};
+use towpath_broker::{Broker, BrokerConfig, BrokerError};
 use towpath_client::{Client, ClientConfig, ClientError, InProcessTransport};
 use towpath_config::{Config, Problem};
 use towpath_runtime::{Supervisor, SupervisorConfig, WorkerConfig};
@@ -17,9 +17,11 @@ use crate::failure::{Failure, chain};
 use crate::first_start::Remembered;
 use crate::http::{self, Shown};
 use crate::output::{Listing, tell};
+use crate::paused::Paused;
 use crate::preflight;
 use crate::progress::Progress;
 use crate::registry::built_in;
+use crate::settings::broker_config;
 
 /// How often the progress is drawn.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -33,6 +35,7 @@ pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
     let redactor = config.redactor.clone();
     towpath_telemetry::redact_with(move |text| redactor.redact(text).into_owned());
     tell_problems_if_any(&config, json);
+    let settings = broker_config(&config)?;
     let mut signals = Signals::new()?;
     let mut remembered = Remembered::load(&config.node.data_dir);
     tokio::select! {
@@ -43,12 +46,13 @@ pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
     let metrics = towpath_telemetry::install_metrics()
         .map_err(|error| Failure::new(format!("metrics cannot be collected: {}", chain(&error))))?;
     towpath_runtime::metrics::describe();
-    let shown = Arc::new(Shown::new(&config, metrics));
+    let paused = load_paused(&mut config, &up)?;
+    let shown = Arc::new(Shown::new(&config, metrics, paused));
     let http = http::serve(&config.node.http, Arc::clone(&shown))
         .await
         .map_err(|error| in_use("HTTP", "http", &config.node.http, &error))?;
     let broker = match &config.cluster {
-        None => Some(start_broker(&config).await?),
+        None => Some(start_broker(&config, settings).await?),
         Some(_) => None,
     };
     if let Some(broker) = &broker {
@@ -93,6 +97,27 @@ async fn check_first(config: &Config, remembered: &Remembered, up: &Up) -> Resul
     let outcome = "at the systems that the files name; nothing was started (`--no-check` starts all the same, and \
                    tries until they are ready)";
     Err(Failure::Systems { problems, outcome })
+}
+
+/// Pipelines that somebody has paused stay so.
+fn load_paused(config: &mut Config, up: &Up) -> Result<Paused, Failure> {
+    let dir = &config.node.data_dir;
+    let paused = Paused::load(dir).map_err(|error| {
+        Failure::new(format!("what was paused cannot be read from {}: {error}", dir.display()))
+            .with_hint("remove `paused.json` there: then everything runs")
+    })?;
+    for pipeline in config.pipelines.iter_mut().filter(|pipeline| paused.contains(&pipeline.name)) {
+        let name = &pipeline.name;
+        if up.until_idle {
+            return Err(Failure::new(format!("the pipeline `{name}` is paused, and so never idle"))
+                .with_hint(format!(
+                    "start without `--until-idle` and type `towpath pipelines resume {name}`"
+                )));
+        }
+        tell(&format!("the pipeline `{name}` is paused; `towpath pipelines resume {name}` lets it go on"));
+        pipeline.paused = true;
+    }
+    Ok(paused)
 }
 
 /// A pipeline that is not there any more was removed, or has another name now; in that case it begins anew.
@@ -166,15 +191,10 @@ async fn resolve(address: &str, option: &str) -> Result<SocketAddr, Failure> {
     })
 }
 
-async fn start_broker(config: &Config) -> Result<Arc<Broker>, Failure> {
+async fn start_broker(config: &Config, settings: BrokerConfig) -> Result<Arc<Broker>, Failure> {
     towpath_broker::raise_open_files_limit();
     let listen = resolve(&config.node.kafka, "kafka").await?;
-    let advertised = config.node.advertised.as_ref().and_then(|address| {
-        let (host, port) = address.rsplit_once(':')?;
-        Some(Endpoint { host: host.trim_matches(['[', ']']).to_owned(), port: port.parse().ok()? })
-    });
-    let settings =
-        BrokerConfig { listen: Some(listen), advertised, ..BrokerConfig::new(&config.node.data_dir) };
+    let settings = BrokerConfig { listen: Some(listen), ..settings };
     match Broker::start(settings).await {
         Ok(broker) => Ok(Arc::new(broker)),
         Err(BrokerError::Listen { address, source }) => {

@@ -8,10 +8,12 @@ use crate::cli::Files;
 use crate::failure::Failure;
 use crate::output::{Listing, tell};
 use crate::registry::built_in;
+use crate::settings::broker_config;
 
 pub(super) fn run(files: &Files, json: bool) -> Result<(), Failure> {
     let config = towpath_config::load(&files.files, &built_in())?;
     tell_problems_if_any(&config, json);
+    broker_config(&config)?;
     if config.pipelines.is_empty() && !json {
         tell("no problem found, and no pipelines: `towpath up` starts just a broker with this");
         return Ok(());

@@ -46,6 +46,18 @@ fn topics_are_listed_described_created_configured_and_deleted() {
 }
 
 #[test]
+fn the_broker_is_set_up_by_the_names_that_kafka_has() {
+    let settings = "  settings:\n    auto.create.topics.enable: false\n    num.partitions: 3\n    log.retention.ms: 7000\n    \
+                    group.min.session.timeout.ms: 100\n";
+    let options = process::Options { node_yaml: settings.to_owned(), ..process::Options::broker() };
+    let towpath = Towpath::start(options).unwrap();
+    ask_with(&towpath, &["produce", "nobody-made-it"], "a\n").says(1, &["nobody-made-it"]);
+    ask(&towpath, &["topics", "create", "t"]).says(0, &["created t ("]);
+    ask(&towpath, &["topics", "list"]).says(0, &["t 3"]);
+    ask(&towpath, &["topics", "config", "t", "--all"]).says(0, &["retention.ms 7000"]);
+}
+
+#[test]
 fn records_are_produced_and_consumed() {
     let towpath = Towpath::broker().unwrap();
     ask(&towpath, &["topics", "create", "t", "-p", "1"]).says(0, &[]);

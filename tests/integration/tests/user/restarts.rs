@@ -78,6 +78,28 @@ fn what_is_added_begins_and_what_was_there_goes_on() {
 }
 
 #[test]
+fn what_was_paused_stays_so_until_it_is_resumed() {
+    let yaml = "pipelines:\n  numbers:\n    source: { type: generate, rate: 50 }\n    topic: numbers\n";
+    let mut towpath = Towpath::start(Options::yaml(yaml)).unwrap();
+    wait_state(&towpath, "numbers/source/0", "RUNNING");
+    ask(&towpath, &["pipelines", "pause", "numbers"]).says(0, &[]);
+    wait_state(&towpath, "numbers/source/0", "PAUSED");
+    towpath.kill9().unwrap();
+    towpath.set_arguments(&["--until-idle"]);
+    towpath.spawn().unwrap();
+    assert_eq!(towpath.wait(LONG).unwrap().code(), Some(1), "it could wait for ever");
+    assert!(towpath.log_tail().contains("pipelines resume numbers"), "{}", towpath.log_tail());
+    towpath.set_arguments(&[]);
+    towpath.start_again().unwrap();
+    wait_state(&towpath, "numbers/source/0", "PAUSED");
+    ask(&towpath, &["pipelines", "resume", "numbers"]).says(0, &[]);
+    wait_state(&towpath, "numbers/source/0", "RUNNING");
+    towpath.kill9().unwrap();
+    towpath.start_again().unwrap();
+    wait_state(&towpath, "numbers/source/0", "RUNNING");
+}
+
+#[test]
 fn a_pipeline_with_another_name_begins_anew_and_that_is_said() {
     let mut shop = Shop::new();
     shop.write("shop", "shop", "a", "shop.{table}");

@@ -1,0 +1,111 @@
+//! Settings by Kafka's names, as they stand in a configuration.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use towpath_controller::topic_config::{self, KEYS};
+
+use crate::config::BrokerConfig;
+use crate::error::BrokerError;
+
+/// Writes a number where it belongs.
+fn number<T: FromStr>(slot: &mut T, value: &str) -> Result<(), String> {
+    *slot = value.parse().map_err(|_| "it is no number that fits".to_owned())?;
+    Ok(())
+}
+
+fn milliseconds(slot: &mut Duration, value: &str) -> Result<(), String> {
+    let mut ms = 0;
+    number(&mut ms, value)?;
+    *slot = Duration::from_millis(ms);
+    Ok(())
+}
+
+impl BrokerConfig {
+    /// Sets a setting by the name that Kafka's `server.properties` has for it. Those that are defaults of topic
+    /// configurations are among them (`log.retention.ms`).
+    ///
+    /// # Errors
+    /// [`BrokerError::Setting`] for a name that is not known, and for a value that does not fit.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), BrokerError> {
+        self.try_set(name, value).map_err(|problem| BrokerError::Setting {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            problem,
+        })
+    }
+
+    fn try_set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let (groups, limits) = (&mut self.groups, &mut self.limits);
+        match name {
+            "auto.create.topics.enable" => number(&mut self.auto_create_topics, value),
+            "num.partitions" => number(&mut self.partitions_default, value),
+            "offsets.topic.num.partitions" => number(&mut self.offsets_partitions, value),
+            "offsets.retention.minutes" => {
+                let mut minutes = 0_i64;
+                number(&mut minutes, value)?;
+                groups.offsets_retention_ms = minutes.saturating_mul(60_000);
+                Ok(())
+            }
+            "group.min.session.timeout.ms" => number(&mut groups.session_timeout_ms_min, value),
+            "group.max.session.timeout.ms" => number(&mut groups.session_timeout_ms_max, value),
+            "group.initial.rebalance.delay.ms" => number(&mut groups.initial_rebalance_delay_ms, value),
+            "group.max.size" => number(&mut groups.members_max, value),
+            "connections.max.idle.ms" => milliseconds(&mut limits.connection_idle_max, value),
+            "max.connections" => number(&mut limits.connections_max, value),
+            "socket.request.max.bytes" => number(&mut limits.request_bytes_max, value),
+            "queued.max.request.bytes" => number(&mut limits.request_memory_bytes, value),
+            "fetch.max.bytes" => number(&mut limits.fetch_bytes_max, value),
+            "log.retention.check.interval.ms" => milliseconds(&mut self.retention_check_interval, value),
+            "log.cleaner.backoff.ms" => milliseconds(&mut self.compaction_check_interval, value),
+            _ => {
+                let key = KEYS.iter().find(|key| key.broker_name == Some(name));
+                let key = key.ok_or("the broker has no such setting")?;
+                topic_config::check(key.name, value).map_err(|problem| problem.to_string())?;
+                self.topic_defaults.insert(key.name.to_owned(), value.to_owned());
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_land_where_they_belong() {
+        let mut config = BrokerConfig::new("data");
+        for (name, value) in [
+            ("auto.create.topics.enable", "false"),
+            ("group.min.session.timeout.ms", "100"),
+            ("offsets.retention.minutes", "2"),
+            ("connections.max.idle.ms", "1500"),
+            ("log.retention.ms", "-1"),
+            ("log.cleanup.policy", "compact,delete"),
+        ] {
+            config.set(name, value).unwrap();
+        }
+        assert!(!config.auto_create_topics);
+        assert_eq!(config.groups.session_timeout_ms_min, 100);
+        assert_eq!(config.groups.offsets_retention_ms, 120_000);
+        assert_eq!(config.limits.connection_idle_max, Duration::from_millis(1500));
+        assert_eq!(config.topic_defaults["retention.ms"], "-1");
+        assert_eq!(config.topic_defaults["cleanup.policy"], "compact,delete");
+    }
+
+    #[test]
+    fn what_is_no_setting_or_no_value_is_refused() {
+        let mut config = BrokerConfig::new("data");
+        for (name, value) in [
+            ("num.partition", "1"),
+            ("num.partitions", "many"),
+            ("group.max.size", "-1"),
+            ("auto.create.topics.enable", "1"),
+            ("log.cleanup.policy", "burn"),
+        ] {
+            let error = config.set(name, value).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(value), "{error}");
+        }
+    }
+}
