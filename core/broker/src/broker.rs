@@ -342,13 +342,17 @@ fn open_controller(
 
 /// Removes the partitions of topics that were deleted while their files could not be.
 fn remove_strays(dir: &LogDir, logs: &[Arc<Log>], image: &MetadataImage) -> Result<(), BrokerError> {
+    let mut strays = Vec::new();
     for log in logs {
         let partition = log.partition();
         let is_known = image.topic_by_id(log.topic_id()).is_some_and(|topic| topic.name == partition.topic);
         if !is_known && partition.topic.as_str() != LocalMetadataLog::TOPIC {
             tracing::warn!(%partition, topic_id = %log.topic_id(), "removed: its topic was deleted");
-            dir.delete(partition)?;
+            strays.push(partition.clone());
         }
+    }
+    if !strays.is_empty() {
+        dir.delete_all(&strays)?;
     }
     Ok(())
 }

@@ -334,6 +334,7 @@ impl Connection {
     fn account(&self) {
         let buffer = self.allocated.max(self.buffer.len());
         self.lease.set(buffer + self.in_flight_bytes + self.reply_bytes());
+        self.lease.set_partial(if self.buffer.is_empty() { 0 } else { buffer });
         let activity = if self.slots.is_empty() { Activity::Reading } else { Activity::Working };
         self.lease.set_activity(activity);
     }
@@ -363,7 +364,8 @@ impl Connection {
 
     /// Waits for an answer that may leave, or for bytes.
     async fn wait(&mut self, may_read: bool) -> Result<Event, ConnectionEnd> {
-        let idle = self.allocated > 0 && self.slots.is_empty() && self.buffer.is_empty();
+        // Also while requests wait for long, such as fetches at the end of a log.
+        let idle = self.allocated > 0 && self.buffer.is_empty();
         if idle {
             if let Ok(event) = tokio::time::timeout(BUFFER_IDLE, self.next_event(may_read)).await {
                 return event;
@@ -401,7 +403,9 @@ impl Connection {
             if *allocated != before {
                 // Counted as soon as it is taken, also when nothing comes to fill it.
                 let replies: usize = slots.iter().map(|slot| slot.state.reply_bytes()).sum();
-                lease.set((*allocated).max(buffer.len()) + *in_flight_bytes + replies);
+                let held = (*allocated).max(buffer.len());
+                lease.set(held + *in_flight_bytes + replies);
+                lease.set_partial(held);
             }
             read.map_ok(Event::Read).map_err(ConnectionEnd::from)
         })

@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 const STALL_MS_MIN: u64 = 250;
 /// How long one is spared that stands still because it waits for memory, or for its client to read.
 const BLOCKED_MS_MIN: u64 = 2_000;
+/// Bytes that no connection is closed for while it has requests in work.
+const SMALL_BYTES: usize = 16 * 1024;
 /// How long a reader waits for memory before it looks again.
 pub(crate) const RETRY: Duration = Duration::from_millis(50);
 
@@ -38,7 +40,7 @@ pub(crate) struct MemoryBudget {
 pub(crate) enum Activity {
     /// It waits for requests, or for the rest of one.
     Reading,
-    /// It has requests in work. It is not closed for its memory: it gives it back by itself.
+    /// It has requests in work. It is not closed for their memory: it gives it back by itself.
     Working,
     /// It waits for memory.
     Blocked,
@@ -61,6 +63,8 @@ impl Activity {
 #[derive(Debug)]
 pub(crate) struct Account {
     held: AtomicUsize,
+    /// Bytes of `held` that are the beginning of a request.
+    partial: AtomicUsize,
     /// Milliseconds since the budget was made.
     progress_ms: AtomicU64,
     /// An [`Activity`].
@@ -106,6 +110,7 @@ impl MemoryBudget {
     pub(crate) fn lease(self: &Arc<Self>) -> Lease {
         let account = Arc::new(Account {
             held: AtomicUsize::new(0),
+            partial: AtomicUsize::new(0),
             progress_ms: AtomicU64::new(self.now_ms()),
             activity: AtomicU8::new(Activity::Reading as u8),
             closing: AtomicBool::new(false),
@@ -138,6 +143,10 @@ impl MemoryBudget {
         for (_, account) in self.connections.lock().iter() {
             let still = now.saturating_sub(account.progress_ms.load(Ordering::Relaxed));
             let (waits, spared) = match Activity::of(account.activity.load(Ordering::Relaxed)) {
+                // A request that waits for long must not shield half of another one.
+                Activity::Working if account.partial.load(Ordering::Relaxed) > SMALL_BYTES => {
+                    (true, BLOCKED_MS_MIN)
+                }
                 Activity::Working => continue,
                 Activity::Reading => (false, STALL_MS_MIN),
                 Activity::Blocked | Activity::Writing => (true, BLOCKED_MS_MIN),
@@ -201,6 +210,11 @@ impl Lease {
                 self.budget.freed.notify_waiters();
             }
         }
+    }
+
+    /// Sets how much of what the connection holds is the beginning of a request.
+    pub(crate) fn set_partial(&self, bytes: usize) {
+        self.account.partial.store(bytes, Ordering::Relaxed);
     }
 
     /// The connection read or wrote something.
@@ -307,6 +321,22 @@ mod tests {
         assert_eq!(budget.reclaim(), 2);
         assert!(is_closing(&stalled) && is_closing(&blocked));
         assert!(!is_closing(&busy) && !is_closing(&empty));
+    }
+
+    #[test]
+    fn a_request_that_waits_does_not_shield_half_of_another() {
+        let budget = old_budget(100_000);
+        let (waiting, shielded, quick) = (budget.lease(), budget.lease(), budget.lease());
+        for (lease, partial, still) in
+            [(&waiting, 0, 60_000), (&shielded, 50_000, 3_000), (&quick, 50_000, 500)]
+        {
+            lease.set(60_000);
+            lease.set_partial(partial);
+            lease.set_activity(Activity::Working);
+            stand_still(lease, still);
+        }
+        assert_eq!(budget.reclaim(), 1);
+        assert!(is_closing(&shielded) && !is_closing(&waiting) && !is_closing(&quick));
     }
 
     #[test]

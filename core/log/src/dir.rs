@@ -216,45 +216,81 @@ impl LogDir {
         config: LogConfig,
     ) -> Result<Arc<Log>, LogError> {
         let _changing = self.changing.lock();
-        self.disk.check()?;
         if self.logs.read().contains_key(partition) {
             return Err(LogError::Partition(format!("{partition} is in the directory already")));
         }
+        self.create_locked(std::slice::from_ref(partition), topic_id, config)?;
+        self.get(partition).ok_or_else(|| LogError::Partition(format!("{partition} was not made")))
+    }
+
+    /// Makes those of a topic's partitions that are not there yet, several at a time.
+    ///
+    /// # Errors
+    /// [`LogError`] of the first that could not be made; the others are there.
+    pub fn create_all(
+        &self,
+        partitions: &[TopicPartition],
+        topic_id: TopicId,
+        config: LogConfig,
+    ) -> Result<(), LogError> {
+        let _changing = self.changing.lock();
+        let missing: Vec<TopicPartition> = {
+            let logs = self.logs.read();
+            partitions.iter().filter(|partition| !logs.contains_key(partition)).cloned().collect()
+        };
+        if missing.is_empty() { Ok(()) } else { self.create_locked(&missing, topic_id, config) }
+    }
+
+    fn create_locked(
+        &self,
+        partitions: &[TopicPartition],
+        topic_id: TopicId,
+        config: LogConfig,
+    ) -> Result<(), LogError> {
+        self.disk.check()?;
+        let results = workers::map(partitions, |partition| self.make(partition, topic_id, config));
+        let (made, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        let made: Vec<Arc<Log>> = made.into_iter().flatten().collect();
+        if let Err(error) = self.disk.sync_dir(&self.disk.root) {
+            made.iter().for_each(|log| self.unmake(log.dir()));
+            return Err(error);
+        }
+        let mut logs = self.logs.write();
+        logs.extend(made.into_iter().map(|log| (log.partition().clone(), log)));
+        failed.into_iter().find_map(Result::err).map_or(Ok(()), Err)
+    }
+
+    /// Makes a new partition's directory and files.
+    fn make(
+        &self,
+        partition: &TopicPartition,
+        topic_id: TopicId,
+        config: LogConfig,
+    ) -> Result<Arc<Log>, LogError> {
         let path = self.disk.root.join(partition.to_string());
         if self.disk.storage.list(&path).is_ok() {
             return Err(LogError::Partition(format!("{} exists and was not opened", path.display())));
         }
         self.disk.wrote("make", &path, self.disk.storage.create_dir_all(&path))?;
-        let log = self.fill(partition, &path, topic_id, config).inspect_err(|_| {
-            // Half of a partition would be in the way of the next attempt. What cannot be removed now goes at the
-            // next start.
-            let _left = self.disk.storage.remove_dir_all(&path);
-        })?;
-        self.logs.write().insert(partition.clone(), Arc::clone(&log));
-        Ok(log)
+        let fill = || {
+            let meta = format!("version: 0\ntopic_id: {topic_id}");
+            self.disk.replace(&path.join(PARTITION_META_FILE), meta.as_bytes())?;
+            let open = OpenLog {
+                partition: partition.clone(),
+                topic_id,
+                config,
+                clean: true,
+                recovery_point: Offset::ZERO,
+                log_start: Offset::ZERO,
+            };
+            Log::open(&self.disk, &path, open)
+        };
+        fill().inspect_err(|_| self.unmake(&path))
     }
 
-    /// Makes a new partition's files.
-    fn fill(
-        &self,
-        partition: &TopicPartition,
-        path: &Path,
-        topic_id: TopicId,
-        config: LogConfig,
-    ) -> Result<Arc<Log>, LogError> {
-        let meta = format!("version: 0\ntopic_id: {topic_id}");
-        self.disk.replace(&path.join(PARTITION_META_FILE), meta.as_bytes())?;
-        let open = OpenLog {
-            partition: partition.clone(),
-            topic_id,
-            config,
-            clean: true,
-            recovery_point: Offset::ZERO,
-            log_start: Offset::ZERO,
-        };
-        let log = Log::open(&self.disk, path, open)?;
-        self.disk.sync_dir(&self.disk.root)?;
-        Ok(log)
+    /// Half of a partition would be in the way of the next attempt. What cannot be removed now goes at the next start.
+    fn unmake(&self, path: &Path) {
+        let _left = self.disk.storage.remove_dir_all(path);
     }
 
     /// The log of a partition.
@@ -274,17 +310,35 @@ impl LogDir {
     /// # Errors
     /// [`LogError::Partition`] if it is not there; [`LogError`].
     pub fn delete(&self, partition: &TopicPartition) -> Result<(), LogError> {
+        self.delete_all(std::slice::from_ref(partition))
+    }
+
+    /// Removes partitions with their files, several at a time.
+    ///
+    /// # Errors
+    /// [`LogError::Partition`] if one is not there; [`LogError`]. They are gone all the same; files that remain go at
+    /// the next start.
+    pub fn delete_all(&self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         let _changing = self.changing.lock();
+        let shut = workers::map(partitions, |partition| self.shut(partition));
+        self.disk.sync_dir(&self.disk.root)?;
+        let removed = workers::map(&shut, |path| match path {
+            Ok(path) => self.disk.wrote("remove", path, self.disk.storage.remove_dir_all(path)),
+            Err(_) => Ok(()),
+        });
+        shut.into_iter().map(|path| path.map(drop)).chain(removed).collect()
+    }
+
+    /// Takes a partition out and gives its directory a name under which it will not be opened again.
+    fn shut(&self, partition: &TopicPartition) -> Result<PathBuf, LogError> {
         let Some(log) = self.logs.write().remove(partition) else {
             return Err(LogError::Partition(format!("{partition} is not in the directory")));
         };
         log.shut();
         self.clean_offsets.lock().remove(partition);
-        let from = log.dir().to_owned();
         let to = self.deleted_dir(partition, log.topic_id());
-        self.disk.rename(&from, &to)?;
-        self.disk.sync_dir(&self.disk.root)?;
-        self.disk.wrote("remove", &to, self.disk.storage.remove_dir_all(&to))
+        self.disk.rename(log.dir(), &to)?;
+        Ok(to)
     }
 
     /// Kafka's name for a directory on its way out: topic, a unique id, `-delete`; within the bound.

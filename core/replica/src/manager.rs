@@ -106,6 +106,23 @@ impl TopicReplicas {
         Ok(Some(Arc::clone(partition)))
     }
 
+    /// Makes the files of all partitions that have none.
+    fn make_files(&self) -> Result<(), PartitionError> {
+        let deleted = self.deleted.lock();
+        if *deleted {
+            return Err(PartitionError::Deleted);
+        }
+        let settings = self.settings.read().log;
+        let slots = self.slots.read();
+        let missing: Vec<TopicPartition> = (0..)
+            .zip(&*slots)
+            .filter(|(_, slot)| slot.partition.get().is_none())
+            .map(|(index, _)| TopicPartition::new(self.name.clone(), index))
+            .collect();
+        drop(slots);
+        Ok(self.dir.create_all(&missing, self.id, settings)?)
+    }
+
     /// The partition of an index if its files are there.
     #[must_use]
     pub fn open_partition(&self, index: i32) -> Option<Arc<Partition>> {
@@ -197,6 +214,9 @@ impl ReplicaManager {
             }
         };
         topic.update(leaderships, settings);
+        if eager {
+            topic.make_files()?;
+        }
         for index in 0..i32::try_from(topic.partition_count()).unwrap_or(i32::MAX) {
             let id = TopicPartition::new(name.clone(), index);
             if eager || self.dir.get(&id).is_some_and(|log| log.topic_id() == topic.id) {
@@ -223,12 +243,15 @@ impl ReplicaManager {
         };
         let Some(topic) = removed else { return Ok(()) };
         *topic.deleted.lock() = true;
-        let mut result = Ok(());
-        for partition in topic.opened() {
-            partition.delete();
-            result = result.and(self.dir.delete(partition.id()));
-        }
-        result
+        let partitions: Vec<TopicPartition> = topic
+            .opened()
+            .iter()
+            .map(|partition| {
+                partition.delete();
+                partition.id().clone()
+            })
+            .collect();
+        if partitions.is_empty() { Ok(()) } else { self.dir.delete_all(&partitions) }
     }
 
     /// A topic by its name.

@@ -19,7 +19,7 @@ use towpath_replica::{
     FetchPosition, FetchWaiter, Flusher, Leadership, Partition, PartitionError, ReplicaManager,
     ReplicaSettings, Settings,
 };
-use towpath_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicName};
+use towpath_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicName, TopicPartition};
 use uuid::Uuid;
 
 const TOPIC: TopicId = TopicId::new(Uuid::from_u64_pair(7, 7));
@@ -213,4 +213,43 @@ async fn records_are_deleted_up_to_the_high_watermark_and_no_further() {
     assert!(matches!(past, Err(PartitionError::OutOfRange { .. })));
     assert_eq!(partition.delete_records_before(Some(Offset::new(1))).unwrap(), Offset::new(1));
     assert_eq!(partition.delete_records_before(None).unwrap(), Offset::new(2));
+}
+
+#[test]
+fn a_wide_topic_comes_and_goes_with_all_of_its_files() {
+    let storage = Arc::new(SimStorage::new(8));
+    let world = open(&storage, i64::MAX);
+    let wide = TopicId::new(Uuid::from_u64_pair(8, 8));
+    let name = TopicName::new("wide").unwrap();
+    let leaderships = |count: usize| (0..count).map(|_| leadership(0, 1)).collect::<Vec<_>>();
+    let directories = || {
+        let entries = storage.list(Path::new("/data")).unwrap().into_iter();
+        entries.filter(|entry| entry.is_dir && entry.name.starts_with("wide")).count()
+    };
+    world.manager.set_topic(&name, wide, leaderships(200), &settings(i64::MAX), true).unwrap();
+    world.manager.set_topic(&name, wide, leaderships(300), &settings(i64::MAX), true).unwrap();
+    assert_eq!(directories(), 300);
+    let topic = world.manager.topic("wide").unwrap();
+    for index in 0..300 {
+        let partition = topic.open_partition(index).expect("it is open");
+        partition.append(batch(&[&index.to_string()]), true, Origin::Client).unwrap();
+        assert_eq!(read(&partition), [index.to_string()]);
+    }
+    drop(topic);
+    world.manager.remove_topic(wide).unwrap();
+    assert_eq!(directories(), 0);
+}
+
+#[test]
+fn the_files_of_another_topic_are_not_taken_over() {
+    let storage = Arc::new(SimStorage::new(9));
+    let world = open(&storage, i64::MAX);
+    let id = TopicPartition::new(TopicName::new("u").unwrap(), 0);
+    let foreign = world.manager.dir().create(&id, TopicId::random(), LogConfig::default()).unwrap();
+    let own = TopicId::new(Uuid::from_u64_pair(8, 8));
+    let set = world.manager.set_topic(&id.topic, own, vec![leadership(0, 1)], &settings(i64::MAX), true);
+    assert!(matches!(set, Err(PartitionError::Storage(_))), "{set:?}");
+    let topic = world.manager.topic("u").unwrap();
+    assert!(matches!(topic.partition(0), Err(PartitionError::Storage(_))));
+    assert_eq!(foreign.log_end_offset(), Offset::ZERO);
 }

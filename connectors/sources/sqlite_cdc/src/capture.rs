@@ -1,18 +1,25 @@
-//! What capture puts into the database: an outbox, table definitions, and three triggers for each table.
+//! What capture puts into the database: an outbox, table definitions, and triggers for each table.
 //!
 //! `_towpath_<pipeline>_outbox` gets a row for every changed row, in the transaction that changes it.
 //! `_towpath_<pipeline>_tables` keeps every definition (an *epoch*) under which outbox rows were written, so that rows
-//! written before a column was added keep their meaning. `_towpath_<pipeline>_meta` holds the outbox's identity.
+//! written before a column was added keep their meaning; `_towpath_<pipeline>_gaps`, which of them began after triggers
+//! had been missing. `_towpath_<pipeline>_displaced` is empty between statements (`displaced`), and
+//! `_towpath_<pipeline>_meta` holds the outbox's identity.
 
 use std::collections::BTreeSet;
 
 use sqlx::{Connection as _, SqliteConnection};
 use towpath_api::ConnectorError;
-use towpath_sql::{Dialect, ident, literal};
+use towpath_sql::{Dialect, ident, idents, literal};
 
 use super::database::{classify, execute, get, number, rows};
+use super::displaced::{Displacement, displacement};
 use super::options::Options;
 use super::table::{Column, Table};
+
+/// Now, in ms since 1970. The application's own SQLite runs the triggers, however old it is: nothing newer than
+/// `julianday()` in them.
+const NOW_MS: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
 
 /// The names of one pipeline's capture in a database.
 #[derive(Debug, Clone)]
@@ -75,10 +82,16 @@ impl Capture {
                 Some(captured) => self.triggers_of(&mut transaction, captured.epoch).await? == 3,
                 None => true,
             };
-            if whole && current.is_some_and(|captured| captured.table.columns == table.columns) {
+            let unique = unique_keys(&mut transaction, &table).await?;
+            let same = |captured: &&Captured| whole && captured.table.columns == table.columns;
+            if let Some(captured) = current.filter(same) {
+                if !self.watches(&mut transaction, captured.epoch, &table, &unique).await? {
+                    self.put_triggers(&mut transaction, captured.epoch, &table, &unique).await?;
+                }
                 continue;
             }
-            self.add_triggers(&mut transaction, table, !whole).await?;
+            let epoch = self.add_epoch(&mut transaction, &table, !whole).await?;
+            self.put_triggers(&mut transaction, epoch, &table, &unique).await?;
             installed.changed = true;
         }
         installed.last_id = self.last_id(&mut transaction).await?;
@@ -102,6 +115,7 @@ impl Capture {
                 self.name("tables")
             ),
             format!("CREATE TABLE IF NOT EXISTS {} (epoch INTEGER PRIMARY KEY)", self.name("gaps")),
+            format!("CREATE TABLE IF NOT EXISTS {} (epoch INTEGER, before TEXT)", self.name("displaced")),
             format!("CREATE TABLE IF NOT EXISTS {} (instance TEXT NOT NULL)", self.name("meta")),
             format!(
                 "INSERT INTO {meta} SELECT lower(hex(randomblob(16))) WHERE NOT EXISTS (SELECT 1 FROM {meta})",
@@ -185,13 +199,13 @@ impl Capture {
         number(connection, sql).await
     }
 
-    async fn add_triggers(
+    /// A new epoch for a definition.
+    async fn add_epoch(
         &self,
         connection: &mut SqliteConnection,
-        table: Table,
+        table: &Table,
         gap: bool,
-    ) -> Result<(), ConnectorError> {
-        self.drop_triggers(connection, &table.name).await?;
+    ) -> Result<i64, ConnectorError> {
         let columns = serde_json::to_string(&table.columns).map_err(|error| {
             ConnectorError::bug("SQLITE_CAPTURE", "a definition cannot be written").with_cause(error)
         })?;
@@ -206,15 +220,70 @@ impl Capture {
         if gap {
             execute(connection, format!("INSERT INTO {} VALUES ({epoch})", self.name("gaps"))).await?;
         }
-        // The application's own SQLite runs the triggers, however old it is: nothing newer than julianday() in them.
-        let now = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
-        let (new, old) = (table.row_expression("NEW."), table.row_expression("OLD."));
-        for (op, event, before, after) in
-            [("c", "INSERT", "NULL", &*new), ("u", "UPDATE", &*old, &*new), ("d", "DELETE", &*old, "NULL")]
-        {
+        Ok(epoch)
+    }
+
+    /// The trigger before an insert.
+    fn noting_trigger(&self, epoch: i64, table: &Table, displacement: &Displacement) -> String {
+        format!(
+            "CREATE TRIGGER {} BEFORE INSERT ON {} BEGIN {}; END",
+            self.name(&format!("{epoch}_bc")),
+            ident(&table.name),
+            displacement.before_insert
+        )
+    }
+
+    fn displacement(&self, epoch: i64, table: &Table, unique: &[Vec<String>]) -> Option<Displacement> {
+        displacement(table, unique, (&self.name("displaced"), &self.outbox()), epoch, NOW_MS)
+    }
+
+    /// Whether the triggers of an epoch watch just these unique keys.
+    async fn watches(
+        &self,
+        connection: &mut SqliteConnection,
+        epoch: i64,
+        table: &Table,
+        unique: &[Vec<String>],
+    ) -> Result<bool, ConnectorError> {
+        let name = literal(&format!("{}{epoch}_bc", self.prefix), Dialect::Sqlite);
+        let sql = format!("SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = {name}");
+        let found = rows(connection, sql).await?;
+        let found: Option<String> = found.first().map(|row| get(row, 0)).transpose()?;
+        let wanted = self.displacement(epoch, table, unique).map(|it| self.noting_trigger(epoch, table, &it));
+        Ok(found == wanted)
+    }
+
+    /// Replaces the triggers of a table.
+    async fn put_triggers(
+        &self,
+        connection: &mut SqliteConnection,
+        epoch: i64,
+        table: &Table,
+        unique: &[Vec<String>],
+    ) -> Result<(), ConnectorError> {
+        self.drop_triggers(connection, &table.name).await?;
+        let displacement = self.displacement(epoch, table, unique);
+        if let Some(displacement) = &displacement {
+            execute(connection, self.noting_trigger(epoch, table, displacement)).await?;
             let sql = format!(
-                "CREATE TRIGGER {} AFTER {event} ON {} BEGIN \
-                 INSERT INTO {} (epoch, op, ts_ms, before, after) VALUES ({epoch}, '{op}', {now}, {before}, {after}); \
+                "CREATE TRIGGER {} BEFORE UPDATE OF {} ON {} BEGIN {}; END",
+                self.name(&format!("{epoch}_bu")),
+                idents(displacement.columns.iter().map(String::as_str)),
+                ident(&table.name),
+                displacement.before_update
+            );
+            execute(connection, sql).await?;
+        }
+        let first = |of: fn(&Displacement) -> &str| displacement.as_ref().map_or("", of);
+        let (new, old) = (table.row_expression("NEW."), table.row_expression("OLD."));
+        for (op, event, first, before, after) in [
+            ("c", "INSERT", first(|it| &it.after), "NULL", &*new),
+            ("u", "UPDATE", first(|it| &it.after), &*old, &*new),
+            ("d", "DELETE", first(|it| &it.after_delete), &*old, "NULL"),
+        ] {
+            let sql = format!(
+                "CREATE TRIGGER {} AFTER {event} ON {} BEGIN {first} \
+                 INSERT INTO {} (epoch, op, ts_ms, before, after) VALUES ({epoch}, '{op}', {NOW_MS}, {before}, {after}); \
                  END",
                 self.name(&format!("{epoch}_{op}")),
                 ident(&table.name),
@@ -248,7 +317,9 @@ impl Capture {
     /// Whether a trigger is of this pipeline: another one's name may begin as this one's.
     fn is_trigger(&self, name: &str) -> bool {
         let rest = name.strip_prefix(&self.prefix).and_then(|rest| rest.split_once('_'));
-        rest.is_some_and(|(epoch, op)| epoch.parse::<i64>().is_ok() && matches!(op, "c" | "u" | "d"))
+        rest.is_some_and(|(epoch, op)| {
+            epoch.parse::<i64>().is_ok() && matches!(op, "c" | "u" | "d" | "bc" | "bu")
+        })
     }
 
     /// The identity of the outbox: another one after it was dropped and made again.
@@ -274,6 +345,27 @@ impl Capture {
         let name = literal(&format!("{}outbox", self.prefix), Dialect::Sqlite);
         number(connection, format!("SELECT seq FROM sqlite_sequence WHERE name = {name}")).await
     }
+}
+
+/// The unique keys of a table besides its primary key: what `REPLACE` displaces by. Those over expressions and over a
+/// part of the rows are left out.
+async fn unique_keys(
+    connection: &mut SqliteConnection,
+    table: &Table,
+) -> Result<Vec<Vec<String>>, ConnectorError> {
+    let name = literal(&table.name, Dialect::Sqlite);
+    let sql = format!(
+        "SELECT name FROM pragma_index_list({name}) WHERE \"unique\" AND NOT partial AND origin <> 'pk' ORDER BY name"
+    );
+    let mut keys = Vec::new();
+    for row in rows(connection, sql).await? {
+        let index = literal(&get::<String>(&row, 0)?, Dialect::Sqlite);
+        let columns =
+            rows(connection, format!("SELECT name FROM pragma_index_info({index}) ORDER BY seqno")).await?;
+        let columns: Vec<Option<String>> = columns.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
+        keys.extend(columns.into_iter().collect::<Option<Vec<String>>>().filter(|key| !key.is_empty()));
+    }
+    Ok(keys)
 }
 
 async fn columns(connection: &mut SqliteConnection, table: &str) -> Result<Vec<Column>, ConnectorError> {
@@ -310,7 +402,7 @@ mod tests {
     #[test]
     fn triggers_of_pipelines_with_similar_names_are_told_apart() {
         let capture = Capture::new("a");
-        assert!(capture.is_trigger("_towpath_a_12_c"));
+        assert!(capture.is_trigger("_towpath_a_12_c") && capture.is_trigger("_towpath_a_12_bu"));
         for other in ["_towpath_a_1_12_c", "_towpath_a_x_1_c", "_towpath_ab_1_c", "_towpath_a_1_x", "mine"] {
             assert!(!capture.is_trigger(other), "{other}");
         }

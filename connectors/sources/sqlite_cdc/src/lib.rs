@@ -3,6 +3,7 @@
 //!
 //! - `options`: what the YAML says; `connector`: checks and opening.
 //! - `database`: the connection and everything that is asked of it; `capture`: outbox, triggers, table definitions.
+//! - `displaced`: rows that `REPLACE` removes.
 //! - `literal`: the outbox's form of a row, SQL literals as `quote()` writes them.
 //! - `table`: a captured table and its schema; `records`: rows into records.
 //! - `task`: a running capture; `plan`: which tables are copied, and from where; `copy`: the rows that are there first.
@@ -17,6 +18,7 @@ mod capture;
 mod connector;
 mod copy;
 mod database;
+mod displaced;
 mod literal;
 mod options;
 mod plan;

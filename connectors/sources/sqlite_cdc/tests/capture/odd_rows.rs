@@ -62,6 +62,74 @@ async fn replacing_a_row_leaves_its_last_state_with_and_without_recursive_trigge
     }
 }
 
+/// Applies what was captured to a copy, as a sink does.
+fn apply(lines: &[String], rows: &mut std::collections::BTreeMap<String, String>) {
+    for line in lines {
+        let (key, rest) = line.split_once('[').unwrap().1.split_once(']').unwrap();
+        match line.split(' ').next().unwrap() {
+            "d" | "tombstone" => drop(rows.remove(key)),
+            _ => drop(rows.insert(key.to_owned(), rest.split_once("> ").unwrap().1.to_owned())),
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_that_a_replace_displaces_by_another_key_are_told_as_deleted() {
+    for (recursive, key, kind) in [
+        ("OFF", "INTEGER PRIMARY KEY", ""),
+        ("ON", "INTEGER PRIMARY KEY", ""),
+        ("OFF", "TEXT PRIMARY KEY", ""),
+        ("OFF", "TEXT PRIMARY KEY", "WITHOUT ROWID"),
+    ] {
+        let mut world = World::new(&format!(
+            "CREATE TABLE t (id {key}, a TEXT UNIQUE, b INTEGER, c TEXT, UNIQUE (b, c)) {kind};
+             INSERT INTO t VALUES (1, 'x', 1, 'p'), (2, 'y', 2, 'q'), (3, 'z', NULL, 'r'), (4, NULL, NULL, 'r');"
+        ))
+        .await;
+        world.run(&format!("PRAGMA recursive_triggers = {recursive}")).await;
+        let mut offsets = SourceOffsets::default();
+        let mut source = world.open(&offsets, json!({})).await.unwrap();
+        let mut rows = std::collections::BTreeMap::new();
+        apply(&drain(&mut *source, &mut offsets).await, &mut rows);
+        world.run("INSERT OR REPLACE INTO t VALUES (5, 'x', 2, 'q')").await;
+        let lines = drain(&mut *source, &mut offsets).await;
+        // Two rows at once make room for it.
+        let mut deleted: Vec<_> = lines.iter().filter(|line| line.starts_with("d ")).cloned().collect();
+        deleted.sort();
+        assert_eq!(deleted, ["d t [1] 1,x,1,p > -", "d t [2] 2,y,2,q > -"], "{lines:?}");
+        assert_eq!(lines.last().unwrap(), "c t [5] - > 5,x,2,q");
+        apply(&lines, &mut rows);
+        for statement in [
+            // Refused, ignored, rolled back: nothing is displaced.
+            "INSERT OR IGNORE INTO t VALUES (6, 'x', 9, 'w')",
+            "INSERT INTO t VALUES (7, 'x', 9, 'w')",
+            "BEGIN; INSERT OR REPLACE INTO t VALUES (8, 'x', 9, 'w'); ROLLBACK",
+            "INSERT INTO t VALUES (9, 'z', 9, 'w') ON CONFLICT (a) DO UPDATE SET b = 77",
+            "UPDATE OR REPLACE t SET a = 'x' WHERE id = 4",
+            "INSERT OR REPLACE INTO t VALUES (4, 'x', 5, 's')",
+            "REPLACE INTO t SELECT id + 10, a, b, c FROM t",
+            "UPDATE t SET c = 'new'",
+            "INSERT INTO t VALUES (99, 'last', 99, 'last')",
+        ] {
+            drop(world.try_run(statement).await);
+            apply(&drain(&mut *source, &mut offsets).await, &mut rows);
+            let all = "SELECT coalesce(group_concat(r, ';'), '') FROM (SELECT id || ',' || coalesce(a, 'null') || ',' || \
+                       coalesce(b, 'null') || ',' || c AS r FROM t ORDER BY CAST(id AS TEXT))";
+            let now: String = sqlx::query_scalar(all).fetch_one(&mut world.application).await.unwrap();
+            assert_eq!(
+                rows.values().cloned().collect::<Vec<_>>().join(";"),
+                now,
+                "{key} {kind}: {statement}"
+            );
+        }
+        assert_eq!(world.count("SELECT count(*) FROM _towpath_p_displaced").await, 0);
+        // A unique key that comes later is watched as well, and nothing is copied again for it.
+        world.run("CREATE UNIQUE INDEX later ON t (c, b); INSERT INTO t VALUES (100, 'o', 100, 'o')").await;
+        let lines = drain(&mut *source, &mut offsets).await;
+        assert_eq!(lines, ["c t [100] - > 100,o,100,o"]);
+    }
+}
+
 #[tokio::test]
 async fn composite_keys_without_rowids_are_copied_and_resumed_in_their_order() {
     let mut world = World::new(
