@@ -1,6 +1,6 @@
 //! Bytes to records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use towpath_api::{BatchBuilder, EventSchema, Field, FormatKind, FormatSpec, Op, RowSchema, SchemaId, Type};
@@ -46,6 +46,8 @@ pub struct Decoder {
     inline: InlinePlans,
     shapes: Shapes,
     raw: HashMap<(String, bool, Vec<Field>), Arc<EventPlan>>,
+    /// Topics without schemas by id whose last value was an envelope: their null values do not tell.
+    envelopes: HashSet<TopicName>,
     scratch: Scratch,
 }
 
@@ -67,6 +69,7 @@ impl Decoder {
             inline: InlinePlans::default(),
             shapes: Shapes::default(),
             raw: HashMap::new(),
+            envelopes: HashSet::new(),
             scratch: Scratch::default(),
         }
     }
@@ -107,8 +110,11 @@ impl Decoder {
             (None, Some(letter)) => {
                 record.op(Op::from_letter(letter)).flat(true);
             }
+            // A flat one is all that tells of the deletion; the other follows the change event that does.
             (None, None) => {
-                record.op(Some(Op::Tombstone)).flat(!plan.envelope);
+                let follows =
+                    plan.envelope || incoming.schema.is_none() && self.envelopes.contains(incoming.topic);
+                record.op(Some(Op::Tombstone)).flat(!follows);
             }
             (Some(Payload::Json(text)), None) if plan.envelope => {
                 plan.collect_envelope(text, scratch)?;
@@ -124,12 +130,18 @@ impl Decoder {
                 if let (Some(source), Some(source_plan)) = (scratch.image(2), &plan.source) {
                     record.try_source(|row| source_plan.write_collected(row, text, source))?;
                 }
+                if incoming.schema.is_none() && !self.envelopes.contains(incoming.topic) {
+                    self.envelopes.insert(incoming.topic.clone());
+                }
             }
             (Some(payload), letter) => {
                 let op = letter.and_then(Op::from_letter);
                 record.op(op).flat(op.is_some());
                 if let Some(payload) = payload.present() {
                     record.try_after(|row| write(&plan.value, row, payload, &mut scratch.row))?;
+                }
+                if incoming.schema.is_none() && !self.envelopes.is_empty() {
+                    self.envelopes.remove(incoming.topic);
                 }
             }
         }

@@ -269,6 +269,30 @@ fn other_peoples_records_are_inferred() {
 }
 
 #[test]
+fn a_null_value_is_a_deletion_where_values_are_rows() {
+    let topic = TopicName::new("t").unwrap();
+    let mut decoder = Decoder::new(NONE);
+    let mut builder = BatchBuilder::new();
+    let envelope = r#"{"before":{"id":1},"after":null,"source":{"db":"x"},"op":"d","ts_ms":1}"#;
+    for value in [None, Some(r#"{"id":1}"#), None, Some(envelope), None, Some(r#"{"id":1}"#), None] {
+        let incoming = Incoming {
+            topic: &topic,
+            partition: 0,
+            offset: 0,
+            timestamp_ms: 0,
+            key: Some(br#"{"id":1}"#),
+            value: value.map(str::as_bytes),
+            schema: None,
+        };
+        decoder.decode(incoming, std::iter::empty(), &mut builder).unwrap();
+    }
+    let batch = builder.build();
+    let tombstones = batch.records().filter(|record| record.op() == Some(Op::Tombstone));
+    let flat: Vec<bool> = tombstones.map(|record| record.is_flat()).collect();
+    assert_eq!(flat, [true, true, false, true], "behind a change event it says nothing new");
+}
+
+#[test]
 fn debeziums_logical_types_become_canonical_text() {
     let fields = [
         (r#"{"type":"int32","optional":true,"name":"io.debezium.time.Date","field":"a"}"#, "19782"),

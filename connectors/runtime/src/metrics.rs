@@ -74,9 +74,8 @@ pub(crate) fn publish(pipelines: &[PipelineStatus]) {
                 ("direction", task.direction.name().to_owned()),
                 ("task", task.index.to_string()),
             ];
-            if let Some(lag) = task.lag {
-                gauge!(LAG, &labels).set(lag as f64);
-            }
+            // What is not known is no number: an old one would be a lie (R8).
+            gauge!(LAG, &labels).set(task.lag.map_or(f64::NAN, |lag| lag as f64));
             for state in STATES {
                 let mut labels = labels.to_vec();
                 labels.push(("state", state.to_owned()));

@@ -67,8 +67,8 @@ pub(crate) async fn load(
         // a source would silently begin anew.
         let message = format!("the records before offset {} of {OFFSETS_TOPIC} were removed", extent.begin);
         return Err(ConnectorError::terminal("OFFSETS_TRUNCATED", message).with_hint(
-            "its cleanup.policy has to be `compact` alone; restore the topic, or delete it on purpose: then every \
-             source begins anew",
+            "its cleanup.policy has to be `compact` alone; restore the topic, or let every source begin anew: delete \
+             it, and type `towpath pipelines pause NAME`, `reset NAME` and `resume NAME` for each pipeline that has one",
         ));
     }
     Ok(stored)

@@ -1,12 +1,11 @@
 //! One attempt of one sink task: consumer → format → transforms → sink → flush → commit.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use towpath_api::{ConnectorError, PipelineSpec, Sink, SinkSpec, TaskContext};
 use towpath_client::{Consumer, ConsumerConfig, IsolationLevel};
@@ -97,7 +96,15 @@ impl SinkUnit {
     }
 }
 
-type Looking = Pin<Box<dyn Future<Output = Result<Looked, ConnectorError>> + Send>>;
+/// A look at the ends. It goes on by itself, also while its task does something else: what it holds (a place among a
+/// connection's requests) must not wait for the task, which may wait for just that. It ends with the task.
+struct Looking(JoinHandle<Result<Looked, ConnectorError>>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 struct Run<'a> {
     unit: &'a SinkUnit,
@@ -151,7 +158,7 @@ impl Run<'_> {
                 self.assignment.durable(flushed);
             }
             if self.looking.is_none() && self.looked.elapsed() > COMMIT_INTERVAL {
-                self.looking = Some(Box::pin(self.assignment.look()));
+                self.looking = Some(Looking(tokio::spawn(self.assignment.look())));
                 self.unit.shared.set_position(self.assignment.text());
             }
         }
@@ -236,7 +243,10 @@ impl Run<'_> {
 
 async fn pending(looking: &mut Option<Looking>) -> Result<Looked, ConnectorError> {
     match looking {
-        Some(looking) => looking.await,
+        Some(Looking(looking)) => looking.await.unwrap_or_else(|error| {
+            Err(ConnectorError::bug("LOOK", "the look at the ends of the topics ended early")
+                .with_cause(error))
+        }),
         None => std::future::pending().await,
     }
 }

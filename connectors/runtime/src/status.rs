@@ -249,6 +249,10 @@ impl TaskShared {
             life.phase = phase;
             life.since = SystemTime::now();
         }
+        if !matches!(phase, Phase::Running | Phase::Completed) {
+            // R8: nobody looks any more.
+            self.lag.store(-1, Ordering::Relaxed);
+        }
         life.moved = Instant::now();
     }
 
@@ -379,6 +383,9 @@ mod tests {
         assert!(status.since_ms + 15_000 <= unix_ms(SystemTime::now()));
         shared.moved(1, 10);
         assert_eq!(shared.state(), TaskState::Running);
+        shared.lag.store(0, Ordering::Relaxed);
+        shared.enter(Phase::Retrying);
+        assert_eq!(shared.status("p", Direction::Sink, 1, "file").lag, None, "nobody knows");
     }
 
     #[test]

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use towpath_api::ConnectorError;
 use towpath_client::{ConsumerConfig, IsolationLevel};
 use towpath_types::{Offset, TopicPartition};
 
 use crate::runner::Work;
 use crate::sink_assignment::list_topics;
 use crate::status::{Mark, Phase, PipelineStatus, TaskError};
-use crate::supervisor::{Inner, Pipeline, Supervisor};
+use crate::supervisor::{Inner, Pipeline, Supervisor, Unit};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a task may belong to nobody here: a worker that was killed keeps its tasks for its session's length.
+const UNASSIGNED_MAX: Duration = Duration::from_secs(90);
 
 /// Why waiting was in vain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +72,7 @@ impl Supervisor {
         progress: &mut (impl FnMut(&IdleProgress) + Send),
         mut left: impl FnMut(&Inner) -> Vec<String> + Send,
     ) -> Result<(), IdleFailure> {
+        let mut assigned = Instant::now();
         loop {
             let waiting_for = left(&self.inner);
             let done = waiting_for.is_empty();
@@ -77,8 +81,22 @@ impl Supervisor {
             if done {
                 return Ok(());
             }
+            match self.inner.units().find(|unit| unit.shared().phase() == Phase::Unassigned) {
+                Some(unit) if assigned.elapsed() > UNASSIGNED_MAX => return Err(self.elsewhere(unit)),
+                Some(_) => {}
+                None => assigned = Instant::now(),
+            }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
+    }
+
+    /// What another process does is not to be seen from here.
+    fn elsewhere(&self, unit: &Unit) -> IdleFailure {
+        let message = "another towpath process on this cluster runs the task";
+        let error = ConnectorError::needs_operator("TASK_ELSEWHERE", message)
+            .with_hint("stop that one, or wait there: `--until-idle` sees only its own tasks");
+        let error = TaskError::new(&error, &self.inner.env.redactor);
+        IdleFailure { task: unit.work.id(), error: Some(Box::new(error)) }
     }
 
     fn check_failed(&self) -> Result<(), IdleFailure> {
@@ -134,7 +152,7 @@ impl Supervisor {
 }
 
 fn sources_left(inner: &Inner) -> Vec<String> {
-    let waits = |unit: &&crate::supervisor::Unit| {
+    let waits = |unit: &&Unit| {
         let passed = matches!(*unit.shared().mark.lock(), Mark::Passed);
         matches!(*unit.work, Work::Source(_)) && !passed && unit.shared().phase() != Phase::Completed
     };

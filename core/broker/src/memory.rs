@@ -70,6 +70,9 @@ pub(crate) struct Account {
     /// An [`Activity`].
     activity: AtomicU8,
     closing: AtomicBool,
+    /// What it held when it was told to close: its part of [`MemoryBudget::closing`]. Both change with the list of
+    /// connections locked.
+    closing_bytes: AtomicUsize,
     close: Notify,
 }
 
@@ -114,6 +117,7 @@ impl MemoryBudget {
             progress_ms: AtomicU64::new(self.now_ms()),
             activity: AtomicU8::new(Activity::Reading as u8),
             closing: AtomicBool::new(false),
+            closing_bytes: AtomicUsize::new(0),
             close: Notify::new(),
         });
         let key = self.connections.lock().insert(Arc::clone(&account));
@@ -139,8 +143,9 @@ impl MemoryBudget {
             return 0;
         }
         let now = self.now_ms();
-        let mut candidates: Vec<(bool, u64, Arc<Account>)> = Vec::new();
-        for (_, account) in self.connections.lock().iter() {
+        let connections = self.connections.lock();
+        let mut candidates: Vec<(bool, u64, &Arc<Account>)> = Vec::new();
+        for (_, account) in connections.iter() {
             let still = now.saturating_sub(account.progress_ms.load(Ordering::Relaxed));
             let (waits, spared) = match Activity::of(account.activity.load(Ordering::Relaxed)) {
                 // A request that waits for long must not shield half of another one.
@@ -153,7 +158,7 @@ impl MemoryBudget {
             };
             let holds = account.held.load(Ordering::Relaxed) > 0;
             if still >= spared && holds && !account.closing.load(Ordering::Relaxed) {
-                candidates.push((waits, u64::MAX - still, Arc::clone(account)));
+                candidates.push((waits, u64::MAX - still, account));
             }
         }
         candidates.sort_unstable_by_key(|(waits, order, _)| (*waits, *order));
@@ -164,6 +169,7 @@ impl MemoryBudget {
             }
             let held = account.held.load(Ordering::Relaxed);
             if !account.closing.swap(true, Ordering::Relaxed) {
+                account.closing_bytes.store(held, Ordering::Relaxed);
                 self.closing.fetch_add(held as i64, Ordering::Relaxed);
                 account.close.notify_one();
                 excess = excess.saturating_sub(held);
@@ -235,12 +241,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let held = self.account.held.load(Ordering::Relaxed);
         self.set(0);
-        if self.account.closing.load(Ordering::Relaxed) {
-            self.budget.closing.fetch_sub(held as i64, Ordering::Relaxed);
-        }
-        self.budget.connections.lock().try_remove(self.key);
+        let mut connections = self.budget.connections.lock();
+        connections.try_remove(self.key);
+        let closing = self.account.closing_bytes.load(Ordering::Relaxed);
+        self.budget.closing.fetch_sub(closing as i64, Ordering::Relaxed);
     }
 }
 
@@ -302,6 +307,20 @@ mod tests {
         assert!(!is_closing(&leases[3]), "one that made progress lives");
         drop(leases);
         assert_eq!((budget.used(), budget.closing.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn what_changes_after_the_order_to_close_leaves_no_trace() {
+        let budget = old_budget(100);
+        for later in [0, 10, 90] {
+            let lease = budget.lease();
+            lease.set(101);
+            stand_still(&lease, 1_000);
+            assert_eq!(budget.reclaim(), 1);
+            lease.set(later);
+            drop(lease);
+            assert_eq!((budget.used(), budget.closing.load(Ordering::Relaxed)), (0, 0), "{later}");
+        }
     }
 
     #[test]

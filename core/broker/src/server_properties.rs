@@ -14,9 +14,24 @@ fn number<T: FromStr>(slot: &mut T, value: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The same, with Kafka's lower bound.
+fn at_least<T: FromStr + PartialOrd + Copy + std::fmt::Display>(
+    slot: &mut T,
+    value: &str,
+    least: T,
+) -> Result<(), String> {
+    let mut found = least;
+    number(&mut found, value)?;
+    if found < least {
+        return Err(format!("it is at least {least}"));
+    }
+    *slot = found;
+    Ok(())
+}
+
 fn milliseconds(slot: &mut Duration, value: &str) -> Result<(), String> {
     let mut ms = 0;
-    number(&mut ms, value)?;
+    at_least(&mut ms, value, 1_u64)?;
     *slot = Duration::from_millis(ms);
     Ok(())
 }
@@ -39,23 +54,23 @@ impl BrokerConfig {
         let (groups, limits) = (&mut self.groups, &mut self.limits);
         match name {
             "auto.create.topics.enable" => number(&mut self.auto_create_topics, value),
-            "num.partitions" => number(&mut self.partitions_default, value),
-            "offsets.topic.num.partitions" => number(&mut self.offsets_partitions, value),
+            "num.partitions" => at_least(&mut self.partitions_default, value, 1),
+            "offsets.topic.num.partitions" => at_least(&mut self.offsets_partitions, value, 1),
             "offsets.retention.minutes" => {
-                let mut minutes = 0_i64;
-                number(&mut minutes, value)?;
+                let mut minutes = 1_i64;
+                at_least(&mut minutes, value, 1)?;
                 groups.offsets_retention_ms = minutes.saturating_mul(60_000);
                 Ok(())
             }
-            "group.min.session.timeout.ms" => number(&mut groups.session_timeout_ms_min, value),
-            "group.max.session.timeout.ms" => number(&mut groups.session_timeout_ms_max, value),
-            "group.initial.rebalance.delay.ms" => number(&mut groups.initial_rebalance_delay_ms, value),
-            "group.max.size" => number(&mut groups.members_max, value),
+            "group.min.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_min, value, 1),
+            "group.max.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_max, value, 1),
+            "group.initial.rebalance.delay.ms" => at_least(&mut groups.initial_rebalance_delay_ms, value, 0),
+            "group.max.size" => at_least(&mut groups.members_max, value, 1),
             "connections.max.idle.ms" => milliseconds(&mut limits.connection_idle_max, value),
-            "max.connections" => number(&mut limits.connections_max, value),
-            "socket.request.max.bytes" => number(&mut limits.request_bytes_max, value),
-            "queued.max.request.bytes" => number(&mut limits.request_memory_bytes, value),
-            "fetch.max.bytes" => number(&mut limits.fetch_bytes_max, value),
+            "max.connections" => at_least(&mut limits.connections_max, value, 1),
+            "socket.request.max.bytes" => at_least(&mut limits.request_bytes_max, value, 1024),
+            "queued.max.request.bytes" => at_least(&mut limits.request_memory_bytes, value, 1 << 20),
+            "fetch.max.bytes" => at_least(&mut limits.fetch_bytes_max, value, 1024),
             "log.retention.check.interval.ms" => milliseconds(&mut self.retention_check_interval, value),
             "log.cleaner.backoff.ms" => milliseconds(&mut self.compaction_check_interval, value),
             _ => {
@@ -101,6 +116,8 @@ mod tests {
             ("num.partition", "1"),
             ("num.partitions", "many"),
             ("group.max.size", "-1"),
+            ("offsets.retention.minutes", "-1"),
+            ("queued.max.request.bytes", "0"),
             ("auto.create.topics.enable", "1"),
             ("log.cleanup.policy", "burn"),
         ] {

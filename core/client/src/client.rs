@@ -204,7 +204,11 @@ impl ClientInner {
                 "the cluster's metadata does not name this broker",
             )),
         };
-        let address = self.node(node).ok_or_else(unknown)?;
+        let Some(address) = self.node(node) else {
+            // Whoever asks again at once would ask without an end: nothing else here waits.
+            tokio::time::sleep(Duration::from_millis(self.config.reconnect_backoff_ms)).await;
+            return Err(unknown());
+        };
         let broker: Arc<str> = Arc::from(format!("{}:{}", address.host, address.port));
         let slot = self.slot(node, channel);
         if let Some(connection) = slot.usable(&broker) {
@@ -433,12 +437,14 @@ impl ClientInner {
     /// Remembers where a broker listens that a response named beside the metadata.
     pub(crate) fn learn_node(&self, id: i32, host: &str, port: i32) {
         let Ok(port) = u16::try_from(port) else { return };
-        if self.cluster.borrow().nodes.contains_key(&id) {
+        let is_known = |node: &Node| node.host == host && node.port == port;
+        if self.cluster.borrow().nodes.get(&id).is_some_and(is_known) {
             return;
         }
         self.cluster.send_modify(|cluster| {
             let mut next = Cluster::clone(cluster);
-            next.nodes.insert(id, Node { host: host.to_owned(), port, rack: None });
+            let rack = next.nodes.remove(&id).and_then(|node| node.rack);
+            next.nodes.insert(id, Node { host: host.to_owned(), port, rack });
             *cluster = Arc::new(next);
         });
     }

@@ -201,6 +201,27 @@ impl Connection {
         Ok(written)
     }
 
+    /// Waits until a request without an answer is written. After the timeout the connection is closed: the broker does
+    /// not read.
+    pub(crate) async fn written(
+        &self,
+        written: oneshot::Receiver<()>,
+        api: ApiKey,
+        timeout_after: Duration,
+    ) -> Result<(), ClientError> {
+        match timeout(timeout_after, written).await {
+            Ok(written) => written.map_err(|_| self.disconnected()),
+            Err(_) => {
+                self.inner.shared.close("a request was not written in time");
+                Err(ClientError::RequestTimeout {
+                    broker: Arc::clone(&self.inner.broker),
+                    api,
+                    after_ms: u64::try_from(timeout_after.as_millis()).unwrap_or(u64::MAX),
+                })
+            }
+        }
+    }
+
     /// Why the connection ended, as an error.
     pub(crate) fn disconnected(&self) -> ClientError {
         self.inner.disconnected()

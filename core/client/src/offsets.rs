@@ -114,7 +114,8 @@ impl ClientInner {
         }
     }
 
-    async fn list_offsets_once(
+    /// As [`Self::list_offsets`], without trying again.
+    pub(crate) async fn list_offsets_once(
         &self,
         wanted: &[(TopicPartition, i64)],
         isolation: IsolationLevel,

@@ -244,7 +244,7 @@ impl RawClient {
         let request = ProduceRequest { transactional_id: None, acks: acks.wire(), timeout_ms, topic_data };
         if acks == Acks::None {
             let written = connection.begin_oneway(&request, version)?;
-            written.await.map_err(|_| connection.disconnected())?;
+            connection.written(written, ApiKey::Produce, limit).await?;
             let produced = |epoch| RawProduced {
                 base_offset: Offset::new(-1),
                 log_append_time_ms: None,

@@ -89,6 +89,7 @@ impl KeyMap {
 
 /// One run over a log.
 struct Cleaning<'a> {
+    log: &'a Log,
     disk: &'a Disk,
     config: &'a LogConfig,
     now_ms: i64,
@@ -115,7 +116,8 @@ impl Log {
     }
 
     /// Compacts the log if it is due. The bound must be below a recovery point that is on disk: recovery takes the
-    /// gaps that compaction leaves for losses, unless it knows better. Appends and reads go on.
+    /// gaps that compaction leaves for losses, unless it knows better. Appends and reads go on. A deletion ends it
+    /// with [`LogError::Closed`].
     pub(crate) fn clean(
         &self,
         clean_to: Offset,
@@ -128,6 +130,7 @@ impl Log {
         }
         let _cleaning = self.cleaning.lock();
         self.disk().check()?;
+        self.check_not_deleted()?;
         let now_ms = self.disk().clock.now_ms();
         let cleanable = self.cleanable(&config, bound.get(), now_ms);
         let first_dirty = clean_to.max(self.log_start_offset()).get();
@@ -136,6 +139,7 @@ impl Log {
         }
         let end = cleanable.last().map_or(first_dirty, |(_, end)| *end);
         let mut cleaning = Cleaning {
+            log: self,
             disk: self.disk(),
             config: &config,
             now_ms,
@@ -166,6 +170,7 @@ impl Log {
             cleanable.iter().rfind(|(segment, _)| segment.base < map_end).map_or(0, |(_, end)| *end);
         for group in groups(&config, &involved, last_end) {
             let cleaned = cleaning.rewrite(&self.dir, group)?;
+            self.check_not_deleted()?;
             // What is half replaced is for the next start to sort out.
             self.replace_group(group, cleaned).inspect_err(|error| self.disk().fail(error))?;
         }
@@ -287,6 +292,8 @@ impl Cleaning<'_> {
         let path = segment.path(LOG);
         let mut scan = HeaderScan::new(self.disk, file.as_ref(), &path, 0..segment.size(), SCAN_WINDOW_BYTES);
         while let Some(placed) = scan.next()? {
+            // A deletion waits for us.
+            self.log.check_not_deleted()?;
             let header = &placed.header;
             if header.last_offset().get() < from || header.is_control() || header.is_transactional() {
                 continue;
@@ -320,6 +327,7 @@ impl Cleaning<'_> {
             let mut scan =
                 HeaderScan::new(self.disk, source.as_ref(), &source_path, range, SCAN_WINDOW_BYTES);
             while let Some(placed) = scan.next()? {
+                self.log.check_not_deleted()?;
                 let batch = read_batch(self.disk, source.as_ref(), &source_path, &placed)?;
                 batch.verify_crc().map_err(|error| corrupt(&source_path, &error))?;
                 let bytes = match self.fate(&batch, &source_path)? {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
@@ -60,8 +61,11 @@ pub struct LogDir {
     high_watermarks: BTreeMap<TopicPartition, Offset>,
     clean_offsets: Mutex<BTreeMap<TopicPartition, Offset>>,
     logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
-    /// Held while checkpoints are written, and while directories come and go.
+    /// Held while checkpoints are written, and while directories come and go. Taken before the locks of a log.
     changing: Mutex<()>,
+    /// Whether the checkpoints on disk may name partitions that are gone. They must not when one is made: a new topic
+    /// would take the offsets of an older one of its name for its own. Used with `changing` held.
+    stale_checkpoints: AtomicBool,
 }
 
 impl LogDir {
@@ -104,6 +108,8 @@ impl LogDir {
             clean,
             logs: RwLock::new(HashMap::new()),
             changing: Mutex::new(()),
+            // The last process may have ended between a deletion and the checkpoints.
+            stale_checkpoints: AtomicBool::new(true),
         })
     }
 
@@ -153,7 +159,7 @@ impl LogDir {
         for entry in entries.iter().filter(|entry| entry.is_dir) {
             let path = root.join(&entry.name);
             if entry.name.ends_with(DELETE_SUFFIX) {
-                self.disk.wrote("remove", &path, self.disk.storage.remove_dir_all(&path))?;
+                self.remove_remains(&path)?;
                 continue;
             }
             partitions.extend(parse_dir(&entry.name).map(|partition| (partition, path)));
@@ -168,11 +174,24 @@ impl LogDir {
                 Err(error) => failed.push((partition, error)),
             }
         }
-        let mut logs = self.logs.write();
-        for log in &opened {
-            logs.insert(log.partition().clone(), Arc::clone(log));
+        self.logs.write().extend(opened.iter().map(|log| (log.partition().clone(), Arc::clone(log))));
+        if failed.is_empty() {
+            self.clean_offsets.lock().retain(|partition, _| self.get(partition).is_some());
+            self.forget_deleted()?;
         }
         Ok((opened, failed))
+    }
+
+    /// Removes a directory that will not be opened again; where there is no file descriptor for that, it remains until
+    /// the next start.
+    fn remove_remains(&self, path: &Path) -> Result<(), LogError> {
+        match self.disk.remove_dir_all(path) {
+            Err(error) if error.is_out_of_descriptors() => {
+                tracing::warn!(path = %path.display(), "not removed for lack of file descriptors");
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     fn open_one(
@@ -185,7 +204,7 @@ impl LogDir {
         let Some(content) = self.disk.read_small(&meta)? else {
             // The metadata is the first file of a partition: without it the creation was not finished.
             tracing::warn!(partition = %partition, "directory without partition.metadata removed");
-            self.disk.wrote("remove", path, self.disk.storage.remove_dir_all(path))?;
+            self.remove_remains(path)?;
             return Ok(None);
         };
         let topic_id = parse_properties(&content)
@@ -248,11 +267,12 @@ impl LogDir {
         config: LogConfig,
     ) -> Result<(), LogError> {
         self.disk.check()?;
+        self.forget_deleted()?;
         let results = workers::map(partitions, |partition| self.make(partition, topic_id, config));
         let (made, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
         let made: Vec<Arc<Log>> = made.into_iter().flatten().collect();
         if let Err(error) = self.disk.sync_dir(&self.disk.root) {
-            made.iter().for_each(|log| self.unmake(log.dir()));
+            made.iter().for_each(|log| self.unmake(log.partition(), log.dir()));
             return Err(error);
         }
         let mut logs = self.logs.write();
@@ -268,9 +288,7 @@ impl LogDir {
         config: LogConfig,
     ) -> Result<Arc<Log>, LogError> {
         let path = self.disk.root.join(partition.to_string());
-        if self.disk.storage.list(&path).is_ok() {
-            return Err(LogError::Partition(format!("{} exists and was not opened", path.display())));
-        }
+        self.clear(&path)?;
         self.disk.wrote("make", &path, self.disk.storage.create_dir_all(&path))?;
         let fill = || {
             let meta = format!("version: 0\ntopic_id: {topic_id}");
@@ -285,12 +303,28 @@ impl LogDir {
             };
             Log::open(&self.disk, &path, open)
         };
-        fill().inspect_err(|_| self.unmake(&path))
+        fill().inspect_err(|_| self.unmake(partition, &path))
     }
 
-    /// Half of a partition would be in the way of the next attempt. What cannot be removed now goes at the next start.
-    fn unmake(&self, path: &Path) {
-        let _left = self.disk.storage.remove_dir_all(path);
+    /// Makes sure that nothing is where a partition is to be made. Without its metadata, which is the first file, an
+    /// earlier creation was not finished.
+    fn clear(&self, path: &Path) -> Result<(), LogError> {
+        let entries = match self.disk.storage.list(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            result => self.disk.did_read("list", path, result)?,
+        };
+        if entries.iter().any(|entry| entry.name == PARTITION_META_FILE) {
+            return Err(LogError::Partition(format!("{} exists and was not opened", path.display())));
+        }
+        self.disk.remove_dir_all(path)
+    }
+
+    /// Half of a partition would be in the way of the next attempt. What cannot be removed now, perhaps for lack of a
+    /// file descriptor, goes at the next start.
+    fn unmake(&self, partition: &TopicPartition, path: &Path) {
+        if self.disk.storage.remove_dir_all(path).is_err() {
+            let _left = self.disk.storage.rename(path, &self.deleted_dir(partition, TopicId::random()));
+        }
     }
 
     /// The log of a partition.
@@ -316,17 +350,37 @@ impl LogDir {
     /// Removes partitions with their files, several at a time.
     ///
     /// # Errors
-    /// [`LogError::Partition`] if one is not there; [`LogError`]. They are gone all the same; files that remain go at
-    /// the next start.
+    /// [`LogError::Partition`] if one is not there; [`LogError`]. They are gone all the same; files that remain, perhaps
+    /// for lack of file descriptors, go at the next start.
     pub fn delete_all(&self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         let _changing = self.changing.lock();
+        self.stale_checkpoints.store(true, Ordering::Relaxed);
         let shut = workers::map(partitions, |partition| self.shut(partition));
         self.disk.sync_dir(&self.disk.root)?;
+        let forgotten = self.forget_deleted();
         let removed = workers::map(&shut, |path| match path {
-            Ok(path) => self.disk.wrote("remove", path, self.disk.storage.remove_dir_all(path)),
+            Ok(path) => self.disk.remove_dir_all(path),
             Err(_) => Ok(()),
         });
-        shut.into_iter().map(|path| path.map(drop)).chain(removed).collect()
+        shut.into_iter().map(|path| path.map(drop)).chain([forgotten]).chain(removed).collect()
+    }
+
+    /// Takes the partitions that are gone out of the checkpoints, if there may be any. The caller holds `changing`.
+    fn forget_deleted(&self) -> Result<(), LogError> {
+        if !self.stale_checkpoints.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        for name in [RECOVERY_POINTS_FILE, LOG_STARTS_FILE, HIGH_WATERMARKS_FILE, CLEANER_FILE] {
+            let path = self.disk.root.join(name);
+            let mut offsets = checkpoint::read_offsets(&self.disk, &path)?;
+            let count = offsets.len();
+            offsets.retain(|partition, _| self.get(partition).is_some());
+            if offsets.len() < count {
+                checkpoint::write_offsets(&self.disk, &path, &offsets)?;
+            }
+        }
+        self.stale_checkpoints.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Takes a partition out and gives its directory a name under which it will not be opened again.
@@ -396,7 +450,7 @@ impl LogDir {
     /// below the high watermark take part. The log is flushed before; appends and reads go on meanwhile.
     ///
     /// # Errors
-    /// [`LogError`].
+    /// [`LogError`]; [`LogError::Closed`] if the partition was deleted meanwhile.
     pub fn clean(
         &self,
         partition: &TopicPartition,
@@ -406,6 +460,20 @@ impl LogDir {
         let Some(log) = self.get(partition) else {
             return Err(LogError::Partition(format!("{partition} is not in the directory")));
         };
+        self.clean_log(&log, high_watermark, options).or_else(|error| {
+            // Whatever failed first: its files are gone.
+            log.check_not_deleted()?;
+            Err(error)
+        })
+    }
+
+    fn clean_log(
+        &self,
+        log: &Log,
+        high_watermark: Offset,
+        options: &crate::CleanOptions,
+    ) -> Result<Option<crate::CleanStats>, LogError> {
+        let partition = log.partition();
         let from = self.clean_offsets.lock().get(partition).copied().unwrap_or(Offset::ZERO);
         if !log.is_clean_due(from, high_watermark)? {
             return Ok(None);
@@ -415,6 +483,8 @@ impl LogDir {
         let stats = log.clean(from, high_watermark.min(flushed), options)?;
         if let Some(stats) = stats {
             let _changing = self.changing.lock();
+            // A partition of this name that is there now may be a new topic's.
+            log.check_not_deleted()?;
             let mut offsets = self.clean_offsets.lock();
             offsets.insert(partition.clone(), stats.clean_to);
             checkpoint::write_offsets(&self.disk, &self.disk.root.join(CLEANER_FILE), &offsets)?;
@@ -428,7 +498,12 @@ impl LogDir {
     /// # Errors
     /// [`LogError`]; without the marker the next start recovers as after a crash.
     pub fn close(&self, broker_epoch: i64) -> Result<(), LogError> {
-        workers::map(&self.logs(), |log| log.close()).into_iter().collect::<Result<Vec<()>, _>>()?;
+        let closed = workers::map(&self.logs(), |log| match log.close() {
+            // Deleted meanwhile: there is nothing left to write.
+            Err(LogError::Closed(_)) => Ok(()),
+            result => result,
+        });
+        closed.into_iter().collect::<Result<(), LogError>>()?;
         let _changing = self.changing.lock();
         self.checkpoint_locked()?;
         let marker = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");

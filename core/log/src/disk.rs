@@ -12,7 +12,7 @@ use crate::storage::{Clock, OpenMode, Storage, StorageFile};
 const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Whether the process or the system has too many files open.
-fn is_out_of_descriptors(error: &io::Error) -> bool {
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
     matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
 }
@@ -115,6 +115,17 @@ impl Disk {
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), LogError> {
         self.check()?;
         self.wrote("rename", from, self.storage.rename(from, to))
+    }
+
+    /// Removes a directory with everything in it; as with [`Self::open_write`], a lack of file descriptors is not the
+    /// disk's fault.
+    pub(crate) fn remove_dir_all(&self, path: &Path) -> Result<(), LogError> {
+        match self.storage.remove_dir_all(path) {
+            Err(source) if is_out_of_descriptors(&source) => {
+                Err(LogError::Io { what: "remove", path: path.to_owned(), source })
+            }
+            result => self.wrote("remove", path, result),
+        }
     }
 
     /// Removes a file, which may be gone already.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use towpath_record::ValidateError;
 use towpath_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
+use crate::disk::is_out_of_descriptors;
+
 /// The disk or what is on it failed. To a client this is `KAFKA_STORAGE_ERROR`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -65,6 +67,11 @@ pub enum LogError {
 impl LogError {
     pub(crate) fn corrupt(path: &Path, problem: impl Into<String>) -> Self {
         Self::Corrupt { path: path.to_owned(), problem: problem.into() }
+    }
+
+    /// Whether there was no file descriptor left: nothing is wrong with the disk.
+    pub(crate) fn is_out_of_descriptors(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_out_of_descriptors(source))
     }
 
     /// Whether the file was not there.

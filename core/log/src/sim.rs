@@ -123,6 +123,7 @@ struct Disk {
     syncs_until_failure: Option<u64>,
     operations_until_crash: Option<u64>,
     out_of_descriptors: bool,
+    opens_until_refusal: Option<u64>,
 }
 
 impl Disk {
@@ -158,8 +159,20 @@ impl Disk {
         }
     }
 
-    fn check_descriptors(&self) -> io::Result<()> {
-        if self.out_of_descriptors { Err(rustix::io::Errno::MFILE.into()) } else { Ok(()) }
+    /// Counts what takes a file descriptor.
+    fn check_descriptors(&mut self) -> io::Result<()> {
+        let refused = match &mut self.opens_until_refusal {
+            Some(0) => {
+                self.opens_until_refusal = None;
+                true
+            }
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        };
+        if refused || self.out_of_descriptors { Err(rustix::io::Errno::MFILE.into()) } else { Ok(()) }
     }
 
     fn change_name(&mut self, change: NameChange) -> io::Result<()> {
@@ -267,6 +280,12 @@ impl SimStorage {
     /// Whether the process has no file descriptor left: nothing can be opened, what is open goes on.
     pub fn set_out_of_descriptors(&self, out: bool) {
         self.disk.lock().out_of_descriptors = out;
+    }
+
+    /// After this many more files and directories were opened, one cannot be, for lack of a file descriptor (`None`: all
+    /// can be).
+    pub fn refuse_open_after(&self, opens: Option<u64>) {
+        self.disk.lock().opens_until_refusal = opens;
     }
 
     /// Flips one bit of a file, on the disk itself.
@@ -468,6 +487,7 @@ impl Storage for SimStorage {
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.disk.lock();
+        disk.check_descriptors()?;
         let inside: Vec<PathBuf> = disk.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
         for name in inside {
             disk.change_name(NameChange::Remove(name))?;
@@ -477,7 +497,8 @@ impl Storage for SimStorage {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let disk = self.disk.lock();
+        let mut disk = self.disk.lock();
+        disk.check_descriptors()?;
         if !disk.dirs.contains(path) {
             return Err(not_found(path));
         }

@@ -4,12 +4,22 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Machine, append, partition, small_segments};
-use towpath_log::{CleanOptions, CleanStats, Log, LogConfig};
+use common::{Machine, ROOT, append, batch, options, partition, read_all, small_segments};
+use parking_lot::Mutex;
+use towpath_log::sim::{SimClock, SimStorage};
+use towpath_log::{
+    CleanOptions, CleanStats, DirEntry, Log, LogConfig, LogDir, LogError, OpenMode, Storage, StorageFile,
+    StorageLock,
+};
 use towpath_record::{BatchBuilder, Compression, batches};
-use towpath_types::{Offset, ProducerEpoch, ProducerId};
+use towpath_types::{Offset, ProducerEpoch, ProducerId, TopicId};
 
 type Entry = (i64, String, Option<String>);
 
@@ -216,6 +226,98 @@ fn readers_that_are_under_way_can_finish() {
             log.roll().unwrap();
         }
     });
+}
+
+/// A disk on which the first compaction stops before it writes anything, says so, and waits.
+#[derive(Debug)]
+struct Gate {
+    storage: SimStorage,
+    compaction: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+}
+
+impl Storage for Gate {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
+        if path.extension().is_some_and(|extension| extension == "cleaned") {
+            let gate = self.compaction.lock().take();
+            if let Some((reached, go_on)) = gate {
+                reached.send(()).unwrap();
+                go_on.recv().unwrap();
+            }
+        }
+        self.storage.open(path, mode)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.storage.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.storage.remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.storage.remove_dir_all(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.storage.list(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.storage.create_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.storage.sync_dir(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn StorageLock>> {
+        self.storage.lock(path)
+    }
+}
+
+#[test]
+fn a_compaction_does_nothing_to_a_new_topic_of_the_same_name() {
+    let storage = SimStorage::new(1);
+    let (reached, is_reached) = channel();
+    let (let_go, go_on) = channel();
+    let gate = Gate { storage: storage.clone(), compaction: Mutex::new(Some((reached, go_on))) };
+    let clock = Arc::new(SimClock::new(1_000_000));
+    let dir = LogDir::open(Arc::new(gate), clock, Path::new(ROOT), &options()).unwrap();
+    dir.open_all(|_, _| config()).unwrap();
+    let log = dir.create(&partition(), TopicId::random(), config()).unwrap();
+    fill(&log);
+    let expected = std::thread::scope(|scope| {
+        let compaction =
+            scope.spawn(|| dir.clean(&partition(), log.log_end_offset(), &CleanOptions::default()));
+        is_reached.recv_timeout(Duration::from_secs(30)).unwrap();
+        let recreation = scope.spawn(|| {
+            dir.delete(&partition()).unwrap();
+            let new = dir.create(&partition(), TopicId::random(), config()).unwrap();
+            append(&new, batch(3, 1_000_000, "new")).unwrap();
+            new.flush().unwrap();
+            read_all(&new)
+        });
+        while dir.get(&partition()).is_some_and(|current| Arc::ptr_eq(&current, &log)) {
+            std::thread::yield_now();
+        }
+        // The deletion waits for the compaction; where it does not, the new topic is there by now.
+        std::thread::sleep(Duration::from_millis(100));
+        let_go.send(()).unwrap();
+        let result = compaction.join().unwrap();
+        assert!(matches!(result, Err(LogError::Closed(_))), "{result:?}");
+        recreation.join().unwrap()
+    });
+    assert_eq!(dir.offline_reason(), None);
+    assert_eq!(expected.len(), 3);
+    assert_eq!(read_all(&dir.get(&partition()).unwrap()), expected);
+    dir.checkpoint().unwrap();
+    storage.kill();
+    let clock = Arc::new(SimClock::new(1_000_000));
+    let dir = LogDir::open(Arc::new(storage), clock, Path::new(ROOT), &options()).unwrap();
+    let (logs, failed) = dir.open_all(|_, _| config()).unwrap();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(read_all(&logs[0]), expected);
 }
 
 #[test]

@@ -5,10 +5,10 @@ mod common;
 
 use std::path::Path;
 
-use common::{Machine, ROOT, append, batch, file, produced, read_all, small_segments};
+use common::{Machine, ROOT, append, batch, file, partition, produced, read_all, small_segments};
 use proptest::prelude::*;
 use towpath_log::{AppendError, LogConfig, LogError, OpenMode, Storage};
-use towpath_types::{LeaderEpoch, Offset};
+use towpath_types::{LeaderEpoch, Offset, TopicId};
 
 fn first_log() -> std::path::PathBuf {
     file("00000000000000000000.log")
@@ -285,6 +285,123 @@ fn a_directory_that_cannot_be_read_is_no_reason_to_lose_the_others() {
     machine.storage.kill();
     assert!(matches!(machine.open(), Err(LogError::Corrupt { .. })));
     assert_eq!(read_all(&machine.log()).len(), 5);
+}
+
+#[test]
+fn a_flush_that_comes_after_the_deletion_does_nothing() {
+    let machine = Machine::new(small_segments());
+    let log = machine.log();
+    append(&log, batch(5, 1000, "x")).unwrap();
+    machine.dir().delete(&partition()).unwrap();
+    assert!(matches!(log.flush(), Err(LogError::Closed(_))));
+    assert_eq!(machine.dir().offline_reason(), None, "the directory has done nothing wrong");
+    let new = machine.dir().create(&partition(), TopicId::random(), small_segments()).unwrap();
+    append(&new, batch(2, 1000, "new")).unwrap();
+    assert!(log.flush().is_err());
+    new.flush().unwrap();
+    machine.dir().close(1).unwrap();
+}
+
+#[test]
+fn a_deletion_without_file_descriptors_leaves_the_files_to_the_next_start() {
+    let mut machine = Machine::new(small_segments());
+    // One at a time: whatever cannot be opened, the directory lives.
+    for opens in 0..12 {
+        let topic = TopicId::random();
+        let log = match machine.dir().get(&partition()) {
+            Some(log) => log,
+            None => machine.dir().create(&partition(), topic, small_segments()).unwrap(),
+        };
+        append(&log, batch(5, 1000, "old")).unwrap();
+        log.flush().unwrap();
+        machine.dir().checkpoint().unwrap();
+        machine.storage.refuse_open_after(Some(opens));
+        let _remains = machine.dir().delete(&partition());
+        machine.storage.refuse_open_after(None);
+        assert_eq!(machine.dir().offline_reason(), None, "after {opens}");
+        assert!(machine.dir().get(&partition()).is_none());
+    }
+    machine.dir().create(&partition(), TopicId::random(), small_segments()).unwrap();
+    let log = machine.kill();
+    assert_eq!(log.log_end_offset(), Offset::ZERO);
+    let entries = machine.storage.list(Path::new(ROOT)).unwrap();
+    assert_eq!(entries.iter().filter(|entry| entry.is_dir).count(), 1, "{entries:?}");
+}
+
+#[test]
+fn a_new_topic_takes_over_nothing_from_an_old_one_of_its_name() {
+    // Whether the process ends between the deletion and the checkpoints.
+    for dies in [false, true] {
+        let mut machine = Machine::new(small_segments());
+        let log = machine.log();
+        for index in 0..60 {
+            append(&log, batch(2, 1000, &format!("old{index}"))).unwrap();
+        }
+        log.flush().unwrap();
+        log.delete_records_before(Offset::new(101)).unwrap();
+        machine.dir().checkpoint_high_watermarks(&[(partition(), Offset::new(120))].into()).unwrap();
+        machine.dir().checkpoint().unwrap();
+        let checkpoints = |machine: &Machine| -> String {
+            let names = ["recovery-point", "log-start", "replication"];
+            let paths = names.map(|name| Path::new(ROOT).join(format!("{name}-offset-checkpoint")));
+            let read = |path: &std::path::PathBuf| {
+                let file = machine.storage.open(path, OpenMode::Read).unwrap();
+                let mut content = vec![0; file.bytes().unwrap() as usize];
+                file.read_at(&mut content, 0).unwrap();
+                String::from_utf8(content).unwrap()
+            };
+            paths.iter().map(read).collect()
+        };
+        assert_eq!(checkpoints(&machine).matches("t 0 ").count(), 3);
+        if dies {
+            machine.storage.remove_dir_all(file("x").parent().unwrap()).unwrap();
+            machine.storage.kill();
+            machine.open().unwrap();
+        } else {
+            machine.dir().delete(&partition()).unwrap();
+        }
+        assert_eq!(checkpoints(&machine).matches("t 0 ").count(), 0, "dies {dies}");
+        let log = machine.dir().create(&partition(), TopicId::random(), small_segments()).unwrap();
+        for index in 0..3 {
+            append(&log, batch(2, 1000, &format!("new{index}"))).unwrap();
+        }
+        log.flush().unwrap();
+        let log = machine.kill();
+        assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset::ZERO, Offset::new(6)));
+        assert_eq!(read_all(&log).len(), 6);
+    }
+}
+
+#[test]
+fn checkpoints_that_could_not_be_written_are_written_before_the_name_is_given_again() {
+    let mut machine = Machine::new(small_segments());
+    let log = machine.log();
+    for index in 0..60 {
+        append(&log, batch(2, 1000, &format!("old{index}"))).unwrap();
+    }
+    log.delete_records_before(Offset::new(101)).unwrap();
+    machine.dir().checkpoint().unwrap();
+    machine.storage.set_out_of_descriptors(true);
+    assert!(machine.dir().delete(&partition()).is_err());
+    assert!(machine.dir().create(&partition(), TopicId::random(), small_segments()).is_err());
+    machine.storage.set_out_of_descriptors(false);
+    let log = machine.dir().create(&partition(), TopicId::random(), small_segments()).unwrap();
+    append(&log, batch(2, 1000, "new")).unwrap();
+    assert_eq!(read_all(&machine.kill()).len(), 2);
+}
+
+#[test]
+fn clean_shutdowns_leave_one_producer_snapshot_and_not_one_each() {
+    let mut machine = Machine::new(LogConfig::default());
+    for sequence in 0..5 {
+        append(&machine.log(), produced(7, 0, sequence, 1)).unwrap();
+        machine.restart();
+    }
+    let entries = machine.storage.list(file("x").parent().unwrap()).unwrap();
+    let names: Vec<&str> =
+        entries.iter().map(|entry| entry.name.as_str()).filter(|name| name.ends_with(".snapshot")).collect();
+    assert_eq!(names, ["00000000000000000005.snapshot"]);
+    assert!(append(&machine.log(), produced(7, 0, 4, 1)).unwrap().duplicate);
 }
 
 /// What the property test does to a log.

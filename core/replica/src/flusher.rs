@@ -1,21 +1,41 @@
 //! One thread that makes appends durable, many at a time.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::Partition;
 
+/// How long a flush that failed waits before it is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Default)]
 struct Queue {
     partitions: Vec<Arc<Partition>>,
+    /// Those whose flush failed, the first to be due first. They may go meanwhile.
+    later: VecDeque<(Instant, Weak<Partition>)>,
     stopped: bool,
 }
 
+impl Queue {
+    /// Puts in what is due, and returns when the next one will be.
+    fn take_due(&mut self, now: Instant) -> Option<Instant> {
+        while let Some((at, _)) = self.later.front() {
+            if *at > now {
+                return Some(*at);
+            }
+            let partition = self.later.pop_front().and_then(|(_, partition)| partition.upgrade());
+            self.partitions.extend(partition.filter(|partition| partition.begin_request()));
+        }
+        None
+    }
+}
+
 /// Called with how long one partition's flush took.
-type Observer = Box<dyn Fn(std::time::Duration) + Send + Sync>;
+type Observer = Box<dyn Fn(Duration) + Send + Sync>;
 
 struct Shared {
     queue: Mutex<Queue>,
@@ -41,7 +61,7 @@ impl Flusher {
     ///
     /// # Errors
     /// The system's, when it gives no thread.
-    pub fn start(observer: impl Fn(std::time::Duration) + Send + Sync + 'static) -> std::io::Result<Self> {
+    pub fn start(observer: impl Fn(Duration) + Send + Sync + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue::default()),
             wake: Condvar::new(),
@@ -68,6 +88,8 @@ impl Flusher {
         self.shared.queue.lock().stopped = true;
         self.shared.wake.notify_one();
         if let Some(thread) = self.thread.lock().take()
+            // The thread itself may be the last to let go of a partition, and with it of the flusher.
+            && thread.thread().id() != std::thread::current().id()
             && thread.join().is_err()
         {
             tracing::error!("the flusher thread panicked");
@@ -85,8 +107,18 @@ fn run(shared: &Shared) {
     loop {
         let batch = {
             let mut queue = shared.queue.lock();
-            while queue.partitions.is_empty() && !queue.stopped {
-                shared.wake.wait(&mut queue);
+            loop {
+                let next = queue.take_due(Instant::now());
+                if !queue.partitions.is_empty() || queue.stopped {
+                    break;
+                }
+                match next {
+                    None => shared.wake.wait(&mut queue),
+                    Some(at) => {
+                        // Whether it was woken or not, it looks again.
+                        let _timed_out = shared.wake.wait_until(&mut queue, at);
+                    }
+                }
             }
             if queue.partitions.is_empty() {
                 return;
@@ -95,8 +127,11 @@ fn run(shared: &Shared) {
         };
         for partition in batch {
             let started = Instant::now();
-            partition.flush_now();
+            let again = partition.flush_now();
             (shared.observer)(started.elapsed());
+            if again {
+                shared.queue.lock().later.push_back((Instant::now() + RETRY, Arc::downgrade(&partition)));
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ mod flusher;
 mod leader;
 mod manager;
 mod partition;
+mod uncommitted;
 mod waiter;
 
 pub use error::PartitionError;

@@ -130,6 +130,17 @@ impl TopicReplicas {
         slots.get(usize::try_from(index).ok()?)?.partition.get().cloned()
     }
 
+    /// The names of the partitions, in order.
+    fn ids(&self) -> impl Iterator<Item = TopicPartition> {
+        let count = i32::try_from(self.partition_count()).unwrap_or(i32::MAX);
+        (0..count).map(move |index| TopicPartition::new(self.name.clone(), index))
+    }
+
+    /// Whether a partition's files are there, and this topic's.
+    fn has_files(&self, id: &TopicPartition) -> bool {
+        self.dir.get(id).is_some_and(|log| log.topic_id() == self.id)
+    }
+
     fn opened(&self) -> Vec<Arc<Partition>> {
         self.slots.read().iter().filter_map(|slot| slot.partition.get().cloned()).collect()
     }
@@ -214,16 +225,14 @@ impl ReplicaManager {
             }
         };
         topic.update(leaderships, settings);
-        if eager {
-            topic.make_files()?;
-        }
-        for index in 0..i32::try_from(topic.partition_count()).unwrap_or(i32::MAX) {
-            let id = TopicPartition::new(name.clone(), index);
-            if eager || self.dir.get(&id).is_some_and(|log| log.topic_id() == topic.id) {
-                topic.partition(index)?;
+        let mut result = if eager { topic.make_files() } else { Ok(()) };
+        // Where some could not be made, the others are used all the same.
+        for id in topic.ids() {
+            if (eager && result.is_ok()) || topic.has_files(&id) {
+                result = result.and(topic.partition(id.partition).map(drop));
             }
         }
-        Ok(())
+        result
     }
 
     /// Removes a topic and its files.
@@ -243,14 +252,9 @@ impl ReplicaManager {
         };
         let Some(topic) = removed else { return Ok(()) };
         *topic.deleted.lock() = true;
-        let partitions: Vec<TopicPartition> = topic
-            .opened()
-            .iter()
-            .map(|partition| {
-                partition.delete();
-                partition.id().clone()
-            })
-            .collect();
+        topic.opened().iter().for_each(|partition| partition.delete());
+        // Also those that were made and never opened, because the creation failed halfway: their names must be free.
+        let partitions: Vec<TopicPartition> = topic.ids().filter(|id| topic.has_files(id)).collect();
         if partitions.is_empty() { Ok(()) } else { self.dir.delete_all(&partitions) }
     }
 

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use towpath_record::Origin;
 use towpath_types::{LeaderEpoch, Offset, TopicId, TopicPartition};
 
 use crate::flusher::Flusher;
+use crate::uncommitted::Uncommitted;
 use crate::{FetchWaiter, LeaderState, Leadership, PartitionError};
 
 /// A topic's settings, as far as a replica is concerned.
@@ -79,8 +80,8 @@ pub struct Partition {
     flush_ms: AtomicI64,
     /// Records since the last flush.
     unflushed: AtomicI64,
-    /// Bytes appended since the high watermark last moved.
-    uncommitted_bytes: AtomicU64,
+    /// Bytes above the high watermark. Changed with the state's lock held.
+    uncommitted: Mutex<Uncommitted>,
     flusher: Arc<Flusher>,
     /// Whether the partition is in the flusher's queue.
     queued: AtomicBool,
@@ -110,7 +111,7 @@ impl Partition {
             flush_messages: AtomicI64::new(i64::MAX),
             flush_ms: AtomicI64::new(i64::MAX),
             unflushed: AtomicI64::new(0),
-            uncommitted_bytes: AtomicU64::new(0),
+            uncommitted: Mutex::default(),
             flusher,
             queued: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
@@ -254,12 +255,19 @@ impl Partition {
         let bytes = batch.len() as u64;
         let info = self.log.append_as_leader_within(batch, epoch, origin, effort)?;
         if !info.duplicate {
-            self.uncommitted_bytes.fetch_add(bytes, Ordering::Relaxed);
             let mut state = self.state.lock();
             let moved = state.appended(self.log.log_end_offset());
+            self.uncommitted.lock().push(info.last_offset, bytes);
+            if moved.is_none() && self.high_watermark() > info.last_offset {
+                // A later append came here first and has moved the high watermark past this one as well.
+                self.tell_waiters();
+            }
             self.publish(moved);
             drop(state);
             self.flush_if_due(&info);
+        } else if self.high_watermark() <= info.last_offset && self.state.lock().counts_when_flushed() {
+            // The flush that the first attempt asked for may have failed.
+            self.flusher.request(Arc::clone(self));
         }
         let bytes = if info.duplicate { 0 } else { bytes };
         Ok(Appended { info, committed: self.high_watermark() > info.last_offset, bytes })
@@ -280,8 +288,9 @@ impl Partition {
         !self.queued.swap(true, Ordering::AcqRel)
     }
 
-    /// Makes durable what is there, and lets it count. Called by the flusher's thread.
-    pub(crate) fn flush_now(&self) {
+    /// Makes durable what is there, and lets it count. Called by the flusher's thread. Returns whether it has to be tried
+    /// again later: it failed, and the directory lives.
+    pub(crate) fn flush_now(&self) -> bool {
         // From here on an append asks for a flush of its own: this one may have begun before it.
         self.queued.store(false, Ordering::Release);
         self.unflushed.store(0, Ordering::Relaxed);
@@ -290,11 +299,17 @@ impl Partition {
                 let mut state = self.state.lock();
                 let moved = state.flushed(durable);
                 self.publish(moved);
+                false
             }
-            Err(LogError::Closed(_)) => self.wake_all(),
+            Err(LogError::Closed(_)) => {
+                self.wake_all();
+                false
+            }
             Err(error) => {
                 tracing::error!(partition = %self.id(), %error, "the flush failed");
                 self.wake_all();
+                // R14: after a failed fsync nothing is tried again; for want of a file descriptor, everything.
+                self.log.offline_reason().is_none()
             }
         }
     }
@@ -319,10 +334,20 @@ impl Partition {
     fn publish(&self, moved: Option<Offset>) {
         let Some(moved) = moved else { return };
         self.high_watermark.store(moved.get(), Ordering::Release);
-        let bytes = self.uncommitted_bytes.swap(0, Ordering::Relaxed);
         self.moved.notify_waiters();
+        self.tell_waiters();
+    }
+
+    /// Tells those who wait for records what is committed now. The caller holds the state's lock.
+    fn tell_waiters(&self) {
+        let bytes = self.uncommitted.lock().take_below(self.high_watermark());
         for waiter in &*self.waiters.lock() {
-            waiter.committed(bytes);
+            if bytes == 0 {
+                // What was there when the partition was opened: nobody has counted it.
+                waiter.wake();
+            } else {
+                waiter.committed(bytes);
+            }
         }
     }
 

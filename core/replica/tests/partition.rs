@@ -19,7 +19,10 @@ use towpath_replica::{
     FetchPosition, FetchWaiter, Flusher, Leadership, Partition, PartitionError, ReplicaManager,
     ReplicaSettings, Settings,
 };
-use towpath_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicName, TopicPartition};
+use towpath_types::{
+    BrokerId, LeaderEpoch, Offset, PartitionEpoch, ProducerEpoch, ProducerId, TopicId, TopicName,
+    TopicPartition,
+};
 use uuid::Uuid;
 
 const TOPIC: TopicId = TopicId::new(Uuid::from_u64_pair(7, 7));
@@ -153,6 +156,50 @@ async fn a_failed_flush_acknowledges_nothing_and_takes_the_directory_offline() {
     assert!(matches!(partition.latest_offset(), Err(PartitionError::Offline(_))));
 }
 
+/// One batch of an idempotent producer.
+fn produced(sequence: i32, value: &str) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.set_producer(ProducerId::new(9), ProducerEpoch::new(0), sequence);
+    builder.append(0, None, Some(value.as_bytes()), &[]).unwrap();
+    builder.build().unwrap()
+}
+
+/// A record whose flush has failed for lack of a file descriptor; there are some again.
+async fn appended_without_descriptors(storage: &SimStorage, world: &World) -> Offset {
+    storage.set_out_of_descriptors(true);
+    let appended = world.partition().append(produced(0, "a"), true, Origin::Client).unwrap();
+    assert!(!appended.committed);
+    while world.flushes.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(world.manager.dir().offline_reason(), None);
+    assert_eq!(world.partition().high_watermark(), Offset::ZERO);
+    storage.set_out_of_descriptors(false);
+    appended.info.last_offset
+}
+
+#[tokio::test]
+async fn a_flush_without_file_descriptors_is_tried_again() {
+    let storage = Arc::new(SimStorage::new(10));
+    let world = open(&storage, 1);
+    let last = appended_without_descriptors(&storage, &world).await;
+    let partition = world.partition();
+    tokio::time::timeout(Duration::from_secs(10), partition.committed(last)).await.unwrap().unwrap();
+    assert_eq!(read(&partition), ["a"]);
+}
+
+#[tokio::test]
+async fn a_repetition_of_what_is_not_committed_asks_for_the_flush_again() {
+    let storage = Arc::new(SimStorage::new(11));
+    let world = open(&storage, 1);
+    let last = appended_without_descriptors(&storage, &world).await;
+    let partition = world.partition();
+    let again = partition.append(produced(0, "a"), true, Origin::Client).unwrap();
+    assert!(again.info.duplicate && again.info.last_offset == last);
+    // Sooner than the flusher tries it by itself.
+    tokio::time::timeout(Duration::from_secs(1), partition.committed(last)).await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn too_few_replicas_in_sync_refuse_before_anything_is_written() {
     let storage = Arc::new(SimStorage::new(4));
@@ -238,6 +285,33 @@ fn a_wide_topic_comes_and_goes_with_all_of_its_files() {
     drop(topic);
     world.manager.remove_topic(wide).unwrap();
     assert_eq!(directories(), 0);
+}
+
+#[test]
+fn a_creation_that_failed_halfway_does_not_spoil_the_name() {
+    let name = TopicName::new("u").unwrap();
+    let leaderships = || vec![leadership(0, 1); 3];
+    let mut failures = 0;
+    for opens in 0..40 {
+        let storage = Arc::new(SimStorage::new(12));
+        let world = open(&storage, i64::MAX);
+        let first = TopicId::new(Uuid::from_u64_pair(8, 8));
+        storage.refuse_open_after(Some(opens));
+        let set = world.manager.set_topic(&name, first, leaderships(), &settings(i64::MAX), true);
+        failures += usize::from(set.is_err());
+        storage.refuse_open_after(None);
+        assert_eq!(world.manager.dir().offline_reason(), None, "after {opens}");
+        world.manager.remove_topic(first).unwrap();
+        assert!(world.manager.dir().logs().iter().all(|log| log.topic_id() == TOPIC), "after {opens}");
+        let second = TopicId::new(Uuid::from_u64_pair(8, 9));
+        world.manager.set_topic(&name, second, leaderships(), &settings(i64::MAX), true).unwrap();
+        let topic = world.manager.topic("u").unwrap();
+        for index in 0..3 {
+            let partition = topic.partition(index).unwrap().unwrap();
+            partition.append(batch(&["a"]), true, Origin::Client).unwrap();
+        }
+    }
+    assert!(failures > 3 && failures < 40, "{failures}");
 }
 
 #[test]

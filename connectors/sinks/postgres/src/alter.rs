@@ -25,6 +25,7 @@ pub(crate) async fn adapt_columns(
     let fields: Vec<&Field> = layout.columns.iter().map(|column| &column.field).collect();
     let types = wanted_types(session, &fields).await?;
     let mut known = remembered.load(session, &table.name).await?;
+    let unchanged = remembered.unchanged_sql(&table.name, &known);
     let mut statements = Vec::new();
     if empties && is_another_table(&known, &fields) {
         // Nothing is left of the one before.
@@ -42,10 +43,13 @@ pub(crate) async fn adapt_columns(
     statements.extend(remembered.store_sql(&table.name, &found.known));
     let schema = table.name.schema.as_deref().unwrap_or_default();
     let what = format!("change the columns of {}", table.name);
-    let groups = work.shape(layout, empties);
+    // In append mode truncations are left out: the rows stay, and have to fit.
+    let groups = work.shape(layout, empties && !layout.is_append());
     let changes = !found.changes.is_empty() || !groups.is_empty();
     let dropped = computed::drop_stale(session, table, computed, changes).await?;
     if !statements.is_empty() {
+        // Another task may have done the same since: swapped names would be swapped back.
+        statements.insert(0, unchanged);
         locked(session, schema, &what, &statements).await?;
     }
     if !found.changes.is_empty() {

@@ -128,7 +128,7 @@ impl Applier<'_> {
         for index in &fold.deletes {
             let record = batch.record(*index);
             if let Err(error) =
-                push_row(&mut keys, key_targets(plan), |target| key_value(plan, &record, target))
+                push_row(&mut keys, key_targets(plan), |target| old_key_value(plan, &record, target))
             {
                 self.reject(*index, error);
             }
@@ -212,11 +212,14 @@ impl Applier<'_> {
         let told = |target: &&Target| !matches!(plan.layout.value(&new, target.layout), Value::Absent);
         let keys: Vec<&Target> = key_targets(plan).collect();
         let set: Vec<&Target> = plan.targets.iter().filter(told).collect();
-        let row = |targets: &[&Target], of: &RecordView<'_>| -> Result<Vec<TextArray>, ConnectorError> {
+        let row = |targets: &[&Target], is_old: bool| -> Result<Vec<TextArray>, ConnectorError> {
             let mut columns = vec![TextArray::default(); targets.len() + keys.len()];
             let (values, key) = columns.split_at_mut(targets.len());
             push_row(values, targets.iter().copied(), |target| plan.layout.value(&new, target.layout))?;
-            push_row(key, keys.iter().copied(), |target| key_value(plan, of, target))?;
+            push_row(key, keys.iter().copied(), |target| match is_old {
+                true => old_key_value(plan, &old, target),
+                false => plan.layout.key_value(&new, target.layout),
+            })?;
             Ok(columns)
         };
         if keys.iter().any(|key| key.column.identity_always) {
@@ -227,7 +230,7 @@ impl Applier<'_> {
         // A snapshot that is newer than this change has the row under its new key already.
         let others: Vec<&Target> =
             set.iter().copied().filter(|target| !plan.layout.is_key(target.layout)).collect();
-        let (present, moved) = match (row(&others, &new), row(&set, &old)) {
+        let (present, moved) = match (row(&others, false), row(&set, true)) {
             (Ok(present), Ok(moved)) => (present, moved),
             (Err(error), _) | (_, Err(error)) => {
                 self.reject(create, error);
@@ -237,7 +240,7 @@ impl Applier<'_> {
         let sql = plan.statements.update_of(&others, &keys);
         if !self.session.fetch(WRITE, &sql, arguments(present)?).await?.is_empty() {
             let mut columns = vec![TextArray::default(); keys.len()];
-            push_row(&mut columns, keys.iter().copied(), |target| key_value(plan, &old, target))?;
+            push_row(&mut columns, keys.iter().copied(), |target| old_key_value(plan, &old, target))?;
             return self.run(&plan.statements.delete, columns).await;
         }
         let sql = plan.statements.update_of(&set, &keys);
@@ -255,7 +258,11 @@ impl Applier<'_> {
         index: usize,
         change: Change,
     ) -> Result<(), Fault> {
-        let told = |target: &&Target| !matches!(plan.layout.value(&record, target.layout), Value::Absent);
+        // The server lets nobody set an identity that is always its own.
+        let told = |target: &&Target| {
+            !target.column.identity_always
+                && !matches!(plan.layout.value(&record, target.layout), Value::Absent)
+        };
         let set: Option<Vec<&Target>> =
             (change == Change::Update).then(|| plan.targets.iter().filter(told).collect());
         let known = |target: &&Target| !matches!(plan.layout.before(&record, target.layout), Value::Absent);
@@ -316,8 +323,8 @@ fn key_targets(plan: &Plan) -> impl Iterator<Item = &Target> {
     plan.key.iter().map(|index| &plan.targets[*index])
 }
 
-fn key_value<'a>(plan: &Plan, record: &RecordView<'a>, target: &Target) -> Value<'a> {
-    plan.layout.key_value(record, target.layout)
+fn old_key_value<'a>(plan: &Plan, record: &RecordView<'a>, target: &Target) -> Value<'a> {
+    plan.layout.old_key_value(record, target.layout)
 }
 
 fn appended<'a>(plan: &Plan, record: &RecordView<'a>, target: &Target) -> Value<'a> {

@@ -9,6 +9,20 @@ use towpath_types::{Offset, TopicId, TopicPartition};
 use super::ddl;
 use super::session::{Session, texts};
 
+/// How long a take-over waits for the owner before, until the status says so; it is tried again.
+const TAKE_TIMEOUT: &str = "5s";
+
+/// Says why a take-over did not get its lock, if that is what `error` is.
+fn held(error: ConnectorError) -> ConnectorError {
+    if error.code() != "PG_CONFLICT" {
+        return error;
+    }
+    error.with_hint(format!(
+        "another session holds the partition's row in {OFFSETS_TABLE}: a task that has not ended yet, as a rule; the \
+         server ends it when it is idle for 5 minutes (pg_blocking_pids and pg_stat_activity tell who it is)"
+    ))
+}
+
 /// The table of positions of one sink.
 #[derive(Debug, Clone)]
 pub(crate) struct Offsets {
@@ -57,7 +71,12 @@ impl Offsets {
         );
         let number = partition.partition.to_string();
         let arguments = texts([&self.pipeline, &key, &number, partition.topic.as_str()].map(Some))?;
-        let rows = session.fetch("take over a partition", &sql, arguments).await.map_err(Fault::fatal)?;
+        // An owner before us may hold the row in a transaction that is still open.
+        let begin = format!("BEGIN; SET LOCAL lock_timeout = '{TAKE_TIMEOUT}'");
+        session.script("begin a transaction", begin).await.map_err(Fault::fatal)?;
+        let taken = session.fetch("take over a partition", &sql, arguments).await;
+        let rows = taken.map_err(|fault| held(fault.fatal()))?;
+        session.script("commit", "COMMIT".to_owned()).await.map_err(Fault::fatal)?;
         let read = |column: usize| rows.first().and_then(|row| row.try_get::<i64, _>(column).ok());
         match (read(0), read(1)) {
             // R7: a position that is none stops the task.

@@ -79,11 +79,13 @@ pub(crate) struct Planner {
     pipeline: Arc<str>,
     remembered: Remembered,
     plans: HashMap<(SchemaId, TopicName), Planned>,
+    /// How rows are deleted by records that have only a key.
+    deletions: HashMap<(SchemaId, TopicName), Planned>,
 }
 
 impl Planner {
     pub(crate) fn new(config: Arc<Config>, pipeline: Arc<str>, remembered: Remembered) -> Self {
-        Self { config, pipeline, remembered, plans: HashMap::new() }
+        Self { config, pipeline, remembered, plans: HashMap::new(), deletions: HashMap::new() }
     }
 
     /// Whether there is a plan for the records of `schema` in `topic`.
@@ -115,26 +117,54 @@ impl Planner {
         Ok(planned)
     }
 
-    fn layout(&self, topic: &TopicName, schema: &EventSchema) -> Result<(TableName, Layout), RecordRefusal> {
+    /// The plan for deletions by the key of `schema`, if `topic` has a table whose rows such a key tells apart.
+    pub(crate) async fn plan_deletions(
+        &mut self,
+        session: &mut Session,
+        topic: &TopicName,
+        schema: &EventSchema,
+    ) -> Result<Option<Planned>, ConnectorError> {
+        let id = (schema.id(), topic.clone());
+        if let Some(known) = self.deletions.get(&id) {
+            return Ok(Some(known.clone()));
+        }
+        let planned = match Layout::of_key(schema, &self.config.layout) {
+            Ok(None) => return Ok(None),
+            Ok(Some(layout)) => {
+                // A table that is named by what only values tell is not found by a key.
+                let Ok(name) = self.name(topic, schema) else { return Ok(None) };
+                let Some(table) = Table::load(session, &name).await? else { return Ok(None) };
+                let is_guess = self.guesses_key(schema);
+                match bind_deletions(session, name, &table, layout, is_guess).await? {
+                    Some(plan) => Planned::Plan(Arc::new(plan)),
+                    None => return Ok(None),
+                }
+            }
+            Err(error) => Planned::Refused(Arc::new(layout_refused(error))),
+        };
+        if self.deletions.len() >= PLANS_MAX {
+            self.deletions.clear();
+        }
+        self.deletions.insert(id, planned.clone());
+        Ok(Some(planned))
+    }
+
+    /// Whether nobody says which column a key without names is: beside rows with fields, it is none.
+    fn guesses_key(&self, schema: &EventSchema) -> bool {
+        self.config.layout.key.is_empty() && schema.key().is_some_and(|key| key.is_bare())
+    }
+
+    fn name(&self, topic: &TopicName, schema: &EventSchema) -> Result<TableName, RecordRefusal> {
         let mut name = self.config.table.render(&self.pipeline, topic.as_str(), schema).map_err(|error| {
             RecordRefusal::new("SINK_TABLE_NAME", error, "`table` must only use what topics and records have")
         })?;
         name.schema.get_or_insert_with(|| self.config.schema.clone());
-        let layout = Layout::new(schema, &self.config.layout).map_err(|error| match error {
-            LayoutError::NoSuchKey(_) => {
-                RecordRefusal::new("SINK_NO_KEY", error, "name fields with `key` that every record has")
-            }
-            LayoutError::Twice(_) => RecordRefusal::new(
-                "SINK_COLUMN_TWICE",
-                error,
-                "rename the field with a transform, or the extra column",
-            ),
-            LayoutError::NoFields => RecordRefusal::new(
-                "SINK_NO_COLUMNS",
-                error,
-                "only records with fields or a key can become rows",
-            ),
-        })?;
+        Ok(name)
+    }
+
+    fn layout(&self, topic: &TopicName, schema: &EventSchema) -> Result<(TableName, Layout), RecordRefusal> {
+        let name = self.name(topic, schema)?;
+        let layout = Layout::new(schema, &self.config.layout).map_err(layout_refused)?;
         let schema_name = name.schema.as_deref().unwrap_or_default();
         let fields = layout.columns.iter().map(|column| column.field.name.as_str());
         let mut names = [schema_name, name.table.as_str()].into_iter().chain(fields);
@@ -168,6 +198,7 @@ impl Planner {
                         Planned::Refused(_) => true,
                     };
                     self.plans.retain(|_, planned| is_other(planned));
+                    self.deletions.retain(|_, planned| is_other(planned));
                     reload(session, &name).await?
                 } else {
                     table
@@ -209,6 +240,41 @@ impl Planner {
             }
             Err(refusal) => Planned::Refused(Arc::new(refusal)),
         })
+    }
+}
+
+async fn bind_deletions(
+    session: &mut Session,
+    name: TableName,
+    table: &Table,
+    layout: Layout,
+    is_guess: bool,
+) -> Result<Option<Plan>, ConnectorError> {
+    let Ok(targets) = targets(table, &layout, OnUnknown::Reject) else { return Ok(None) };
+    let key = match key_targets(table, &layout, &targets) {
+        Ok(key) => key,
+        Err(_) if is_guess => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let statements = Statements::new(table, &targets, &key);
+    let unchecked = table.has_foreign_keys && may_leave_unchecked(session, &name).await?;
+    let copy_pause = AtomicU32::new(0);
+    Ok(Some(Plan { layout, table: name, targets, key, statements, unchecked, copy_pause }))
+}
+
+fn layout_refused(error: LayoutError) -> RecordRefusal {
+    match error {
+        LayoutError::NoSuchKey(_) => {
+            RecordRefusal::new("SINK_NO_KEY", error, "name fields with `key` that every record has")
+        }
+        LayoutError::Twice(_) => RecordRefusal::new(
+            "SINK_COLUMN_TWICE",
+            error,
+            "rename the field with a transform, or the extra column",
+        ),
+        LayoutError::NoFields => {
+            RecordRefusal::new("SINK_NO_COLUMNS", error, "only records with fields or a key can become rows")
+        }
     }
 }
 

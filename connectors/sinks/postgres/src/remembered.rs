@@ -69,6 +69,21 @@ impl Remembered {
         rows.iter().map(known).collect()
     }
 
+    /// Fails as a conflict of transactions does, if `known` is not what is remembered of `table` any more.
+    pub(crate) fn unchanged_sql(&self, table: &TableName, known: &[Known]) -> String {
+        let row = |known: &Known| format!("{},{},{}", known.id.table, known.id.column, known.name);
+        let rows: Vec<String> = known.iter().map(row).collect();
+        let body = format!(
+            "BEGIN IF (SELECT coalesce(string_agg(concat_ws(',', source_table, source_column, column_name), ';' \
+             ORDER BY source_table, source_column), '') FROM {} WHERE table_name = {}) <> {} THEN \
+             RAISE EXCEPTION 'another task changes the columns' USING ERRCODE = '40001'; END IF; END",
+            self.table.quoted(),
+            text(&table.quoted()),
+            text(&rows.join(";"))
+        );
+        format!("DO {}", text(&body))
+    }
+
     /// Remembers `known` of `table`, in place of what was.
     pub(crate) fn store_sql(&self, table: &TableName, known: &[Known]) -> Option<String> {
         let row = |known: &Known| {

@@ -18,10 +18,13 @@ use super::nodelay;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a statement may go on after the task was told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// The text forms that sources write are read the same whatever the database's defaults are.
+/// The text forms that sources write are read the same whatever the database's defaults are. A task that is gone without
+/// a word ends for the server, too, and with it the lock on its positions (the keepalives do nothing on a Unix socket).
 const SETTINGS: &str = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; \
                         SET standard_conforming_strings = on; SET xmloption = content; \
-                        SET client_min_messages = warning; SET check_function_bodies = off";
+                        SET client_min_messages = warning; SET check_function_bodies = off; \
+                        SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; \
+                        SET tcp_keepalives_count = 3; SET idle_in_transaction_session_timeout = '5min'";
 
 /// Values of one column as a `text[]` in PostgreSQL's binary form, built in place.
 #[derive(Debug, Clone, Default)]

@@ -107,7 +107,7 @@ impl Statements {
     }
 
     /// Changes or deletes exactly one row that equals the image before. Arguments are plain texts: the values of
-    /// `set` first, then those of `before`. Columns are compared by their text, since not every type has an equality;
+    /// `set` first (none of them GENERATED ALWAYS), then those of `before`. Columns are compared by their text, since not every type has an equality;
     /// where an index can find the row, by their value, too. `nulls` tells which of `before` are null.
     pub(crate) fn change_one(&self, set: Option<&[&Target]>, before: &[&Target], nulls: &[bool]) -> String {
         let first = set.map_or(0, <[_]>::len);

@@ -71,6 +71,14 @@ impl Target for PostgresTarget {
         self.planner.plan(&mut self.session, topic, schema, empties).await
     }
 
+    async fn plan_deletions(
+        &mut self,
+        topic: &TopicName,
+        schema: &EventSchema,
+    ) -> Result<Option<Planned<Plan>>, ConnectorError> {
+        self.planner.plan_deletions(&mut self.session, topic, schema).await
+    }
+
     async fn step(
         &mut self,
         work: &Work<'_, Plan>,

@@ -206,3 +206,66 @@ async fn rows_come_before_those_that_they_refer_to() {
     task.take(|records| records.truncate(&child)).await;
     assert_eq!(world.rows("id"), "");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn append_mode_keeps_its_rows_when_a_type_changes() {
+    let database = database();
+    let connector = connector(&database, json!({"table": "t", "mode": "append"}));
+    let mut task = Task::open(connector.as_ref(), "shop").await;
+    let first = shape(9, &[int("id", 1), text("x", 2)], &["id"]);
+    task.take(|records| records.create(&first, &[json!(1)], &[json!(1), json!("no number")])).await;
+    let wide = ("id", 1, Type::Int64, "bigint");
+    let other = shape(9, &[wide, int("x", 2)], &["id"]);
+    task.take(|records| {
+        records.truncate(&other);
+        records.create(&other, &[json!(1_i64 << 40)], &[json!(1_i64 << 40), json!(7)]);
+    })
+    .await;
+    let rows = "SELECT string_agg(t::text, ' ' ORDER BY id) FROM t";
+    assert_eq!(psql(&database, rows), "(1,\"no number\") (1099511627776,7)");
+    let types = "SELECT string_agg(format_type(atttypid, atttypmod), ' ' ORDER BY attnum) FROM pg_attribute \
+                 WHERE attrelid = 't'::regclass AND attnum > 0";
+    assert_eq!(psql(&database, types), "bigint text");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tasks_do_not_swap_the_same_columns_twice() {
+    let world = World::new("");
+    let first = shape(9, &[int("id", 1), text("a", 2), text("b", 3)], &["id"]);
+    world.create(&first, &[json!(1), json!("a"), json!("b")]).await;
+    let swapped = shape(9, &[int("id", 1), text("b", 2), text("a", 3)], &["id"]);
+    // Both have decided what to do before either may.
+    let url = support::server().url(&world.database);
+    let mut locker = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    let lock = format!("SELECT pg_advisory_lock({})", 0x0074_6f77_7061_7468_i64);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(lock)).execute(&mut locker).await.unwrap();
+    let mut writing = Vec::new();
+    for id in [2, 3] {
+        let topic = format!("shop{id}");
+        let topic_id = towpath_types::TopicId::random();
+        let mut task = Task::open_as(world.connector.as_ref(), &topic, topic_id).await;
+        let swapped = Arc::clone(&swapped);
+        writing.push(tokio::spawn(async move {
+            let row = [json!(id), json!("a"), json!("b")];
+            task.write(|records| records.create(&swapped, &row[..1], &row)).await
+        }));
+    }
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND \
+                   database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    for _ in 0..200 {
+        if psql(&world.database, waiting) == "2" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(psql(&world.database, waiting), "2");
+    sqlx::Connection::close(locker).await.unwrap();
+    let mut errors = Vec::new();
+    for write in writing {
+        if let Err(error) = write.await.unwrap() {
+            errors.push(error.code());
+        }
+    }
+    assert_eq!(errors, ["PG_CONFLICT"]);
+    assert_eq!(world.rows("b, a"), "a,b a,b");
+}

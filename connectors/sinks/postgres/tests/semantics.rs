@@ -478,3 +478,86 @@ async fn what_is_missing_is_told_before_anything_starts() {
     let error = task.write(|records| records.create(&keyed, &[json!(1)], &[json!(1)])).await.unwrap_err();
     assert_eq!(error.code(), "SINK_COLUMN_REQUIRED");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_keyless_table_with_an_identity_are_changed() {
+    let target = database();
+    psql(&target, "CREATE TABLE log (nr bigint GENERATED ALWAYS AS IDENTITY, text text)");
+    let log = schema("log", &[("nr", Type::Int64, "bigint"), ("text", Type::String, "text")], &[]);
+    let connector = connector(&target, json!({"table": "log"}));
+    let mut task = Task::open(connector.as_ref(), "shop").await;
+    let row = |nr: i64, text: &str| [json!(nr), json!(text)];
+    task.take(|records| {
+        records.create(&log, &[], &row(5, "a"));
+        records.event(&log, Op::Update, &[], &row(5, "a"), &row(5, "b"));
+        // Nothing is left that could be set.
+        records.event(&log, Op::Update, &[], &row(5, "b"), &[json!(5), absent()]);
+    })
+    .await;
+    assert_eq!(psql(&target, "SELECT l::text FROM log l"), "(5,b)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_of_the_key_leaves_no_row_behind() {
+    let target = database();
+    let connector = connector(&target, json!({"table": "orders", "key": ["name"]}));
+    let mut task = Task::open(connector.as_ref(), "shop").await;
+    let orders = orders();
+    let row = |name: &str| [json!(1), json!(name), json!("x")];
+    task.take(|records| records.create(&orders, &[json!(1)], &row("a"))).await;
+    task.take(|records| records.event(&orders, Op::Update, &[json!(1)], &row("a"), &row("b"))).await;
+    assert_eq!(psql(&target, ORDERS), "(1,b,x)");
+    let partial = |name: &str| [json!(1), json!(name), absent()];
+    task.take(|records| records.event(&orders, Op::Update, &[json!(1)], &partial("b"), &partial("c"))).await;
+    assert_eq!(psql(&target, ORDERS), "(1,c,x)", "what is not told is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_null_value_in_a_topic_of_rows_deletes() {
+    let target = database();
+    let connector = connector(&target, json!({"table": "orders"}));
+    let orders = orders();
+    let id = RowSchema::new(vec![Field::required("id", Type::Int64)]);
+    let keys =
+        Arc::new(EventSchema::new("shop", Arc::new(RowSchema::default())).with_key(Some(Arc::new(id))));
+    let tombstone = |records: &mut support::Records<'_>, id: i64| {
+        let mut record = records.builder.record(&keys);
+        record.op(Some(Op::Tombstone)).flat(true).offset(records.offset).key(|row| row.int(id));
+        record.finish();
+        records.offset += 1;
+    };
+    let mut task = Task::open(connector.as_ref(), "shop").await;
+    task.take(|records| tombstone(records, 1)).await;
+    assert_eq!(psql(&target, "SELECT to_regclass('orders') IS NULL"), "t", "no table for a deletion");
+    task.take(|records| {
+        for id in [1, 2, 3] {
+            records.create(&orders, &[json!(id)], &[json!(id), json!("a"), json!("b")]);
+        }
+        tombstone(records, 2);
+    })
+    .await;
+    assert_eq!(psql(&target, ORDERS), "(1,a,b) (3,a,b)");
+    let mut task = Task::open(connector.as_ref(), "shop").await;
+    task.take(|records| tombstone(records, 3)).await;
+    assert_eq!(psql(&target, ORDERS), "(1,a,b)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_take_over_does_not_wait_for_ever() {
+    let target = database();
+    let (connector, mut task) = open(&target).await;
+    let orders = orders();
+    task.take(|records| records.create(&orders, &[json!(1)], &[json!(1), json!("a"), json!("b")])).await;
+    // An owner that is gone without a word holds its row.
+    let url = server().url(&target);
+    let mut gone = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    sqlx::raw_sql("BEGIN; UPDATE towpath_sink_offsets SET topic = topic").execute(&mut gone).await.unwrap();
+    let mut sink = connector.open(TaskContext::new("test", 0)).await.unwrap();
+    let taken = sink.assign(&[(task.partition.clone(), task.id)]).await;
+    let error = taken.unwrap_err();
+    assert_eq!(error.code(), "PG_CONFLICT");
+    assert!(matches!(error.kind(), ErrorKind::RetryAfter(_)));
+    assert!(error.hint().unwrap().contains("towpath_sink_offsets"));
+    sqlx::raw_sql("ROLLBACK").execute(&mut gone).await.unwrap();
+    assert_eq!(Task::open(connector.as_ref(), "shop.public.orders").await.next, 1);
+}

@@ -70,7 +70,8 @@ fn statement(table: &Table, fields: &[&Field], change: &ColumnChange) -> String 
             let assignments = fillings.iter().map(|filling| {
                 let field = fields[filling.field];
                 let value = match &filling.from {
-                    Some(from) => ident(from),
+                    // Qualified: a quoted name that is no column would be a string.
+                    Some(from) => format!("{quoted}.{}", ident(from)),
                     None => initial(field).unwrap_or_else(|| "NULL".to_owned()),
                 };
                 format!("{} = {value}", ident(&field.name))

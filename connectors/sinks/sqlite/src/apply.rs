@@ -85,8 +85,9 @@ impl Applier<'_> {
 
     async fn fold(&mut self, plan: &Plan, batch: &Batch, fold: Fold) -> Result<(), Fault> {
         let (layout, columns) = (&plan.layout, &plan.columns);
-        let push =
-            |arguments: &mut SqliteArguments, index: &usize| push_key(arguments, plan, &batch.record(*index));
+        let push = |arguments: &mut SqliteArguments, index: &usize| {
+            push_old_key(arguments, plan, &batch.record(*index))
+        };
         self.chunked(&fold.deletes, layout.key.len(), |rows| plan.statements.delete(rows), push).await?;
         let (whole, partial): (Vec<_>, Vec<_>) =
             fold.upserts.into_iter().partition(|upsert| !upsert.is_partial());
@@ -137,21 +138,28 @@ impl Applier<'_> {
         let told = |column: &usize| !matches!(layout.value(&new, *column), Value::Absent);
         let all: Vec<usize> = plan.columns.iter().copied().filter(told).collect();
         let others: Vec<usize> = all.iter().copied().filter(|column| !layout.is_key(*column)).collect();
-        let row = |set: &[usize], key: &RecordView<'_>| {
+        let row = |set: &[usize], is_old: bool| -> Result<SqliteArguments, ConnectorError> {
             let mut arguments = SqliteArguments::default();
             for column in set {
                 cells::push(&mut arguments, layout.value(&new, *column))?;
             }
-            push_key(&mut arguments, plan, key).map(|()| arguments)
+            if is_old {
+                push_old_key(&mut arguments, plan, &old)?;
+            } else {
+                for column in &layout.key {
+                    cells::push(&mut arguments, layout.key_value(&new, *column))?;
+                }
+            }
+            Ok(arguments)
         };
         // A snapshot that is newer than this change has the row under its new key already.
         let sql = plan.statements.update(&others);
-        if self.database.execute(WRITE, &sql, row(&others, &new)?).await? > 0 {
+        if self.database.execute(WRITE, &sql, row(&others, false)?).await? > 0 {
             let mut arguments = SqliteArguments::default();
-            push_key(&mut arguments, plan, &old)?;
+            push_old_key(&mut arguments, plan, &old)?;
             return self.database.execute(WRITE, &plan.statements.delete(1), arguments).await.map(drop);
         }
-        if self.database.execute(WRITE, &plan.statements.update(&all), row(&all, &old)?).await? == 0 {
+        if self.database.execute(WRITE, &plan.statements.update(&all), row(&all, true)?).await? == 0 {
             self.reject(create, row_missing(plan));
         }
         Ok(())
@@ -200,13 +208,13 @@ impl Applier<'_> {
     }
 }
 
-fn push_key(
+fn push_old_key(
     arguments: &mut SqliteArguments,
     plan: &Plan,
     record: &RecordView<'_>,
 ) -> Result<(), ConnectorError> {
     let layout = &plan.layout;
-    layout.key.iter().try_for_each(|column| cells::push(arguments, layout.key_value(record, *column)))
+    layout.key.iter().try_for_each(|column| cells::push(arguments, layout.old_key_value(record, *column)))
 }
 
 fn row_missing(plan: &Plan) -> ConnectorError {

@@ -31,7 +31,11 @@ pub(crate) fn classify(what: &str, error: Error) -> Fault {
                     Some("choose another file with `path`, or restore it"),
                 ),
                 17 => ("SQLITE_TABLE_CHANGED", soon, None),
-                1 if message.contains("no such table") || message.contains("no such column") => {
+                // The table was changed while we wrote: opening again reads it anew.
+                1 if ["no such table", "no such column", "has no column named"]
+                    .iter()
+                    .any(|text| message.contains(text)) =>
+                {
                     ("SQLITE_TABLE_CHANGED", soon, None)
                 }
                 10 => ("SQLITE_IO", retry, None),

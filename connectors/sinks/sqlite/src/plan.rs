@@ -45,11 +45,13 @@ pub(crate) struct Planner {
     config: Arc<Config>,
     pipeline: Arc<str>,
     plans: HashMap<(SchemaId, TopicName), Planned>,
+    /// How rows are deleted by records that have only a key.
+    deletions: HashMap<(SchemaId, TopicName), Planned>,
 }
 
 impl Planner {
     pub(crate) fn new(config: Arc<Config>, pipeline: Arc<str>) -> Self {
-        Self { config, pipeline, plans: HashMap::new() }
+        Self { config, pipeline, plans: HashMap::new(), deletions: HashMap::new() }
     }
 
     /// Whether there is a plan for the records of `schema` in `topic`.
@@ -81,7 +83,47 @@ impl Planner {
         Ok(planned)
     }
 
-    fn layout(&self, topic: &TopicName, schema: &EventSchema) -> Result<(TableName, Layout), RecordRefusal> {
+    /// The plan for deletions by the key of `schema`, if `topic` has a table whose rows such a key tells apart.
+    pub(crate) async fn plan_deletions(
+        &mut self,
+        database: &mut Database,
+        topic: &TopicName,
+        schema: &EventSchema,
+    ) -> Result<Option<Planned>, ConnectorError> {
+        let id = (schema.id(), topic.clone());
+        if let Some(known) = self.deletions.get(&id) {
+            return Ok(Some(known.clone()));
+        }
+        let planned = match Layout::of_key(schema, &self.config.layout) {
+            Ok(None) => return Ok(None),
+            Ok(Some(layout)) => {
+                // A table that is named by what only values tell is not found by a key.
+                let Ok(name) = self.name(topic, schema) else { return Ok(None) };
+                let Some(table) = Table::load(database, &name.table).await? else { return Ok(None) };
+                let Ok(columns) = columns(&table, &layout, OnUnknown::Reject) else { return Ok(None) };
+                match check_key(&table, &layout) {
+                    Ok(()) => {}
+                    // Nobody says which column a key without names is: beside rows with fields, it is none.
+                    Err(_) if self.guesses_key(schema) => return Ok(None),
+                    Err(error) => return Err(error),
+                }
+                let statements = Statements::new(&table, &layout);
+                Planned::Plan(Arc::new(Plan { layout, table: name, columns, statements }))
+            }
+            Err(error) => Planned::Refused(Arc::new(layout_refused(error))),
+        };
+        if self.deletions.len() >= PLANS_MAX {
+            self.deletions.clear();
+        }
+        self.deletions.insert(id, planned.clone());
+        Ok(Some(planned))
+    }
+
+    fn guesses_key(&self, schema: &EventSchema) -> bool {
+        self.config.layout.key.is_empty() && schema.key().is_some_and(|key| key.is_bare())
+    }
+
+    fn name(&self, topic: &TopicName, schema: &EventSchema) -> Result<TableName, RecordRefusal> {
         let name = self.config.table.render(&self.pipeline, topic.as_str(), schema).map_err(|error| {
             RecordRefusal::new("SINK_TABLE_NAME", error, "`table` must only use what topics and records have")
         })?;
@@ -89,21 +131,12 @@ impl Planner {
             let message = format!("SQLite keeps names like {:?} for itself", name.table);
             return Err(RecordRefusal::new("SINK_TABLE_NAME", message, "choose another name with `table`"));
         }
-        let layout = Layout::new(schema, &self.config.layout).map_err(|error| match error {
-            LayoutError::NoSuchKey(_) => {
-                RecordRefusal::new("SINK_NO_KEY", error, "name fields with `key` that every record has")
-            }
-            LayoutError::Twice(_) => RecordRefusal::new(
-                "SINK_COLUMN_TWICE",
-                error,
-                "rename the field with a transform, or the extra column",
-            ),
-            LayoutError::NoFields => RecordRefusal::new(
-                "SINK_NO_COLUMNS",
-                error,
-                "only records with fields or a key can become rows",
-            ),
-        })?;
+        Ok(name)
+    }
+
+    fn layout(&self, topic: &TopicName, schema: &EventSchema) -> Result<(TableName, Layout), RecordRefusal> {
+        let name = self.name(topic, schema)?;
+        let layout = Layout::new(schema, &self.config.layout).map_err(layout_refused)?;
         let lower = |column: usize| layout.columns[column].field.name.to_ascii_lowercase();
         let twin = (0..layout.columns.len()).find(|at| (0..*at).any(|other| lower(other) == lower(*at)));
         match twin {
@@ -133,6 +166,7 @@ impl Planner {
                     Planned::Refused(_) => true,
                 };
                 self.plans.retain(|_, planned| is_other(planned));
+                self.deletions.retain(|_, planned| is_other(planned));
                 reload(database, &name).await?
             }
             Some(table) => table,
@@ -157,6 +191,22 @@ impl Planner {
             }
             Err(refusal) => Planned::Refused(Arc::new(refusal)),
         })
+    }
+}
+
+fn layout_refused(error: LayoutError) -> RecordRefusal {
+    match error {
+        LayoutError::NoSuchKey(_) => {
+            RecordRefusal::new("SINK_NO_KEY", error, "name fields with `key` that every record has")
+        }
+        LayoutError::Twice(_) => RecordRefusal::new(
+            "SINK_COLUMN_TWICE",
+            error,
+            "rename the field with a transform, or the extra column",
+        ),
+        LayoutError::NoFields => {
+            RecordRefusal::new("SINK_NO_COLUMNS", error, "only records with fields or a key can become rows")
+        }
     }
 }
 

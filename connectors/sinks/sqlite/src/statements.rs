@@ -1,4 +1,7 @@
 //! The SQL of one plan.
+//!
+//! Wherever a column's value is read, its name is qualified by the table: to SQLite a quoted name that is no column (any
+//! more) is a string, and a condition with it would only never hold.
 
 use towpath_sql::ident;
 use towpath_sql::sink::Layout;
@@ -44,6 +47,11 @@ impl Statements {
         columns.iter().map(|column| self.names[*column].as_str()).collect::<Vec<_>>().join(", ")
     }
 
+    /// A column's value in the row that is there.
+    fn value(&self, column: usize) -> String {
+        format!("{}.{}", self.table, self.names[column])
+    }
+
     /// Inserts `rows` rows.
     pub(crate) fn insert(&self, columns: &[usize], rows: usize) -> String {
         format!("INSERT INTO {} ({}) VALUES {}", self.table, self.list(columns), tuples(columns.len(), rows))
@@ -62,7 +70,7 @@ impl Statements {
 
     /// Deletes the rows of `rows` keys.
     pub(crate) fn delete(&self, rows: usize) -> String {
-        let key = self.list(&self.key);
+        let key = self.key.iter().map(|column| self.value(*column)).collect::<Vec<_>>().join(", ");
         match self.key.as_slice() {
             [_] => format!("DELETE FROM {} WHERE {key} IN ({})", self.table, vec!["?"; rows].join(", ")),
             _ => {
@@ -76,11 +84,11 @@ impl Statements {
     pub(crate) fn update(&self, set: &[usize]) -> String {
         let assignments: Vec<String> = match (set, self.key.first()) {
             // Nothing to set; whether the row is there is still the question.
-            ([], Some(key)) => vec![format!("{0} = {0}", self.names[*key])],
+            ([], Some(key)) => vec![format!("{} = {}", self.names[*key], self.value(*key))],
             _ => set.iter().map(|column| format!("{} = ?", self.names[*column])).collect(),
         };
         let conditions: Vec<String> =
-            self.key.iter().map(|key| format!("{} = ?", self.names[*key])).collect();
+            self.key.iter().map(|key| format!("{} = ?", self.value(*key))).collect();
         format!("UPDATE {} SET {} WHERE {}", self.table, assignments.join(", "), conditions.join(" AND "))
     }
 
@@ -97,7 +105,7 @@ impl Statements {
             }
         };
         let conditions: Vec<String> =
-            before.iter().map(|column| format!("{} IS ?", self.names[*column])).collect();
+            before.iter().map(|column| format!("{} IS ?", self.value(*column))).collect();
         let conditions = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
         Some(format!(
             "{action} WHERE {rowid} = (SELECT {rowid} FROM {} WHERE {conditions} LIMIT 1)",

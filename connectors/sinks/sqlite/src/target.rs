@@ -113,6 +113,14 @@ impl Target for SqliteTarget {
         self.planner.plan(&mut self.database, topic, schema, empties).await
     }
 
+    async fn plan_deletions(
+        &mut self,
+        topic: &TopicName,
+        schema: &EventSchema,
+    ) -> Result<Option<Planned<Plan>>, ConnectorError> {
+        self.planner.plan_deletions(&mut self.database, topic, schema).await
+    }
+
     async fn step(
         &mut self,
         work: &Work<'_, Plan>,

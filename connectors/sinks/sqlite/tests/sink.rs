@@ -11,8 +11,8 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 use towpath_api::conformance::{self, SinkWorld};
 use towpath_api::schema::SourceBlock;
 use towpath_api::{
-    BatchBuilder, ColumnId, ErrorKind, EventSchema, Field, Guarantee, Op, RawConfig, RowSchema, RowWriter,
-    Sink, SinkBatch, SinkConnector, SinkFactory, TaskContext, Type, Written,
+    BatchBuilder, ColumnId, ConnectorError, ErrorKind, EventSchema, Field, Guarantee, Op, RawConfig,
+    RowSchema, RowWriter, Sink, SinkBatch, SinkConnector, SinkFactory, TaskContext, Type, Written,
 };
 use towpath_sink_sqlite::SqliteSink;
 use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
@@ -56,6 +56,14 @@ impl Task {
 
     /// Writes `(op, key, before, after)` at the offsets that follow.
     async fn write(&mut self, schema: &Arc<EventSchema>, events: &[(Op, Json, Json, Json)]) -> Written {
+        self.try_write(schema, events).await.unwrap()
+    }
+
+    async fn try_write(
+        &mut self,
+        schema: &Arc<EventSchema>,
+        events: &[(Op, Json, Json, Json)],
+    ) -> Result<Written, ConnectorError> {
         let mut builder = BatchBuilder::new();
         for (offset, (op, key, before, after)) in (self.next..).zip(events) {
             let mut record = builder.record(schema);
@@ -72,6 +80,14 @@ impl Task {
             record.finish();
         }
         let next = self.next + events.len() as i64;
+        let written = self.send(builder, next).await?;
+        if written.rejected.is_empty() {
+            self.next = next;
+        }
+        Ok(written)
+    }
+
+    async fn send(&mut self, builder: BatchBuilder, next: i64) -> Result<Written, ConnectorError> {
         let batch = SinkBatch {
             partition: Arc::clone(&self.partition),
             topic_id: TopicId::ZERO,
@@ -79,11 +95,7 @@ impl Task {
             next_offset: Offset::new(next),
             batch: builder.build(),
         };
-        let written = self.sink.write(batch).await.unwrap();
-        if written.rejected.is_empty() {
-            self.next = next;
-        }
-        written
+        self.sink.write(batch).await
     }
 
     async fn take(&mut self, schema: &Arc<EventSchema>, events: &[(Op, Json, Json, Json)]) {
@@ -363,4 +375,117 @@ async fn what_is_missing_is_told() {
     };
     let error = task.sink.write(batch).await.unwrap_err();
     assert_eq!((error.code(), error.kind()), ("SINK_KEY_NOT_UNIQUE", ErrorKind::NeedsOperator));
+}
+
+#[tokio::test]
+async fn rejections_are_counted_in_the_batch_that_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let connector = connector(&path, json!({"table": "t"}));
+    let mut task = Task::open(connector.as_ref(), "t").await;
+    let id = || Field::required("id", Type::Int64);
+    let first = schema(vec![id(), Field::nullable("a", Type::String)], &["id"]);
+    let second = schema(vec![id(), Field::nullable("b", Type::String)], &["id"]);
+    run(&path, "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b TEXT CHECK (b <> 'bad'))").await;
+    let rows = [(1, "ok"), (2, "ok"), (3, "bad"), (4, "ok"), (5, "bad"), (6, "ok")];
+    // As the runtime does it: the batch comes again without what is buried, from where it began.
+    let fill = |buried: &[i64]| {
+        let mut builder = BatchBuilder::new();
+        for (id, text) in rows.iter().filter(|(id, _)| !buried.contains(id)) {
+            let mut record = builder.record(if *id < 3 { &first } else { &second });
+            record.offset(id - 1).op(Some(Op::Create)).key(|row| row.int(*id)).after(|row| {
+                row.int(*id);
+                row.text(text);
+            });
+            record.finish();
+        }
+        builder
+    };
+    let rejected =
+        |written: Written| written.rejected.iter().map(|rejected| rejected.index).collect::<Vec<_>>();
+    assert_eq!(rejected(task.send(fill(&[]), 6).await.unwrap()), [2, 4]);
+    assert_eq!(rejected(task.send(fill(&[3]), 6).await.unwrap()), [3], "the first part is committed");
+    assert_eq!(rejected(task.send(fill(&[3, 5]), 6).await.unwrap()), [0_usize; 0]);
+    assert_eq!(query(&path, "SELECT group_concat(id) FROM (SELECT id FROM t ORDER BY id)").await, "1,2,4,6");
+}
+
+#[tokio::test]
+async fn a_null_value_in_a_topic_of_rows_deletes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let connector = connector(&path, json!({"table": "t"}));
+    let id = || vec![Field::nullable("id", Type::Int64)];
+    let of = |value: RowSchema| {
+        Arc::new(EventSchema::new("t", Arc::new(value)).with_key(Some(Arc::new(RowSchema::new(id())))))
+    };
+    let rows = of(RowSchema::new([id(), vec![Field::nullable("a", Type::String)]].concat()));
+    let keys = of(RowSchema::default());
+    let send = async |records: &[(i64, bool)]| {
+        // Every task looks anew.
+        let mut task = Task::open(connector.as_ref(), "t").await;
+        let mut builder = BatchBuilder::new();
+        for (offset, (id, is_row)) in (task.next..).zip(records) {
+            let mut record = builder.record(if *is_row { &rows } else { &keys });
+            record.offset(offset).key(|row| row.int(*id));
+            if *is_row {
+                record.after(|row| {
+                    row.int(*id);
+                    row.text("x");
+                });
+            } else {
+                record.op(Some(Op::Tombstone)).flat(true);
+            }
+            record.finish();
+        }
+        let next = task.next + records.len() as i64;
+        let written = task.send(builder, next).await.unwrap();
+        assert!(written.rejected.is_empty(), "{:?}", written.rejected);
+    };
+    send(&[(1, false)]).await;
+    let tables = "SELECT count(*) || '' FROM pragma_table_list WHERE name = 't'";
+    assert_eq!(query(&path, tables).await, "0", "nothing to delete, and no table for it");
+    send(&[(1, true), (2, true), (3, true), (4, true), (2, false), (3, false), (3, true)]).await;
+    let left = "SELECT group_concat(id) FROM (SELECT id FROM t ORDER BY id)";
+    assert_eq!(query(&path, left).await, "1,3,4");
+    send(&[(1, false)]).await;
+    assert_eq!(query(&path, left).await, "3,4");
+    send(&[(3, false), (3, true), (4, false)]).await;
+    assert_eq!(query(&path, left).await, "3");
+}
+
+#[tokio::test]
+async fn an_update_of_the_key_leaves_no_row_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let connector = connector(&path, json!({"table": "orders", "key": ["name"]}));
+    let orders = orders(&["id"]);
+    let mut task = Task::open(connector.as_ref(), "t").await;
+    let absent = json!({});
+    task.take(&orders, &[(Op::Create, json!([1]), NONE, json!([1, "a", "x"]))]).await;
+    task.take(&orders, &[(Op::Update, json!([1]), json!([1, "a", "x"]), json!([1, "b", "x"]))]).await;
+    assert_eq!(query(&path, ORDERS).await, "1|'b'|'x'");
+    task.take(&orders, &[(Op::Update, json!([1]), json!([1, "b", absent]), json!([1, "c", absent]))]).await;
+    assert_eq!(query(&path, ORDERS).await, "1|'c'|'x'", "what is not told is kept");
+}
+
+#[tokio::test]
+async fn a_column_that_is_gone_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let connector = connector(&path, json!({"table": "orders"}));
+    for key in [&["id"][..], &["id", "name"]] {
+        run(&path, "DROP TABLE IF EXISTS orders").await;
+        let orders = orders(key);
+        let key_of = |id: i64| if key.len() == 1 { json!([id]) } else { json!([id, "a"]) };
+        let events =
+            [(Op::Delete, key_of(1), NONE, NONE), (Op::Create, key_of(2), NONE, json!([2, "a", "x"]))];
+        for event in events {
+            let mut task = Task::open(connector.as_ref(), "t").await;
+            task.take(&orders, &[(Op::Create, key_of(1), NONE, json!([1, "a", "x"]))]).await;
+            run(&path, "ALTER TABLE orders RENAME COLUMN id TO nr").await;
+            let error = task.try_write(&orders, &[event]).await.unwrap_err();
+            assert_eq!(error.code(), "SQLITE_TABLE_CHANGED", "{error}");
+            run(&path, "ALTER TABLE orders RENAME COLUMN nr TO id").await;
+        }
+    }
 }

@@ -157,7 +157,8 @@ fn capture_options() -> Vec<OptionSpec> {
             names,
             json!([]),
             "Tables of which only inserts and truncates are captured: what a table without primary key and replica \
-             identity needs, since PostgreSQL would refuse its updates once they are published.",
+             identity needs, since PostgreSQL would refuse its updates once they are published. A row that is updated all \
+             the same before an interrupted copy has come to it does not arrive.",
         ),
         OptionSpec::with_default(
             "snapshot",

@@ -148,6 +148,9 @@ pub(crate) struct TableDoc {
     pub(crate) filenode: u32,
     /// Whether the copy is complete.
     pub(crate) done: bool,
+    /// Whether the record that empties the table has not been handed out yet: only behind it may its rows come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) truncate: bool,
     /// Counts the times when the copy had to change its lanes.
     pub(crate) generation: u32,
     /// Blocks of one chunk.
@@ -174,6 +177,7 @@ impl TableDoc {
             oid,
             filenode,
             done: false,
+            truncate: false,
             generation: 0,
             chunk_blocks,
             chunks: Vec::new(),
@@ -300,6 +304,16 @@ impl Offsets {
         }
         for (name, shape) in &self.shapes {
             update.partitions.insert(columns_partition(name), document(shape)?);
+        }
+        Ok(update)
+    }
+
+    /// The records that empty tables have been handed out: what changes in the documents, to be stored behind them.
+    pub(crate) fn emptied(&mut self) -> Result<SourceOffsets, ConnectorError> {
+        let mut update = SourceOffsets::default();
+        for (name, table) in self.tables.iter_mut().filter(|(_, table)| table.truncate) {
+            table.truncate = false;
+            update.partitions.insert(name.clone(), document(table)?);
         }
         Ok(update)
     }

@@ -260,8 +260,10 @@ impl PostgresSource {
             Progressed::Waiting => Ok(Some(idle())),
             Progressed::Rows { batch, rejected, copied } => {
                 self.opened.context.progress.advance(batch.len() as u64);
-                let offsets =
-                    copied.map_or_else(|| Ok(SourceOffsets::default()), |copied| self.note(copied))?;
+                let offsets = match copied {
+                    Some(copied) => self.note(copied)?,
+                    None => self.opened.offsets.emptied()?,
+                };
                 Ok(Some(if batch.is_empty() && rejected.is_empty() {
                     Poll::Idle(offsets)
                 } else {
@@ -335,6 +337,11 @@ impl PostgresSource {
         let opened = &mut self.opened;
         opened.context.progress.clear();
         let mut found = find_tables(&mut opened.session, &opened.config.selection).await?;
+        let is_captured = |table: &Table| opened.tables.iter().any(|known| known.oid == table.oid);
+        if let Some(error) = found.tables.iter().filter(|table| is_captured(table)).find_map(unfit) {
+            // Left out of the publication, its changes would be gone for good; a new partition may have made it so.
+            return Err(error);
+        }
         // One that appeared since must not stop the others.
         found.tables.retain(|table| unfit(table).is_none());
         opened.tables = found.tables;

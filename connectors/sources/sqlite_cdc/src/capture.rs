@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use sqlx::{Connection as _, SqliteConnection};
 use towpath_api::ConnectorError;
-use towpath_sql::{Dialect, ident, idents, literal};
+use towpath_sql::{Dialect, ident, literal};
 
 use super::database::{classify, execute, get, number, rows};
 use super::displaced::{Displacement, displacement};
@@ -265,10 +265,10 @@ impl Capture {
         let displacement = self.displacement(epoch, table, unique);
         if let Some(displacement) = &displacement {
             execute(connection, self.noting_trigger(epoch, table, displacement)).await?;
+            // Of whatever columns: what an ignored statement has noted must be forgotten before any trigger behind.
             let sql = format!(
-                "CREATE TRIGGER {} BEFORE UPDATE OF {} ON {} BEGIN {}; END",
+                "CREATE TRIGGER {} BEFORE UPDATE ON {} BEGIN {}; END",
                 self.name(&format!("{epoch}_bu")),
-                idents(displacement.columns.iter().map(String::as_str)),
                 ident(&table.name),
                 displacement.before_update
             );

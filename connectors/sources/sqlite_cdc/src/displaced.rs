@@ -1,9 +1,9 @@
 //! Rows that `REPLACE` removes to make room: their delete triggers are silent unless the application has set
 //! `recursive_triggers`.
 //!
-//! Before a row is inserted, or a column of a unique key updated, the rows with which it would collide are written
+//! Before a row is inserted or updated, the rows with which it would collide are written
 //! down; behind the insert, those that are gone are told as deleted. Nothing is told where the statement was refused or
-//! ignored: the second half never runs.
+//! ignored: what was noted is forgotten before the next row is written.
 
 use towpath_sql::ident;
 
@@ -12,8 +12,6 @@ use super::table::Table;
 /// The statements that go into a table's triggers.
 #[derive(Debug)]
 pub(crate) struct Displacement {
-    /// The columns of the unique keys, to be watched for updates.
-    pub(crate) columns: Vec<String>,
     /// Before an insert.
     pub(crate) before_insert: String,
     /// Before an update.
@@ -65,6 +63,5 @@ pub(crate) fn displacement(
             table.row_expression(ROW)
         ),
         after_delete: format!("{forget} AND before = {};", table.row_expression("OLD.")),
-        columns: unique.concat(),
     })
 }

@@ -78,6 +78,8 @@ pub(crate) fn step(newest: &Captured, copy: Option<&TableOffset>, gap: bool) -> 
         (true, true) => Step::Copy(Start::Rows { attempt }),
         // Without a key nobody could tell which rows they replace.
         (true, false) => Step::Adopt,
+        // The truncate comes again, and no row that was written behind the first one may be taken for written behind it.
+        (false, true) if same && copy.whole && copy.after.is_none() => Step::Copy(Start::Whole { attempt }),
         (false, true) if same => Step::Copy(Start::Resume(copy.clone())),
         (false, true) if !gap && !copy.whole => Step::Copy(Start::Rows { attempt }),
         // A table without a key cannot take a row twice.
@@ -115,6 +117,12 @@ mod tests {
         let half = offset(2, false, true);
         assert_eq!(step(&keyed, Some(&half), false), Step::Copy(Start::Resume(half.clone())));
         assert_eq!(step(&keyless, Some(&half), false), whole);
+        let begun = TableOffset { after: None, ..half };
+        assert_eq!(
+            step(&keyed, Some(&begun), false),
+            whole,
+            "its truncate comes again, and its rows behind it"
+        );
         assert_eq!(step(&keyed, Some(&offset(1, false, false)), false), again);
         assert_eq!(step(&keyed, Some(&offset(1, false, true)), false), whole, "its truncate may be missing");
     }

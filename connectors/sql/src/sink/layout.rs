@@ -1,6 +1,6 @@
 //! Which columns the records of a schema fill, and where each column's value comes from.
 
-use towpath_api::{EventSchema, Field, Op, RecordView, Row, Type, Value};
+use towpath_api::{EventSchema, Field, Op, RecordView, Row, RowSchema, Type, Value};
 
 /// The column for a key that is one value without a name.
 const BARE_KEY: &str = "key";
@@ -119,6 +119,32 @@ impl Layout {
         Ok(layout)
     }
 
+    /// The layout of records of `schema` that have only a key, by which rows are deleted: the key's columns. `None`
+    /// where rows have no identity.
+    ///
+    /// # Errors
+    /// [`LayoutError`]: the records' key is not the rows'.
+    pub fn of_key(schema: &EventSchema, options: &LayoutOptions) -> Result<Option<Self>, LayoutError> {
+        let Some(row) = schema.key().filter(|_| !options.append) else { return Ok(None) };
+        let mut columns: Vec<LayoutColumn> = Vec::with_capacity(row.fields.len());
+        for (index, field) in row.fields.iter().enumerate() {
+            let field = match (row.is_bare(), options.key.as_slice()) {
+                (false, _) => field.clone(),
+                (true, [name]) => renamed(field, name),
+                (true, _) => renamed(field, BARE_KEY),
+            };
+            columns.push(LayoutColumn { field, origin: Origin::Key(index), in_key: Some(index) });
+        }
+        let key = key_columns(&columns, options)?;
+        if key.is_empty() {
+            return Ok(None);
+        }
+        let columns: Vec<LayoutColumn> = key.iter().map(|column| columns[*column].clone()).collect();
+        let layout = Self { key: (0..columns.len()).collect(), columns, append: false, tells_op: false };
+        layout.refuse_doubles()?;
+        Ok(Some(layout))
+    }
+
     fn add_extras(&mut self, options: &LayoutOptions) {
         if !options.append {
             return;
@@ -162,6 +188,18 @@ impl Layout {
     #[must_use]
     pub fn is_key(&self, column: usize) -> bool {
         self.key.contains(&column)
+    }
+
+    /// Whether records that have nothing but a key with the fields of `key`, which is that of this layout's records,
+    /// name their rows as those do.
+    #[must_use]
+    pub fn is_keyed_by(&self, key: &RowSchema) -> bool {
+        let is_same = |column: &usize| {
+            let column = &self.columns[*column];
+            let field = column.in_key.and_then(|index| key.fields.get(index));
+            field.is_some_and(|field| field.ty == column.field.ty)
+        };
+        self.is_keyed() && self.key.iter().all(is_same)
     }
 
     /// What append mode does with a record: tombstones and truncations are no rows, deletions only where a column
@@ -228,10 +266,26 @@ impl Layout {
         }
     }
 
+    /// The value of the key's `column` that identifies the row which goes: a deletion's, or the one that an update
+    /// gives another key.
+    #[must_use]
+    pub fn old_key_value<'a>(&self, record: &RecordView<'a>, column: usize) -> Value<'a> {
+        if record.after().is_some() { self.before(record, column) } else { self.key_value(record, column) }
+    }
+
     /// Appends the key's bytes; false when a part of it is missing.
     pub(crate) fn push_key(&self, record: &RecordView<'_>, out: &mut Vec<u8>) -> bool {
+        self.push_values(out, |column| self.key_value(record, column))
+    }
+
+    /// Appends the bytes of the key before the change; false when a part of it is not told.
+    pub(crate) fn push_key_before(&self, record: &RecordView<'_>, out: &mut Vec<u8>) -> bool {
+        self.push_values(out, |column| self.before(record, column))
+    }
+
+    fn push_values<'a>(&self, out: &mut Vec<u8>, value: impl Fn(usize) -> Value<'a>) -> bool {
         for column in &self.key {
-            let (tag, bytes): (u8, &[u8]) = match self.key_value(record, *column) {
+            let (tag, bytes): (u8, &[u8]) = match value(*column) {
                 Value::Null | Value::Absent => return false,
                 Value::Bool(value) => (0, &[u8::from(value)]),
                 Value::Int(value) => (1, &value.to_le_bytes()),

@@ -4,7 +4,8 @@
 //! changes become one [`Fold`], whose deletions come first and whose rows have distinct keys. A change that does not
 //! tell every column (an unchanged TOAST value) takes the others from the change before it, if that is in the same
 //! run, and otherwise from the row in the database ([`Upsert::is_partial`]). Truncations split runs, and so does another
-//! schema of the same table. Without a key, new rows are appended and changes stand alone.
+//! schema of the same table. An update whose image before tells another key also deletes that key's row. Without a
+//! key, new rows are appended and changes stand alone.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -55,7 +56,7 @@ impl Upsert {
 /// Changes of a table with a key, at most one for each key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fold {
-    /// Records whose key's row is deleted, first.
+    /// Records whose key's row is deleted, first ([`Layout::old_key_value`]).
     pub deletes: Vec<usize>,
     /// Rows that are written, in the order in which their keys came first.
     pub upserts: Vec<Upsert>,
@@ -100,9 +101,9 @@ pub enum Step {
     Move {
         /// Table and schema.
         plan: usize,
-        /// The record that deletes the old key.
+        /// The record that deletes the old key ([`Layout::old_key_value`]).
         delete: usize,
-        /// The record that creates the new one.
+        /// The record that creates the new one; the same, if it is an update.
         create: usize,
     },
     /// All rows go.
@@ -130,6 +131,12 @@ pub enum Refusal {
     NoKey,
     /// A change or deletion of a table without a key does not tell the row before.
     NoBefore,
+}
+
+/// Whether the row of the record's key goes, by a null value in a topic whose values are rows: other people's
+/// compacted topics delete so. Behind a change event, which says it itself, a tombstone is not flat.
+pub(crate) fn deletes_by_key(record: &RecordView<'_>) -> bool {
+    record.op() == Some(Op::Tombstone) && record.is_flat() && record.key().is_some()
 }
 
 /// Plans the records `range` of `batch`. `place` gives each record's table and plan (records without one are left
@@ -170,14 +177,25 @@ struct Keys {
     bytes: Vec<u8>,
     /// Where each record's key ends, and whether it is whole.
     ends: Vec<(usize, bool)>,
+    /// The keys that updates take from their rows, by the places of the updates.
+    old: HashMap<usize, Vec<u8>>,
+    scratch: Vec<u8>,
 }
 
 impl Keys {
     fn push(&mut self, layout: Option<&&Layout>, record: &RecordView<'_>) {
+        let from = self.bytes.len();
         let whole = match layout {
             Some(layout) if layout.is_keyed() => layout.push_key(record, &mut self.bytes),
             _ => false,
         };
+        let moves = whole && record.op() == Some(Op::Update) && record.after().is_some();
+        if let Some(layout) = layout.filter(|_| moves && record.before().is_some()) {
+            self.scratch.clear();
+            if layout.push_key_before(record, &mut self.scratch) && self.bytes[from..] != self.scratch[..] {
+                self.old.insert(self.ends.len(), self.scratch.clone());
+            }
+        }
         self.ends.push((self.bytes.len(), whole));
     }
 
@@ -257,6 +275,11 @@ impl<'a> Planner<'a> {
         self.keys.get(record - self.first)
     }
 
+    /// The key that an update takes from its row.
+    fn old_key(&self, record: usize) -> Option<&'a [u8]> {
+        self.keys.old.get(&(record - self.first)).map(Vec::as_slice)
+    }
+
     /// The record that creates the row again under another key, if `delete` and it are the two halves of a change
     /// of the key and it does not tell every column.
     fn moved_to(
@@ -290,11 +313,19 @@ impl<'a> Planner<'a> {
             return;
         }
         match record.op() {
-            Some(Op::Tombstone) => {}
+            Some(Op::Tombstone) if !layout.is_keyed() || !deletes_by_key(&record) => {}
             Some(Op::Truncate) => self.table(table).push(Step::Truncate { plan, record: index }),
-            _ if layout.is_keyed() => match self.key(index) {
-                Some(key) => self.fold(index, table, plan, key),
-                None => self.refusals.push((index, Refusal::NoKey)),
+            _ if layout.is_keyed() => match (self.key(index), self.old_key(index)) {
+                (Some(_), Some(_)) if !missing(layout, &record).is_empty() => {
+                    self.table(table).push(Step::Move { plan, delete: index, create: index });
+                }
+                (Some(key), old) => {
+                    if let Some(old) = old {
+                        self.settle(index, table, plan, old, Slot::Delete(index));
+                    }
+                    self.fold(index, table, plan, key);
+                }
+                (None, _) => self.refusals.push((index, Refusal::NoKey)),
             },
             Some(Op::Update | Op::Delete) => {
                 let change = if record.after().is_some() { Change::Update } else { Change::Delete };
@@ -321,16 +352,21 @@ impl<'a> Planner<'a> {
 
     fn fold(&mut self, index: usize, table: usize, plan: usize, key: &'a [u8]) {
         let (batch, layout) = (self.batch, self.layouts[plan]);
-        let table = self.table(table);
-        if !matches!(&table.run, Some(Run::Fold { plan: open, .. }) if *open == plan) {
-            table.close();
-        }
-        let record = batch.record(index);
-        let fresh = if record.after().is_none() {
+        let fresh = if batch.record(index).after().is_none() {
             Slot::Delete(index)
         } else {
             Slot::Upsert(upsert(layout, batch, index, None))
         };
+        self.settle(index, table, plan, key, fresh);
+    }
+
+    /// Puts the state that `index` gives to `key` into the run.
+    fn settle(&mut self, index: usize, table: usize, plan: usize, key: &'a [u8], fresh: Slot) {
+        let (batch, layout) = (self.batch, self.layouts[plan]);
+        let table = self.table(table);
+        if !matches!(&table.run, Some(Run::Fold { plan: open, .. }) if *open == plan) {
+            table.close();
+        }
         if let (Some(Run::Fold { slots, by_key, .. }), Slot::Upsert(new)) = (&table.run, &fresh)
             && new.is_partial()
             && by_key.get(key).is_some_and(|at| matches!(slots[*at], Slot::Delete(_)))

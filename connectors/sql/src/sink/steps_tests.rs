@@ -190,3 +190,68 @@ fn what_cannot_be_done_is_refused() {
     let wrong = LayoutOptions { key: vec!["nobody".into()], ..LayoutOptions::default() };
     assert_eq!(Layout::new(&schema, &wrong).unwrap_err(), LayoutError::NoSuchKey("nobody".into()));
 }
+
+/// `(name before, name after, body)` of updates of row 1, whose key is its name.
+fn renamings(schema: &Arc<EventSchema>, rows: &[(&str, &str, &str)]) -> Batch {
+    let mut builder = BatchBuilder::new();
+    for &(before, after, body) in rows {
+        let write = |row: &mut towpath_api::RowWriter<'_>, name: &str| {
+            row.int(1);
+            if name == "-" {
+                row.absent()
+            } else {
+                row.text(name)
+            }
+            if body == "-" { row.absent() } else { row.text(body) }
+        };
+        let mut record = builder.record(schema);
+        record
+            .op(Some(Op::Update))
+            .key(|row| row.int(1))
+            .before(|row| write(row, before))
+            .after(|row| write(row, after));
+        record.finish();
+    }
+    builder.build()
+}
+
+#[test]
+fn an_update_of_the_key_deletes_the_row_before() {
+    let schema = schema(true);
+    let options = LayoutOptions { key: vec!["name".into()], ..LayoutOptions::default() };
+    let layout = Layout::new(&schema, &options).unwrap();
+    let rows = [("a", "b", "x"), ("b", "c", "x"), ("c", "c", "y"), ("-", "d", "x")];
+    let batch = renamings(&schema, &rows);
+    let found = steps(&batch, &layout);
+    let [Step::Fold { fold, .. }] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(fold.deletes, [0, 1], "a name that is not told says nothing");
+    let old: Vec<_> =
+        fold.deletes.iter().map(|index| layout.old_key_value(&batch.record(*index), 1)).collect();
+    assert_eq!(old, [Value::Text("a"), Value::Text("b")]);
+    let new: Vec<_> = fold.upserts.iter().map(|upsert| upsert.value(&batch, &layout, 1)).collect();
+    assert_eq!(new, [Value::Text("c"), Value::Text("d")]);
+    let partial = renamings(&schema, &[("a", "b", "-")]);
+    assert_eq!(steps(&partial, &layout), [Step::Move { plan: 0, delete: 0, create: 0 }]);
+}
+
+#[test]
+fn a_flat_tombstone_deletes_by_its_key() {
+    let schema = schema(true);
+    let layout = layout(&schema);
+    let written = batch(&schema, &[(Op::Create, 1, "a", "x"), (Op::Create, 2, "b", "y")]);
+    let mut builder = written.into_builder();
+    for flat in [true, false] {
+        let mut record = builder.record(&schema);
+        record.op(Some(Op::Tombstone)).flat(flat).key(|row| row.int(if flat { 1 } else { 2 }));
+        record.finish();
+    }
+    let batch = builder.build();
+    let steps = steps(&batch, &layout);
+    let [Step::Fold { fold, .. }] = steps.as_slice() else { panic!("{steps:?}") };
+    assert_eq!((fold.deletes.as_slice(), fold.upserts.len()), (&[2][..], 1));
+    let of_key = Layout::of_key(&schema, &LayoutOptions::default()).unwrap().unwrap();
+    assert_eq!((of_key.columns.len(), of_key.key.as_slice()), (1, &[0][..]));
+    let append = LayoutOptions { append: true, ..LayoutOptions::default() };
+    assert_eq!(Layout::of_key(&schema, &append), Ok(None));
+    assert!(layout.is_keyed_by(schema.key().unwrap()));
+}

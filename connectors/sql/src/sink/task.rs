@@ -12,7 +12,7 @@ use towpath_api::{
 use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
 
 use super::layout::Layout;
-use super::steps::{Refusal, Step, plan_steps};
+use super::steps::{Refusal, Step, deletes_by_key, plan_steps};
 use crate::name::TableName;
 
 /// The name of the table that holds the positions.
@@ -166,6 +166,14 @@ pub trait Target: std::fmt::Debug + Send + 'static {
         empties: bool,
     ) -> Result<Planned<Self::Plan>, ConnectorError>;
 
+    /// The plan for records of `schema` in `topic` that have only a key, whose row goes. Neither creates nor adapts a
+    /// table: `None` where no table has rows that such a key tells apart, so that there is nothing to delete.
+    async fn plan_deletions(
+        &mut self,
+        topic: &TopicName,
+        schema: &EventSchema,
+    ) -> Result<Option<Planned<Self::Plan>>, ConnectorError>;
+
     /// Takes a step. Records that are known to be unwritable go to `rejected`.
     async fn step(
         &mut self,
@@ -211,10 +219,12 @@ impl<T: Target> SqlTask<T> {
 }
 
 /// Whether a record says nothing to us. A tombstone without a key tells of the table's columns, which changed with no
-/// row.
+/// row; one that stands for a deletion is not silent (see [`deletes_by_key`]).
 fn is_silent(record: &RecordView<'_>) -> bool {
     let tells_columns = || record.schema().value().fields.iter().any(|field| field.id.is_some());
-    record.op() == Some(Op::Tombstone) && (record.key().is_some() || !tells_columns())
+    record.op() == Some(Op::Tombstone)
+        && !deletes_by_key(record)
+        && (record.key().is_some() || !tells_columns())
 }
 
 /// Where the records from `from` on must be cut: before the first of a schema that was not seen yet, since its plan can
@@ -225,7 +235,9 @@ fn segment_end<T: Target>(target: &T, batch: &SinkBatch, from: usize) -> usize {
     for index in from..records.len() {
         let record = records.record(index);
         let schema = record.schema();
-        if is_silent(&record) || last.is_some_and(|last| Arc::ptr_eq(last, schema)) {
+        // A deletion by the key alone changes no table.
+        let changes_nothing = is_silent(&record) || deletes_by_key(&record);
+        if changes_nothing || last.is_some_and(|last| Arc::ptr_eq(last, schema)) {
             continue;
         }
         if last.is_some_and(|last| last.id() != schema.id()) && !target.knows(topic, schema) {
@@ -236,8 +248,42 @@ fn segment_end<T: Target>(target: &T, batch: &SinkBatch, from: usize) -> usize {
     records.len()
 }
 
-/// A run of records of one schema: its plan, and the numbers of table and plan.
-type Run<'a, P> = (&'a Arc<EventSchema>, Planned<P>, Option<(usize, usize)>);
+/// A run of records of one schema, and how they are written; `None` for what is not.
+struct Run<'a, P> {
+    schema: &'a Arc<EventSchema>,
+    planned: Option<Planned<P>>,
+    /// The numbers of table and plan.
+    place: Option<(usize, usize)>,
+}
+
+impl<'a, P: Plan> Run<'a, P> {
+    fn new(
+        schema: &'a Arc<EventSchema>,
+        planned: Option<Planned<P>>,
+        tables: &mut Vec<Arc<P>>,
+        plans: &mut Vec<Arc<P>>,
+    ) -> Self {
+        let place = match &planned {
+            Some(Planned::Plan(plan)) => Some((
+                number(tables, plan, |known| known.table() == plan.table()),
+                number(plans, plan, |known| Arc::ptr_eq(known, plan)),
+            )),
+            Some(Planned::Refused(_)) | None => None,
+        };
+        Self { schema, planned, place }
+    }
+
+    fn is_of(&self, schema: &Arc<EventSchema>) -> bool {
+        Arc::ptr_eq(self.schema, schema)
+    }
+
+    /// Whether a record of `schema` that has only its key can be written as those of this run are: one fold may then
+    /// hold both.
+    fn takes_deletions_of(&self, schema: &EventSchema) -> bool {
+        let Some(Planned::Plan(plan)) = &self.planned else { return false };
+        self.schema.key() == schema.key() && schema.key().is_some_and(|key| plan.layout().is_keyed_by(key))
+    }
+}
 
 /// Finds the plan of each record of `range`.
 async fn place<'a, T: Target>(
@@ -246,34 +292,39 @@ async fn place<'a, T: Target>(
     range: Range<usize>,
     rejected: &mut Vec<Rejected>,
 ) -> Result<Work<'a, T::Plan>, ConnectorError> {
-    let places = vec![None; batch.batch.len()];
+    let (topic, places) = (&batch.partition.topic, vec![None; batch.batch.len()]);
     let mut work = Work { batch: &batch.batch, places, plans: Vec::new() };
     let mut tables: Vec<Arc<T::Plan>> = Vec::new();
     // Records of one schema come in runs.
-    let mut last: Option<Run<'_, T::Plan>> = None;
+    let mut rows: Option<Run<'_, T::Plan>> = None;
+    let mut deletions: Option<Run<'_, T::Plan>> = None;
     for index in range {
         let record = batch.batch.record(index);
+        let schema = record.schema();
         if is_silent(&record) {
             continue;
         }
-        if !last.as_ref().is_some_and(|(schema, ..)| Arc::ptr_eq(schema, record.schema())) {
-            let empties = record.op() == Some(Op::Truncate);
-            let planned = target.plan(&batch.partition.topic, record.schema(), empties).await?;
-            let place = match &planned {
-                Planned::Refused(_) => None,
-                Planned::Plan(plan) => Some((
-                    number(&mut tables, plan, |known| known.table() == plan.table()),
-                    number(&mut work.plans, plan, |known| Arc::ptr_eq(known, plan)),
-                )),
-            };
-            last = Some((record.schema(), planned, place));
-        }
-        match &last {
-            Some((_, Planned::Refused(refusal), _)) => {
-                rejected.push(Rejected { index, error: refusal.error() });
+        let deletes = deletes_by_key(&record);
+        let run = if deletes && !rows.as_ref().is_some_and(|run| run.takes_deletions_of(schema)) {
+            if !deletions.as_ref().is_some_and(|run| run.is_of(schema)) {
+                let planned = target.plan_deletions(topic, schema).await?;
+                deletions = Some(Run::new(schema, planned, &mut tables, &mut work.plans));
             }
-            Some((_, Planned::Plan(_), place)) => work.places[index] = *place,
-            None => {}
+            &deletions
+        } else {
+            if !deletes && !rows.as_ref().is_some_and(|run| run.is_of(schema)) {
+                let empties = record.op() == Some(Op::Truncate);
+                let planned = target.plan(topic, schema, empties).await?;
+                rows = Some(Run::new(schema, Some(planned), &mut tables, &mut work.plans));
+                // There may be a table now.
+                deletions = None;
+            }
+            &rows
+        };
+        let Some(run) = run else { continue };
+        match &run.planned {
+            Some(Planned::Refused(refusal)) => rejected.push(Rejected { index, error: refusal.error() }),
+            Some(Planned::Plan(_)) | None => work.places[index] = run.place,
         }
     }
     Ok(work)
@@ -405,17 +456,17 @@ impl<T: Target> Sink for SqlTask<T> {
         Ok(positions)
     }
 
-    async fn write(&mut self, mut batch: SinkBatch) -> Result<Written, ConnectorError> {
+    async fn write(&mut self, batch: SinkBatch) -> Result<Written, ConnectorError> {
         let mut owned = self.owner(&batch)?.clone();
         if batch.next_offset <= owned.next_offset {
             return Ok(Written::durable());
         }
-        if batch.first_offset < owned.next_offset {
-            // What the database has already. A batch can begin before the position only when its reader starts over.
-            batch.batch.retain(|_, record| record.offset() >= owned.next_offset.get());
-        }
+        // The database has what comes before already: when a reader starts over, or when a part of the batch was
+        // committed before records of another were refused. Those records stay where they are, since whoever is told
+        // of a rejection counts them.
+        let is_new = |record: RecordView<'_>| record.offset() >= owned.next_offset.get();
+        let mut from = batch.batch.records().position(is_new).unwrap_or(batch.batch.len());
         let mut target = self.target()?;
-        let mut from = 0;
         loop {
             let end = segment_end(&target, &batch, from);
             let whole = end == batch.batch.len();

@@ -31,25 +31,16 @@ fn new_topic(topic: &CreatableTopic) -> NewTopic {
 
 pub(super) async fn handle(
     broker: Arc<BrokerState>,
-    cx: RequestContext,
+    _: RequestContext,
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let topics: Vec<NewTopic> = request.topics.iter().map(new_topic).collect();
     let defaults = broker.topic_defaults();
     let validate_only = request.validate_only;
     let decide = move |image: &MetadataImage| {
-        let mut decision = create_topics(image, &topics, &defaults, TopicId::random);
-        // Before version 4 a topic's partitions and replicas had to be said (KIP-464).
-        for (topic, answer) in topics.iter().zip(&mut decision.answer) {
-            let unsaid = topic.partitions == -1 || topic.replication_factor == -1;
-            if cx.version < 4 && unsaid && topic.assignments.is_empty() && answer.is_ok() {
-                *answer = Err(AdminError::new(
-                    ErrorCode::UnsupportedVersion,
-                    "Partitions and replication factor can be left to the broker from version 4 on.",
-                ));
-                decision.records.clear();
-            }
-        }
+        // -1 leaves a number to the broker in every version, as in Kafka: only its own Java client asks for version 4
+        // (KIP-464), and kafkajs sends it in version 3.
+        let decision = create_topics(image, &topics, &defaults, TopicId::random);
         if validate_only { Decision::unchanged(decision.answer) } else { decision }
     };
     let answers = match broker.change(decide).await {

@@ -69,9 +69,8 @@ async fn validation_changes_nothing_and_old_versions_say_numbers() {
         topics: vec![CreatableTopic { num_partitions: -1, replication_factor: -1, ..creatable("t") }],
         ..CreateTopicsRequest::default()
     };
-    assert_eq!(code(client.call(3, &unsaid).await.topics[0].error_code), ErrorCode::UnsupportedVersion);
-    assert!(client.topics().await.is_empty());
-    for version in 4..=7 {
+    // As kafkajs asks, with nothing said in version 3.
+    for version in 2..=7 {
         let mut request = unsaid.clone();
         request.topics[0].name = format!("t{version}");
         assert_eq!(client.call(version, &request).await.topics[0].error_code, 0);

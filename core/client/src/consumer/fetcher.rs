@@ -52,7 +52,7 @@ enum Event {
     Connected(i32, Result<Connection, ClientError>),
     Fetched(i32, Asked, Result<FetchResponse, ClientError>, Arc<str>),
     LookedUp(Found),
-    Validated(Vec<(Validation, Result<Option<Offset>, ClientError>)>),
+    Validated(Validation, Result<Option<Offset>, ClientError>),
     Refreshed(Result<Arc<Cluster>, ClientError>),
 }
 
@@ -111,7 +111,7 @@ impl Fetcher {
             let validations = state.validations(&cluster, now);
             let mut topics: Vec<TopicName> = state.parts.keys().map(|p| p.topic.clone()).collect();
             topics.dedup();
-            (stale, lookups, validations, state.has_news(), state.retry_at(), topics)
+            (stale, lookups, validations, state.has_news(), state.retry_at(now), topics)
         };
         if news {
             self.shared.news.notify_waiters();
@@ -119,11 +119,16 @@ impl Fetcher {
         if !lookups.is_empty() {
             self.look_up(lookups);
         }
-        if !validations.is_empty() {
+        // One by one: a leader that does not answer holds up no other.
+        for asked in validations {
             let (client, channel) = (Arc::clone(&self.client), Arc::clone(&self.channel));
             self.events.push(Box::pin(async move {
-                Event::Validated(validate(&client, &channel, validations).await)
+                let result = validate(&client, &channel, &asked).await;
+                Event::Validated(asked, result)
             }));
+        }
+        if topics.is_empty() && now >= self.refresh_due {
+            self.refresh_due = now + Duration::from_millis(self.client.config.metadata_max_age_ms);
         }
         let due = now >= self.refresh_due || self.suspicious || !stale.is_empty();
         if due && !self.refreshing && !topics.is_empty() && self.refresh_after.is_none_or(|at| at <= now) {
@@ -149,12 +154,19 @@ impl Fetcher {
     }
 
     fn look_up(&mut self, lookups: Lookups) {
-        let client = Arc::clone(&self.client);
-        let shared = Arc::clone(&self.shared);
-        let isolation = self.config.isolation_level;
-        self.events.push(Box::pin(async move {
-            Event::LookedUp(look_up(&client, &shared, lookups, isolation).await)
-        }));
+        let (committed, listed): (Lookups, Lookups) =
+            lookups.into_iter().partition(|(_, _, start)| *start == StartAt::Committed);
+        if !committed.is_empty() {
+            let shared = Arc::clone(&self.shared);
+            self.events
+                .push(Box::pin(async move { Event::LookedUp(look_up_committed(&shared, committed).await) }));
+        }
+        if !listed.is_empty() {
+            let client = Arc::clone(&self.client);
+            let isolation = self.config.isolation_level;
+            self.events
+                .push(Box::pin(async move { Event::LookedUp(look_up(&client, listed, isolation).await) }));
+        }
     }
 
     /// Sends a fetch to every idle broker that leads partitions which want one.
@@ -285,12 +297,9 @@ impl Fetcher {
                     state.looked_up(&partition, version, result, Instant::now());
                 }
             }
-            Event::Validated(validated) => {
-                let mut state = self.shared.state.lock();
-                for (asked, result) in validated {
-                    self.suspicious |= result.as_ref().is_err_and(ClientError::wants_metadata);
-                    state.validated(&asked, result, Instant::now());
-                }
+            Event::Validated(asked, result) => {
+                self.suspicious |= result.as_ref().is_err_and(ClientError::wants_metadata);
+                self.shared.state.lock().validated(&asked, result, Instant::now());
             }
             Event::Fetched(node, asked, result, broker) => {
                 if let Some(state) = self.nodes.get_mut(&node) {
@@ -392,7 +401,7 @@ impl Fetcher {
             return;
         }
         if is_out_of_range(code) {
-            state.out_of_range(partition, version, wanted.offset);
+            state.out_of_range(partition, version, wanted.offset, Instant::now());
             return;
         }
         self.suspicious |= code_wants_metadata(code);
@@ -408,32 +417,19 @@ impl Fetcher {
     }
 }
 
-/// Asks new leaders where their logs of the old epochs end.
+/// Asks a new leader where its log of the old epoch ends.
 async fn validate(
-    client: &ClientInner,
-    channel: &Channel,
-    validations: Vec<Validation>,
-) -> Vec<(Validation, Result<Option<Offset>, ClientError>)> {
-    let mut validated = Vec::with_capacity(validations.len());
-    for asked in validations {
-        let result = match validate_one(client, channel, &asked).await {
-            // A cluster that old cannot tell: what it fetches is believed.
-            Err(ClientError::UnsupportedApi { .. }) => Ok(None),
-            result => result,
-        };
-        validated.push((asked, result));
-    }
-    validated
-}
-
-async fn validate_one(
     client: &ClientInner,
     channel: &Channel,
     asked: &Validation,
 ) -> Result<Option<Offset>, ClientError> {
     let connection = channel.connection(asked.leader).await?;
     let limit = client.request_timeout();
-    end_of_epoch(&connection, limit, &asked.partition, asked.leader_epoch, asked.fetch_epoch).await
+    match end_of_epoch(&connection, limit, &asked.partition, asked.leader_epoch, asked.fetch_epoch).await {
+        // A cluster that old cannot tell: what it fetches is believed.
+        Err(ClientError::UnsupportedApi { .. }) => Ok(None),
+        result => result,
+    }
 }
 
 fn asked(partitions: &[(Arc<TopicPartition>, u64, Wanted)]) -> Asked {
@@ -484,37 +480,31 @@ fn fetch_request(
     }
 }
 
-/// Finds positions: committed ones at the coordinator, the others at the leaders.
-async fn look_up(
-    client: &ClientInner,
-    shared: &Shared,
-    lookups: Lookups,
-    isolation: IsolationLevel,
-) -> Found {
-    let (committed, listed): (Lookups, Lookups) =
-        lookups.into_iter().partition(|(_, _, start)| *start == StartAt::Committed);
+/// Finds committed positions at the coordinator.
+async fn look_up_committed(shared: &Shared, committed: Lookups) -> Found {
+    let partitions: Vec<TopicPartition> = committed.iter().map(|(key, ..)| (**key).clone()).collect();
+    let offsets = match &shared.coordinator {
+        Some(coordinator) => coordinator.committed(Some(&partitions)).await,
+        None => Err(ClientError::Usage("committed offsets need a group_id")),
+    };
+    let of = |key: &TopicPartition| match &offsets {
+        Ok(offsets) => Ok(offsets.get(key).map(|committed| committed.offset)),
+        Err(error) => Err(error.clone()),
+    };
+    committed.into_iter().map(|(key, version, _)| (Arc::clone(&key), version, of(&key))).collect()
+}
+
+/// Finds positions at the leaders. Each partition is asked for once: those that have to be asked for again do not hold
+/// up the others.
+async fn look_up(client: &ClientInner, listed: Lookups, isolation: IsolationLevel) -> Found {
     let mut found = Found::new();
-    if !committed.is_empty() {
-        let partitions: Vec<TopicPartition> = committed.iter().map(|(key, ..)| (**key).clone()).collect();
-        let offsets = match &shared.coordinator {
-            Some(coordinator) => coordinator.committed(Some(&partitions)).await,
-            None => Err(ClientError::Usage("committed offsets need a group_id")),
-        };
-        for (key, version, _) in committed {
-            let offset = match &offsets {
-                Ok(offsets) => Ok(offsets.get(&*key).map(|committed| committed.offset)),
-                Err(error) => Err(error.clone()),
-            };
-            found.push((key, version, offset));
-        }
-    }
     let wanted = |start| match start {
         StartAt::Earliest => -2,
         StartAt::Timestamp(timestamp_ms) => timestamp_ms,
         _ => -1,
     };
     let asked: Vec<_> = listed.iter().map(|(key, _, start)| ((**key).clone(), wanted(*start))).collect();
-    let mut offsets = client.list_offsets(&asked, isolation).await;
+    let mut offsets = client.list_offsets_once(&asked, isolation).await;
     let unmatched: Vec<_> = listed
         .iter()
         .filter(|(key, ..)| offsets.get(&**key).is_some_and(|r| r.as_ref().is_ok_and(|l| l.offset.is_none())))
@@ -522,7 +512,7 @@ async fn look_up(
         .collect();
     if !unmatched.is_empty() {
         // No record with such a timestamp: at the end.
-        offsets.extend(client.list_offsets(&unmatched, isolation).await);
+        offsets.extend(client.list_offsets_once(&unmatched, isolation).await);
     }
     for (key, version, _) in listed {
         let offset = match offsets.remove(&*key) {

@@ -224,6 +224,8 @@ impl Consumer {
             GroupEvent::Assigned(partitions) => ConsumerEvent::Assigned(partitions),
             GroupEvent::Lost(partitions) => ConsumerEvent::Lost(partitions),
             GroupEvent::Failed(error) => return Err(error),
+            // Given up on meanwhile: what is gone is gone, and what has come back since stays.
+            GroupEvent::Revoked(_, answer) if answer.is_closed() => return Ok(None),
             GroupEvent::Revoked(partitions, answer) => {
                 self.shared.remove(&partitions);
                 *self.unanswered.lock() = Some(answer);

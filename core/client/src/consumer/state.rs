@@ -323,7 +323,12 @@ impl State {
                     let offset = Offset::new(asked.fetch_offset);
                     part.error = Some(ClientError::LogTruncated { partition, offset, end_offset });
                 } else {
-                    self.seek(&partition, StartAt::Offset(end_offset));
+                    // What is read ahead is gone; what is not read yet may be there.
+                    let position = match part.position {
+                        Position::At(position) => position.min(end_offset),
+                        Position::Start(_) => end_offset,
+                    };
+                    self.seek(&partition, StartAt::Offset(position));
                 }
             }
             Ok(_) => part.validated = asked.leader_epoch,
@@ -333,7 +338,13 @@ impl State {
     }
 
     /// The position is not in the log.
-    pub(super) fn out_of_range(&mut self, partition: &TopicPartition, version: u64, offset: i64) {
+    pub(super) fn out_of_range(
+        &mut self,
+        partition: &TopicPartition,
+        version: u64,
+        offset: i64,
+        now: Instant,
+    ) {
         let reset = self.reset;
         let Some(part) = self.current(partition, version).filter(|part| part.fetch_offset == offset) else {
             return;
@@ -342,21 +353,28 @@ impl State {
             // A follower may be behind: the leader knows.
             return;
         }
-        part.position = match reset {
-            OffsetReset::Earliest => Position::Start(StartAt::Earliest),
-            OffsetReset::Latest => Position::Start(StartAt::Latest),
+        if part.position != Position::At(Offset::new(offset)) {
+            // What was fetched before comes first; then it is asked again.
+            part.retry_later(now);
+            return;
+        }
+        let start = match reset {
+            OffsetReset::Earliest => StartAt::Earliest,
+            OffsetReset::Latest => StartAt::Latest,
             OffsetReset::None => {
                 let offset = Offset::new(offset);
                 part.error = Some(ClientError::OffsetOutOfRange { partition: partition.clone(), offset });
                 return;
             }
         };
+        self.seek(partition, start);
         tracing::warn!(%partition, offset, ?reset, "position out of range, reset");
     }
 
     /// Compares the parts with what the cluster says of their topics now; returns the topics to ask for.
     pub(super) fn follow(&mut self, cluster: &Cluster, now: Instant) -> Vec<TopicName> {
         let mut stale: Vec<TopicName> = Vec::new();
+        let mut begun_anew: Vec<(TopicPartition, StartAt)> = Vec::new();
         let reset = self.reset;
         for (partition, part) in &mut self.parts {
             let topic = cluster.topics.get(&partition.topic);
@@ -370,7 +388,8 @@ impl State {
                     ) {
                         part.error = None;
                     }
-                    part.follow_topic(topic, reset);
+                    begun_anew
+                        .extend(part.follow_topic(topic, reset).map(|start| (partition.clone(), start)));
                     if meta.leader < 0 {
                         stale.push(partition.topic.clone());
                     }
@@ -390,6 +409,9 @@ impl State {
                 }
             }
         }
+        for (partition, start) in begun_anew {
+            self.seek(&partition, start);
+        }
         stale.dedup();
         stale
     }
@@ -403,9 +425,9 @@ impl State {
                 .any(|fetched| self.parts.get(&*fetched.partition).is_some_and(|part| !part.paused))
     }
 
-    /// The earliest time at which a partition may be tried again.
-    pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.parts.values().filter_map(|part| part.retry_at).min()
+    /// The earliest time from now on at which a partition may be tried again.
+    pub(super) fn retry_at(&self, now: Instant) -> Option<Instant> {
+        self.parts.values().filter_map(|part| part.retry_at).filter(|at| *at > now).min()
     }
 }
 
@@ -433,10 +455,11 @@ impl Part {
         self.preferred = node.map(|node| (node, now + PREFERRED_FOR));
     }
 
-    /// R7: a topic that was deleted and created again is never read on silently.
-    fn follow_topic(&mut self, topic: &TopicMeta, reset: OffsetReset) {
+    /// R7: a topic that was deleted and created again is never read on silently. Where to begin in the new one, if it
+    /// is to be read.
+    fn follow_topic(&mut self, topic: &TopicMeta, reset: OffsetReset) -> Option<StartAt> {
         if topic.id.is_zero() || self.error.is_some() {
-            return;
+            return None;
         }
         match self.topic_id {
             None => self.topic_id = Some(topic.id),
@@ -449,13 +472,10 @@ impl Part {
                 // A group member begins the new topic as its configuration says.
                 tracing::warn!(topic = %topic.name, %expected, actual = %topic.id, "topic created again");
                 self.topic_id = Some(topic.id);
-                self.position = Position::Start(if reset == OffsetReset::Latest {
-                    StartAt::Latest
-                } else {
-                    StartAt::Earliest
-                });
+                return Some(if reset == OffsetReset::Latest { StartAt::Latest } else { StartAt::Earliest });
             }
         }
+        None
     }
 }
 
@@ -501,7 +521,7 @@ mod tests {
         let mut state = state(OffsetReset::None);
         state.assign(&[(partition(0), StartAt::Offset(Offset::new(9)))]);
         let version = state.parts[&partition(0)].version;
-        state.out_of_range(&partition(0), version, 9);
+        state.out_of_range(&partition(0), version, 9, Instant::now());
         for _ in 0..2 {
             let error = state.take(READING).unwrap_err();
             assert!(matches!(error, ClientError::OffsetOutOfRange { offset, .. } if offset.get() == 9));
@@ -516,7 +536,7 @@ mod tests {
         state.assign(&[(partition(0), StartAt::Offset(Offset::new(9)))]);
         let old = state.parts[&partition(0)].version;
         state.seek(&partition(0), StartAt::Offset(Offset::new(3)));
-        state.out_of_range(&partition(0), old, 9);
+        state.out_of_range(&partition(0), old, 9, Instant::now());
         assert_eq!(state.parts[&partition(0)].position, Position::At(Offset::new(3)));
         state.looked_up(&partition(0), old, Ok(Some(Offset::new(77))), Instant::now());
         assert_eq!(state.parts[&partition(0)].fetch_offset, 3);

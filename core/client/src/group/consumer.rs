@@ -129,7 +129,13 @@ impl ConsumerGroup {
             }
         };
         match event {
-            MembershipEvent::Joined { identity, assignment, .. } => self.joined(identity, &assignment).await,
+            MembershipEvent::Joined { identity, assignment, leader, .. } => {
+                if !leader {
+                    // Whether there is something else to share out is for the leader to see.
+                    self.shares.lock().counts = None;
+                }
+                self.joined(identity, &assignment).await
+            }
             MembershipEvent::Rebalancing => {
                 if !self.cooperative {
                     let owned: Vec<_> = self.shares.lock().owned.iter().cloned().collect();
@@ -253,6 +259,11 @@ impl ConsumerGroup {
             }
         }
         if changed {
+            if !self.cooperative {
+                // Nobody reads on what somebody else may be given in the meantime.
+                let owned: Vec<_> = self.shares.lock().owned.iter().cloned().collect();
+                self.revoke(owned).await;
+            }
             self.membership.request_rejoin();
         }
     }

@@ -173,7 +173,6 @@ impl Membership {
                 if let Standing::Lost(code) = standing {
                     return self.lost_or_fenced(code);
                 }
-                self.rejoin = false;
             } else {
                 let changed = |standing: &Standing| *standing == Standing::Rebalancing || lost(standing);
                 let standing = joined.heartbeats.standing.wait_for(changed).await.map(|now| *now);
@@ -188,7 +187,6 @@ impl Membership {
                 };
             }
         }
-        self.rejoin = false;
         self.join().await
     }
 
@@ -201,6 +199,7 @@ impl Membership {
 
     fn lost(&mut self, code: ErrorCode) -> MembershipEvent {
         self.joined = None;
+        self.rejoin = false;
         if code != ErrorCode::IllegalGeneration {
             self.member_id.clear();
         }
@@ -301,6 +300,8 @@ impl Membership {
             Duration::from_millis(self.config.heartbeat_interval_ms),
             Duration::from_millis(self.config.session_timeout_ms),
         );
+        // Only now: a join that was given up on the way is still owed.
+        self.rejoin = false;
         self.joined = Some(Joined { identity: identity.clone(), heartbeats, told: false });
         Ok(Some(MembershipEvent::Joined { identity, protocol, leader, assignment: synced.assignment }))
     }

@@ -75,6 +75,8 @@ struct TopicSlots {
     available: Vec<i32>,
     sticky: Sticky,
     version: u64,
+    /// Partitions that there are now: fewer than queues when the topic was created again.
+    count: usize,
 }
 
 /// What to send to one broker.
@@ -191,11 +193,13 @@ impl Accumulator {
             available: Vec::new(),
             sticky: Sticky::default(),
             version: 0,
+            count: 0,
         });
         if slots.version == meta.version {
             return;
         }
         slots.version = meta.version;
+        slots.count = meta.partitions.len();
         while slots.queues.len() < meta.partitions.len() {
             slots.queues.push(self.queues.len());
             let index = slots.queues.len() as i32 - 1;
@@ -219,11 +223,12 @@ impl Accumulator {
         }
         let partition = match (record.partition, record.key) {
             (Some(partition), _) => partition,
-            (None, Some(key)) => partition_for_key(key, slots.queues.len() as i32),
+            (None, Some(key)) => partition_for_key(key, slots.count as i32),
             (None, None) => slots.sticky.next(record.bytes, self.settings.batch_bytes, &slots.available),
         };
-        let Some(&at) = usize::try_from(partition).ok().and_then(|index| slots.queues.get(index)) else {
-            return Appended::UnknownPartition(slots.queues.len());
+        let index = usize::try_from(partition).ok().filter(|index| *index < slots.count);
+        let Some(&at) = index.and_then(|index| slots.queues.get(index)) else {
+            return Appended::UnknownPartition(slots.count);
         };
         self.append_to(at, record, now)
     }

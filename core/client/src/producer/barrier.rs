@@ -39,6 +39,8 @@ pub(super) struct Barriers {
     generation: u64,
     unfinished: BTreeSet<u64>,
     failures: Vec<Failure>,
+    /// Generations of the barriers that have not reported.
+    outstanding: BTreeSet<u64>,
     waiting: Vec<(BarrierId, Waker)>,
 }
 
@@ -51,8 +53,15 @@ impl Barriers {
     /// Ends the generation; `next_batch` is the id that the next batch will get.
     pub(super) fn begin(&mut self, next_batch: u64) -> BarrierId {
         let id = BarrierId { generation: self.generation, batches_below: next_batch };
+        self.outstanding.insert(self.generation);
         self.generation += 1;
         id
+    }
+
+    /// Nobody waits for this barrier any more.
+    pub(super) fn abandon(&mut self, id: BarrierId) {
+        self.outstanding.remove(&id.generation);
+        self.waiting.retain(|(waiting, _)| *waiting != id);
     }
 
     pub(super) fn batch_opened(&mut self, id: u64) {
@@ -123,7 +132,13 @@ impl Barriers {
                 first.get_or_insert_with(|| failure.error.clone());
             }
         }
-        self.failures.retain(|failure| !failure.reported || failure.generations.last > generation);
+        self.outstanding.remove(&generation);
+        // A failure is kept until every barrier that it concerns has reported it, also those that are still to come.
+        let (outstanding, open) = (&self.outstanding, self.generation);
+        self.failures.retain(|failure| {
+            let Generations { first, last } = failure.generations;
+            !failure.reported || last >= open || outstanding.range(first..=last).next().is_some()
+        });
         first.map_or(Ok(()), Err)
     }
 }
@@ -182,12 +197,27 @@ mod tests {
     fn the_error_of_a_dropped_barrier_goes_to_the_next() {
         let mut barriers = Barriers::default();
         barriers.batch_opened(0);
-        let _dropped = barriers.begin(1);
+        let dropped = barriers.begin(1);
         let _ = barriers.batch_finished(0, failure(0, 0));
+        barriers.abandon(dropped);
         let next = barriers.begin(1);
         assert!(poll(&mut barriers, next).unwrap().is_err());
         let after = barriers.begin(1);
         assert!(poll(&mut barriers, after).unwrap().is_ok());
+        assert!(barriers.failures.is_empty() && barriers.outstanding.is_empty());
+    }
+
+    #[test]
+    fn who_looks_later_hears_of_its_failure_all_the_same() {
+        for generations in [(0, 0), (0, 1)] {
+            let mut barriers = Barriers::default();
+            barriers.batch_opened(0);
+            let (first, second) = (barriers.begin(1), barriers.begin(1));
+            let _ = barriers.batch_finished(0, failure(generations.0, generations.1));
+            assert!(poll(&mut barriers, second).unwrap().is_err());
+            assert!(poll(&mut barriers, first).unwrap().is_err());
+            assert!(barriers.failures.is_empty(), "all that it concerns have reported it");
+        }
     }
 
     #[test]

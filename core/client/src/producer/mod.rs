@@ -247,6 +247,12 @@ struct Barrier {
     id: BarrierId,
 }
 
+impl Drop for Barrier {
+    fn drop(&mut self) {
+        self.shared.accumulator.lock().barriers.abandon(self.id);
+    }
+}
+
 impl Future for Barrier {
     type Output = Result<(), ClientError>;
 

@@ -246,7 +246,7 @@ impl Sender {
             let written = connection.begin_oneway(&request, version);
             return Box::pin(async move {
                 let result = match written {
-                    Ok(written) => written.await.map(|()| None).map_err(|_| connection.disconnected()),
+                    Ok(written) => connection.written(written, ApiKey::Produce, limit).await.map(|()| None),
                     Err(error) => Err(error),
                 };
                 Event::Answered(node, batches, result, broker)

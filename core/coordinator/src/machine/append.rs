@@ -100,7 +100,10 @@ impl GroupMachine {
     ) {
         let Some(Pending { group, effect }) = self.shared.appends.remove(&token) else { return };
         let is_deletion = matches!(effect, Effect::DeleteGroup { .. }) && result.is_ok();
-        self.turn(&group, now, out, |turn| turn.finish(effect, result));
+        self.turn(&group, now, out, |turn| {
+            turn.group.appends = turn.group.appends.saturating_sub(1);
+            turn.finish(effect, result);
+        });
         if is_deletion && let Some(gone) = self.groups.remove(&group) {
             self.shared.bytes -= gone.size_in_bytes();
         }
@@ -116,6 +119,7 @@ impl Turn<'_> {
         }
         let token = AppendToken(self.shared.next_append);
         self.shared.next_append += 1;
+        self.group.appends += 1;
         self.shared.appends.insert(token, Pending { group: Arc::clone(&self.group.id), effect });
         self.out.push(Command::Append { token, records });
     }

@@ -77,6 +77,8 @@ pub(super) struct Group {
     /// The group is in the log.
     pub(super) persisted: bool,
     pub(super) offsets: Offsets,
+    /// Appends that are not done: what follows from them needs the group.
+    pub(super) appends: usize,
     /// How many members support a protocol.
     supporters: HashMap<String, usize>,
     joined: usize,
@@ -102,6 +104,7 @@ impl Group {
             state_since_ms: Some(now_ms),
             persisted: false,
             offsets: Offsets::default(),
+            appends: 0,
             supporters: HashMap::new(),
             joined: 0,
             member_bytes: 0,
@@ -376,5 +379,6 @@ impl Group {
             && self.members.is_empty()
             && self.pending.is_empty()
             && self.offsets.is_empty()
+            && self.appends == 0
     }
 }

@@ -25,7 +25,8 @@ impl Log {
     /// returned. Appends and reads go on meanwhile; callers that wait for the same flush share it.
     ///
     /// # Errors
-    /// [`LogError`]; after a failed fsync the directory is offline (R14).
+    /// [`LogError`]; after a failed fsync the directory is offline (R14). [`LogError::Closed`] once the partition is
+    /// being deleted.
     pub fn flush(&self) -> Result<Offset, LogError> {
         self.disk.check()?;
         let wanted = self.log_end_offset();
@@ -51,6 +52,7 @@ impl Log {
     pub(super) fn flush_locked(&self) -> Result<Offset, LogError> {
         let disk = &self.disk;
         disk.check()?;
+        self.check_not_deleted()?;
         // The end first: whatever was closed below it is in the lists by then.
         let end = self.log_end_offset().get();
         let unsynced = std::mem::take(&mut *self.unsynced.lock());
@@ -112,7 +114,7 @@ impl Log {
     pub fn close(&self) -> Result<(), LogError> {
         let guard = self.flushing.lock();
         let mut writer = self.writer.lock();
-        if writer.closed {
+        if writer.closed || self.is_deleted() {
             return Ok(());
         }
         self.disk.check()?;
@@ -134,8 +136,10 @@ impl Log {
         Ok(())
     }
 
-    /// Refuses all further appends: the partition is being deleted.
+    /// Refuses all further work: the partition is being deleted. When this returns, nobody works on its files.
     pub(crate) fn shut(&self) {
+        self.deleted.store(true, Ordering::Release);
+        let _cleaning = self.cleaning.lock();
         let _flushing = self.flushing.lock();
         self.writer.lock().closed = true;
         self.tail.lock().clear();

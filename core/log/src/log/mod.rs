@@ -81,6 +81,9 @@ pub struct Log {
     recovery_point_stale: AtomicBool,
     /// New files whose directory entries are not durable yet.
     dir_unsynced: AtomicBool,
+    /// The partition is being deleted: the paths are about to be nobody's, or another topic's. Set before the locks
+    /// are taken, so that whoever has them ends early; looked at by whoever has got them.
+    deleted: AtomicBool,
 }
 
 impl Log {
@@ -232,6 +235,15 @@ impl Log {
     pub(crate) fn check_open(&self, writer: &Writer) -> Result<(), LogError> {
         self.disk.check()?;
         if writer.closed { Err(LogError::Closed(self.partition.to_string())) } else { Ok(()) }
+    }
+
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    /// Whoever works on files by their paths asks, with `cleaning` or `flushing` held.
+    pub(crate) fn check_not_deleted(&self) -> Result<(), LogError> {
+        if self.is_deleted() { Err(LogError::Closed(self.partition.to_string())) } else { Ok(()) }
     }
 
     pub(crate) const fn disk(&self) -> &Arc<Disk> {

@@ -117,9 +117,11 @@ impl Log {
             recovery_point: AtomicI64::new(recovery_point),
             recovery_point_stale: AtomicBool::new(open.recovery_point.get() > next_offset),
             dir_unsynced: AtomicBool::new(true),
+            deleted: AtomicBool::new(false),
         };
         let snapshots = log.drop_snapshots_after(next_offset, snapshot_offsets(&entries))?;
-        log.writer.lock().producers = log.load_producers(next_offset, snapshots)?;
+        log.writer.lock().producers = log.load_producers(next_offset, snapshots.clone())?;
+        log.drop_old_snapshots(&snapshots)?;
         if found.recovered_from.is_some() {
             log.settle(found.recovered_from)?;
         }
@@ -151,6 +153,29 @@ impl Log {
         }
         snapshots.retain(|snapshot| *snapshot <= offset);
         Ok(snapshots)
+    }
+
+    /// Removes those of these producer snapshots that nobody will read again: earlier clean shutdowns left them. Those
+    /// at a segment's base and the newest stay.
+    fn drop_old_snapshots(&self, snapshots: &[i64]) -> Result<(), LogError> {
+        let segments = self.segments();
+        let newest = snapshots.iter().max();
+        let mut old: Vec<i64> = snapshots
+            .iter()
+            .filter(|offset| Some(*offset) != newest)
+            .filter(|offset| segments.binary_search_by_key(*offset, |segment| segment.base).is_err())
+            .copied()
+            .collect();
+        if old.is_empty() {
+            return Ok(());
+        }
+        // One that could not be read is gone by now, and another is the newest.
+        let newest = self.snapshot_offsets()?.into_iter().max();
+        old.retain(|offset| Some(*offset) != newest);
+        for offset in old {
+            self.disk.remove_file(&segment_path(&self.dir, offset, SNAPSHOT))?;
+        }
+        Ok(())
     }
 
     /// The offsets of the producer snapshots that are there, in no order.

@@ -282,6 +282,11 @@ impl Choice<'_> {
         for (at, table) in input.tables.iter().enumerate() {
             let name = table.name.to_string();
             let mut ways = self.of_table(&mut input.offsets, table, &name);
+            if input.config.snapshot == SnapshotMode::Only {
+                // No stream follows that would put right what has changed since.
+                let converges = |way: &Way| matches!(way, Way::Converge | Way::ConvergeWhole);
+                ways.iter_mut().filter(|(_, way)| converges(way)).for_each(|(_, way)| *way = Way::Restart);
+            }
             let gone = self.lost_partitions(&mut input.offsets, table, &name);
             let why = match (copies.get(&name), gone && !keep) {
                 (Some(why), _) => Some(why.as_str()),
@@ -316,10 +321,12 @@ impl Choice<'_> {
         // A partition may have been copied as a table of its own, or as another's.
         let belongs =
             |leaf: &Leaf| shape_doc.is_some_and(|doc| doc.seen.files.contains_key(&leaf.oid) || is_other);
-        let is_known = table
-            .leaves
-            .iter()
-            .any(|leaf| belongs(leaf) && offsets.tables.contains_key(&leaf.name.to_string()));
+        // A partitioned table may have had no partition so far: its rows come through the stream all the same.
+        let is_known = table.partitioned && shape_doc.is_some_and(|doc| doc.oid == table.oid)
+            || table
+                .leaves
+                .iter()
+                .any(|leaf| belongs(leaf) && offsets.tables.contains_key(&leaf.name.to_string()));
         let (mut ways, mut born) = (Vec::new(), Vec::new());
         for (index, leaf) in table.leaves.iter().enumerate() {
             let filenode = self.files.get(&leaf.oid).copied().unwrap_or_default();
@@ -335,7 +342,9 @@ impl Choice<'_> {
                 None if self.known.contains_key(&leaf.oid) => Way::Restart,
                 None => Way::Fresh,
                 Some(_) if is_other => Way::Restart,
-                Some(doc) if doc.done && doc.oid == leaf.oid => continue,
+                Some(doc) if doc.done && doc.oid == leaf.oid && !doc.truncate => continue,
+                // A crash came before the record that empties it.
+                Some(doc) if doc.truncate => Way::Restart,
                 Some(doc) => way(table, shape.is_keyed(), leaf, filenode, doc),
             };
             let goes_on = !matches!(way, Way::Fresh | Way::Restart);
@@ -436,7 +445,7 @@ fn next_document(way: Way, fresh: TableDoc, old: Option<TableDoc>) -> TableDoc {
         Way::Exact => old,
         Way::Converge => TableDoc { generation, begun: Vec::new(), until_lsn: fresh.from_lsn, ..old },
         Way::ConvergeWhole => TableDoc { generation, from_lsn: old.from_lsn, ..fresh },
-        Way::Restart => TableDoc { generation, ..fresh },
+        Way::Restart => TableDoc { generation, truncate: true, ..fresh },
     }
 }
 
@@ -529,6 +538,10 @@ mod tests {
         assert_eq!(way_of(false, false, 10, &doc), Way::Restart, "no key, replica identity full");
         assert_eq!(way_of(false, true, 11, &doc), Way::ConvergeWhole, "rewritten");
         assert_eq!(way_of(true, false, 11, &doc), Way::Restart);
+        let old = TableDoc { generation: 3, ..doc.clone() };
+        let restarted =
+            next_document(Way::Restart, TableDoc::new(1, 11, CHUNK_BLOCKS, "9:9:", Lsn(8)), Some(old));
+        assert!(restarted.truncate && restarted.generation == 4, "remembered until the record is on its way");
         let recreated = TableDoc { oid: 2, ..doc };
         assert_eq!(way_of(false, true, 10, &recreated), Way::Restart, "another table of the same name");
     }

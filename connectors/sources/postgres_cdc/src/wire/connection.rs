@@ -144,6 +144,9 @@ impl Connection {
             ("statement_timeout", "0"),
             ("lock_timeout", "0"),
             ("idle_in_transaction_session_timeout", "0"),
+            // A copy is taken up behind the last row that was stored: rows must come in the order of their places.
+            ("synchronize_seqscans", "off"),
+            ("max_parallel_workers_per_gather", "0"),
             // Rows hidden by a policy must be an error, not a gap.
             ("row_security", "off"),
         ];

@@ -155,6 +155,31 @@ async fn open_soon(run: &mut Runner) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_made_anew_is_emptied_wherever_it_is_killed() {
+    const ROWS: &str = "INSERT INTO t SELECT g, repeat('a', 40) FROM generate_series";
+    for polls in 1..10 {
+        let db = database(
+            &format!("anew{polls}"),
+            &format!("CREATE TABLE t (id int PRIMARY KEY, v text); {ROWS}(1, 300) g"),
+        );
+        let mut run = Runner::new(&db, "anew", json!({"tables": ["public.*"]}));
+        run.open().await.unwrap();
+        run.catch_up().await;
+        run.kill();
+        db.sql(&format!("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, v text); {ROWS}(200, 500) g"));
+        open_soon(&mut run).await;
+        for _ in 0..polls {
+            run.poll().await.unwrap();
+        }
+        run.kill();
+        open_soon(&mut run).await;
+        run.catch_up().await;
+        assert_equal(&run, &db, &["t"], &[]);
+        run.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tables_rewritten_during_a_broken_copy_are_copied_anew() {
     let db = database("rewrite", TABLES);
     let mut run = runner(&db, "rewrite");

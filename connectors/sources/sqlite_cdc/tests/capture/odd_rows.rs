@@ -82,8 +82,8 @@ async fn rows_that_a_replace_displaces_by_another_key_are_told_as_deleted() {
         ("OFF", "TEXT PRIMARY KEY", "WITHOUT ROWID"),
     ] {
         let mut world = World::new(&format!(
-            "CREATE TABLE t (id {key}, a TEXT UNIQUE, b INTEGER, c TEXT, UNIQUE (b, c)) {kind};
-             INSERT INTO t VALUES (1, 'x', 1, 'p'), (2, 'y', 2, 'q'), (3, 'z', NULL, 'r'), (4, NULL, NULL, 'r');"
+            "CREATE TABLE t (id {key}, a TEXT UNIQUE, b INTEGER, c TEXT, n INTEGER, UNIQUE (b, c)) {kind};
+             INSERT INTO t (id, a, b, c) VALUES (1, 'x', 1, 'p'), (2, 'y', 2, 'q'), (3, 'z', NULL, 'r'), (4, NULL, NULL, 'r');"
         ))
         .await;
         world.run(&format!("PRAGMA recursive_triggers = {recursive}")).await;
@@ -91,30 +91,34 @@ async fn rows_that_a_replace_displaces_by_another_key_are_told_as_deleted() {
         let mut source = world.open(&offsets, json!({})).await.unwrap();
         let mut rows = std::collections::BTreeMap::new();
         apply(&drain(&mut *source, &mut offsets).await, &mut rows);
-        world.run("INSERT OR REPLACE INTO t VALUES (5, 'x', 2, 'q')").await;
+        world.run("INSERT OR REPLACE INTO t (id, a, b, c) VALUES (5, 'x', 2, 'q')").await;
         let lines = drain(&mut *source, &mut offsets).await;
         // Two rows at once make room for it.
         let mut deleted: Vec<_> = lines.iter().filter(|line| line.starts_with("d ")).cloned().collect();
         deleted.sort();
-        assert_eq!(deleted, ["d t [1] 1,x,1,p > -", "d t [2] 2,y,2,q > -"], "{lines:?}");
-        assert_eq!(lines.last().unwrap(), "c t [5] - > 5,x,2,q");
+        assert_eq!(deleted, ["d t [1] 1,x,1,p,null > -", "d t [2] 2,y,2,q,null > -"], "{lines:?}");
+        assert_eq!(lines.last().unwrap(), "c t [5] - > 5,x,2,q,null");
         apply(&lines, &mut rows);
         for statement in [
             // Refused, ignored, rolled back: nothing is displaced.
-            "INSERT OR IGNORE INTO t VALUES (6, 'x', 9, 'w')",
-            "INSERT INTO t VALUES (7, 'x', 9, 'w')",
-            "BEGIN; INSERT OR REPLACE INTO t VALUES (8, 'x', 9, 'w'); ROLLBACK",
-            "INSERT INTO t VALUES (9, 'z', 9, 'w') ON CONFLICT (a) DO UPDATE SET b = 77",
+            "INSERT OR IGNORE INTO t (id, a, b, c) VALUES (6, 'x', 9, 'w')",
+            // What was ignored is of no meaning for the next row, whatever is written of it.
+            "UPDATE t SET n = 1 WHERE id = 3",
+            "INSERT INTO t (id, a, b, c) VALUES (6, 'x', 9, 'w') ON CONFLICT DO NOTHING; UPDATE t SET n = 2 WHERE id = 4",
+            "INSERT INTO t (id, a, b, c) VALUES (7, 'x', 9, 'w')",
+            "BEGIN; INSERT OR REPLACE INTO t (id, a, b, c) VALUES (8, 'x', 9, 'w'); ROLLBACK",
+            "INSERT INTO t (id, a, b, c) VALUES (9, 'z', 9, 'w') ON CONFLICT (a) DO UPDATE SET b = 77",
+            "INSERT INTO t (id, a, b, c) VALUES (9, 'z', 9, 'w') ON CONFLICT (a) DO UPDATE SET n = 3",
             "UPDATE OR REPLACE t SET a = 'x' WHERE id = 4",
-            "INSERT OR REPLACE INTO t VALUES (4, 'x', 5, 's')",
-            "REPLACE INTO t SELECT id + 10, a, b, c FROM t",
+            "INSERT OR REPLACE INTO t (id, a, b, c) VALUES (4, 'x', 5, 's')",
+            "REPLACE INTO t SELECT id + 10, a, b, c, n FROM t",
             "UPDATE t SET c = 'new'",
-            "INSERT INTO t VALUES (99, 'last', 99, 'last')",
+            "INSERT INTO t (id, a, b, c) VALUES (99, 'last', 99, 'last')",
         ] {
             drop(world.try_run(statement).await);
             apply(&drain(&mut *source, &mut offsets).await, &mut rows);
             let all = "SELECT coalesce(group_concat(r, ';'), '') FROM (SELECT id || ',' || coalesce(a, 'null') || ',' || \
-                       coalesce(b, 'null') || ',' || c AS r FROM t ORDER BY CAST(id AS TEXT))";
+                       coalesce(b, 'null') || ',' || c || ',' || coalesce(n, 'null') AS r FROM t ORDER BY CAST(id AS TEXT))";
             let now: String = sqlx::query_scalar(all).fetch_one(&mut world.application).await.unwrap();
             assert_eq!(
                 rows.values().cloned().collect::<Vec<_>>().join(";"),
@@ -124,9 +128,9 @@ async fn rows_that_a_replace_displaces_by_another_key_are_told_as_deleted() {
         }
         assert_eq!(world.count("SELECT count(*) FROM _towpath_p_displaced").await, 0);
         // A unique key that comes later is watched as well, and nothing is copied again for it.
-        world.run("CREATE UNIQUE INDEX later ON t (c, b); INSERT INTO t VALUES (100, 'o', 100, 'o')").await;
+        world.run("CREATE UNIQUE INDEX later ON t (c, b); INSERT INTO t (id, a, b, c) VALUES (100, 'o', 100, 'o')").await;
         let lines = drain(&mut *source, &mut offsets).await;
-        assert_eq!(lines, ["c t [100] - > 100,o,100,o"]);
+        assert_eq!(lines, ["c t [100] - > 100,o,100,o,null"]);
     }
 }
 

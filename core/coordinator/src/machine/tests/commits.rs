@@ -192,6 +192,29 @@ fn offsets_of_topics_in_use_cannot_be_deleted() {
 }
 
 #[test]
+fn two_deletions_of_the_last_offset_are_both_answered() {
+    let mut world = World::new();
+    world.commit(&committing("", -1, 7));
+    world.instant_log = false;
+    let request = OffsetDeleteRequest {
+        group_id: "g".into(),
+        topics: vec![OffsetDeleteRequestTopic {
+            name: "orders".into(),
+            partitions: vec![OffsetDeleteRequestPartition { partition_index: 0 }],
+        }],
+    };
+    let mut ask =
+        || world.ask(|machine, now, waiter, out| machine.delete_offsets(now, waiter, &request, out));
+    let waiters = [ask(), ask()];
+    world.commit_appends();
+    for waiter in waiters {
+        let Some(Reply::OffsetDelete(response)) = world.replies.get(&waiter) else { panic!("no answer") };
+        assert_eq!(response.error_code, 0);
+    }
+    assert_eq!(world.machine.stats(), MachineStats::default(), "the group goes with its last append");
+}
+
+#[test]
 fn of_groups_of_other_kinds_nothing_is_deleted_while_they_live() {
     let mut world = World::new();
     let request = JoinGroupRequest { protocol_type: "connect".into(), ..joining("") };
