@@ -47,10 +47,23 @@ pub fn node_options() -> ConfigSpec {
 /// `node: settings:`, what Kafka has in `server.properties`. Without a default each, so that DescribeConfigs tells what
 /// is set from what is not.
 fn broker_options() -> ConfigSpec {
-    let count = || OptionType::int(1, i64::from(i32::MAX));
-    let bytes = || OptionType::int(1024, 1 << 31);
-    let or_none = || OptionType::int(-1, i64::MAX);
-    let options = [
+    let options = own_options().into_iter().chain(topic_defaults());
+    ConfigSpec::new(options.map(|(name, ty, doc)| OptionSpec::optional(name, ty, doc)).collect())
+}
+
+/// Name, type and documentation.
+type Setting = (&'static str, OptionType, &'static str);
+
+fn count() -> OptionType {
+    OptionType::int(1, i64::from(i32::MAX))
+}
+
+fn bytes() -> OptionType {
+    OptionType::int(1024, i64::from(i32::MAX))
+}
+
+fn own_options() -> impl IntoIterator<Item = Setting> {
+    [
         (
             "auto.create.topics.enable",
             OptionType::Bool,
@@ -98,6 +111,12 @@ fn broker_options() -> ConfigSpec {
             "Milliseconds between two looks for segments to delete (300000).",
         ),
         ("log.cleaner.backoff.ms", count(), "Milliseconds between two looks for logs to compact (15000)."),
+    ]
+}
+
+fn topic_defaults() -> impl IntoIterator<Item = Setting> {
+    let or_none = || OptionType::int(-1, i64::MAX);
+    [
         ("message.max.bytes", bytes(), "Bytes of the largest record batch, unless its topic says otherwise."),
         (
             "log.retention.ms",
@@ -140,8 +159,7 @@ fn broker_options() -> ConfigSpec {
             OptionType::NonEmptyString,
             "`CreateTime` or `LogAppendTime`, unless a topic says otherwise.",
         ),
-    ];
-    ConfigSpec::new(options.into_iter().map(|(name, ty, doc)| OptionSpec::optional(name, ty, doc)).collect())
+    ]
 }
 
 /// `cluster:`, instead of the embedded broker.

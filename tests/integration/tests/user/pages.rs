@@ -114,6 +114,8 @@ fn pipelines_are_paused_resumed_restarted_and_reset() {
     done("restart");
     wait_state(&towpath, "p/source/0", "COMPLETED");
     assert_eq!(task(&towpath, "p/source/0")["records"], 200, "a restart begins nothing anew");
+    // R8: after a restart nobody has looked yet.
+    wait_until("the lag is taken again", || task(&towpath, "p/sink/0"), |it| it["lag"] == 0);
     ask(&towpath, &["pipelines", "status", "p"]).says(0, &["p/sink/0 RUNNING t-0 at 200 0 200"]);
     assert_eq!(ask(&towpath, &["pipelines", "status", "--json"]).json()[0]["name"], "p");
     for action in ["pause", "resume", "restart", "reset", "status"] {

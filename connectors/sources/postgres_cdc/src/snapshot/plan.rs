@@ -455,14 +455,25 @@ fn push_jobs(jobs: &mut VecDeque<Job>, unit: usize, way: Way, doc: &TableDoc, bl
     let count = doc.chunks.last().map_or(count, |(_, to)| count.max(*to));
     for chunk in 0..count {
         let filter = match (way, doc.has(chunk)) {
-            (Way::Converge, true) => Filter::NewerThan(doc.snapshot.clone()),
+            (Way::Converge, true) => Filter::NewerThan(readable(&doc.snapshot)),
             (_, true) => continue,
-            (Way::Exact, false) => Filter::SeenBy(doc.snapshot.clone()),
+            (Way::Exact, false) => Filter::SeenBy(readable(&doc.snapshot)),
             (_, false) => Filter::All,
         };
         // Only where rows are where they were can a chunk be taken up in its middle.
         let after = if way == Way::Exact { doc.begun_at(chunk) } else { None };
         jobs.push_back(Job { unit, chunk, after, last: chunk + 1 == count, filter });
+    }
+}
+
+/// A `pg_snapshot` as the server takes it back. One that was exported by a slot may be written with an xmax below its
+/// xmin, which `pg_snapshot_in` refuses; it sees everything before its xmin (`XidInMVCCSnapshot`).
+fn readable(snapshot: &str) -> String {
+    let mut parts = snapshot.splitn(3, ':');
+    let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
+    match (number(), number()) {
+        (Some(xmin), Some(xmax)) if xmax < xmin => format!("{xmin}:{xmin}:"),
+        _ => snapshot.to_owned(),
     }
 }
 
@@ -494,7 +505,7 @@ async fn look(session: &mut Session, snapshot_name: &str, tables: &[Table]) -> R
         let row = rows.first().ok_or(PgError::Answer("snapshot"))?;
         let sizes = sizes.iter().map(|row| Ok((row.parse(0, "table")?, row.parse(1, "size")?)));
         Ok(Seen {
-            snapshot: row.text(0, "snapshot")?.to_owned(),
+            snapshot: readable(row.text(0, "snapshot")?),
             next_xid: row.parse(1, "transaction id")?,
             ts_ms: row.parse(2, "time")?,
             blocks: sizes.collect::<Result<_, PgError>>()?,
@@ -544,6 +555,15 @@ mod tests {
         assert!(restarted.truncate && restarted.generation == 4, "remembered until the record is on its way");
         let recreated = TableDoc { oid: 2, ..doc };
         assert_eq!(way_of(false, true, 10, &recreated), Way::Restart, "another table of the same name");
+    }
+
+    #[test]
+    fn snapshots_can_be_given_back() {
+        for (written, expected) in
+            [("9357:9356:", "9357:9357:"), ("5:9:", "5:9:"), ("5:9:6,7", "5:9:6,7"), ("9:9:", "9:9:")]
+        {
+            assert_eq!(readable(written), expected);
+        }
     }
 
     #[test]

@@ -162,7 +162,7 @@ async fn a_table_made_anew_is_emptied_wherever_it_is_killed() {
             &format!("anew{polls}"),
             &format!("CREATE TABLE t (id int PRIMARY KEY, v text); {ROWS}(1, 300) g"),
         );
-        let mut run = Runner::new(&db, "anew", json!({"tables": ["public.*"]}));
+        let mut run = Runner::new(&db, &format!("anew{polls}"), json!({"tables": ["public.*"]}));
         run.open().await.unwrap();
         run.catch_up().await;
         run.kill();
