@@ -3,6 +3,8 @@
 use towpath_log::{AppendError, LogError, ReadError};
 use towpath_types::{LeaderEpoch, Offset};
 
+use crate::FollowerRefused;
+
 /// Why a partition could not do what it was asked; each variant names the protocol's error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,6 +49,9 @@ pub enum PartitionError {
     /// `OFFSET_NOT_AVAILABLE`: a new leader has not committed the records of its predecessors yet.
     #[error("the high watermark has not reached the leader epoch's start yet")]
     OffsetNotAvailable,
+    /// `UNKNOWN_LEADER_EPOCH` or `NOT_LEADER_OR_FOLLOWER`: a fetch of a follower that is none here.
+    #[error(transparent)]
+    Follower(FollowerRefused),
     /// The batch was refused.
     #[error(transparent)]
     Append(#[from] AppendError),

@@ -1,26 +1,35 @@
 //! Leader and follower roles of a partition: high watermark, in-sync replicas, durability.
 //!
-//! - [`LeaderState`] is the pure part: appends and flushes go in, high watermarks come out. Followers will be one
-//!   more input of it.
-//! - [`Partition`] drives one over a [`towpath_log::Log`]: it appends, moves the high watermark, and wakes those who
-//!   wait for it.
+//! - [`LeaderState`] is the leader's pure part: appends, flushes and followers' fetches go in, high watermarks and
+//!   proposals for the ISR come out. [`FollowerState`] is the follower's: from where it fetches, and whether it appends,
+//!   cuts off or begins anew.
+//! - [`Partition`] drives one of them over a [`towpath_log::Log`]: it appends, moves the high watermark, and wakes those
+//!   who wait for it.
 //! - [`Flusher`] flushes the partitions of a log directory whose records count only once they are durable
 //!   (`flush.messages=1`); many appends share one flush.
-//! - [`ReplicaManager`] holds the partitions of a broker.
+//! - [`ReplicaManager`] holds the partitions of a broker; [`Environment`] is what all of them share.
 #![forbid(unsafe_code)]
 
+mod environment;
 mod error;
 mod flusher;
+mod follower;
 mod leader;
 mod manager;
 mod partition;
+mod state;
 mod uncommitted;
 mod waiter;
 
+pub use environment::{Environment, IsrQueue, MonotonicClock, ProcessClock};
 pub use error::PartitionError;
 pub use flusher::Flusher;
-pub use leader::{LeaderState, Leadership};
+pub use follower::{FetchPlan, FollowerState, History, LeaderAnswer, Step};
+pub use leader::{FollowerFetch, FollowerRefused, IsrProposal, LeaderSetup, LeaderState, ProposalAnswer};
 pub use manager::{ReplicaManager, ReplicaSettings, TopicReplicas};
-pub use partition::{Appended, FetchPosition, FetchedPartition, Partition, Settings};
+pub use partition::{
+    Appended, Applied, FetchPosition, FetchedPartition, FollowerAnswer, Partition, Reader, Settings,
+};
+pub use state::{BrokerView, Brokers, Leadership};
 pub use towpath_log::Effort;
 pub use waiter::FetchWaiter;

@@ -7,16 +7,15 @@ use parking_lot::{Mutex, RwLock};
 use towpath_log::{CleanOptions, LogDir, LogError};
 use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
 
-use crate::flusher::Flusher;
-use crate::{Leadership, Partition, PartitionError, Settings};
+use crate::{Brokers, Environment, Leadership, Partition, PartitionError, Settings};
 
 /// What a manager is made of.
 #[derive(Debug)]
 pub struct ReplicaSettings {
     /// The data directory, its partitions opened.
     pub dir: Arc<LogDir>,
-    /// Its flusher.
-    pub flusher: Arc<Flusher>,
+    /// What its partitions share.
+    pub environment: Arc<Environment>,
 }
 
 /// A partition, and its files as soon as somebody needs them.
@@ -32,9 +31,10 @@ pub struct TopicReplicas {
     name: TopicName,
     id: TopicId,
     settings: RwLock<Settings>,
-    slots: RwLock<Vec<Arc<Slot>>>,
+    /// By index; none where this broker has no replica.
+    slots: RwLock<Vec<Option<Arc<Slot>>>>,
     dir: Arc<LogDir>,
-    flusher: Arc<Flusher>,
+    environment: Arc<Environment>,
     /// Held while files are made, so that two requests do not make the same ones, and so that none is made for a
     /// topic that is being deleted.
     deleted: Mutex<bool>,
@@ -50,7 +50,7 @@ struct Topics {
 #[derive(Debug)]
 pub struct ReplicaManager {
     dir: Arc<LogDir>,
-    flusher: Arc<Flusher>,
+    environment: Arc<Environment>,
     topics: RwLock<Topics>,
 }
 
@@ -76,10 +76,12 @@ impl TopicReplicas {
     /// The partition of an index, its files made if they are not there; `None` if the topic has no such partition.
     ///
     /// # Errors
-    /// [`PartitionError::Storage`], [`PartitionError::Deleted`].
+    /// [`PartitionError::NotLeader`] where other brokers have it; [`PartitionError::Storage`],
+    /// [`PartitionError::Deleted`].
     pub fn partition(&self, index: i32) -> Result<Option<Arc<Partition>>, PartitionError> {
         let slot = usize::try_from(index).ok().and_then(|index| self.slots.read().get(index).cloned());
         let Some(slot) = slot else { return Ok(None) };
+        let slot = slot.ok_or(PartitionError::NotLeader)?;
         if let Some(partition) = slot.partition.get() {
             return Ok(Some(Arc::clone(partition)));
         }
@@ -100,8 +102,8 @@ impl TopicReplicas {
         };
         let committed = self.dir.high_watermarks().get(&id).copied().unwrap_or(Offset::ZERO);
         let leadership = slot.leadership.lock().clone();
-        let flusher = Arc::clone(&self.flusher);
-        let partition = Partition::lead(log, leadership, committed, &settings, flusher);
+        let environment = Arc::clone(&self.environment);
+        let partition = Partition::open(log, leadership, committed, &settings, environment);
         let partition = slot.partition.get_or_init(|| partition);
         Ok(Some(Arc::clone(partition)))
     }
@@ -116,7 +118,7 @@ impl TopicReplicas {
         let slots = self.slots.read();
         let missing: Vec<TopicPartition> = (0..)
             .zip(&*slots)
-            .filter(|(_, slot)| slot.partition.get().is_none())
+            .filter(|(_, slot)| slot.as_ref().is_some_and(|slot| slot.partition.get().is_none()))
             .map(|(index, _)| TopicPartition::new(self.name.clone(), index))
             .collect();
         drop(slots);
@@ -127,13 +129,14 @@ impl TopicReplicas {
     #[must_use]
     pub fn open_partition(&self, index: i32) -> Option<Arc<Partition>> {
         let slots = self.slots.read();
-        slots.get(usize::try_from(index).ok()?)?.partition.get().cloned()
+        slots.get(usize::try_from(index).ok()?)?.as_ref()?.partition.get().cloned()
     }
 
-    /// The names of the partitions, in order.
-    fn ids(&self) -> impl Iterator<Item = TopicPartition> {
-        let count = i32::try_from(self.partition_count()).unwrap_or(i32::MAX);
-        (0..count).map(move |index| TopicPartition::new(self.name.clone(), index))
+    /// The names of the partitions that this broker holds, in order.
+    fn ids(&self) -> Vec<TopicPartition> {
+        let slots = self.slots.read();
+        let held = (0..).zip(&*slots).filter(|(_, slot)| slot.is_some());
+        held.map(|(index, _)| TopicPartition::new(self.name.clone(), index)).collect()
     }
 
     /// Whether a partition's files are there, and this topic's.
@@ -142,34 +145,53 @@ impl TopicReplicas {
     }
 
     fn opened(&self) -> Vec<Arc<Partition>> {
-        self.slots.read().iter().filter_map(|slot| slot.partition.get().cloned()).collect()
+        self.slots.read().iter().flatten().filter_map(|slot| slot.partition.get().cloned()).collect()
     }
 
-    fn update(&self, leaderships: Vec<Leadership>, settings: &Settings) {
+    /// Takes the partitions' states, one an index; returns those that this broker no longer holds.
+    fn update(&self, leaderships: Vec<Option<Leadership>>, settings: &Settings) -> Vec<TopicPartition> {
         let mut slots = self.slots.write();
-        for (index, leadership) in leaderships.into_iter().enumerate() {
-            match slots.get(index) {
-                Some(slot) => {
-                    let mut known = slot.leadership.lock();
-                    if *known != leadership {
-                        if let Some(partition) = slot.partition.get() {
-                            partition.update(leadership.clone());
-                        }
-                        *known = leadership;
+        let mut gone = Vec::new();
+        for ((index, id), leadership) in (0..).zip(0..).zip(leaderships) {
+            if slots.len() <= index {
+                slots.push(None);
+            }
+            match (&slots[index], leadership) {
+                (Some(slot), Some(leadership)) => slot.update(leadership),
+                (Some(slot), None) => {
+                    if let Some(partition) = slot.partition.get() {
+                        partition.delete();
                     }
+                    slots[index] = None;
+                    gone.push(TopicPartition::new(self.name.clone(), id));
                 }
-                None => slots
-                    .push(Arc::new(Slot { leadership: Mutex::new(leadership), partition: OnceLock::new() })),
+                (None, Some(leadership)) => slots[index] = Some(Arc::new(Slot::new(leadership))),
+                (None, None) => {}
             }
         }
         let mut current = self.settings.write();
         if *current != *settings {
             *current = settings.clone();
-            for slot in &*slots {
-                if let Some(partition) = slot.partition.get() {
-                    partition.configure(settings);
-                }
+            for partition in slots.iter().flatten().filter_map(|slot| slot.partition.get()) {
+                partition.configure(settings);
             }
+        }
+        gone
+    }
+}
+
+impl Slot {
+    fn new(leadership: Leadership) -> Self {
+        Self { leadership: Mutex::new(leadership), partition: OnceLock::new() }
+    }
+
+    fn update(&self, leadership: Leadership) {
+        let mut known = self.leadership.lock();
+        if *known != leadership {
+            if let Some(partition) = self.partition.get() {
+                partition.update(leadership.clone());
+            }
+            *known = leadership;
         }
     }
 }
@@ -182,7 +204,19 @@ impl ReplicaManager {
     /// A manager without topics.
     #[must_use]
     pub fn new(settings: ReplicaSettings) -> Self {
-        Self { dir: settings.dir, flusher: settings.flusher, topics: RwLock::default() }
+        Self { dir: settings.dir, environment: settings.environment, topics: RwLock::default() }
+    }
+
+    /// What the partitions share.
+    #[must_use]
+    pub const fn environment(&self) -> &Arc<Environment> {
+        &self.environment
+    }
+
+    /// Takes the brokers as the metadata have them now.
+    pub fn set_brokers(&self, brokers: Brokers) {
+        self.environment.set_brokers(brokers);
+        self.partitions().iter().for_each(Partition::brokers_changed);
     }
 
     /// The data directory.
@@ -191,8 +225,9 @@ impl ReplicaManager {
         &self.dir
     }
 
-    /// Takes a topic from the metadata, new or changed: one leadership for every partition. With `eager`, files are
-    /// made at once; those that exist are always opened.
+    /// Takes a topic from the metadata, new or changed: one leadership for every partition that this broker holds, none
+    /// for the others; the files of those that it no longer holds are removed. With `eager`, files are made at once;
+    /// those that exist are always opened.
     ///
     /// # Errors
     /// [`PartitionError`] of the first partition whose files could not be made or opened.
@@ -200,7 +235,7 @@ impl ReplicaManager {
         &self,
         name: &TopicName,
         id: TopicId,
-        leaderships: Vec<Leadership>,
+        leaderships: Vec<Option<Leadership>>,
         settings: &Settings,
         eager: bool,
     ) -> Result<(), PartitionError> {
@@ -215,7 +250,7 @@ impl ReplicaManager {
                         settings: RwLock::new(settings.clone()),
                         slots: RwLock::default(),
                         dir: Arc::clone(&self.dir),
-                        flusher: Arc::clone(&self.flusher),
+                        environment: Arc::clone(&self.environment),
                         deleted: Mutex::new(false),
                     });
                     topics.by_name.insert(name.clone(), Arc::clone(&topic));
@@ -224,8 +259,11 @@ impl ReplicaManager {
                 }
             }
         };
-        topic.update(leaderships, settings);
-        let mut result = if eager { topic.make_files() } else { Ok(()) };
+        let gone = topic.update(leaderships, settings);
+        let mut result = self.remove_files(&topic, gone).map_err(PartitionError::from);
+        if eager {
+            result = result.and_then(|()| topic.make_files());
+        }
         // Where some could not be made, the others are used all the same.
         for id in topic.ids() {
             if (eager && result.is_ok()) || topic.has_files(&id) {
@@ -254,7 +292,12 @@ impl ReplicaManager {
         *topic.deleted.lock() = true;
         topic.opened().iter().for_each(|partition| partition.delete());
         // Also those that were made and never opened, because the creation failed halfway: their names must be free.
-        let partitions: Vec<TopicPartition> = topic.ids().filter(|id| topic.has_files(id)).collect();
+        let partitions = topic.ids();
+        self.remove_files(&topic, partitions)
+    }
+
+    fn remove_files(&self, topic: &TopicReplicas, mut partitions: Vec<TopicPartition>) -> Result<(), LogError> {
+        partitions.retain(|id| topic.has_files(id));
         if partitions.is_empty() { Ok(()) } else { self.dir.delete_all(&partitions) }
     }
 
@@ -321,6 +364,13 @@ impl ReplicaManager {
         }
     }
 
+    /// Looks for followers that have fallen behind: silence says nothing, so somebody has to ask now and then.
+    pub fn consider_isrs(&self) {
+        for partition in self.partitions() {
+            partition.consider_isr();
+        }
+    }
+
     /// Asks for the flushes that `flush.ms` wants, `elapsed_ms` after the last call.
     pub fn flush_old(&self, elapsed_ms: i64) {
         for partition in self.partitions() {
@@ -333,7 +383,7 @@ impl ReplicaManager {
     /// # Errors
     /// [`LogError`]; the next start then recovers as after a crash.
     pub fn close(&self, broker_epoch: i64) -> Result<(), LogError> {
-        self.flusher.stop();
+        self.environment.flusher().stop();
         let high_watermarks: BTreeMap<TopicPartition, Offset> = self
             .partitions()
             .iter()

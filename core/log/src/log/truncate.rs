@@ -20,8 +20,11 @@ impl Log {
         let _flushing = self.flushing.lock();
         let mut writer = self.writer.lock();
         self.check_open(&writer)?;
-        if target >= self.log_end_offset() {
-            return Ok(());
+        let end = self.log_end_offset();
+        if target >= end {
+            // A leader that never wrote has left its epoch at the log's end. It is not the history of any other leader.
+            self.epochs.write().truncate_from_end(end);
+            return self.write_epochs();
         }
         // What is half truncated is for the next start to sort out.
         self.truncate_locked(&mut writer, target).inspect_err(|error| self.disk.fail(error))

@@ -1,0 +1,267 @@
+//! What a leader does: appends, counts who has what, and proposes changes of the ISR.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use towpath_log::{AppendInfo, Effort};
+use towpath_record::Origin;
+use towpath_types::{BrokerId, Offset};
+
+use super::{Partition, Role};
+use crate::leader::{FollowerFetch, IsrProposal, LeaderState, ProposalAnswer};
+use crate::{FollowerRefused, Leadership, PartitionError};
+
+/// A batch that was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Where it went.
+    pub info: AppendInfo,
+    /// Whether it is committed already: an ack need not wait.
+    pub committed: bool,
+    /// Bytes that were appended.
+    pub bytes: u64,
+    /// The term without a break in which it was appended.
+    term: u64,
+}
+
+impl Partition {
+    /// Takes a newer state in which this broker goes on to lead.
+    pub(super) fn go_on_leading(&self, state: &mut LeaderState, leadership: Leadership) {
+        let epoch = leadership.leader_epoch;
+        if state.lead(leadership, self.environment.now_ms()) {
+            self.log.assign_epoch(epoch);
+        }
+        let moved = state.advance(self.environment.now_ms(), &self.environment.brokers());
+        self.publish(moved);
+    }
+
+    /// Rule 2: the new term is in the epoch cache before anything else happens in it, also if nothing is ever written.
+    pub(super) fn begin_to_lead(&self, role: &mut Role, leadership: Leadership) {
+        self.log.assign_epoch(leadership.leader_epoch);
+        self.roles_taken.fetch_add(1, Ordering::AcqRel);
+        *self.uncommitted.lock() = Default::default();
+        let (end, flushed) = (self.log.log_end_offset(), self.log.recovery_point());
+        let setup = self.environment.setup();
+        let now = self.environment.now_ms();
+        let state = LeaderState::new(setup, leadership, end, flushed, self.high_watermark(), now);
+        *role = Role::Leader(state);
+        self.configure_leader(role);
+    }
+
+    /// Appends one batch. With `all`, enough replicas must be in sync before anything is written.
+    ///
+    /// # Errors
+    /// [`PartitionError`]; nothing was appended, unless the disk failed.
+    pub fn append(
+        self: &Arc<Self>,
+        batch: Bytes,
+        all: bool,
+        origin: Origin,
+    ) -> Result<Appended, PartitionError> {
+        self.append_within(batch, all, origin, Effort::Any)
+    }
+
+    /// As [`Self::append`], but with no more work than `effort` allows.
+    ///
+    /// # Errors
+    /// As there; and [`towpath_log::AppendError::TooMuchWork`], with nothing appended.
+    pub fn append_within(
+        self: &Arc<Self>,
+        batch: Bytes,
+        all: bool,
+        origin: Origin,
+        effort: Effort,
+    ) -> Result<Appended, PartitionError> {
+        self.check_online()?;
+        let leading = self.changing_role.read();
+        let epoch = match &*self.role.lock() {
+            Role::Leader(state) => {
+                let (in_sync, needed) = (state.in_sync(), state.min_isr_effective());
+                if all && in_sync < needed {
+                    return Err(PartitionError::NotEnoughReplicas { in_sync, needed });
+                }
+                state.leadership().leader_epoch
+            }
+            Role::Follower(_) => return Err(PartitionError::NotLeader),
+        };
+        let term = self.roles_taken.load(Ordering::Acquire);
+        let bytes = batch.len() as u64;
+        let info = self.log.append_as_leader_within(batch, epoch, origin, effort)?;
+        drop(leading);
+        if !info.duplicate {
+            self.appended(&info, bytes);
+        } else if self.high_watermark() <= info.last_offset && self.counts_when_flushed() {
+            // The flush that the first attempt asked for may have failed.
+            self.environment.flusher().request(Arc::clone(self));
+        }
+        let bytes = if info.duplicate { 0 } else { bytes };
+        Ok(Appended { info, committed: self.high_watermark() > info.last_offset, bytes, term })
+    }
+
+    fn appended(self: &Arc<Self>, info: &AppendInfo, bytes: u64) {
+        let mut role = self.role.lock();
+        // A role that has ended meanwhile counts nothing any more.
+        if let Role::Leader(state) = &mut *role {
+            let brokers = self.environment.brokers();
+            let moved = state.appended(self.log.log_end_offset(), self.environment.now_ms(), &brokers);
+            self.uncommitted.lock().push(info.last_offset, bytes);
+            if moved.is_none() && self.high_watermark() > info.last_offset {
+                // A later append came here first and has moved the high watermark past this one as well.
+                self.tell_waiters();
+            }
+            self.publish(moved);
+        }
+        drop(role);
+        self.tell_followers(bytes);
+        self.flush_if_due(info);
+    }
+
+    pub(super) fn flush_if_due(self: &Arc<Self>, info: &AppendInfo) {
+        let limit = self.flush_messages.load(Ordering::Relaxed);
+        let records = info.last_offset.get() - info.first_offset.get() + 1;
+        let due =
+            limit != i64::MAX && self.unflushed.fetch_add(records, Ordering::Relaxed) + records >= limit;
+        if due || info.rolled {
+            self.environment.flusher().request(Arc::clone(self));
+        }
+    }
+
+    /// Resolves when what was appended is committed.
+    ///
+    /// # Errors
+    /// [`PartitionError`] when the directory failed, the partition is gone, or this broker has ceased to lead: whether
+    /// the record is there is then unknown.
+    pub fn committed(
+        self: &Arc<Self>,
+        appended: &Appended,
+    ) -> impl Future<Output = Result<(), PartitionError>> + use<> {
+        let partition = Arc::clone(self);
+        let (term, last) = (appended.term, appended.info.last_offset);
+        async move {
+            loop {
+                let mut moved = pin!(partition.moved.notified());
+                moved.as_mut().enable();
+                // In this order: a watermark that another leader's records have moved acknowledges nothing.
+                let committed = partition.high_watermark() > last;
+                if partition.roles_taken.load(Ordering::Acquire) != term {
+                    return Err(PartitionError::NotLeader);
+                }
+                if committed {
+                    return Ok(());
+                }
+                partition.check_online()?;
+                moved.await;
+            }
+        }
+    }
+
+    /// A follower fetched: all before its log's end it has. Called after its fetch was found to be in order.
+    ///
+    /// # Errors
+    /// [`PartitionError::NotLeader`], [`PartitionError::Follower`].
+    pub(super) fn follower_fetched(self: &Arc<Self>, fetch: &FollowerFetch) -> Result<(), PartitionError> {
+        let mut role = self.role.lock();
+        let Role::Leader(state) = &mut *role else { return Err(PartitionError::NotLeader) };
+        let moved = state.fetched(fetch, self.environment.now_ms(), &self.environment.brokers())?;
+        self.publish(moved);
+        drop(role);
+        self.consider_isr();
+        Ok(())
+    }
+
+    /// Queues the partition if its leader has something to say to the controller.
+    pub fn consider_isr(self: &Arc<Self>) {
+        let has = match &*self.role.lock() {
+            Role::Leader(state) => {
+                state.has_proposal(self.environment.now_ms(), &self.environment.brokers())
+            }
+            Role::Follower(_) => false,
+        };
+        if has && !self.in_isr_queue.swap(true, Ordering::AcqRel) {
+            self.environment.isr_queue().push(Arc::clone(self));
+        }
+    }
+
+    pub(crate) fn taken_from_isr_queue(&self) {
+        self.in_isr_queue.store(false, Ordering::Release);
+    }
+
+    /// The change of the ISR that is due now, if one is.
+    #[must_use]
+    pub fn propose_isr(&self) -> Option<IsrProposal> {
+        match &mut *self.role.lock() {
+            Role::Leader(state) => state.propose(self.environment.now_ms(), &self.environment.brokers()),
+            Role::Follower(_) => None,
+        }
+    }
+
+    /// What the controller answered to a proposal.
+    pub fn isr_answered(&self, proposal: &IsrProposal, answer: ProposalAnswer) {
+        if let Role::Leader(state) = &mut *self.role.lock() {
+            state.answered(proposal, answer);
+        }
+    }
+
+    /// Replicas in sync: the committed set and what is being proposed; empty where this broker does not lead.
+    #[must_use]
+    pub fn maximal_isr(&self) -> Vec<BrokerId> {
+        match &*self.role.lock() {
+            Role::Leader(state) => state.maximal_isr(),
+            Role::Follower(_) => Vec::new(),
+        }
+    }
+
+    /// Where a follower's log ended when it last fetched.
+    #[must_use]
+    pub fn follower_log_end(&self, id: BrokerId) -> Option<Offset> {
+        match &*self.role.lock() {
+            Role::Leader(state) => state.follower_log_end(id),
+            Role::Follower(_) => None,
+        }
+    }
+
+    /// Moves the log start offset up to `offset`, or to the high watermark for `None`, and removes the segments
+    /// that lie before it. Returns the log start offset.
+    ///
+    /// # Errors
+    /// [`PartitionError::OutOfRange`] past the high watermark; [`PartitionError::NotLeader`]; storage.
+    pub fn delete_records_before(&self, offset: Option<Offset>) -> Result<Offset, PartitionError> {
+        self.check_online()?;
+        if !self.is_leader() {
+            return Err(PartitionError::NotLeader);
+        }
+        let high_watermark = self.high_watermark();
+        let offset = offset.unwrap_or(high_watermark);
+        if offset > high_watermark || offset < Offset::ZERO {
+            return Err(PartitionError::OutOfRange {
+                requested: offset,
+                log_start: self.log.log_start_offset(),
+                log_end: high_watermark,
+            });
+        }
+        let start = self.log.delete_records_before(offset)?;
+        self.log.delete_old_segments(high_watermark)?;
+        self.wake_all();
+        self.tell_followers(u64::MAX);
+        Ok(start)
+    }
+
+    /// The smallest log start offset of the replicas in sync (`DeleteRecords` waits until it has moved).
+    #[must_use]
+    pub fn low_watermark(&self) -> Offset {
+        let own = self.log.log_start_offset();
+        match &*self.role.lock() {
+            Role::Leader(state) => state.low_watermark(own),
+            Role::Follower(_) => own,
+        }
+    }
+}
+
+impl From<FollowerRefused> for PartitionError {
+    fn from(refused: FollowerRefused) -> Self {
+        Self::Follower(refused)
+    }
+}

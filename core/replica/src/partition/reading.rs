@@ -1,0 +1,212 @@
+//! Reading: for consumers, below the high watermark; for followers, to the log's end.
+
+use std::sync::Arc;
+
+use towpath_log::{FetchedData, TimestampAndOffset};
+use towpath_types::{LeaderEpoch, Offset, Rule};
+
+use super::{Partition, Role, compare_epochs};
+use crate::leader::FollowerFetch;
+use crate::PartitionError;
+
+/// Who reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// A consumer that reads from the leader only.
+    Consumer,
+    /// A consumer that may read from any replica (KIP-392).
+    AnyReplica,
+    /// A follower: the fetch says where its log ends.
+    Follower(FollowerFetch),
+}
+
+/// Where a fetch reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchPosition {
+    /// The offset to read from.
+    pub offset: Offset,
+    /// The leader epoch that the reader knows; -1 for none.
+    pub current_leader_epoch: LeaderEpoch,
+    /// The epoch of the last record that the reader has; -1 for none.
+    pub last_fetched_epoch: LeaderEpoch,
+    /// Bytes to return at most.
+    pub bytes_max: usize,
+    /// Whether the first batch is returned even if it is larger.
+    pub min_one: bool,
+}
+
+/// What a fetch found.
+#[derive(Debug, Clone)]
+pub struct FetchedPartition {
+    /// Whole batches.
+    pub data: FetchedData,
+    /// The high watermark.
+    pub high_watermark: Offset,
+    /// The last stable offset.
+    pub last_stable_offset: Offset,
+    /// The log start offset.
+    pub log_start_offset: Offset,
+    /// Where the log ended when it was read.
+    pub log_end_offset: Offset,
+    /// The reader's log differs: the largest epoch up to its last one, and where that ends here (KIP-595).
+    pub diverging: Option<(LeaderEpoch, Offset)>,
+}
+
+impl Partition {
+    /// Reads whole batches: for a consumer below the high watermark, for a follower up to the log's end. A follower's
+    /// fetch is noted: everything before its offset it has.
+    ///
+    /// # Errors
+    /// [`PartitionError`]: role, epochs, range, storage.
+    pub fn fetch(
+        self: &Arc<Self>,
+        reader: Reader,
+        position: &FetchPosition,
+    ) -> Result<FetchedPartition, PartitionError> {
+        self.check_online()?;
+        self.check_reader(reader, position)?;
+        let mut fetched = self.look();
+        if position.last_fetched_epoch >= LeaderEpoch::new(0) && self.checks_divergence(reader) {
+            match self.log.end_offset_for_epoch(position.last_fetched_epoch) {
+                Some((epoch, end)) if end >= fetched.log_start_offset => {
+                    if epoch < position.last_fetched_epoch || end < position.offset {
+                        fetched.diverging = Some((epoch, end));
+                        return Ok(fetched);
+                    }
+                }
+                _ => {
+                    return Err(PartitionError::OutOfRange {
+                        requested: position.offset,
+                        log_start: fetched.log_start_offset,
+                        log_end: self.log.log_end_offset(),
+                    });
+                }
+            }
+        }
+        // R3: a consumer reads nothing at or above the high watermark.
+        let upper = match reader {
+            Reader::Follower(_) => fetched.log_end_offset,
+            _ => fetched.high_watermark,
+        };
+        fetched.data = self.log.read(position.offset, position.bytes_max, upper, position.min_one)?;
+        if let Reader::Follower(fetch) = reader {
+            self.follower_fetched(&fetch)?;
+            // What this very fetch has committed.
+            fetched.high_watermark = self.high_watermark();
+        }
+        Ok(fetched)
+    }
+
+    fn look(&self) -> FetchedPartition {
+        let high_watermark = self.high_watermark();
+        FetchedPartition {
+            data: FetchedData::Empty,
+            high_watermark,
+            last_stable_offset: high_watermark,
+            log_start_offset: self.log.log_start_offset(),
+            log_end_offset: self.log.log_end_offset(),
+            diverging: None,
+        }
+    }
+
+    /// Rule 4, for followers; consumers ask for the check by naming an epoch.
+    fn checks_divergence(&self, reader: Reader) -> bool {
+        !matches!(reader, Reader::Follower(_)) || self.environment.rules().holds(Rule::Divergence)
+    }
+
+    fn check_reader(&self, reader: Reader, position: &FetchPosition) -> Result<(), PartitionError> {
+        let role = self.role.lock();
+        match (&*role, reader) {
+            (Role::Follower(_), Reader::Consumer | Reader::Follower(_)) => {
+                // The epoch first: whoever is behind learns that (KIP-320).
+                compare_epochs(position.current_leader_epoch, role.leadership().leader_epoch)?;
+                Err(PartitionError::NotLeader)
+            }
+            (Role::Leader(state), Reader::Follower(fetch)) => {
+                if self.environment.rules().holds(Rule::FollowerFetchChecks) {
+                    compare_epochs(position.current_leader_epoch, state.leadership().leader_epoch)?;
+                }
+                Ok(state.check_follower(&fetch, &self.environment.brokers())?)
+            }
+            _ => compare_epochs(position.current_leader_epoch, role.leadership().leader_epoch),
+        }
+    }
+
+    /// The high watermark for `ListOffsets`.
+    ///
+    /// # Errors
+    /// [`PartitionError::OffsetNotAvailable`] while a new leader has not caught up with itself (KIP-207);
+    /// [`PartitionError::NotLeader`].
+    pub fn latest_offset(&self) -> Result<Offset, PartitionError> {
+        self.check_online()?;
+        match &*self.role.lock() {
+            Role::Leader(state) if state.has_committed_its_start() => Ok(state.high_watermark()),
+            Role::Leader(_) => Err(PartitionError::OffsetNotAvailable),
+            Role::Follower(_) => Err(PartitionError::NotLeader),
+        }
+    }
+
+    /// The end of the log, for followers.
+    ///
+    /// # Errors
+    /// [`PartitionError::NotLeader`].
+    pub fn leader_log_end(&self) -> Result<Offset, PartitionError> {
+        self.check_online()?;
+        if self.is_leader() { Ok(self.log.log_end_offset()) } else { Err(PartitionError::NotLeader) }
+    }
+
+    /// The beginning of the log.
+    ///
+    /// # Errors
+    /// [`PartitionError::NotLeader`].
+    pub fn earliest_offset(&self) -> Result<Offset, PartitionError> {
+        self.check_online()?;
+        if self.is_leader() { Ok(self.log.log_start_offset()) } else { Err(PartitionError::NotLeader) }
+    }
+
+    /// The first committed record with a timestamp of at least `timestamp_ms`.
+    ///
+    /// # Errors
+    /// [`PartitionError::OffsetNotAvailable`] if it is there and a new leader has not committed it yet; role; storage.
+    pub fn lookup_timestamp(&self, timestamp_ms: i64) -> Result<Option<TimestampAndOffset>, PartitionError> {
+        self.earliest_offset()?;
+        self.visible(self.log.lookup_timestamp(timestamp_ms)?)
+    }
+
+    /// The first record with the largest timestamp.
+    ///
+    /// # Errors
+    /// As [`Self::lookup_timestamp`].
+    pub fn max_timestamp(&self) -> Result<Option<TimestampAndOffset>, PartitionError> {
+        self.earliest_offset()?;
+        self.visible(self.log.max_timestamp()?)
+    }
+
+    fn visible(
+        &self,
+        found: Option<TimestampAndOffset>,
+    ) -> Result<Option<TimestampAndOffset>, PartitionError> {
+        let Some(found) = found else { return Ok(None) };
+        if found.offset < self.high_watermark() {
+            return Ok(Some(found));
+        }
+        self.latest_offset().map(|_| None)
+    }
+
+    /// Where the largest epoch up to `epoch` ends (`OffsetForLeaderEpoch`).
+    ///
+    /// # Errors
+    /// [`PartitionError`]: role, epochs, storage.
+    pub fn end_offset_for_epoch(
+        &self,
+        current: LeaderEpoch,
+        epoch: LeaderEpoch,
+    ) -> Result<Option<(LeaderEpoch, Offset)>, PartitionError> {
+        self.check_online()?;
+        self.check_epoch(current)?;
+        if !self.is_leader() {
+            return Err(PartitionError::NotLeader);
+        }
+        Ok(self.log.end_offset_for_epoch(epoch))
+    }
+}
