@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use towpath_controller::decide::TopicDefaults;
 use towpath_coordinator::GroupConfig;
 use towpath_types::{BrokerId, limits};
+
+use crate::cluster::ClusterSettings;
 
 /// The settings of a broker.
 #[derive(Debug, Clone)]
@@ -45,6 +48,8 @@ pub struct BrokerConfig {
     pub compaction_check_interval: Duration,
     /// `log.flush.offset.checkpoint.interval.ms`.
     pub checkpoint_interval: Duration,
+    /// The cluster that the node belongs to; none for a node that is alone.
+    pub cluster: Option<ClusterSettings>,
 }
 
 /// A host and a port.
@@ -96,6 +101,15 @@ impl Default for Limits {
 }
 
 impl BrokerConfig {
+    /// The defaults of new topics.
+    pub(crate) fn topic_defaults(&self) -> TopicDefaults {
+        TopicDefaults {
+            partitions: self.partitions_default,
+            replication_factor: self.replication_factor_default,
+            configs: self.topic_defaults.clone(),
+        }
+    }
+
     /// The defaults, over a data directory, without a listener.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
@@ -117,6 +131,7 @@ impl BrokerConfig {
             retention_check_interval: Duration::from_secs(300),
             compaction_check_interval: Duration::from_secs(15),
             checkpoint_interval: Duration::from_secs(60),
+            cluster: None,
         }
     }
 }

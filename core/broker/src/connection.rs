@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use towpath_telemetry::names;
+use towpath_types::BrokerId;
 use towpath_types::limits::{REPLY_BYTES_MAX, REQUEST_ARRAYS_BYTES_MAX};
 use towpath_wire::frame::{self, FrameLengthError};
 use towpath_wire::{ApiKey, DecodeError, Decoder};
@@ -48,6 +49,8 @@ thread_local! {
 pub(crate) struct Peer {
     /// The address; none inside the process.
     pub(crate) address: Option<IpAddr>,
+    /// The node of this cluster that it is, where it has said so on the listener of nodes.
+    pub(crate) node: Option<BrokerId>,
 }
 
 /// Why a connection ends.

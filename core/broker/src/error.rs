@@ -55,6 +55,17 @@ pub enum BrokerError {
         /// What the configuration says.
         expected: String,
     },
+    /// The node could not become a broker of its cluster.
+    #[error("the cluster does not take this broker: {0}")]
+    Registration(String),
+    /// A directory of a node that was alone.
+    #[error(
+        "{0} was written by a node without a cluster; a node of a cluster needs a directory of its own (mirror the topics, or start with an empty directory)"
+    )]
+    NotOfCluster(PathBuf),
+    /// A directory of a node of a cluster.
+    #[error("{0} belongs to a node of a cluster; configure `cluster:`, or use another directory")]
+    OfCluster(PathBuf),
     /// A setting.
     #[error("the setting `{name}` cannot be {value}: {problem}")]
     Setting {

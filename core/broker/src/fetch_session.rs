@@ -36,6 +36,10 @@ pub(crate) struct Wanted {
     pub(crate) current_leader_epoch: i32,
     pub(crate) last_fetched_epoch: i32,
     pub(crate) bytes_max: i32,
+    /// Where a follower's log begins.
+    pub(crate) log_start: i64,
+    /// The high watermark that a follower knows.
+    pub(crate) high_watermark: i64,
 }
 
 /// What the client was last told of a partition.
@@ -306,6 +310,8 @@ mod tests {
             current_leader_epoch: -1,
             last_fetched_epoch: -1,
             bytes_max: 100,
+            log_start: 0,
+            high_watermark: i64::MAX,
         }
     }
 

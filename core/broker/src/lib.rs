@@ -3,12 +3,13 @@
 //! A request's way: `listener` accepts, `connection` reads a frame, `handlers` decodes it and runs the handler of its
 //! API, `outgoing` writes the answer. What a client can make the broker hold is bounded in `memory` (R10). The state
 //! that all connections share is in `state`; it changes metadata only through [`towpath_controller::Controller`] and
-//! keeps partitions in [`towpath_replica::ReplicaManager`].
+//! keeps partitions in [`towpath_replica::ReplicaManager`]. What makes several nodes one cluster is in `cluster`.
 #![forbid(unsafe_code)]
 
 mod background;
 mod broker;
 mod broker_settings;
+mod cluster;
 mod config;
 mod connection;
 mod error;
@@ -26,6 +27,7 @@ mod state;
 mod stream;
 
 pub use broker::{Broker, BrokerStatus, PartitionStatus};
+pub use cluster::{ClusterSettings, Roles};
 pub use config::{BrokerConfig, Endpoint, Limits};
 pub use error::BrokerError;
 pub use open_files::raise_open_files_limit;

@@ -86,7 +86,7 @@ impl Acceptor {
                         tracing::debug!(%address, %error, "a socket cannot be configured");
                         continue;
                     }
-                    self.serve(Stream::Tcp(socket), Peer { address: Some(address.ip()) });
+                    self.serve(Stream::Tcp(socket), Peer { address: Some(address.ip()), node: None });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");

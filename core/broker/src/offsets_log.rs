@@ -64,7 +64,8 @@ impl OffsetsLog for BrokerOffsetsLog {
     }
 
     fn is_leader(&self, partition: i32) -> bool {
-        self.partition_count().is_some_and(|count| (0..count).contains(&partition))
+        let topic = self.broker.upgrade().and_then(|broker| broker.replicas.topic(OFFSETS_TOPIC));
+        topic.is_some_and(|topic| topic.leads(partition))
     }
 
     async fn append(&self, partition: i32, records: &[OffsetsRecord]) -> Result<(), OffsetsLogError> {
@@ -84,7 +85,7 @@ impl OffsetsLog for BrokerOffsetsLog {
         if appended.committed {
             return Ok(());
         }
-        match tokio::time::timeout(COMMIT_TIMEOUT, log.committed(appended.info.last_offset)).await {
+        match tokio::time::timeout(COMMIT_TIMEOUT, log.committed(&appended)).await {
             Ok(result) => result.map_err(|error| append_error(partition, error, bytes)),
             Err(_) => Err(OffsetsLogError::TimedOut),
         }
@@ -100,6 +101,10 @@ impl OffsetsLog for BrokerOffsetsLog {
         let topic = broker.replicas.topic(OFFSETS_TOPIC);
         let topic = topic.ok_or(OffsetsLogError::UnknownPartition { partition })?;
         let Some(log) = topic.open_partition(partition) else {
+            if broker.cluster().is_some() {
+                // In a cluster all have files: these could not be made or opened.
+                return Err(OffsetsLogError::NotLeader { partition });
+            }
             // No files yet: nothing was ever written.
             return Ok(LoadedChunk { records: Vec::new(), next_offset: Offset::ZERO, at_end: true });
         };

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use towpath_log::FileSlice;
@@ -41,6 +41,23 @@ impl From<Segments> for Frame {
 }
 
 impl Frame {
+    /// A whole answer that another node has encoded, its length in front.
+    pub(crate) fn from_bytes(bytes: Bytes) -> Self {
+        Self { parts: vec![Part::Bytes(bytes)] }
+    }
+
+    /// The whole answer in one piece. Answers with pieces of files are not for nodes: they give nothing of these.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        let mut parts = self.parts.into_iter().filter_map(|part| match part {
+            Part::Bytes(bytes) => Some(bytes),
+            Part::File(_) => None,
+        });
+        let first = parts.next().unwrap_or_default();
+        let mut joined = BytesMut::from(first);
+        parts.for_each(|part| joined.extend_from_slice(&part));
+        joined.freeze()
+    }
+
     /// Bytes that the answer holds in memory.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.parts

@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use towpath_controller::decide::{AdminError, NewTopic, TopicDefaults, create_topics};
+use tokio::sync::watch;
+use towpath_controller::decide::{AdminError, ClusterPolicy, NewTopic, create_topics};
 use towpath_controller::topic_config::TopicCompression;
-use towpath_controller::{Controller, ControllerError, Decision, MetadataImage, TopicConfig, TopicImage};
+use towpath_controller::{
+    Controller, ControllerError, Decision, MetadataImage, PartitionImage, TopicConfig, TopicImage,
+};
 use towpath_coordinator::GroupCoordinator;
 use towpath_log::LogConfig;
-use towpath_replica::{Leadership, ReplicaManager, Settings};
-use towpath_types::{BrokerEpoch, BrokerId, TopicId, TopicPartition};
+use towpath_replica::{BrokerView, Brokers, Leadership, ReplicaManager, Settings};
+use towpath_types::{BrokerEpoch, BrokerId, Offset, TopicId, TopicPartition};
 use towpath_wire::{ApiKey, ErrorCode};
 
+use crate::cluster::ClusterNode;
 use crate::config::{BrokerConfig, Endpoint};
 use crate::connection::ErrorChain;
 use crate::fetch_session::FetchSessions;
@@ -24,6 +29,9 @@ use crate::producer_ids::ProducerIds;
 /// The name of the topic that holds groups and committed offsets.
 pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
+/// How long this node may take to go by what it has decided.
+const APPLY_MAX: Duration = Duration::from_secs(5);
+
 /// What all connections of a broker share.
 #[derive(Debug)]
 pub(crate) struct BrokerState {
@@ -31,8 +39,9 @@ pub(crate) struct BrokerState {
     pub(crate) cluster_id: String,
     /// What clients are told to connect to.
     pub(crate) advertised: Endpoint,
-    pub(crate) broker_epoch: BrokerEpoch,
-    pub(crate) controller: Controller,
+    pub(crate) metadata: Metadata,
+    /// The metadata that this node's partitions go by, and that clients are told.
+    pub(crate) published: watch::Sender<Arc<MetadataImage>>,
     pub(crate) replicas: ReplicaManager,
     pub(crate) sessions: FetchSessions,
     pub(crate) producer_ids: ProducerIds,
@@ -51,6 +60,41 @@ pub(crate) struct BrokerState {
     pub(crate) changing: Mutex<()>,
 }
 
+/// Where metadata are decided and committed.
+#[derive(Debug)]
+pub(crate) enum Metadata {
+    /// Here: this node is alone.
+    Local { controller: Controller, broker_epoch: BrokerEpoch },
+    /// By the cluster's active controller.
+    Cluster(Arc<ClusterNode>),
+}
+
+impl Metadata {
+    /// The cluster, where there is one.
+    pub(crate) const fn cluster(&self) -> Option<&Arc<ClusterNode>> {
+        match self {
+            Self::Local { .. } => None,
+            Self::Cluster(node) => Some(node),
+        }
+    }
+
+    /// The offset after the newest record that is committed as far as is known here.
+    pub(crate) fn newest_offset(&self) -> Offset {
+        match self {
+            Self::Local { controller, .. } => controller.image().next_offset(),
+            Self::Cluster(node) => node.image().next_offset(),
+        }
+    }
+
+    /// This broker's incarnation.
+    pub(crate) fn broker_epoch(&self) -> BrokerEpoch {
+        match self {
+            Self::Local { broker_epoch, .. } => *broker_epoch,
+            Self::Cluster(node) => node.broker_epoch(),
+        }
+    }
+}
+
 /// Why a change of the metadata did not happen.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChangeError {
@@ -65,6 +109,7 @@ impl ChangeError {
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
             Self::Controller(ControllerError::Image(_)) => ErrorCode::UnknownServerError,
+            Self::Controller(ControllerError::NotController { .. }) => ErrorCode::NotController,
             Self::Controller(_) => ErrorCode::KafkaStorageError,
             Self::Stopping => ErrorCode::NotController,
         }
@@ -72,9 +117,29 @@ impl ChangeError {
 }
 
 impl BrokerState {
-    /// The metadata as they are now.
+    /// The metadata that this node goes by.
     pub(crate) fn image(&self) -> Arc<MetadataImage> {
-        self.controller.image()
+        Arc::clone(&self.published.borrow())
+    }
+
+    /// The cluster, where there is one.
+    pub(crate) const fn cluster(&self) -> Option<&Arc<ClusterNode>> {
+        self.metadata.cluster()
+    }
+
+    /// The controller as clients are told it; -1 while none is known.
+    pub(crate) fn controller_id(&self) -> i32 {
+        match self.cluster() {
+            None => self.config.node_id.get(),
+            Some(node) => node.controller_id().map_or(-1, BrokerId::get),
+        }
+    }
+
+    /// Resolves when this node goes by the metadata before `offset`.
+    pub(crate) async fn published_from(&self, offset: i64) {
+        let mut published = self.published.subscribe();
+        // An error says that the broker ends.
+        drop(published.wait_for(|image| image.next_offset().get() >= offset).await);
     }
 
     pub(crate) fn is_answering(&self) -> bool {
@@ -85,31 +150,58 @@ impl BrokerState {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Those of a partition's replicas that lie on a log directory that failed (R14).
-    pub(crate) fn offline_replicas(&self, replicas: &[BrokerId]) -> Vec<i32> {
-        if self.replicas.dir().offline_reason().is_none() {
-            return Vec::new();
-        }
-        replicas.iter().filter(|id| **id == self.config.node_id).map(|id| id.get()).collect()
+    /// Those of a partition's replicas that nobody can use: of brokers that are gone, or on a log directory that failed
+    /// (R14).
+    pub(crate) fn offline_replicas(&self, image: &MetadataImage, replicas: &[BrokerId]) -> Vec<i32> {
+        let failed = self.replicas.dir().offline_reason().is_some();
+        let is_offline = |id: &BrokerId| {
+            (failed && *id == self.config.node_id) || image.broker(*id).is_none_or(|broker| broker.fenced)
+        };
+        replicas.iter().filter(|id| is_offline(id)).map(|id| id.get()).collect()
     }
 
-    /// The defaults of new topics.
-    pub(crate) fn topic_defaults(&self) -> TopicDefaults {
-        TopicDefaults {
-            partitions: self.config.partitions_default,
-            replication_factor: self.config.replication_factor_default,
-            configs: self.config.topic_defaults.clone(),
+    /// What decisions go by.
+    pub(crate) fn policy(&self) -> ClusterPolicy {
+        match self.cluster() {
+            None => ClusterPolicy::new(self.config.topic_defaults()),
+            Some(node) => node.controller().policy().clone(),
         }
     }
 
     /// Decides on the metadata as they are, commits, and brings the partitions of this broker in line. Other
-    /// requests go on meanwhile: the disk is waited for on a thread of its own.
+    /// requests go on meanwhile: the disk is waited for on a thread of its own. In a cluster this is for the active
+    /// controller.
     ///
     /// # Errors
     /// [`ChangeError`] when the decision could not be committed.
     pub(crate) async fn change<T: Send + 'static>(
         self: &Arc<Self>,
-        decide: impl FnOnce(&MetadataImage) -> Decision<T> + Send + 'static,
+        decide: impl FnMut(&MetadataImage) -> Decision<T> + Send + 'static,
+    ) -> Result<T, ChangeError> {
+        let result = match self.cluster() {
+            None => self.change_here(decide).await,
+            Some(node) => self.change_in_cluster(Arc::clone(node), decide).await,
+        };
+        if let Err(error) = &result {
+            tracing::error!(error = %ErrorChain(error), "a change of the metadata failed");
+        }
+        result
+    }
+
+    async fn change_in_cluster<T: Send + 'static>(
+        &self,
+        node: Arc<ClusterNode>,
+        decide: impl FnMut(&MetadataImage) -> Decision<T> + Send + 'static,
+    ) -> Result<T, ChangeError> {
+        let (answer, image) = node.quorum().change(decide).await?;
+        // What this node then says of the metadata has the change in it.
+        node.wait_for_metadata(self, image.next_offset().get(), APPLY_MAX).await;
+        Ok(answer)
+    }
+
+    async fn change_here<T: Send + 'static>(
+        self: &Arc<Self>,
+        decide: impl FnMut(&MetadataImage) -> Decision<T> + Send + 'static,
     ) -> Result<T, ChangeError> {
         let state = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || {
@@ -117,21 +209,31 @@ impl BrokerState {
             if state.is_stopping() {
                 return Err(ChangeError::Stopping);
             }
-            let before = state.image();
-            let (answer, after) = state.controller.change(decide)?;
-            state.reconcile(&before, &after);
+            let Metadata::Local { controller, .. } = &state.metadata else {
+                return Err(ChangeError::Stopping);
+            };
+            let (answer, after) = controller.change(decide)?;
+            state.publish(after, |_| {});
             Ok(answer)
         });
         match task.await {
-            Ok(result) => {
-                if let Err(error) = &result {
-                    tracing::error!(error = %ErrorChain(error), "a change of the metadata failed");
-                }
-                result
-            }
+            Ok(result) => result,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Err(ChangeError::Stopping),
         }
+    }
+
+    /// Goes by another image from here on: first the partitions, then what clients are told. The caller holds
+    /// `changing`.
+    pub(crate) fn publish(&self, after: Arc<MetadataImage>, follow: impl FnOnce(&ReplicaManager)) {
+        let before = self.image();
+        if after.brokers().ne(before.brokers()) {
+            self.replicas.set_brokers(brokers(&after));
+        }
+        self.reconcile(&before, &after);
+        follow(&self.replicas);
+        self.published.send_replace(after);
+        self.follow_groups();
     }
 
     /// Brings the partitions of this broker in line with the metadata. What fails shows where it is used
@@ -157,7 +259,8 @@ impl BrokerState {
         }
         for topic in after.topics() {
             let known = before.topic_by_id(topic.id);
-            if !known.is_some_and(|known| Arc::ptr_eq(known, topic))
+            // By address where it is the same one, by content where the image comes from a snapshot.
+            if !known.is_some_and(|known| Arc::ptr_eq(known, topic) || known == topic)
                 && let Err(error) = self.set_topic(topic)
             {
                 tracing::error!(topic = %topic.name, error = %ErrorChain(&error), "a topic's files cannot be made");
@@ -168,18 +271,25 @@ impl BrokerState {
     /// Brings one topic's partitions in line.
     pub(crate) fn set_topic(&self, topic: &TopicImage) -> Result<(), towpath_replica::PartitionError> {
         let settings = self.settings(topic);
+        let me = self.config.node_id;
         let leaderships = topic
             .partitions
             .iter()
-            .map(|partition| Leadership {
-                leader_epoch: partition.leader_epoch,
-                partition_epoch: partition.partition_epoch,
-                replicas: partition.replicas.clone(),
-                isr: partition.isr.clone(),
-            })
+            .map(|partition| partition.replicas.contains(&me).then(|| leadership(partition)))
             .collect();
-        // The fifty partitions of the offsets topic get files when a group first needs them.
-        self.replicas.set_topic(&topic.name, topic.id, leaderships, &settings, !topic.is_internal())
+        // The fifty partitions of the offsets topic get files when a group first needs them; in a cluster their
+        // followers have to be there before.
+        let eager = self.cluster().is_some() || !topic.is_internal();
+        self.replicas.set_topic(&topic.name, topic.id, leaderships, &settings, eager)
+    }
+
+    /// The groups of the partitions that this broker leads are served here, and no others.
+    fn follow_groups(&self) {
+        let (Some(groups), Some(_)) = (self.groups.get(), self.cluster()) else { return };
+        let Some(topic) = self.replicas.topic(OFFSETS_TOPIC) else { return };
+        for index in 0..i32::try_from(topic.partition_count()).unwrap_or(i32::MAX) {
+            if topic.leads(index) { groups.elected(index) } else { groups.resigned(index) }
+        }
     }
 
     fn settings(&self, topic: &TopicImage) -> Settings {
@@ -207,8 +317,13 @@ impl BrokerState {
     /// [`AdminError`] with the protocol's code.
     pub(crate) async fn auto_create(self: &Arc<Self>, name: &str) -> Result<(), AdminError> {
         let topic = if name == OFFSETS_TOPIC { self.offsets_topic() } else { default_topic(name) };
-        let defaults = self.topic_defaults();
-        let decide = move |image: &MetadataImage| create_topics(image, &[topic], &defaults, TopicId::random);
+        if let Some(node) = self.cluster().filter(|node| !node.is_active_controller()) {
+            return node.create_topic(self, &topic).await;
+        }
+        let policy = self.policy();
+        let decide = move |image: &MetadataImage| {
+            create_topics(image, std::slice::from_ref(&topic), &policy, TopicId::random)
+        };
         match self.change(decide).await {
             Ok(mut answers) => match answers.pop() {
                 Some(Ok(_)) | None => Ok(()),
@@ -233,6 +348,27 @@ impl BrokerState {
             configs: configs.into_iter().map(|(name, value)| (name, Some(value))).collect(),
             ..NewTopic::default()
         }
+    }
+}
+
+/// The brokers as replicas see them.
+fn brokers(image: &MetadataImage) -> Brokers {
+    Brokers::new(image.brokers().map(|broker| {
+        let is_eligible = !broker.fenced && !broker.in_controlled_shutdown;
+        (broker.id, BrokerView { epoch: broker.epoch, is_eligible })
+    }))
+}
+
+/// A partition's state as its replicas see it.
+fn leadership(partition: &PartitionImage) -> Leadership {
+    Leadership {
+        leader: partition.leader,
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+        replicas: partition.replicas.clone(),
+        isr: partition.isr.clone(),
+        recovering: partition.recovering,
+        adding: partition.adding_replicas.clone(),
     }
 }
 

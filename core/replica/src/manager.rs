@@ -132,6 +132,17 @@ impl TopicReplicas {
         slots.get(usize::try_from(index).ok()?)?.as_ref()?.partition.get().cloned()
     }
 
+    /// Whether this broker leads the partition of an index: what its role says, or, before it is opened, the metadata.
+    #[must_use]
+    pub fn leads(&self, index: i32) -> bool {
+        let slot = usize::try_from(index).ok().and_then(|index| self.slots.read().get(index).cloned());
+        let Some(slot) = slot.flatten() else { return false };
+        match slot.partition.get() {
+            Some(partition) => partition.is_leader(),
+            None => slot.leadership.lock().leader == Some(self.environment.me()),
+        }
+    }
+
     /// The names of the partitions that this broker holds, in order.
     fn ids(&self) -> Vec<TopicPartition> {
         let slots = self.slots.read();

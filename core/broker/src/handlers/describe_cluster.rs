@@ -32,15 +32,16 @@ pub(super) async fn handle(
     let image = broker.image();
     let mut response = DescribeClusterResponse {
         cluster_id: broker.cluster_id.clone(),
-        controller_id: broker.config.node_id.get(),
+        controller_id: broker.controller_id(),
         brokers: image
             .brokers()
+            .filter(|broker| request.include_fenced_brokers || !broker.fenced)
             .map(|broker| DescribeClusterBroker {
                 broker_id: broker.id.get(),
                 host: broker.host.clone(),
                 port: i32::from(broker.port),
                 rack: broker.rack.clone(),
-                is_fenced: false,
+                is_fenced: broker.fenced,
             })
             .collect(),
         ..DescribeClusterResponse::default()

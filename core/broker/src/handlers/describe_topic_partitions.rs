@@ -98,9 +98,9 @@ fn describe(
                 leader_epoch: partition.leader_epoch.get(),
                 replica_nodes: ids(&partition.replicas),
                 isr_nodes: ids(&partition.isr),
-                eligible_leader_replicas: Some(Vec::new()),
-                last_known_elr: Some(Vec::new()),
-                offline_replicas: broker.offline_replicas(&partition.replicas),
+                eligible_leader_replicas: Some(ids(&partition.elr)),
+                last_known_elr: Some(ids(&partition.last_known_elr)),
+                offline_replicas: broker.offline_replicas(image, &partition.replicas),
             })
             .collect(),
         topic_authorized_operations: authorized::TOPIC,

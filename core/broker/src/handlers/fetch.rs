@@ -4,15 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use towpath_controller::MetadataImage;
 use towpath_log::FetchedData;
-use towpath_replica::{FetchPosition, FetchWaiter, FetchedPartition, Partition, PartitionError};
-use towpath_types::{LeaderEpoch, Offset, TopicId};
-use towpath_wire::fetch::{EpochEndOffset, FetchTopic, FetchableTopicResponse, PartitionData};
+use towpath_replica::{
+    FetchPosition, FetchWaiter, FetchedPartition, FollowerFetch, Partition, PartitionError, Reader,
+};
+use towpath_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
+use towpath_wire::fetch::{
+    EpochEndOffset, FetchTopic, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+};
 use towpath_wire::frame::encode_response;
 use towpath_wire::{ApiKey, Decoder, ErrorCode, FetchRequest, FetchResponse, Message};
 use uuid::Uuid;
 
-use super::{Begun, Reply, RequestContext, partition_error_code};
+use super::{Begun, CurrentLeader, Reply, RequestContext, partition_error_code};
 use crate::connection::ConnectionEnd;
 use crate::fetch_session::{FetchContext, Session, SessionRequest, Told, TopicKey, Wanted};
 use crate::metrics::BrokerMetrics;
@@ -44,6 +49,39 @@ struct Fetch {
     bytes_max: usize,
     bytes_min: usize,
     read_committed: bool,
+    who: Who,
+}
+
+/// Who fetches.
+enum Who {
+    /// A consumer; of an older version, which reads from leaders only.
+    OldConsumer,
+    /// A consumer in this rack, if it says so.
+    Consumer { rack: String },
+    /// A broker that follows.
+    Follower { broker: BrokerId, epoch: BrokerEpoch },
+}
+
+/// From here on consumers may read from followers (KIP-392).
+const VERSION_ANY_REPLICA: i16 = 11;
+
+impl Who {
+    fn is_follower(&self) -> bool {
+        matches!(self, Self::Follower { .. })
+    }
+
+    fn reader(&self, wanted: &Wanted) -> Reader {
+        match self {
+            Self::OldConsumer => Reader::Consumer,
+            Self::Consumer { .. } => Reader::AnyReplica,
+            Self::Follower { broker, epoch } => Reader::Follower(FollowerFetch {
+                broker: *broker,
+                broker_epoch: *epoch,
+                log_end: Offset::new(wanted.offset),
+                log_start: Offset::new(wanted.log_start),
+            }),
+        }
+    }
 }
 
 pub(super) fn begin(
@@ -86,6 +124,8 @@ fn wanted(version: i16, topics: Vec<FetchTopic>) -> Vec<Wanted> {
             current_leader_epoch: partition.current_leader_epoch,
             last_fetched_epoch: partition.last_fetched_epoch,
             bytes_max: partition.partition_max_bytes,
+            log_start: partition.log_start_offset,
+            high_watermark: partition.high_watermark,
         }));
     }
     all
@@ -93,7 +133,7 @@ fn wanted(version: i16, topics: Vec<FetchTopic>) -> Vec<Wanted> {
 
 fn prepare(broker: &Arc<BrokerState>, cx: RequestContext, request: FetchRequest) -> Result<Fetch, ErrorCode> {
     let version = cx.version;
-    let replica = if version >= 15 { request.replica_state.replica_id } else { request.replica_id };
+    let who = who(&cx, &request);
     let forgotten = request
         .forgotten_topics_data
         .iter()
@@ -117,9 +157,11 @@ fn prepare(broker: &Arc<BrokerState>, cx: RequestContext, request: FetchRequest)
     let targets = wanted
         .into_iter()
         .map(|wanted| {
-            // Followers fetch over a protocol of their own; nobody else is a replica of ours.
-            let partition =
-                if replica >= 0 { Err(ErrorCode::UnknownLeaderEpoch) } else { find(broker, &wanted) };
+            let partition = match &who {
+                // Followers say who they are on the listener of nodes; nobody else is a replica of ours.
+                None => Err(ErrorCode::UnknownLeaderEpoch),
+                Some(_) => find(broker, &wanted),
+            };
             Target { wanted, partition }
         })
         .collect();
@@ -132,7 +174,25 @@ fn prepare(broker: &Arc<BrokerState>, cx: RequestContext, request: FetchRequest)
         bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(limit),
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
         read_committed: request.isolation_level == 1,
+        who: who.unwrap_or(Who::OldConsumer),
     })
+}
+
+/// Who fetches; none for one that takes itself for a replica and is none.
+fn who(cx: &RequestContext, request: &FetchRequest) -> Option<Who> {
+    let (replica, epoch) = if cx.version >= 15 {
+        (request.replica_state.replica_id, request.replica_state.replica_epoch)
+    } else {
+        (request.replica_id, -1)
+    };
+    match cx.node {
+        Some(node) if node.get() == replica => {
+            Some(Who::Follower { broker: node, epoch: BrokerEpoch::new(epoch) })
+        }
+        _ if replica >= 0 => None,
+        _ if cx.version < VERSION_ANY_REPLICA => Some(Who::OldConsumer),
+        _ => Some(Who::Consumer { rack: request.rack_id.clone() }),
+    }
 }
 
 fn find(broker: &BrokerState, wanted: &Wanted) -> Result<Arc<Partition>, ErrorCode> {
@@ -165,10 +225,13 @@ impl Fetch {
                             bytes_max: limit.min(left),
                             min_one,
                         };
-                        partition.fetch(&position).map_err(|error| match (&error, &target.wanted.topic) {
-                            // Whoever names topics by their ids is told which kind of name is gone.
-                            (PartitionError::Deleted, TopicKey::Id(_)) => ErrorCode::UnknownTopicId,
-                            _ => partition_error_code(&error),
+                        let reader = self.who.reader(&target.wanted);
+                        partition.fetch(reader, &position).map_err(|error| {
+                            match (&error, &target.wanted.topic) {
+                                // Whoever names topics by their ids is told which kind of name is gone.
+                                (PartitionError::Deleted, TopicKey::Id(_)) => ErrorCode::UnknownTopicId,
+                                _ => partition_error_code(&error),
+                            }
                         })
                     }
                 };
@@ -183,10 +246,17 @@ impl Fetch {
     /// Whether the answer need not wait: enough bytes, an error, or nothing to wait for.
     fn is_enough(&self, found: &[Found]) -> bool {
         let mut bytes = 0;
-        for found in found {
+        for (found, target) in found.iter().zip(&self.targets) {
             match &found.result {
                 Err(_) => return true,
                 Ok(fetched) if fetched.diverging.is_some() => return true,
+                // A follower that does not know the high watermark hears of it at once (KAFKA-18616).
+                Ok(fetched)
+                    if self.who.is_follower()
+                        && fetched.high_watermark.get() > target.wanted.high_watermark =>
+                {
+                    return true;
+                }
                 Ok(fetched) => bytes += fetched.data.len(),
             }
         }
@@ -201,7 +271,7 @@ impl Fetch {
     async fn wait(&self, wait: Duration, mut found: Vec<Found>) -> Vec<Found> {
         let deadline = tokio::time::Instant::now() + wait;
         let missing = self.bytes_min.saturating_sub(Self::bytes(&found)).max(1);
-        let waiting = Waiting::begin(&self.targets, missing);
+        let waiting = Waiting::begin(&self.targets, missing, self.who.is_follower());
         loop {
             // What came between the read and the registration woke nobody.
             if self.has_moved(&found) {
@@ -227,6 +297,9 @@ impl Fetch {
 
     fn has_moved(&self, found: &[Found]) -> bool {
         self.targets.iter().zip(found).any(|(target, found)| match (&target.partition, &found.result) {
+            (Ok(partition), Ok(fetched)) if self.who.is_follower() => {
+                partition.log().log_end_offset() != fetched.log_end_offset
+            }
             (Ok(partition), Ok(fetched)) => partition.high_watermark() != fetched.high_watermark,
             _ => false,
         })
@@ -240,9 +313,17 @@ impl Fetch {
             response.session_id = session.id();
         }
         let mut last: Option<&TopicKey> = None;
+        let image = self.broker.image();
         for (target, found) in self.targets.iter().zip(found) {
             let must = found.result.as_ref().map_or(true, |fetched| fetched.diverging.is_some());
-            let (partition, records) = self.partition_data(target.wanted.partition, found.result);
+            let (mut partition, mut records) = self.partition_data(target.wanted.partition, found.result);
+            self.tell_leader(&image, target, &mut partition, &mut response.node_endpoints);
+            if let Some(nearer) = self.nearer_replica(&image, target, &partition) {
+                // The records are there, too.
+                partition.preferred_read_replica = nearer.get();
+                partition.records = Some(Bytes::new());
+                records = FetchedData::Empty;
+            }
             if let Some((session, incremental)) = &mut session {
                 let told =
                     Told { high_watermark: partition.high_watermark, log_start: partition.log_start_offset };
@@ -270,6 +351,62 @@ impl Fetch {
                 Reply::Close
             }
         }
+    }
+
+    /// Whoever asks the wrong broker is told the right one (KIP-951).
+    fn tell_leader(
+        &self,
+        image: &MetadataImage,
+        target: &Target,
+        data: &mut PartitionData,
+        endpoints: &mut Vec<NodeEndpoint>,
+    ) {
+        let code = ErrorCode::from_code(data.error_code);
+        if !matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
+            return;
+        }
+        let topic = match &target.wanted.topic {
+            TopicKey::Name(name) => image.topic(name),
+            TopicKey::Id(id) => image.topic_by_id(TopicId::new(*id)),
+        };
+        let Some(leader) = topic.and_then(|topic| CurrentLeader::find(image, topic, target.wanted.partition))
+        else {
+            return;
+        };
+        data.current_leader =
+            LeaderIdAndEpoch { leader_id: leader.id.get(), leader_epoch: leader.epoch.get() };
+        if !endpoints.iter().any(|endpoint| endpoint.node_id == leader.id.get()) {
+            endpoints.push(NodeEndpoint {
+                node_id: leader.id.get(),
+                host: leader.host,
+                port: leader.port,
+                rack: leader.rack,
+            });
+        }
+    }
+
+    /// A replica in the consumer's own rack that has what the consumer wants (KIP-392); only the leader names one.
+    fn nearer_replica(
+        &self,
+        image: &MetadataImage,
+        target: &Target,
+        data: &PartitionData,
+    ) -> Option<BrokerId> {
+        let Who::Consumer { rack } = &self.who else { return None };
+        let node = self.broker.cluster().filter(|node| node.settings().rack_aware_reads)?;
+        if rack.is_empty() || data.error_code != 0 || data.diverging_epoch.epoch >= 0 {
+            return None;
+        }
+        let partition = target.partition.as_ref().ok().filter(|partition| partition.is_leader())?;
+        let in_rack =
+            |id: &BrokerId| image.broker(*id).is_some_and(|broker| broker.rack.as_deref() == Some(rack));
+        if in_rack(&node.me()) {
+            return None;
+        }
+        let has_it = |id: &BrokerId| {
+            partition.follower_log_end(*id).is_some_and(|end| end.get() >= target.wanted.offset)
+        };
+        partition.maximal_isr().into_iter().find(|id| *id != node.me() && in_rack(id) && has_it(id))
     }
 
     fn partition_data(
@@ -320,21 +457,22 @@ fn topic_response(key: &TopicKey) -> FetchableTopicResponse {
 struct Waiting {
     waiter: Arc<FetchWaiter>,
     partitions: Vec<Arc<Partition>>,
+    follower: bool,
 }
 
 impl Waiting {
-    fn begin(targets: &[Target], missing: usize) -> Self {
+    fn begin(targets: &[Target], missing: usize, follower: bool) -> Self {
         let waiter = FetchWaiter::new(missing);
         let partitions: Vec<_> =
             targets.iter().filter_map(|target| target.partition.as_ref().ok().cloned()).collect();
-        partitions.iter().for_each(|partition| partition.wait_for_records(&waiter));
-        Self { waiter, partitions }
+        partitions.iter().for_each(|partition| partition.wait_for_records(&waiter, follower));
+        Self { waiter, partitions, follower }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.partitions.iter().for_each(|partition| partition.stop_waiting(&self.waiter));
+        self.partitions.iter().for_each(|partition| partition.stop_waiting(&self.waiter, self.follower));
     }
 }
 

@@ -17,7 +17,7 @@ const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
-/// A tool that looks at a partition as it is, whoever leads it.
+/// The number of a tool that looks at a partition as it is.
 const DEBUGGING_REPLICA: i32 = -2;
 
 /// What a lookup found: timestamp, offset, leader epoch.
@@ -49,7 +49,7 @@ pub(super) async fn handle(
                 }
                 let partition = replicas.as_ref().map_or(Ok(None), |topic| topic.partition(asked.partition_index));
                 match partition {
-                    Ok(Some(partition)) => list(&partition, cx.version, request.replica_id, asked),
+                    Ok(Some(partition)) => list(&partition, cx.version, reader(&cx, request.replica_id), asked),
                     Ok(None) => failed(asked, ErrorCode::UnknownTopicOrPartition),
                     Err(error) => failed(asked, partition_error_code(&error)),
                 }
@@ -58,6 +58,24 @@ pub(super) async fn handle(
         })
         .collect();
     ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
+}
+
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Consumer,
+    /// A broker that follows: it sees the end of the log.
+    Follower,
+    /// A tool that looks at a partition as it is, whoever leads it.
+    Debugging,
+}
+
+fn reader(cx: &RequestContext, replica: i32) -> Reader {
+    match replica {
+        DEBUGGING_REPLICA => Reader::Debugging,
+        id if cx.node.is_some_and(|node| node.get() == id) => Reader::Follower,
+        _ => Reader::Consumer,
+    }
 }
 
 fn failed(asked: &ListOffsetsPartition, code: ErrorCode) -> ListOffsetsPartitionResponse {
@@ -71,7 +89,7 @@ fn failed(asked: &ListOffsetsPartition, code: ErrorCode) -> ListOffsetsPartition
 fn list(
     partition: &Partition,
     version: i16,
-    replica: i32,
+    reader: Reader,
     asked: &ListOffsetsPartition,
 ) -> ListOffsetsPartitionResponse {
     // Each special timestamp belongs to the versions that know it.
@@ -87,7 +105,7 @@ fn list(
     }
     let found = partition
         .check_epoch(LeaderEpoch::new(asked.current_leader_epoch))
-        .and_then(|()| locate(partition, replica, asked.timestamp));
+        .and_then(|()| locate(partition, reader, asked.timestamp));
     match found {
         Ok(Some((timestamp, offset, epoch))) => ListOffsetsPartitionResponse {
             partition_index: asked.partition_index,
@@ -103,16 +121,21 @@ fn list(
     }
 }
 
-fn locate(partition: &Partition, replica: i32, timestamp: i64) -> Result<Option<Located>, PartitionError> {
+fn locate(partition: &Partition, reader: Reader, timestamp: i64) -> Result<Option<Located>, PartitionError> {
     match timestamp {
         LATEST => {
-            let offset =
-                if replica == DEBUGGING_REPLICA { partition.log().log_end_offset() } else { partition.latest_offset()? };
+            let offset = match reader {
+                Reader::Consumer => partition.latest_offset()?,
+                Reader::Follower => partition.leader_log_end()?,
+                Reader::Debugging => partition.log().log_end_offset(),
+            };
             Ok(Some((-1, offset, Some(partition.leader_epoch()))))
         }
         EARLIEST | EARLIEST_LOCAL => {
-            partition.check_online()?;
-            let start = partition.log().log_start_offset();
+            let start = match reader {
+                Reader::Debugging => partition.log().log_start_offset(),
+                _ => partition.earliest_offset()?,
+            };
             let epoch = partition.log().epoch_at(start).unwrap_or(partition.leader_epoch());
             Ok(Some((-1, start, Some(epoch))))
         }

@@ -24,7 +24,10 @@ pub(super) async fn handle(
     let named = request.topics.filter(|topics| cx.version > 0 || !topics.is_empty());
     let may_create = broker.config.auto_create_topics && request.allow_auto_topic_creation;
     let mut topics = match named {
-        None => broker.image().topics().map(|topic| describe(&broker, topic)).collect(),
+        None => {
+            let image = broker.image();
+            image.topics().map(|topic| describe(&broker, &image, topic)).collect()
+        }
         Some(named) => find(&broker, cx.version, named, may_create).await,
     };
     if request.include_topic_authorized_operations {
@@ -35,7 +38,7 @@ pub(super) async fn handle(
     let mut response = MetadataResponse {
         brokers: brokers(&image),
         cluster_id: Some(broker.cluster_id.clone()),
-        controller_id: broker.config.node_id.get(),
+        controller_id: broker.controller_id(),
         topics,
         ..MetadataResponse::default()
     };
@@ -48,6 +51,7 @@ pub(super) async fn handle(
 fn brokers(image: &MetadataImage) -> Vec<MetadataResponseBroker> {
     image
         .brokers()
+        .filter(|broker| !broker.fenced)
         .map(|broker| MetadataResponseBroker {
             node_id: broker.id.get(),
             host: broker.host.clone(),
@@ -77,10 +81,13 @@ async fn find(
         } else {
             match wanted.name {
                 Some(name) if !by_id => find_named(broker, name, may_create).await,
-                _ => match broker.image().topic_by_id(TopicId::new(wanted.topic_id)) {
-                    Some(topic) => describe(broker, topic),
-                    None => failed(None, wanted.topic_id, ErrorCode::UnknownTopicId),
-                },
+                _ => {
+                    let image = broker.image();
+                    match image.topic_by_id(TopicId::new(wanted.topic_id)) {
+                        Some(topic) => describe(broker, &image, topic),
+                        None => failed(None, wanted.topic_id, ErrorCode::UnknownTopicId),
+                    }
+                }
             }
         });
     }
@@ -88,8 +95,9 @@ async fn find(
 }
 
 async fn find_named(broker: &Arc<BrokerState>, name: String, may_create: bool) -> MetadataResponseTopic {
-    if let Some(topic) = broker.image().topic(&name) {
-        return describe(broker, topic);
+    let image = broker.image();
+    if let Some(topic) = image.topic(&name) {
+        return describe(broker, &image, topic);
     }
     if TopicName::new(&name).is_err() {
         return failed(Some(name), Uuid::nil(), ErrorCode::InvalidTopicException);
@@ -108,8 +116,9 @@ async fn find_named(broker: &Arc<BrokerState>, name: String, may_create: bool) -
         };
         return failed(Some(name), Uuid::nil(), code);
     }
-    match broker.image().topic(&name) {
-        Some(topic) => describe(broker, topic),
+    let image = broker.image();
+    match image.topic(&name) {
+        Some(topic) => describe(broker, &image, topic),
         None => failed(Some(name), Uuid::nil(), ErrorCode::UnknownTopicOrPartition),
     }
 }
@@ -119,7 +128,7 @@ fn failed(name: Option<String>, topic_id: Uuid, code: ErrorCode) -> MetadataResp
     MetadataResponseTopic { error_code: code.code(), name, topic_id, is_internal, ..MetadataResponseTopic::default() }
 }
 
-fn describe(broker: &BrokerState, topic: &TopicImage) -> MetadataResponseTopic {
+fn describe(broker: &BrokerState, image: &MetadataImage, topic: &TopicImage) -> MetadataResponseTopic {
     let partition = |(index, partition): (i32, &towpath_controller::PartitionImage)| {
         let code = if partition.leader.is_some() { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
         MetadataResponsePartition {
@@ -129,7 +138,7 @@ fn describe(broker: &BrokerState, topic: &TopicImage) -> MetadataResponseTopic {
             leader_epoch: partition.leader_epoch.get(),
             replica_nodes: partition.replicas.iter().map(|id| id.get()).collect(),
             isr_nodes: partition.isr.iter().map(|id| id.get()).collect(),
-            offline_replicas: broker.offline_replicas(&partition.replicas),
+            offline_replicas: broker.offline_replicas(image, &partition.replicas),
         }
     };
     MetadataResponseTopic {

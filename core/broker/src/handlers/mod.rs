@@ -11,11 +11,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use towpath_controller::{MetadataImage, TopicImage};
 use towpath_coordinator::GroupCoordinator;
 use towpath_types::limits::REQUEST_ARRAYS_BYTES_MAX;
+use towpath_types::{BrokerId, LeaderEpoch};
 use towpath_wire::frame::{RequestHeader, encode_response, peek_request};
 use towpath_wire::{ApiKey, Decoder, ErrorCode, Message, Request, VersionRange};
 
+use crate::cluster::forward;
 use crate::connection::{ConnectionEnd, Peer};
 use crate::outgoing::Frame;
 use crate::state::BrokerState;
@@ -31,6 +34,8 @@ pub(crate) struct RequestContext {
     pub(crate) client_id: Option<String>,
     /// The client's address; none inside the process.
     pub(crate) address: Option<IpAddr>,
+    /// The node of this cluster that asks, if it is one.
+    pub(crate) node: Option<BrokerId>,
 }
 
 impl RequestContext {
@@ -171,11 +176,39 @@ pub(crate) fn served_versions(key: ApiKey) -> VersionRange {
     key.stable_versions()
 }
 
-/// Reads a request and begins it.
+/// Reads a request and begins it: here, or, where only the active controller can answer it, there.
 ///
 /// # Errors
 /// [`ConnectionEnd`] for what cannot be read or is not there: the connection ends.
 pub(crate) fn begin(
+    broker: &Arc<BrokerState>,
+    peer: &Peer,
+    frame: Bytes,
+) -> Result<(ApiKey, Begun), ConnectionEnd> {
+    if let Some(node) = broker.cluster().filter(|node| !node.is_active_controller())
+        && let Ok(key) = ApiKey::try_from(peek_request(&frame)?.api_key)
+        && forward::is_for_controller(key)
+        && broker.apis.contains(&key)
+    {
+        let header = RequestHeader::decode(&mut Decoder::new(frame.clone()))?;
+        let cx = RequestContext {
+            version: header.request_api_version,
+            correlation_id: header.correlation_id,
+            client_id: header.client_id,
+            address: peer.address,
+            node: peer.node,
+        };
+        let passed_on = forward::pass_on(Arc::clone(broker), Arc::clone(node), cx, frame);
+        return Ok((key, Begun::Waiting(Box::pin(passed_on))));
+    }
+    begin_here(broker, peer, frame)
+}
+
+/// Reads a request and begins it here.
+///
+/// # Errors
+/// As [`begin`].
+pub(crate) fn begin_here(
     broker: &Arc<BrokerState>,
     peer: &Peer,
     frame: Bytes,
@@ -197,6 +230,7 @@ pub(crate) fn begin(
         correlation_id: header.correlation_id,
         client_id: header.client_id,
         address: peer.address,
+        node: peer.node,
     };
     let begun = match key {
         ApiKey::ApiVersions => api_versions::begin(broker, &cx, body)?,
@@ -212,11 +246,35 @@ pub(crate) fn groups(broker: &BrokerState) -> Option<&GroupCoordinator> {
     broker.groups.get()
 }
 
+/// Who leads a partition, for those who ask somebody else (KIP-951).
+pub(crate) struct CurrentLeader {
+    pub(crate) id: BrokerId,
+    pub(crate) epoch: LeaderEpoch,
+    pub(crate) host: String,
+    pub(crate) port: i32,
+    pub(crate) rack: Option<String>,
+}
+
+impl CurrentLeader {
+    /// By the metadata; none while there is none.
+    pub(crate) fn find(image: &MetadataImage, topic: &TopicImage, index: i32) -> Option<Self> {
+        let partition = topic.partitions.get(usize::try_from(index).ok()?)?;
+        let broker = image.broker(partition.leader?)?;
+        Some(Self {
+            id: broker.id,
+            epoch: partition.leader_epoch,
+            host: broker.host.clone(),
+            port: i32::from(broker.port),
+            rack: broker.rack.clone(),
+        })
+    }
+}
+
 /// The protocol's code of a partition's error.
 pub(crate) fn partition_error_code(error: &towpath_replica::PartitionError) -> ErrorCode {
     use towpath_log::AppendError;
     use towpath_record::ValidateError;
-    use towpath_replica::PartitionError;
+    use towpath_replica::{FollowerRefused, PartitionError};
     match error {
         PartitionError::NotLeader => ErrorCode::NotLeaderOrFollower,
         PartitionError::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
@@ -225,6 +283,9 @@ pub(crate) fn partition_error_code(error: &towpath_replica::PartitionError) -> E
         PartitionError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         PartitionError::OffsetNotAvailable => ErrorCode::OffsetNotAvailable,
         PartitionError::Deleted => ErrorCode::UnknownTopicOrPartition,
+        // Rule 3: whoever is no replica here may know newer metadata; an older incarnation finds that it has ended.
+        PartitionError::Follower(FollowerRefused::NoReplica(_)) => ErrorCode::UnknownLeaderEpoch,
+        PartitionError::Follower(FollowerRefused::StaleBrokerEpoch(_)) => ErrorCode::NotLeaderOrFollower,
         PartitionError::Append(error) => match error {
             AppendError::Invalid(error) => match error {
                 ValidateError::Corrupt(_) => ErrorCode::CorruptMessage,

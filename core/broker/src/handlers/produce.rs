@@ -7,14 +7,14 @@ use bytes::Bytes;
 use towpath_log::AppendError;
 use towpath_record::{BatchHeader, Compression, InvalidRecord, Origin, ValidateError};
 use towpath_replica::{Appended, Effort, Partition, PartitionError, TopicReplicas};
-use towpath_types::{Offset, TopicId};
+use towpath_types::TopicId;
 use towpath_wire::produce::{
-    BatchIndexAndErrorMessage, LeaderIdAndEpoch, PartitionProduceData, PartitionProduceResponse,
-    TopicProduceData, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
+    PartitionProduceResponse, TopicProduceData, TopicProduceResponse,
 };
 use towpath_wire::{ApiKey, Decoder, ErrorCode, Message, ProduceRequest, ProduceResponse};
 
-use super::{Begun, Reply, RequestContext, partition_error_code};
+use super::{Begun, CurrentLeader, Reply, RequestContext, partition_error_code};
 use crate::connection::ConnectionEnd;
 use crate::metrics::BrokerMetrics;
 use crate::state::BrokerState;
@@ -25,7 +25,7 @@ const ADMIN_CLIENT_ID: &str = "__admin_client";
 /// An append that is not committed yet.
 struct Uncommitted {
     partition: Arc<Partition>,
-    last: Offset,
+    appended: Appended,
     /// Where its response is.
     at: (usize, usize),
 }
@@ -228,11 +228,13 @@ impl Work {
         };
         Some(match appended {
             Ok((partition, appended)) => {
-                if !appended.committed && self.acks != 0 {
+                // With acks=1 the leader's own log is enough, as far as it need not be flushed first.
+                let waits = self.acks == -1 || (self.acks == 1 && partition.counts_when_flushed());
+                if !appended.committed && waits {
                     let topic = self.responses.len().saturating_sub(1);
                     let at =
                         (topic, self.responses.last().map_or(0, |topic| topic.partition_responses.len()));
-                    self.uncommitted.push(Uncommitted { partition, last: appended.info.last_offset, at });
+                    self.uncommitted.push(Uncommitted { partition, appended, at });
                 }
                 self.broker.metrics.bytes_in.increment(appended.bytes);
                 let records = appended.info.last_offset.get() - appended.info.first_offset.get() + 1;
@@ -245,7 +247,7 @@ impl Work {
 
     /// Everything is appended: the answer, or the wait for it.
     fn finish(self) -> Begun {
-        let Self { cx, acks, timeout, responses, uncommitted, .. } = self;
+        let Self { broker, cx, acks, timeout, responses, uncommitted, .. } = self;
         let mut response = ProduceResponse { responses, ..ProduceResponse::default() };
         if acks == 0 {
             let partitions = response.responses.iter().flat_map(|topic| &topic.partition_responses);
@@ -254,12 +256,43 @@ impl Work {
             return Begun::Done(if failed { Reply::Close } else { Reply::Nothing });
         }
         if uncommitted.is_empty() {
+            tell_leaders(&broker, &mut response);
             return Begun::Done(cx.reply(ApiKey::Produce, &response));
         }
         Begun::Waiting(Box::pin(async move {
             wait(&mut response, uncommitted, timeout).await;
+            tell_leaders(&broker, &mut response);
             cx.reply(ApiKey::Produce, &response)
         }))
+    }
+}
+
+/// Whoever asks the wrong broker is told the right one (KIP-951).
+fn tell_leaders(broker: &BrokerState, response: &mut ProduceResponse) {
+    let mut image = None;
+    for topic in &mut response.responses {
+        for partition in &mut topic.partition_responses {
+            if partition.error_code != ErrorCode::NotLeaderOrFollower.code() {
+                continue;
+            }
+            let image = image.get_or_insert_with(|| broker.image());
+            let id = TopicId::new(topic.topic_id);
+            let known = image.topic_by_id(id).or_else(|| image.topic(&topic.name));
+            let Some(leader) = known.and_then(|topic| CurrentLeader::find(image, topic, partition.index))
+            else {
+                continue;
+            };
+            partition.current_leader =
+                LeaderIdAndEpoch { leader_id: leader.id.get(), leader_epoch: leader.epoch.get() };
+            if !response.node_endpoints.iter().any(|endpoint| endpoint.node_id == leader.id.get()) {
+                response.node_endpoints.push(NodeEndpoint {
+                    node_id: leader.id.get(),
+                    host: leader.host,
+                    port: leader.port,
+                    rack: leader.rack,
+                });
+            }
+        }
     }
 }
 
@@ -341,7 +374,7 @@ fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
 async fn wait(response: &mut ProduceResponse, uncommitted: Vec<Uncommitted>, timeout: Duration) {
     let deadline = tokio::time::Instant::now() + timeout;
     for append in uncommitted {
-        let committed = append.partition.committed(append.last);
+        let committed = append.partition.committed(&append.appended);
         let refusal: Refusal = match tokio::time::timeout_at(deadline, committed).await {
             Ok(Ok(())) => continue,
             Ok(Err(error)) => error.into(),

@@ -26,6 +26,8 @@ pub struct NodeHelloRequest {
     pub is_broker: bool,
     /// Whether the node has the role `controller`.
     pub is_controller: bool,
+    /// Whether the connection is for records (a follower's fetches) and not for messages between nodes.
+    pub is_for_records: bool,
     /// The node's version, for people.
     pub software_version: String,
 }

@@ -1,0 +1,206 @@
+//! The active controller's driver: it lets time pass for the machine that remembers who lives, and commits what is
+//! decided.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use towpath_controller::decide::{self, AdminError, ClusterPolicy, Decision};
+use towpath_controller::quorum::Quorum;
+use towpath_controller::{ControllerError, Liveness, MetadataImage, MetadataRecord};
+use towpath_types::{BrokerEpoch, BrokerId, Offset, TopicId};
+use towpath_wire::{ErrorCode, Request};
+
+use super::peer::Lane;
+use super::{ClusterNode, ClusterSettings};
+use crate::connection::ErrorChain;
+
+/// How often it is looked whether a broker has been silent for too long.
+const TICK: Duration = Duration::from_millis(100);
+/// How far from its preferred leaders the cluster may be (`leader.imbalance.per.broker.percentage`).
+const IMBALANCE_PERCENT: u32 = 10;
+/// Leaders that move in one step.
+const REBALANCE_STEP: usize = 1000;
+
+/// A request of a node to the active controller.
+pub(crate) trait ControllerRequest: Request + Send + Sync {
+    /// The connection that it goes over.
+    const LANE: Lane;
+
+    /// The error of the whole answer.
+    fn code(response: &Self::Response) -> ErrorCode;
+
+    /// The controller's answer.
+    fn answer(self, controller: &ActiveController) -> impl Future<Output = Self::Response> + Send;
+}
+
+/// This node as the active controller, or as one that may become it.
+#[derive(Debug)]
+pub(crate) struct ActiveController {
+    quorum: Arc<Quorum>,
+    policy: ClusterPolicy,
+    liveness: Mutex<Liveness>,
+    started: Instant,
+}
+
+impl ActiveController {
+    pub(crate) fn new(quorum: Arc<Quorum>, policy: ClusterPolicy, settings: &ClusterSettings) -> Self {
+        let session_ms = i64::try_from(settings.session_timeout.as_millis()).unwrap_or(i64::MAX);
+        Self { quorum, policy, liveness: Mutex::new(Liveness::new(session_ms)), started: Instant::now() }
+    }
+
+    pub(crate) const fn policy(&self) -> &ClusterPolicy {
+        &self.policy
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// A broker was heard.
+    pub(crate) fn heard(&self, broker: BrokerId, epoch: BrokerEpoch, next: Offset) {
+        self.liveness.lock().heard(broker, epoch, self.now_ms(), next);
+    }
+
+    /// Leaders of a broker that stops were moved.
+    pub(crate) fn moved_leaders(&self, broker: BrokerId, offset: Offset) {
+        self.liveness.lock().moved_leaders(broker, offset);
+    }
+
+    /// A broker's session is over.
+    pub(crate) fn ended(&self, broker: BrokerId) {
+        self.liveness.lock().ended(broker);
+    }
+
+    /// Commits a decision that may be refused.
+    ///
+    /// # Errors
+    /// The refusal's code; `NOT_CONTROLLER` also where the outcome is unknown: the node asks again, and what was done is
+    /// then seen.
+    pub(crate) async fn decide<T: Send>(
+        &self,
+        mut decide: impl FnMut(&MetadataImage, &Liveness, i64) -> Result<Decision<T>, AdminError> + Send,
+    ) -> Result<(T, Arc<MetadataImage>), ErrorCode> {
+        let changed = self.quorum.change(|image| {
+            let liveness = self.liveness.lock();
+            match decide(image, &liveness, self.now_ms()) {
+                Ok(Decision { records, answer }) => Decision { records, answer: Ok(answer) },
+                Err(error) => Decision::unchanged(Err(error)),
+            }
+        });
+        match changed.await {
+            Ok((Ok(answer), image)) => Ok((answer, image)),
+            Ok((Err(error), _)) => {
+                tracing::debug!(%error, "refused");
+                Err(error.code)
+            }
+            Err(ControllerError::Image(_) | ControllerError::Record(_)) => Err(ErrorCode::UnknownServerError),
+            Err(_) => Err(ErrorCode::NotController),
+        }
+    }
+
+    /// Takes a broker out of everything that it leads and is in sync with (rule 10).
+    async fn fence(&self, broker: BrokerId, why: &str) {
+        let policy = &self.policy;
+        let changed = self.quorum.change(|image| decide::fence_broker(image, policy, broker)).await;
+        match changed {
+            Ok(_) => {
+                self.liveness.lock().ended(broker);
+                tracing::warn!(%broker, why, "fenced");
+            }
+            Err(error) => tracing::debug!(%broker, error = %ErrorChain(&error), "cannot be fenced"),
+        }
+    }
+}
+
+/// Runs on every node until the task is aborted; acts while this node is the active controller.
+pub(crate) async fn run(node: Arc<ClusterNode>) {
+    let mut views = node.quorum.controller();
+    loop {
+        if !views.borrow_and_update().is_self {
+            if views.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        begin(&node).await;
+        let mut rebalanced = Instant::now();
+        while views.borrow().is_self {
+            let due = node.controller.liveness.lock().due(node.controller.now_ms());
+            for broker in due {
+                node.controller.fence(broker, "no heartbeat in time").await;
+            }
+            if rebalanced.elapsed() >= node.settings.leader_imbalance_check_interval {
+                rebalanced = Instant::now();
+                rebalance(&node).await;
+            }
+            tokio::time::sleep(TICK).await;
+        }
+        tracing::info!("this node is not the active controller any more");
+    }
+}
+
+/// This node has become the active controller.
+async fn begin(node: &Arc<ClusterNode>) {
+    tracing::info!(node = %node.me, "this node is the active controller");
+    let controller = &node.controller;
+    let id = TopicId::random().to_string();
+    let first = |image: &MetadataImage| {
+        let records = if image.cluster_id().is_empty() {
+            vec![MetadataRecord::Cluster { cluster_id: id.clone() }]
+        } else {
+            Vec::new()
+        };
+        Decision { records, answer: () }
+    };
+    let image = match controller.quorum.change(first).await {
+        Ok(((), image)) => image,
+        Err(error) => {
+            tracing::debug!(error = %ErrorChain(&error), "not the active controller after all");
+            return;
+        }
+    };
+    controller.liveness.lock().became_active(&image, controller.now_ms());
+    // The last controller may have ended together with a broker: whoever is gone is found now, not after a timeout.
+    for broker in image.brokers().filter(|broker| !broker.fenced && broker.id != node.me) {
+        tokio::spawn(look_for(Arc::clone(node), broker.id));
+    }
+}
+
+/// A broker's connection has ended: if nobody listens there any more, its process is gone.
+pub(crate) async fn look_for(node: Arc<ClusterNode>, broker: BrokerId) {
+    let image = node.image();
+    let Some(known) = image.broker(broker).filter(|known| !known.fenced) else { return };
+    let Some(peer) = node.peer_of(broker) else { return };
+    let should_look = node.controller.liveness.lock().lost_connection(broker, node.controller.now_ms());
+    if !should_look {
+        return;
+    }
+    match peer.connect(&node.peers.hello()).await {
+        Err(error) if error.is_refused_connection() => {
+            // It may have started again meanwhile: then this incarnation is not fenced in its stead.
+            let is_same = node.image().broker(broker).is_some_and(|now| now.epoch == known.epoch);
+            if is_same && node.is_active_controller() {
+                node.controller.liveness.lock().probe_failed(broker, node.controller.now_ms());
+                node.controller.fence(broker, "its process is gone").await;
+            }
+        }
+        // It lives, or nobody can tell: its session decides.
+        outcome => tracing::debug!(%broker, ok = outcome.is_ok(), "its connection ended"),
+    }
+}
+
+/// Preferred leaders lead again where they can (`auto.leader.rebalance.enable`).
+async fn rebalance(node: &ClusterNode) {
+    if !node.settings.auto_leader_rebalance {
+        return;
+    }
+    let policy = &node.controller.policy;
+    let decide =
+        |image: &MetadataImage| decide::rebalance_leaders(image, policy, IMBALANCE_PERCENT, REBALANCE_STEP);
+    match node.quorum.change(decide).await {
+        Ok((moved, _)) if moved > 0 => tracing::info!(moved, "preferred leaders lead again"),
+        Ok(_) => {}
+        Err(error) => tracing::debug!(error = %ErrorChain(&error), "leaders cannot be balanced"),
+    }
+}

@@ -1,0 +1,364 @@
+//! Followers' fetches: one loop for each leader, for all partitions that it leads and this broker follows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use towpath_replica::{Applied, FollowerAnswer, LeaderAnswer, Partition, PartitionError};
+use towpath_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
+use towpath_wire::fetch::PartitionData;
+use towpath_wire::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
+use towpath_wire::{ErrorCode, FetchRequest, FetchResponse, ListOffsetsRequest, Request, frame};
+use uuid::Uuid;
+
+use super::fetch_session::{FollowerSession, Wanted, key};
+use super::peer::{PeerAddress, PeerError, encode, read_frame, version_of};
+use crate::connection::ErrorChain;
+
+/// How long a partition that could not be fetched waits (`replica.fetch.backoff.ms`).
+const BACKOFF: Duration = Duration::from_millis(200);
+/// How long the loop waits after its connection broke: a restarted leader is back soon.
+const RECONNECT: Duration = Duration::from_millis(50);
+/// How long a leader may say nothing, beyond what it was told to wait.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a loop without partitions waits to be given some.
+const IDLE: Duration = Duration::from_millis(500);
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+
+type Key = (Uuid, i32);
+
+/// What the fetch loops need of their node.
+pub(crate) trait FetchContext: Send + Sync + 'static {
+    /// This broker.
+    fn me(&self) -> BrokerId;
+    /// Its incarnation.
+    fn broker_epoch(&self) -> BrokerEpoch;
+    /// Where another broker is reached by nodes, and what this one says there.
+    fn hello(&self, broker: BrokerId) -> Option<(PeerAddress, towpath_wire::NodeHelloRequest)>;
+    /// The connection to a leader broke.
+    fn lost(&self, broker: BrokerId, error: &PeerError);
+}
+
+/// The partitions that a loop fetches.
+#[derive(Debug, Default)]
+struct Assigned {
+    partitions: Mutex<HashMap<Key, Arc<Partition>>>,
+    changed: Notify,
+}
+
+struct FetchLoop {
+    assigned: Arc<Assigned>,
+    task: JoinHandle<()>,
+}
+
+/// The loops, by leader.
+pub(crate) struct Fetchers {
+    context: Arc<dyn FetchContext>,
+    loops: Mutex<HashMap<BrokerId, FetchLoop>>,
+}
+
+impl std::fmt::Debug for Fetchers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fetchers").field("leaders", &self.loops.lock().len()).finish()
+    }
+}
+
+impl Fetchers {
+    pub(crate) fn new(context: Arc<dyn FetchContext>) -> Self {
+        Self { context, loops: Mutex::default() }
+    }
+
+    /// Fetches exactly these partitions, each from its leader.
+    pub(crate) fn assign(&self, partitions: impl IntoIterator<Item = Arc<Partition>>) {
+        let me = self.context.me();
+        let mut by_leader: HashMap<BrokerId, HashMap<Key, Arc<Partition>>> = HashMap::new();
+        for partition in partitions {
+            if let Some(leader) = partition.leader().filter(|leader| *leader != me) {
+                let key = key(partition.topic_id(), partition.id().partition);
+                by_leader.entry(leader).or_default().insert(key, partition);
+            }
+        }
+        let mut loops = self.loops.lock();
+        loops.retain(|leader, running| {
+            let stays = by_leader.contains_key(leader);
+            if !stays {
+                running.task.abort();
+            }
+            stays
+        });
+        for (leader, partitions) in by_leader {
+            let running = loops.entry(leader).or_insert_with(|| {
+                let assigned = Arc::new(Assigned::default());
+                let work = Work::new(Arc::clone(&self.context), leader, Arc::clone(&assigned));
+                FetchLoop { assigned, task: tokio::spawn(work.run()) }
+            });
+            *running.assigned.partitions.lock() = partitions;
+            running.assigned.changed.notify_one();
+        }
+    }
+
+    /// Ends all loops.
+    pub(crate) fn stop(&self) {
+        self.loops.lock().drain().for_each(|(_, running)| running.task.abort());
+    }
+}
+
+impl Drop for Fetchers {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// One loop.
+struct Work {
+    context: Arc<dyn FetchContext>,
+    leader: BrokerId,
+    assigned: Arc<Assigned>,
+    session: FollowerSession,
+    connection: Option<(TcpStream, BytesMut)>,
+    correlation: i32,
+    /// Partitions that wait after an error.
+    delayed: HashMap<Key, Instant>,
+}
+
+impl Work {
+    fn new(context: Arc<dyn FetchContext>, leader: BrokerId, assigned: Arc<Assigned>) -> Self {
+        Self {
+            context,
+            leader,
+            assigned,
+            session: FollowerSession::default(),
+            connection: None,
+            correlation: 0,
+            delayed: HashMap::new(),
+        }
+    }
+
+    async fn run(mut self) {
+        loop {
+            let wanted = match self.plan().await {
+                Ok(wanted) if !wanted.is_empty() => wanted,
+                Ok(_) => {
+                    // Nothing to fetch, or everything waits after an error.
+                    let wait = if self.delayed.is_empty() { IDLE } else { BACKOFF / 4 };
+                    drop(tokio::time::timeout(wait, self.assigned.changed.notified()).await);
+                    continue;
+                }
+                Err(error) => {
+                    tracing::error!(leader = %self.leader, error = %ErrorChain(&error), "cannot fetch");
+                    tokio::time::sleep(BACKOFF).await;
+                    continue;
+                }
+            };
+            if let Err(error) = self.round(wanted).await {
+                tracing::debug!(leader = %self.leader, error = %ErrorChain(&error), "the connection to a leader broke");
+                self.connection = None;
+                self.session.reset();
+                self.context.lost(self.leader, &error);
+                tokio::time::sleep(RECONNECT).await;
+            }
+        }
+    }
+
+    /// The fetches that are due; what has to be durable before them is.
+    async fn plan(&mut self) -> Result<HashMap<Key, Wanted>, PartitionError> {
+        let partitions: Vec<(Key, Arc<Partition>)> = {
+            let assigned = self.assigned.partitions.lock();
+            assigned.iter().map(|(key, partition)| (*key, Arc::clone(partition))).collect()
+        };
+        let now = Instant::now();
+        self.delayed.retain(|_, until| *until > now);
+        let unflushed: Vec<Arc<Partition>> = partitions
+            .iter()
+            .map(|(_, partition)| partition)
+            .filter(|partition| partition.counts_when_flushed())
+            .filter(|partition| partition.log().recovery_point() < partition.log().log_end_offset())
+            .cloned()
+            .collect();
+        if !unflushed.is_empty() {
+            // R1: the leader counts what this fetch says is here.
+            blocking(move || unflushed.iter().try_for_each(|partition| partition.flush_fetched())).await?;
+        }
+        let mut wanted = HashMap::with_capacity(partitions.len());
+        for (key, partition) in partitions {
+            if self.delayed.contains_key(&key) {
+                continue;
+            }
+            let Some(plan) = partition.plan_fetch().filter(|plan| plan.leader == self.leader) else {
+                continue;
+            };
+            let high_watermark = partition.high_watermark();
+            wanted.insert(key, Wanted { partition, plan, high_watermark });
+        }
+        Ok(wanted)
+    }
+
+    async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response, PeerError> {
+        let (peer, hello) = self.context.hello(self.leader).ok_or_else(|| PeerError::Io {
+            node: self.leader,
+            address: Arc::from("an address that the metadata do not know"),
+            source: std::io::ErrorKind::NotFound.into(),
+        })?;
+        let io = |source: std::io::Error| PeerError::Io {
+            node: peer.node,
+            address: Arc::clone(&peer.address),
+            source,
+        };
+        let (stream, buffer) = match &mut self.connection {
+            Some(open) => (&mut open.0, &mut open.1),
+            closed => {
+                let hello = towpath_wire::NodeHelloRequest { is_for_records: true, ..hello };
+                let open = closed.insert((peer.connect(&hello).await?, BytesMut::new()));
+                (&mut open.0, &mut open.1)
+            }
+        };
+        self.correlation = self.correlation.wrapping_add(1);
+        let bytes = encode(request, version_of::<R>(), self.correlation).map_err(io)?;
+        let answering = async {
+            stream.write_all(&bytes).await?;
+            read_frame(stream, buffer).await
+        };
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, answering).await;
+        let answer = answer
+            .map_err(|_| PeerError::Timeout {
+                node: peer.node,
+                address: Arc::clone(&peer.address),
+                within: ANSWER_TIMEOUT,
+            })?
+            .map_err(io)?;
+        let (_, response) = frame::decode_response::<R>(answer, version_of::<R>())
+            .map_err(|error| io(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
+        Ok(response)
+    }
+
+    async fn round(&mut self, wanted: HashMap<Key, Wanted>) -> Result<(), PeerError> {
+        let (me, epoch) = (self.context.me(), self.context.broker_epoch());
+        let request: FetchRequest = self.session.request(me, epoch, &wanted);
+        let response: FetchResponse = self.call(&request).await?;
+        if response.error_code != ErrorCode::None.code() {
+            tracing::debug!(leader = %self.leader, code = response.error_code, "the fetch session begins anew");
+            self.session.reset();
+            return Ok(());
+        }
+        self.session.answered(response.session_id);
+        let mut answers = Vec::new();
+        for topic in response.responses {
+            for data in topic.partitions {
+                let key = (topic.topic_id, data.partition_index);
+                let Some(wanted) = wanted.get(&key) else { continue };
+                match self.answer_of(wanted, &data).await? {
+                    Some(answer) => answers.push((key, wanted.clone(), answer)),
+                    None => self.delay(key),
+                }
+            }
+        }
+        self.apply(answers).await;
+        Ok(())
+    }
+
+    fn delay(&mut self, key: Key) {
+        self.session.repeat(&key);
+        self.delayed.insert(key, Instant::now() + BACKOFF);
+    }
+
+    /// What the leader said of a partition; none after an error that time or newer metadata will end.
+    async fn answer_of(
+        &mut self,
+        wanted: &Wanted,
+        data: &PartitionData,
+    ) -> Result<Option<FollowerAnswer>, PeerError> {
+        let answer = match ErrorCode::from_code(data.error_code) {
+            ErrorCode::None if data.diverging_epoch.epoch >= 0 => LeaderAnswer::Diverging {
+                epoch: LeaderEpoch::new(data.diverging_epoch.epoch),
+                end: Offset::new(data.diverging_epoch.end_offset),
+            },
+            ErrorCode::None => LeaderAnswer::Records,
+            ErrorCode::OffsetOutOfRange => match self.leaders_range(wanted).await? {
+                Some((start, end)) => LeaderAnswer::OutOfRange { start, end },
+                None => return Ok(None),
+            },
+            code => {
+                tracing::debug!(partition = %wanted.partition.id(), leader = %self.leader, ?code, "cannot fetch");
+                return Ok(None);
+            }
+        };
+        Ok(Some(FollowerAnswer {
+            answer,
+            records: data.records.clone().unwrap_or_default(),
+            high_watermark: Offset::new(data.high_watermark),
+            log_start: Offset::new(data.log_start_offset),
+        }))
+    }
+
+    /// Where the leader's log begins and ends.
+    async fn leaders_range(&mut self, wanted: &Wanted) -> Result<Option<(Offset, Offset)>, PeerError> {
+        let mut found = [Offset::ZERO; 2];
+        for (slot, timestamp) in found.iter_mut().zip([EARLIEST, LATEST]) {
+            let request = ListOffsetsRequest {
+                replica_id: self.context.me().get(),
+                topics: vec![ListOffsetsTopic {
+                    name: wanted.partition.id().topic.as_str().to_owned(),
+                    partitions: vec![ListOffsetsPartition {
+                        partition_index: wanted.partition.id().partition,
+                        current_leader_epoch: wanted.plan.leader_epoch.get(),
+                        timestamp,
+                    }],
+                }],
+                ..ListOffsetsRequest::default()
+            };
+            let response = self.call(&request).await?;
+            let partition = response.topics.into_iter().flat_map(|topic| topic.partitions).next();
+            match partition.filter(|partition| partition.error_code == 0) {
+                Some(partition) => *slot = Offset::new(partition.offset),
+                None => return Ok(None),
+            }
+        }
+        let [start, end] = found;
+        Ok(Some((start, end)))
+    }
+
+    /// Appends what came. What may wait for the disk is done on another thread.
+    async fn apply(&mut self, answers: Vec<(Key, Wanted, FollowerAnswer)>) {
+        let (quick, slow): (Vec<_>, Vec<_>) =
+            answers.into_iter().partition(|(_, _, answer)| answer.answer == LeaderAnswer::Records);
+        let mut results: Vec<(Key, Result<Applied, PartitionError>)> = quick.iter().map(apply_one).collect();
+        if !slow.is_empty() {
+            results.extend(blocking(move || slow.iter().map(apply_one).collect::<Vec<_>>()).await);
+        }
+        for (key, result) in results {
+            match result {
+                Ok(Applied::Nothing | Applied::Appended(_)) => {}
+                Ok(Applied::Cut(_)) => self.session.repeat(&key),
+                Err(PartitionError::Deleted) => self.delay(key),
+                Err(error) => {
+                    tracing::warn!(topic = %key.0, partition = key.1, error = %ErrorChain(&error), "what was fetched cannot be taken");
+                    self.delay(key);
+                }
+            }
+        }
+    }
+}
+
+fn apply_one(
+    (key, wanted, answer): &(Key, Wanted, FollowerAnswer),
+) -> (Key, Result<Applied, PartitionError>) {
+    (*key, wanted.partition.apply_fetched(&wanted.plan, answer))
+}
+
+/// Runs what waits for a disk on another thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime ends.
+        Err(_) => std::future::pending().await,
+    }
+}

@@ -1,0 +1,169 @@
+//! Clients' requests that only the active controller can answer: any node takes them and passes them on (KIP-590).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use towpath_types::BrokerId;
+use towpath_wire::frame::{LENGTH_BYTES, decode_response, encode_request};
+use towpath_wire::{ApiKey, ErrorCode, ForwardRequest, ForwardResponse, Request};
+
+use super::ClusterNode;
+use super::peer::Lane;
+use crate::connection::{ErrorChain, Peer};
+use crate::handlers::{self, Begun, Reply, RequestContext};
+use crate::outgoing::Frame;
+use crate::state::BrokerState;
+
+/// How long a request is tried, over changes of the controller.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(10);
+/// How long until the next attempt.
+const RETRY: Duration = Duration::from_millis(50);
+/// How long this node may take to see what its client did.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// Whether requests of this kind are answered by the active controller alone.
+pub(crate) const fn is_for_controller(key: ApiKey) -> bool {
+    matches!(
+        key,
+        ApiKey::CreateTopics
+            | ApiKey::DeleteTopics
+            | ApiKey::CreatePartitions
+            | ApiKey::AlterConfigs
+            | ApiKey::IncrementalAlterConfigs
+            | ApiKey::ElectLeaders
+            | ApiKey::AlterPartitionReassignments
+            | ApiKey::ListPartitionReassignments
+            | ApiKey::UnregisterBroker
+            | ApiKey::UpdateFeatures
+            | ApiKey::AddRaftVoter
+            | ApiKey::RemoveRaftVoter
+            | ApiKey::DescribeQuorum
+    )
+}
+
+/// Passes a whole request frame on, and its answer back.
+pub(crate) async fn pass_on(
+    broker: Arc<BrokerState>,
+    node: Arc<ClusterNode>,
+    cx: RequestContext,
+    frame: Bytes,
+) -> Reply {
+    let request = ForwardRequest {
+        client_id: cx.client_id.clone(),
+        client_host: cx.client_host(),
+        request: frame.clone(),
+    };
+    match forward(&node, &broker, &request).await {
+        Forwarded::Answer(answer) => Reply::Frame(Frame::from_bytes(answer)),
+        Forwarded::Here => {
+            let peer = Peer { address: cx.address, node: None };
+            run(&broker, &peer, frame).await
+        }
+        // Without an answer the client does not know: it asks again, here or elsewhere.
+        Forwarded::GivenUp => Reply::Close,
+    }
+}
+
+/// Sends a request of this node's own; none when no controller answers.
+pub(crate) async fn ask<R: Request>(
+    node: &ClusterNode,
+    broker: &BrokerState,
+    request: &R,
+) -> Option<R::Response> {
+    let version = R::KEY.stable_versions().max;
+    let frame = encode_request(request, version, 0, None).ok()?.into_bytes();
+    let request =
+        ForwardRequest { client_id: None, client_host: String::new(), request: frame.slice(LENGTH_BYTES..) };
+    match forward(node, broker, &request).await {
+        Forwarded::Answer(answer) if answer.len() > LENGTH_BYTES => {
+            decode_response::<R>(answer.slice(LENGTH_BYTES..), version).ok().map(|(_, response)| response)
+        }
+        _ => None,
+    }
+}
+
+/// What became of a request that is for the controller.
+enum Forwarded {
+    /// A whole frame, its length in front.
+    Answer(Bytes),
+    /// This node has become the controller meanwhile.
+    Here,
+    /// Nobody answered in time.
+    GivenUp,
+}
+
+async fn forward(node: &ClusterNode, broker: &BrokerState, request: &ForwardRequest) -> Forwarded {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !broker.is_stopping() {
+        if node.is_active_controller() {
+            return Forwarded::Here;
+        }
+        if let Some(peer) = node.active_controller().filter(|peer| peer.node != node.me()) {
+            match node.peers().call(&peer, Lane::Requests, request, ATTEMPT).await {
+                Ok(response) if response.error_code == ErrorCode::None.code() => {
+                    // The client sees what it did also where it asked for it.
+                    node.wait_for_metadata(broker, response.metadata_offset, CATCH_UP).await;
+                    return Forwarded::Answer(response.response);
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a request cannot be passed on");
+                    node.lost_node(peer.node, &error);
+                }
+            }
+        }
+        if tokio::time::Instant::now() >= deadline {
+            tracing::warn!("no active controller answers: a request is given up");
+            break;
+        }
+        node.wait_for_controller_change(RETRY).await;
+    }
+    Forwarded::GivenUp
+}
+
+async fn run(broker: &Arc<BrokerState>, peer: &Peer, frame: Bytes) -> Reply {
+    let mut begun = match handlers::begin_here(broker, peer, frame) {
+        Ok((_, begun)) => begun,
+        Err(error) => {
+            tracing::debug!(error = %ErrorChain(&error), "a request that was passed on cannot be read");
+            return Reply::Close;
+        }
+    };
+    loop {
+        match begun {
+            Begun::Done(reply) => return reply,
+            Begun::Waiting(future) => return future.await,
+            Begun::Beginning(future) => begun = future.await,
+        }
+    }
+}
+
+/// Answers what another node has passed on.
+pub(crate) async fn answer(
+    node: &Arc<ClusterNode>,
+    request: ForwardRequest,
+    caller: BrokerId,
+) -> ForwardResponse {
+    let failed = |code: ErrorCode, message: &str| ForwardResponse {
+        error_code: code.code(),
+        error_message: Some(message.to_owned()),
+        ..ForwardResponse::default()
+    };
+    let Some(broker) = node.broker().filter(|_| node.is_active_controller()) else {
+        return failed(ErrorCode::NotController, "this node is not the active controller");
+    };
+    let peer = Peer { address: None, node: Some(caller) };
+    let offset = |broker: &BrokerState| broker.metadata.newest_offset().get();
+    match run(&broker, &peer, request.request).await {
+        Reply::Frame(frame) => ForwardResponse {
+            metadata_offset: offset(&broker),
+            controller_id: node.me().get(),
+            response: frame.into_bytes(),
+            ..ForwardResponse::default()
+        },
+        Reply::Nothing | Reply::Close => failed(ErrorCode::InvalidRequest, "the request cannot be answered"),
+    }
+}

@@ -1,0 +1,43 @@
+//! Brings this node in line with the metadata as they are committed, image by image.
+
+use std::sync::Arc;
+
+use towpath_controller::MetadataImage;
+use towpath_replica::Partition;
+
+use super::{ClusterNode, Fetchers};
+use crate::connection::ErrorChain;
+use crate::state::BrokerState;
+
+/// Runs until the task is aborted. Images that come while one is applied are taken together.
+pub(crate) async fn run(node: Arc<ClusterNode>, broker: Arc<BrokerState>, fetchers: Arc<Fetchers>) {
+    let mut images = node.quorum().images();
+    loop {
+        let image = images.borrow_and_update().clone();
+        apply(&broker, &fetchers, image).await;
+        if images.changed().await.is_err() {
+            tracing::error!("the quorum has ended: this node does not hear of changes any more");
+            return;
+        }
+    }
+}
+
+/// Takes an image: partitions, groups, fetches; then what clients are told.
+pub(crate) async fn apply(broker: &Arc<BrokerState>, fetchers: &Arc<Fetchers>, image: Arc<MetadataImage>) {
+    let (state, fetchers) = (Arc::clone(broker), Arc::clone(fetchers));
+    let applied = tokio::task::spawn_blocking(move || {
+        let _changing = state.changing.lock();
+        if state.is_stopping() || image.next_offset() < state.image().next_offset() {
+            return;
+        }
+        state.publish(image, |replicas| fetchers.assign(replicas.partitions()));
+    });
+    if let Err(error) = applied.await {
+        tracing::error!(error = %ErrorChain(&error), "the metadata cannot be applied");
+    }
+}
+
+/// Whether a partition is one of those that this broker leads.
+pub(crate) fn leads(partition: &Arc<Partition>) -> bool {
+    partition.is_leader()
+}

@@ -1,0 +1,151 @@
+//! How a node joins its cluster, before its broker is open.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, OnceLock};
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use towpath_controller::MetadataImage;
+use towpath_controller::decide::ClusterPolicy;
+use towpath_controller::quorum::{Quorum, QuorumConfig};
+use towpath_types::BrokerId;
+use towpath_wire::NodeHelloRequest;
+use uuid::Uuid;
+
+use super::peer::Peers;
+use super::transport::PeerTransport;
+use super::{ActiveController, ClusterNode, ClusterSettings, server};
+use crate::config::Endpoint;
+use crate::error::BrokerError;
+
+/// The directory of the quorum's log, below the data directory.
+const QUORUM_DIR: &str = "__cluster_quorum";
+/// The file that holds the directory's id.
+const DIRECTORY_FILE: &str = "directory.id";
+
+/// A node that has joined: it knows the metadata.
+pub(crate) struct Joined {
+    pub(crate) node: Arc<ClusterNode>,
+    /// Where other nodes reach it.
+    pub(crate) peer: Endpoint,
+    /// What this process is called.
+    pub(crate) incarnation: Uuid,
+    /// The id of its data directory.
+    pub(crate) directory: Uuid,
+    /// The tasks that serve the quorum.
+    pub(crate) tasks: Vec<JoinHandle<()>>,
+}
+
+/// Listens for other nodes, takes part in the quorum, and waits until there is a cluster.
+///
+/// # Errors
+/// [`BrokerError`]: the listener, the directory, the quorum's log.
+pub(crate) async fn join(
+    me: BrokerId,
+    data_dir: &Path,
+    settings: ClusterSettings,
+    policy: ClusterPolicy,
+) -> Result<Joined, BrokerError> {
+    let address = settings.peer_listen;
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| BrokerError::Listen { address, source })?;
+    let local = listener.local_addr().map_err(|source| BrokerError::Listen { address, source })?;
+    let peer = advertised(&settings, local);
+    let dir = data_dir.join(QUORUM_DIR);
+    let directory = {
+        let dir = dir.clone();
+        let made = tokio::task::spawn_blocking(move || directory_id(&dir)).await;
+        made.map_err(|error| BrokerError::Thread(io::Error::other(error)))??
+    };
+    let incarnation = Uuid::new_v4();
+    let peers = Arc::new(Peers::new(NodeHelloRequest {
+        cluster_name: settings.name.clone(),
+        node_id: me.get(),
+        incarnation_id: incarnation,
+        directory_id: directory,
+        is_broker: settings.roles.broker,
+        is_controller: settings.roles.controller,
+        software_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..NodeHelloRequest::default()
+    }));
+    let quorum = open_quorum(me, &peer, directory, dir, &settings, &peers).await?;
+    let node = Arc::new(ClusterNode {
+        me,
+        controller: ActiveController::new(Arc::clone(&quorum), policy, &settings),
+        settings,
+        peers,
+        quorum,
+        broker_epoch: AtomicI64::new(-1),
+        broker: OnceLock::new(),
+        acceptor: OnceLock::new(),
+    });
+    let tasks = vec![
+        tokio::spawn(server::listen(Arc::clone(&node), listener)),
+        tokio::spawn(super::controller::run(Arc::clone(&node))),
+    ];
+    let image = formed(&node).await?;
+    node.peers.set_cluster_id(image.cluster_id());
+    Ok(Joined { node, peer, incarnation, directory, tasks })
+}
+
+async fn open_quorum(
+    me: BrokerId,
+    peer: &Endpoint,
+    directory: Uuid,
+    dir: PathBuf,
+    settings: &ClusterSettings,
+    peers: &Arc<Peers>,
+) -> Result<Arc<Quorum>, BrokerError> {
+    let address = |endpoint: &Endpoint| format!("{}:{}", endpoint.host, endpoint.port);
+    let voters = settings.controllers.iter().map(|(id, endpoint)| (*id, address(endpoint))).collect();
+    let mut config = QuorumConfig::new(me, address(peer), directory, dir, settings.name.clone(), voters);
+    let least = u64::try_from(settings.election_timeout.as_millis()).unwrap_or(600).max(100);
+    config.heartbeat_ms = least / 4;
+    config.election_timeout_min_ms = least;
+    config.election_timeout_max_ms = least * 2;
+    let transport = Arc::new(PeerTransport::new(Arc::clone(peers)));
+    Ok(Quorum::start(config, transport).await?)
+}
+
+/// Waits until the metadata are those of a cluster.
+async fn formed(node: &ClusterNode) -> Result<Arc<MetadataImage>, BrokerError> {
+    let mut images = node.quorum.images();
+    let formed = images.wait_for(|image| !image.cluster_id().is_empty()).await;
+    formed
+        .map(|image| Arc::clone(&image))
+        .map_err(|_| BrokerError::Registration("the quorum has ended".to_owned()))
+}
+
+fn advertised(settings: &ClusterSettings, local: SocketAddr) -> Endpoint {
+    match &settings.peer_advertised {
+        Some(endpoint) if endpoint.port != 0 => endpoint.clone(),
+        Some(endpoint) => Endpoint { host: endpoint.host.clone(), port: local.port() },
+        None if local.ip().is_unspecified() => {
+            Endpoint { host: crate::broker::host_name(), port: local.port() }
+        }
+        None => Endpoint { host: local.ip().to_string(), port: local.port() },
+    }
+}
+
+/// The id of the directory: a directory that was wiped is another one, whatever node it belongs to.
+fn directory_id(dir: &Path) -> Result<Uuid, BrokerError> {
+    let path = dir.join(DIRECTORY_FILE);
+    let failed = |source: io::Error| BrokerError::Read { path: path.clone(), source };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(|_| failed(io::ErrorKind::InvalidData.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(dir).map_err(failed)?;
+            let id = Uuid::new_v4();
+            let fresh = dir.join(format!("{DIRECTORY_FILE}.new"));
+            std::fs::write(&fresh, format!("{id}\n")).map_err(failed)?;
+            std::fs::File::open(&fresh).and_then(|file| file.sync_all()).map_err(failed)?;
+            std::fs::rename(&fresh, &path).map_err(failed)?;
+            std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+            Ok(id)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
