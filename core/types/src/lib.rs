@@ -7,9 +7,11 @@
 mod ids;
 pub mod limits;
 mod names;
+mod rules;
 
 pub use ids::{
     BrokerEpoch, BrokerId, GenerationId, LeaderEpoch, Offset, PartitionEpoch, ProducerEpoch, ProducerId,
     TopicId,
 };
 pub use names::{GroupId, InvalidName, TopicName, TopicPartition};
+pub use rules::{Rule, Rules};
