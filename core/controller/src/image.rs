@@ -5,12 +5,13 @@ mod snapshot;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use towpath_types::{
     BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch, ProducerId, TopicId, TopicName,
 };
 use uuid::Uuid;
 
-use crate::MetadataRecord;
+use crate::record::{FeatureRange, MetadataRecord, MirrorRole, PeerEndpoint, RegisterBroker, is_false};
 
 pub(crate) use snapshot::{SnapshotError, SnapshotRecord};
 
@@ -23,6 +24,7 @@ pub struct MetadataImage {
     topics: BTreeMap<TopicName, Arc<TopicImage>>,
     names: HashMap<TopicId, TopicName>,
     next_producer_id: i64,
+    features: BTreeMap<String, i16>,
 }
 
 /// A broker that registered.
@@ -40,6 +42,63 @@ pub struct BrokerRegistration {
     pub port: u16,
     /// Its rack.
     pub rack: Option<String>,
+    /// Where other nodes reach it; none on a node that is alone.
+    pub peer: Option<PeerEndpoint>,
+    /// Whether it may neither lead nor be in sync (KIP-631).
+    pub fenced: bool,
+    /// Whether it is on its way out (KIP-841).
+    pub in_controlled_shutdown: bool,
+    /// The levels of features that it can work with (KIP-584).
+    pub features: BTreeMap<String, FeatureRange>,
+}
+
+impl BrokerRegistration {
+    /// Whether it may lead, and be in sync.
+    #[must_use]
+    pub const fn is_active(&self) -> bool {
+        !self.fenced && !self.in_controlled_shutdown
+    }
+
+    fn new(epoch: BrokerEpoch, record: RegisterBroker) -> Self {
+        let RegisterBroker {
+            broker_id,
+            incarnation,
+            host,
+            port,
+            rack,
+            peer,
+            fenced,
+            in_controlled_shutdown,
+            features,
+        } = record;
+        Self {
+            id: broker_id,
+            epoch,
+            incarnation,
+            host,
+            port,
+            rack,
+            peer,
+            fenced,
+            in_controlled_shutdown,
+            features,
+        }
+    }
+
+    /// The record that registers it, in its present state.
+    fn record(&self) -> RegisterBroker {
+        RegisterBroker {
+            broker_id: self.id,
+            incarnation: self.incarnation,
+            host: self.host.clone(),
+            port: self.port,
+            rack: self.rack.clone(),
+            peer: self.peer.clone(),
+            fenced: self.fenced,
+            in_controlled_shutdown: self.in_controlled_shutdown,
+            features: self.features.clone(),
+        }
+    }
 }
 
 /// A topic.
@@ -53,21 +112,76 @@ pub struct TopicImage {
     pub partitions: Vec<PartitionImage>,
     /// The configurations that differ from the defaults.
     pub configs: BTreeMap<String, String>,
+    /// What it is in a mirror, if it belongs to one.
+    pub mirror: Option<MirrorRole>,
 }
 
-/// A partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A partition, in the image as in the records that change it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PartitionImage {
     /// The brokers that hold it, the preferred leader first.
     pub replicas: Vec<BrokerId>,
     /// Those in sync.
     pub isr: Vec<BrokerId>,
-    /// The leader.
+    /// The leader; none while nobody can lead.
     pub leader: Option<BrokerId>,
-    /// The leader's term.
+    /// The leader's term: grows at every change of the leader (KIP-101).
     pub leader_epoch: LeaderEpoch,
-    /// The number of this state of the partition.
+    /// The number of this state of the partition: grows at every change (KIP-497).
     pub partition_epoch: PartitionEpoch,
+    /// Replicas that a reassignment brings, and that are not yet all in sync (KIP-455).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adding_replicas: Vec<BrokerId>,
+    /// Replicas that leave when the reassignment is complete (KIP-455).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removing_replicas: Vec<BrokerId>,
+    /// Replicas that are not in sync but have everything that was acknowledged, since nothing is acknowledged while
+    /// fewer are in sync than the topic asks for (KIP-966).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elr: Vec<BrokerId>,
+    /// The last leader of a partition that has nobody who could lead without a loss (KIP-966).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_known_elr: Vec<BrokerId>,
+    /// Whether the leader was elected uncleanly and has not yet said that it is done with what follows from that
+    /// (KIP-704).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub recovering: bool,
+}
+
+impl PartitionImage {
+    /// The first state of a partition.
+    #[must_use]
+    pub const fn new(replicas: Vec<BrokerId>, isr: Vec<BrokerId>, leader: Option<BrokerId>) -> Self {
+        Self {
+            replicas,
+            isr,
+            leader,
+            leader_epoch: LeaderEpoch::new(0),
+            partition_epoch: PartitionEpoch::new(0),
+            adding_replicas: Vec::new(),
+            removing_replicas: Vec::new(),
+            elr: Vec::new(),
+            last_known_elr: Vec::new(),
+            recovering: false,
+        }
+    }
+
+    /// Whether a reassignment is going on.
+    #[must_use]
+    pub const fn is_reassigning(&self) -> bool {
+        !self.adding_replicas.is_empty() || !self.removing_replicas.is_empty()
+    }
+
+    /// The replicas that it will have when the reassignment that is going on is complete.
+    pub fn goal(&self) -> impl Iterator<Item = BrokerId> + use<'_> {
+        self.replicas.iter().copied().filter(|replica| !self.removing_replicas.contains(replica))
+    }
+
+    /// The replicas that it had before the reassignment that is going on.
+    pub fn original(&self) -> impl Iterator<Item = BrokerId> + use<'_> {
+        self.replicas.iter().copied().filter(|replica| !self.adding_replicas.contains(replica))
+    }
 }
 
 /// A record that does not fit the image: the log is damaged, or a decision was wrong.
@@ -112,6 +226,14 @@ pub enum ImageError {
         topic: TopicName,
         /// The index.
         partition: i32,
+    },
+    /// A record about an incarnation of a broker that is not the registered one (R6).
+    #[error("a metadata record about the broker {broker_id} with epoch {epoch}, which is not registered")]
+    UnknownBroker {
+        /// The broker.
+        broker_id: BrokerId,
+        /// The incarnation.
+        epoch: BrokerEpoch,
     },
 }
 
@@ -181,6 +303,18 @@ impl MetadataImage {
         ProducerId::new(self.next_producer_id)
     }
 
+    /// The features that the cluster uses, with their levels.
+    #[must_use]
+    pub const fn features(&self) -> &BTreeMap<String, i16> {
+        &self.features
+    }
+
+    /// Whether a broker is registered, not fenced and not on its way out.
+    #[must_use]
+    pub fn is_active(&self, id: BrokerId) -> bool {
+        self.brokers.get(&id).is_some_and(BrokerRegistration::is_active)
+    }
+
     /// Applies the record at `offset` of the log.
     ///
     /// # Errors
@@ -200,34 +334,21 @@ impl MetadataImage {
                 self.cluster_id.clone_from(cluster_id);
             }
             MetadataRecord::RegisterBroker(broker) => {
-                let registration = BrokerRegistration {
-                    id: broker.broker_id,
-                    epoch: BrokerEpoch::new(offset.get()),
-                    incarnation: broker.incarnation,
-                    host: broker.host.clone(),
-                    port: broker.port,
-                    rack: broker.rack.clone(),
-                };
+                let registration = BrokerRegistration::new(BrokerEpoch::new(offset.get()), broker.clone());
                 self.brokers.insert(broker.broker_id, registration);
             }
-            MetadataRecord::Topic { name, id } => self.add_topic(name, *id)?,
-            MetadataRecord::Partition {
-                topic_id,
-                partition,
-                replicas,
-                isr,
-                leader,
-                leader_epoch,
-                partition_epoch,
-            } => {
-                let state = PartitionImage {
-                    replicas: replicas.clone(),
-                    isr: isr.clone(),
-                    leader: *leader,
-                    leader_epoch: *leader_epoch,
-                    partition_epoch: *partition_epoch,
-                };
-                set_partition(self.topic_mut(*topic_id)?, *partition, state)?;
+            MetadataRecord::BrokerState { broker_id, epoch, fenced, in_controlled_shutdown } => {
+                let broker = self.broker_mut(*broker_id, *epoch)?;
+                broker.fenced = *fenced;
+                broker.in_controlled_shutdown = *in_controlled_shutdown;
+            }
+            MetadataRecord::UnregisterBroker { broker_id, epoch } => {
+                self.broker_mut(*broker_id, *epoch)?;
+                self.brokers.remove(broker_id);
+            }
+            MetadataRecord::Topic { name, id, mirror } => self.add_topic(name, *id, mirror.clone())?,
+            MetadataRecord::Partition { topic_id, partition, state } => {
+                set_partition(self.topic_mut(*topic_id)?, *partition, state.clone())?;
             }
             MetadataRecord::RemoveTopic { topic_id } => {
                 let name = self.names.remove(topic_id).ok_or(ImageError::UnknownTopic(*topic_id))?;
@@ -243,19 +364,40 @@ impl MetadataImage {
             MetadataRecord::ProducerIds { next, .. } => {
                 self.next_producer_id = self.next_producer_id.max(next.get());
             }
+            MetadataRecord::FeatureLevel { name, level: 0 } => {
+                self.features.remove(name);
+            }
+            MetadataRecord::FeatureLevel { name, level } => {
+                self.features.insert(name.clone(), *level);
+            }
         }
         self.next_offset += 1;
         Ok(())
     }
 
-    fn add_topic(&mut self, name: &TopicName, id: TopicId) -> Result<(), ImageError> {
+    fn add_topic(
+        &mut self,
+        name: &TopicName,
+        id: TopicId,
+        mirror: Option<MirrorRole>,
+    ) -> Result<(), ImageError> {
         if self.topics.contains_key(name) || self.names.contains_key(&id) {
             return Err(ImageError::DuplicateTopic(name.clone()));
         }
-        let topic = TopicImage { name: name.clone(), id, partitions: Vec::new(), configs: BTreeMap::new() };
+        let topic =
+            TopicImage { name: name.clone(), id, partitions: Vec::new(), configs: BTreeMap::new(), mirror };
         self.topics.insert(name.clone(), Arc::new(topic));
         self.names.insert(id, name.clone());
         Ok(())
+    }
+
+    fn broker_mut(
+        &mut self,
+        broker_id: BrokerId,
+        epoch: BrokerEpoch,
+    ) -> Result<&mut BrokerRegistration, ImageError> {
+        let broker = self.brokers.get_mut(&broker_id).filter(|broker| broker.epoch == epoch);
+        broker.ok_or(ImageError::UnknownBroker { broker_id, epoch })
     }
 
     fn topic_mut(&mut self, id: TopicId) -> Result<&mut TopicImage, ImageError> {
@@ -301,6 +443,8 @@ pub(crate) fn is_internal(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    const BROKER: BrokerId = BrokerId::new(1);
+
     fn apply(image: &mut MetadataImage, record: &MetadataRecord) -> Result<(), ImageError> {
         image.apply(image.next_offset(), record)
     }
@@ -314,11 +458,11 @@ mod tests {
         MetadataRecord::Partition {
             topic_id,
             partition,
-            replicas: vec![BrokerId::new(1)],
-            isr: vec![BrokerId::new(1)],
-            leader: Some(BrokerId::new(1)),
-            leader_epoch: LeaderEpoch::new(leader_epoch),
-            partition_epoch: PartitionEpoch::new(partition_epoch),
+            state: PartitionImage {
+                leader_epoch: LeaderEpoch::new(leader_epoch),
+                partition_epoch: PartitionEpoch::new(partition_epoch),
+                ..PartitionImage::new(vec![BROKER], vec![BROKER], Some(BROKER))
+            },
         }
     }
 
@@ -326,7 +470,7 @@ mod tests {
     fn a_topic_lives_and_dies() {
         let (mut image, id) = (MetadataImage::new(), TopicId::random());
         let name = TopicName::new("t").unwrap();
-        apply(&mut image, &MetadataRecord::Topic { name: name.clone(), id }).unwrap();
+        apply(&mut image, &MetadataRecord::Topic { name: name.clone(), id, mirror: None }).unwrap();
         apply(&mut image, &partition(id, 0, 0, 0)).unwrap();
         apply(&mut image, &partition(id, 1, 0, 0)).unwrap();
         let before = image.clone();
@@ -336,7 +480,7 @@ mod tests {
         );
         assert_eq!(image, before, "a refused record changes nothing");
         assert_eq!(
-            apply(&mut image, &MetadataRecord::Topic { name: name.clone(), id }),
+            apply(&mut image, &MetadataRecord::Topic { name: name.clone(), id, mirror: None }),
             Err(ImageError::DuplicateTopic(name))
         );
         let set = |value: Option<&str>| MetadataRecord::TopicConfig {
@@ -358,7 +502,7 @@ mod tests {
     fn epochs_and_offsets_do_not_go_back() {
         let (mut image, id) = (MetadataImage::new(), TopicId::random());
         let name = TopicName::new("t").unwrap();
-        apply(&mut image, &MetadataRecord::Topic { name: name.clone(), id }).unwrap();
+        apply(&mut image, &MetadataRecord::Topic { name: name.clone(), id, mirror: None }).unwrap();
         apply(&mut image, &partition(id, 0, 3, 3)).unwrap();
         let stale = Err(ImageError::Epoch { topic: name, partition: 0 });
         assert_eq!(apply(&mut image, &partition(id, 0, 2, 4)), stale);
@@ -374,17 +518,56 @@ mod tests {
     fn a_brokers_epoch_is_the_offset_of_its_registration() {
         let mut image = MetadataImage::new();
         apply(&mut image, &MetadataRecord::Cluster { cluster_id: "a".to_owned() }).unwrap();
-        let register = MetadataRecord::RegisterBroker(crate::RegisterBroker {
-            broker_id: BrokerId::new(7),
-            incarnation: Uuid::new_v4(),
-            host: "h".to_owned(),
-            port: 1,
-            rack: None,
-        });
+        let register = MetadataRecord::RegisterBroker(RegisterBroker::new(
+            BrokerId::new(7),
+            Uuid::new_v4(),
+            "h".to_owned(),
+            1,
+        ));
         apply(&mut image, &register).unwrap();
         assert_eq!(image.broker(BrokerId::new(7)).unwrap().epoch, BrokerEpoch::new(1));
         apply(&mut image, &register).unwrap();
         assert_eq!(image.broker(BrokerId::new(7)).unwrap().epoch, BrokerEpoch::new(2));
         assert!(apply(&mut image, &MetadataRecord::Cluster { cluster_id: "b".to_owned() }).is_err());
+    }
+
+    #[test]
+    fn a_brokers_state_belongs_to_one_incarnation() {
+        let (mut image, broker_id) = (MetadataImage::new(), BrokerId::new(7));
+        let register = RegisterBroker {
+            fenced: true,
+            ..RegisterBroker::new(broker_id, Uuid::new_v4(), "h".to_owned(), 1)
+        };
+        let state = |epoch, fenced, in_controlled_shutdown| MetadataRecord::BrokerState {
+            broker_id,
+            epoch: BrokerEpoch::new(epoch),
+            fenced,
+            in_controlled_shutdown,
+        };
+        let unregister =
+            |epoch| MetadataRecord::UnregisterBroker { broker_id, epoch: BrokerEpoch::new(epoch) };
+        assert!(apply(&mut image, &state(0, false, false)).is_err(), "nobody is registered");
+        apply(&mut image, &MetadataRecord::RegisterBroker(register.clone())).unwrap();
+        assert!(!image.is_active(broker_id));
+        apply(&mut image, &state(0, false, false)).unwrap();
+        assert!(image.is_active(broker_id));
+        apply(&mut image, &state(0, false, true)).unwrap();
+        assert!(!image.is_active(broker_id) && image.broker(broker_id).unwrap().in_controlled_shutdown);
+        apply(&mut image, &MetadataRecord::RegisterBroker(register)).unwrap();
+        let stale = Err(ImageError::UnknownBroker { broker_id, epoch: BrokerEpoch::new(0) });
+        assert_eq!(apply(&mut image, &state(0, false, false)), stale, "R6");
+        assert_eq!(apply(&mut image, &unregister(0)), stale, "R6");
+        apply(&mut image, &unregister(3)).unwrap();
+        assert!(image.broker(broker_id).is_none() && !image.is_active(broker_id));
+    }
+
+    #[test]
+    fn features_have_levels() {
+        let mut image = MetadataImage::new();
+        let level = |level| MetadataRecord::FeatureLevel { name: "metadata.version".to_owned(), level };
+        apply(&mut image, &level(2)).unwrap();
+        assert_eq!(image.features()["metadata.version"], 2);
+        apply(&mut image, &level(0)).unwrap();
+        assert!(image.features().is_empty());
     }
 }

@@ -5,19 +5,24 @@
 //! - [`decide`] holds pure functions: image and request in, records and answer out. Nothing there does I/O.
 //! - [`Controller`] runs them one at a time, commits the records to a [`MetadataLog`], applies them and publishes
 //!   the new image. On one node the log is a local, flushed one ([`LocalMetadataLog`]); a quorum replaces only that.
+//! - [`liveness`] is the active controller's memory of which broker was heard when.
 //! - [`topic_config`] declares every topic configuration once: name, type, default, check and documentation.
 #![forbid(unsafe_code)]
 
 mod controller;
 pub mod decide;
 mod image;
+pub mod liveness;
 mod local_log;
 mod record;
 pub mod topic_config;
 
 pub use controller::{Controller, ControllerError, MetadataLog};
-pub use decide::{AdminError, Decision};
+pub use decide::{AdminError, ClusterPolicy, Decision};
 pub use image::{BrokerRegistration, ImageError, MetadataImage, PartitionImage, TopicImage};
+pub use liveness::Liveness;
 pub use local_log::{LocalMetadataLog, SnapshotPolicy};
-pub use record::{MetadataRecord, RecordError, RegisterBroker};
+pub use record::{
+    FeatureRange, MetadataRecord, MirrorRole, MirrorState, PeerEndpoint, RecordError, RegisterBroker,
+};
 pub use topic_config::{ConfigType, TopicConfig, TopicConfigKey};

@@ -7,14 +7,12 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use towpath_controller::{
-    Controller, ControllerError, Decision, LocalMetadataLog, MetadataImage, MetadataRecord, RegisterBroker,
-    SnapshotPolicy,
+    Controller, ControllerError, Decision, LocalMetadataLog, MetadataImage, MetadataRecord, PartitionImage,
+    RegisterBroker, SnapshotPolicy,
 };
 use towpath_log::sim::{SimClock, SimStorage};
 use towpath_log::{DirIdentity, Log, LogConfig, LogDir, LogDirOptions, Storage};
-use towpath_types::{
-    BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, ProducerId, TopicId, TopicName, TopicPartition,
-};
+use towpath_types::{BrokerEpoch, BrokerId, ProducerId, TopicId, TopicName, TopicPartition};
 use uuid::Uuid;
 
 const ROOT: &str = "/data";
@@ -68,13 +66,12 @@ impl Node {
     }
 
     fn register(&self) -> Result<Arc<MetadataImage>, ControllerError> {
-        self.commit(vec![MetadataRecord::RegisterBroker(RegisterBroker {
-            broker_id: BROKER,
-            incarnation: Uuid::new_v4(),
-            host: "h".to_owned(),
-            port: 9092,
-            rack: None,
-        })])
+        self.commit(vec![MetadataRecord::RegisterBroker(RegisterBroker::new(
+            BROKER,
+            Uuid::new_v4(),
+            "h".to_owned(),
+            9092,
+        ))])
     }
 
     fn kill(self) -> Result<Self, ControllerError> {
@@ -92,13 +89,13 @@ fn topic(name: &str, id: TopicId) -> Vec<MetadataRecord> {
     let partition = |partition| MetadataRecord::Partition {
         topic_id: id,
         partition,
-        replicas: vec![BROKER],
-        isr: vec![BROKER],
-        leader: Some(BROKER),
-        leader_epoch: LeaderEpoch::new(0),
-        partition_epoch: PartitionEpoch::new(0),
+        state: PartitionImage::new(vec![BROKER], vec![BROKER], Some(BROKER)),
     };
-    vec![MetadataRecord::Topic { name: TopicName::new(name).unwrap(), id }, partition(0), partition(1)]
+    vec![
+        MetadataRecord::Topic { name: TopicName::new(name).unwrap(), id, mirror: None },
+        partition(0),
+        partition(1),
+    ]
 }
 
 #[test]
@@ -255,13 +252,12 @@ fn step() -> impl Strategy<Value = Step> {
 fn records(step: &Step, image: &MetadataImage, serial: usize) -> Option<Vec<MetadataRecord>> {
     let oldest = image.topics().next().map(|topic| topic.id);
     match step {
-        Step::Register => Some(vec![MetadataRecord::RegisterBroker(RegisterBroker {
-            broker_id: BROKER,
-            incarnation: Uuid::from_u128(serial as u128),
-            host: format!("h{serial}"),
-            port: 9092,
-            rack: None,
-        })]),
+        Step::Register => Some(vec![MetadataRecord::RegisterBroker(RegisterBroker::new(
+            BROKER,
+            Uuid::from_u128(serial as u128),
+            format!("h{serial}"),
+            9092,
+        ))]),
         Step::CreateTopic => {
             Some(topic(&format!("t{serial}"), TopicId::new(Uuid::from_u128(serial as u128 + 1))))
         }

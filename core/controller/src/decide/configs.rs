@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use towpath_types::{PartitionEpoch, Rule};
 use towpath_wire::ErrorCode;
 
-use super::{AdminError, Decision};
+use super::policy::TopicPolicy;
+use super::{AdminError, ClusterPolicy, Decision};
 use crate::topic_config::{self, ConfigType};
-use crate::{MetadataImage, MetadataRecord, TopicConfig, TopicImage};
+use crate::{MetadataImage, MetadataRecord, PartitionImage, TopicConfig, TopicImage};
 
 /// What to do with one configuration (IncrementalAlterConfigs).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,7 @@ pub fn alter_topic_config(
     image: &MetadataImage,
     topic: &str,
     changes: &[ConfigChange],
-    broker: &BTreeMap<String, String>,
+    policy: &ClusterPolicy,
 ) -> Result<Decision<()>, AdminError> {
     let topic = find(image, topic)?;
     let mut names = BTreeSet::new();
@@ -74,9 +76,9 @@ pub fn alter_topic_config(
             let message = format!("Error due to duplicate config keys: {}", change.name);
             return Err(AdminError::new(ErrorCode::InvalidRequest, message));
         }
-        apply(&mut configs, change, broker)?;
+        apply(&mut configs, change, &policy.defaults.configs)?;
     }
-    finish(topic, &configs, broker)
+    finish(topic, &configs, policy)
 }
 
 /// Decides about all of a topic's configurations at once: those not named go back to their defaults.
@@ -87,7 +89,7 @@ pub fn replace_topic_config(
     image: &MetadataImage,
     topic: &str,
     configs: &[(String, Option<String>)],
-    broker: &BTreeMap<String, String>,
+    policy: &ClusterPolicy,
 ) -> Result<Decision<()>, AdminError> {
     let topic = find(image, topic)?;
     let mut new = BTreeMap::new();
@@ -101,7 +103,7 @@ pub fn replace_topic_config(
             return Err(AdminError::new(ErrorCode::InvalidRequest, message));
         }
     }
-    finish(topic, &new, broker)
+    finish(topic, &new, policy)
 }
 
 fn apply(
@@ -148,8 +150,9 @@ fn apply(
 fn finish(
     topic: &TopicImage,
     new: &BTreeMap<String, String>,
-    broker: &BTreeMap<String, String>,
+    policy: &ClusterPolicy,
 ) -> Result<Decision<()>, AdminError> {
+    let broker = &policy.defaults.configs;
     for (name, value) in new {
         if topic.configs.get(name) != Some(value) {
             topic_config::check(name, value).map_err(|problem| invalid(problem.to_string()))?;
@@ -166,6 +169,33 @@ fn finish(
     let records = set
         .map(|(name, value)| record(name, Some(value)))
         .chain(removed.map(|name| record(name, None)))
+        .chain(without_eligible_replicas(topic, TopicPolicy::new(new, broker), policy))
         .collect();
     Ok(Decision { records, answer: () })
+}
+
+/// Rule 11: who is eligible depends on how many had to be in sync; when that changes, nobody is any more. Where
+/// nobody is in sync, nothing was acknowledged since, and those that are eligible stay so: they are all there is.
+fn without_eligible_replicas(
+    topic: &TopicImage,
+    new: TopicPolicy,
+    policy: &ClusterPolicy,
+) -> Vec<MetadataRecord> {
+    let is_same = new.asks_for_as_many_as(policy.topic(topic));
+    if is_same || !policy.rules.holds(Rule::EligibleLeaderReplicas) {
+        return Vec::new();
+    }
+    let concerned = (0..).zip(&topic.partitions).filter(|(_, state)| !state.isr.is_empty());
+    concerned
+        .filter(|(_, state)| !state.elr.is_empty() || !state.last_known_elr.is_empty())
+        .map(|(index, state)| {
+            let next = PartitionImage {
+                elr: Vec::new(),
+                last_known_elr: Vec::new(),
+                partition_epoch: PartitionEpoch::new(state.partition_epoch.get().saturating_add(1)),
+                ..state.clone()
+            };
+            super::change::record(topic.id, index, next)
+        })
+        .collect()
 }

@@ -1,9 +1,26 @@
 //! Decisions: image and request in, records and answer out.
 
-mod brokers;
+mod alter_partition;
+mod change;
 mod configs;
+mod elections;
+mod features;
+mod heartbeat;
 mod partitions;
+mod placement;
+mod policy;
+mod producer_ids;
+mod reassignments;
+mod rebalancing;
+mod registration;
 mod topics;
+
+#[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod support;
 
 #[cfg(test)]
 mod tests;
@@ -12,9 +29,24 @@ use towpath_wire::ErrorCode;
 
 use crate::MetadataRecord;
 
-pub use brokers::{PRODUCER_IDS_PER_BLOCK, ProducerIdBlock, allocate_producer_ids, register_broker};
+pub use alter_partition::{
+    AlterPartition, IsrMember, PartitionAnswer, PartitionIsr, TopicAnswers, TopicIsrs, alter_partition,
+};
 pub use configs::{ConfigChange, ConfigOperation, alter_topic_config, replace_topic_config};
+pub use elections::{
+    ElectionKind, ElectionResult, PartitionRef, elect_leaders, elect_where_unclean_is_allowed,
+    rebalance_leaders,
+};
+pub use features::{FeatureUpdate, UpgradeType, update_features};
+pub use heartbeat::{Heartbeat, HeartbeatAnswer, fence_broker, heartbeat};
 pub use partitions::{MorePartitions, create_partitions};
+pub use policy::ClusterPolicy;
+pub use producer_ids::{PRODUCER_IDS_PER_BLOCK, ProducerIdBlock, allocate_producer_ids};
+pub use reassignments::{
+    OngoingReassignment, Reassignment, alter_partition_reassignments, list_partition_reassignments,
+};
+pub use rebalancing::{balance, drain_broker};
+pub use registration::{Registration, register_broker, register_single_broker, unregister_broker};
 pub use topics::{
     Assignment, CreatedTopic, DeleteTarget, DeletedTopic, NewTopic, TopicDefaults, create_topics,
     delete_topics,
@@ -50,5 +82,10 @@ impl AdminError {
     /// An error with its reason.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+
+    /// The answer that there is no such topic or partition.
+    fn unknown_partition() -> Self {
+        Self::new(ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.")
     }
 }

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use towpath_types::{BrokerId, limits};
 use towpath_wire::ErrorCode;
 
-use super::topics::{check_replicas, new_partition, spread};
+use super::change::record;
+use super::placement::{Placer, new_partition};
+use super::topics::check_replicas;
 use super::{AdminError, Decision};
 use crate::{MetadataImage, MetadataRecord};
 
@@ -30,13 +32,14 @@ pub fn create_partitions(
     topics.iter().for_each(|topic| *uses.entry(topic.name.as_str()).or_default() += 1);
     let mut records = Vec::new();
     let mut total = image.partition_count();
+    let mut placer = Placer::new(image);
     let answer = topics
         .iter()
         .map(|topic| {
             if uses.get(topic.name.as_str()).is_some_and(|count| *count > 1) {
                 return Err(AdminError::new(ErrorCode::InvalidRequest, "Duplicate topic name."));
             }
-            let mut new = add(image, topic, total)?;
+            let mut new = add(image, topic, total, &mut placer)?;
             total += new.len();
             records.append(&mut new);
             Ok(())
@@ -49,6 +52,7 @@ fn add(
     image: &MetadataImage,
     asked: &MorePartitions,
     total: usize,
+    placer: &mut Placer<'_>,
 ) -> Result<Vec<MetadataRecord>, AdminError> {
     let topic = image.topic(&asked.name).ok_or_else(|| {
         AdminError::new(ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.")
@@ -70,8 +74,8 @@ fn add(
     if asked.count > limits::PARTITIONS_PER_TOPIC_MAX || total + (wanted - current) > limits::PARTITIONS_MAX {
         return invalid(format!("{} partitions are more than this cluster allows.", asked.count));
     }
-    let factor = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
-    let replicas = match &asked.assignments {
+    let factor = topic.partitions.first().map_or(1, |partition| partition.goal().count());
+    let (replicas, code) = match &asked.assignments {
         Some(assignments) => {
             if assignments.len() != wanted - current {
                 return Err(AdminError::new(
@@ -84,33 +88,27 @@ fn add(
                 ));
             }
             for brokers in assignments {
-                check_replicas(image, brokers)?;
-                if brokers.len() != factor {
-                    return Err(AdminError::new(
-                        ErrorCode::InvalidReplicaAssignment,
-                        format!(
-                            "An assignment has {} replica(s), but the topic has {factor}.",
-                            brokers.len()
-                        ),
-                    ));
-                }
+                check_assignment(image, brokers, factor)?;
             }
-            assignments.clone()
+            (assignments.clone(), ErrorCode::InvalidReplicaAssignment)
         }
         None => {
-            let brokers: Vec<BrokerId> = image.brokers().map(|broker| broker.id).collect();
-            if factor > brokers.len() {
-                return Err(AdminError::new(
-                    ErrorCode::InvalidReplicationFactor,
-                    format!(
-                        "The topic has {factor} replicas, but only {} broker(s) are registered.",
-                        brokers.len()
-                    ),
-                ));
-            }
-            spread(&brokers, total, wanted - current, factor)
+            placer.count_topic(&topic.partitions);
+            (placer.place(wanted - current, factor)?, ErrorCode::InvalidReplicationFactor)
         }
     };
     let indices = i32::try_from(current).unwrap_or(i32::MAX)..;
-    Ok(indices.zip(replicas).map(|(index, replicas)| new_partition(topic.id, index, replicas)).collect())
+    indices
+        .zip(replicas)
+        .map(|(index, replicas)| Ok(record(topic.id, index, new_partition(image, replicas, code)?)))
+        .collect()
+}
+
+fn check_assignment(image: &MetadataImage, brokers: &[BrokerId], factor: usize) -> Result<(), AdminError> {
+    check_replicas(image, brokers)?;
+    if brokers.len() == factor {
+        return Ok(());
+    }
+    let message = format!("An assignment has {} replica(s), but the topic has {factor}.", brokers.len());
+    Err(AdminError::new(ErrorCode::InvalidReplicaAssignment, message))
 }

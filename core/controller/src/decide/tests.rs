@@ -3,49 +3,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use towpath_types::{BrokerId, LeaderEpoch, TopicId, limits};
 use towpath_wire::ErrorCode;
-use uuid::Uuid;
 
+use super::support::*;
 use super::*;
-use crate::{MetadataImage, RegisterBroker};
-
-fn defaults() -> TopicDefaults {
-    TopicDefaults { partitions: 1, replication_factor: 1, configs: BTreeMap::new() }
-}
-
-fn broker(id: i32) -> RegisterBroker {
-    RegisterBroker {
-        broker_id: BrokerId::new(id),
-        incarnation: Uuid::new_v4(),
-        host: "localhost".to_owned(),
-        port: 9092,
-        rack: None,
-    }
-}
-
-fn commit<T>(image: &mut MetadataImage, decision: Decision<T>) -> T {
-    for record in &decision.records {
-        image.apply(image.next_offset(), record).unwrap();
-    }
-    decision.answer
-}
-
-fn image(brokers: i32) -> MetadataImage {
-    let mut image = MetadataImage::new();
-    for id in 1..=brokers {
-        let decision = register_broker(&image, &broker(id), true);
-        commit(&mut image, decision);
-    }
-    image
-}
-
-fn topic(name: &str, partitions: i32) -> NewTopic {
-    NewTopic { name: name.to_owned(), partitions, replication_factor: -1, ..NewTopic::default() }
-}
-
-fn create(image: &mut MetadataImage, topics: &[NewTopic]) -> Vec<Result<CreatedTopic, ErrorCode>> {
-    let decision = create_topics(image, topics, &defaults(), TopicId::random);
-    commit(image, decision).into_iter().map(|result| result.map_err(|error| error.code)).collect()
-}
 
 #[test]
 fn each_topic_is_judged_on_its_own() {
@@ -205,7 +165,7 @@ fn partitions_are_only_added() {
 fn configurations_change_all_or_nothing() {
     let mut image = image(1);
     create(&mut image, &[topic("t", 1)]).remove(0).unwrap();
-    let broker = BTreeMap::new();
+    let policy = policy();
     let change = |name: &str, operation, value: Option<&str>| ConfigChange {
         name: name.to_owned(),
         operation,
@@ -213,7 +173,7 @@ fn configurations_change_all_or_nothing() {
     };
     use ConfigOperation::{Append, Delete, Set, Subtract};
     let mut alter = |changes: &[ConfigChange]| {
-        alter_topic_config(&image, "t", changes, &broker)
+        alter_topic_config(&image, "t", changes, &policy)
             .map(|decision| commit(&mut image, decision))
             .map(|()| image.topic("t").unwrap().configs.clone())
             .map_err(|error| error.code)
@@ -243,13 +203,13 @@ fn configurations_change_all_or_nothing() {
     }
     assert_eq!(image.topic("t").unwrap().configs.len(), 1, "a refused request changes nothing");
     let replaced =
-        replace_topic_config(&image, "t", &[("segment.ms".to_owned(), Some("7".to_owned()))], &broker);
+        replace_topic_config(&image, "t", &[("segment.ms".to_owned(), Some("7".to_owned()))], &policy);
     commit(&mut image, replaced.unwrap());
     assert_eq!(
         image.topic("t").unwrap().configs,
         BTreeMap::from([("segment.ms".to_owned(), "7".to_owned())])
     );
-    let unknown = alter_topic_config(&image, "u", &[], &broker).unwrap_err();
+    let unknown = alter_topic_config(&image, "u", &[], &policy).unwrap_err();
     assert_eq!(unknown.code, ErrorCode::UnknownTopicOrPartition);
 }
 
@@ -257,9 +217,9 @@ fn configurations_change_all_or_nothing() {
 fn an_unclean_stop_begins_new_leader_epochs() {
     let mut image = image(2);
     create(&mut image, &[topic("t", 4)]).remove(0).unwrap();
-    let clean = register_broker(&image, &broker(1), true);
+    let clean = register_single_broker(&image, &broker(1), true);
     assert_eq!(clean.records.len(), 1);
-    let unclean = register_broker(&image, &broker(1), false);
+    let unclean = register_single_broker(&image, &broker(1), false);
     commit(&mut image, unclean);
     for partition in &image.topic("t").unwrap().partitions {
         let expected = i32::from(partition.leader == Some(BrokerId::new(1)));

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use towpath_types::{BrokerId, LeaderEpoch, PartitionEpoch, TopicId, TopicName, limits};
+use towpath_types::{BrokerId, TopicId, TopicName, limits};
 use towpath_wire::ErrorCode;
 
+use super::change::record;
+use super::placement::{Placer, new_partition};
 use super::{AdminError, Decision};
 use crate::{LocalMetadataLog, MetadataImage, MetadataRecord, TopicConfig, topic_config};
 
@@ -67,6 +69,7 @@ pub fn create_topics(
     topics.iter().for_each(|topic| *uses.entry(topic.name.as_str()).or_default() += 1);
     let mut records = Vec::new();
     let mut partitions = image.partition_count();
+    let mut placer = Placer::new(image);
     let mut collisions: BTreeMap<String, String> = BTreeMap::new();
     let answer = topics
         .iter()
@@ -79,7 +82,7 @@ pub fn create_topics(
             if let Some(other) = collisions.get(&folded) {
                 return Err(collision(&topic.name, other));
             }
-            let (created, mut new) = create_topic(image, &name, topic, defaults, new_id())?;
+            let (created, mut new) = create_topic(image, &name, topic, defaults, &mut placer, new_id())?;
             partitions = partitions.saturating_add(usize::try_from(created.partitions).unwrap_or(usize::MAX));
             if partitions > limits::PARTITIONS_MAX {
                 partitions = partitions.saturating_sub(usize::try_from(created.partitions).unwrap_or(0));
@@ -135,13 +138,14 @@ fn create_topic(
     name: &TopicName,
     topic: &NewTopic,
     defaults: &TopicDefaults,
+    placer: &mut Placer<'_>,
     id: TopicId,
 ) -> Result<(CreatedTopic, Vec<MetadataRecord>), AdminError> {
     let configs = check_configs(&topic.configs, defaults)?;
-    let replicas = if topic.assignments.is_empty() {
-        place(image, topic, defaults)?
+    let (replicas, code) = if topic.assignments.is_empty() {
+        (place(placer, topic, defaults)?, ErrorCode::InvalidReplicationFactor)
     } else {
-        check_assignments(image, topic)?
+        (check_assignments(image, topic)?, ErrorCode::InvalidReplicaAssignment)
     };
     let created = CreatedTopic {
         id,
@@ -150,27 +154,16 @@ fn create_topic(
         configs,
     };
     let mut records = Vec::with_capacity(1 + created.configs.len() + replicas.len());
-    records.push(MetadataRecord::Topic { name: name.clone(), id });
+    records.push(MetadataRecord::Topic { name: name.clone(), id, mirror: None });
     records.extend(created.configs.iter().map(|(name, value)| MetadataRecord::TopicConfig {
         topic_id: id,
         name: name.clone(),
         value: Some(value.clone()),
     }));
-    records.extend((0..).zip(replicas).map(|(partition, replicas)| new_partition(id, partition, replicas)));
-    Ok((created, records))
-}
-
-/// The first state of a partition: its first replica leads, all are in sync.
-pub(super) fn new_partition(topic_id: TopicId, partition: i32, replicas: Vec<BrokerId>) -> MetadataRecord {
-    MetadataRecord::Partition {
-        topic_id,
-        partition,
-        isr: replicas.clone(),
-        leader: replicas.first().copied(),
-        replicas,
-        leader_epoch: LeaderEpoch::new(0),
-        partition_epoch: PartitionEpoch::new(0),
+    for (partition, replicas) in (0..).zip(replicas) {
+        records.push(record(id, partition, new_partition(image, replicas, code)?));
     }
+    Ok((created, records))
 }
 
 fn check_configs(
@@ -195,10 +188,9 @@ fn check_configs(
     Ok(checked)
 }
 
-/// Spreads partitions over the brokers, round robin, starting at a broker that depends on how many partitions there
-/// are already, so that single-partition topics do not all land on the first broker.
+/// Checks how many partitions and replicas are asked for, and places them.
 fn place(
-    image: &MetadataImage,
+    placer: &mut Placer<'_>,
     topic: &NewTopic,
     defaults: &TopicDefaults,
 ) -> Result<Vec<Vec<BrokerId>>, AdminError> {
@@ -214,36 +206,14 @@ fn place(
     }
     let asked = topic.replication_factor;
     let factor = if asked == -1 { defaults.replication_factor } else { asked };
-    let brokers: Vec<BrokerId> = image.brokers().map(|broker| broker.id).collect();
     let count = usize::try_from(factor).unwrap_or(0);
     if count == 0 {
         let message =
             format!("Replication factor must be larger than 0, or -1 to use the default: {factor}.");
         return Err(AdminError::new(ErrorCode::InvalidReplicationFactor, message));
     }
-    if count > brokers.len() {
-        let message = format!(
-            "Unable to replicate the partition {count} time(s): The target replication factor of {count} cannot be \
-             reached because only {} broker(s) are registered.",
-            brokers.len()
-        );
-        return Err(AdminError::new(ErrorCode::InvalidReplicationFactor, message));
-    }
-    Ok(spread(&brokers, image.partition_count(), usize::try_from(partitions).unwrap_or(0), count))
-}
-
-/// `count` replicas for each of `partitions` partitions.
-pub(super) fn spread(
-    brokers: &[BrokerId],
-    start: usize,
-    partitions: usize,
-    count: usize,
-) -> Vec<Vec<BrokerId>> {
-    (0..partitions)
-        .map(|partition| {
-            (0..count).map(|replica| brokers[(start + partition + replica) % brokers.len()]).collect()
-        })
-        .collect()
+    placer.next_topic();
+    placer.place(usize::try_from(partitions).unwrap_or(0), count)
 }
 
 fn check_assignments(image: &MetadataImage, topic: &NewTopic) -> Result<Vec<Vec<BrokerId>>, AdminError> {

@@ -1,10 +1,10 @@
 //! An image as records of its own, from which it can be made anew without the log that led to it.
 
 use serde::{Deserialize, Serialize};
-use towpath_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, ProducerId, TopicId, TopicName};
+use towpath_types::{BrokerEpoch, ProducerId, TopicId, TopicName};
 
 use super::{BrokerRegistration, ImageError, MetadataImage, PartitionImage, set_partition};
-use crate::{RecordError, RegisterBroker};
+use crate::{MirrorRole, RecordError, RegisterBroker};
 
 /// The version of the encoding: one byte in front of every record.
 const VERSION: u8 = 1;
@@ -22,16 +22,18 @@ pub(crate) enum SnapshotRecord {
     },
     /// A registered broker; its epoch was the offset of a record that need not be there any more.
     Broker { epoch: BrokerEpoch, broker: RegisterBroker },
+    /// A feature that the cluster uses.
+    Feature { name: String, level: i16 },
     /// A topic.
-    Topic { name: TopicName, id: TopicId, configs: std::collections::BTreeMap<String, String> },
-    /// The next partition of the topic before.
-    Partition {
-        replicas: Vec<BrokerId>,
-        isr: Vec<BrokerId>,
-        leader: Option<BrokerId>,
-        leader_epoch: LeaderEpoch,
-        partition_epoch: PartitionEpoch,
+    Topic {
+        name: TopicName,
+        id: TopicId,
+        configs: std::collections::BTreeMap<String, String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mirror: Option<MirrorRole>,
     },
+    /// The next partition of the topic before.
+    Partition(PartitionImage),
     /// The last, with the number of those before it.
     End { records: u64 },
 }
@@ -83,34 +85,29 @@ impl MetadataImage {
             cluster_id: self.cluster_id.clone(),
             next_producer_id: ProducerId::new(self.next_producer_id),
         };
-        let brokers = self.brokers.values().map(|broker| SnapshotRecord::Broker {
-            epoch: broker.epoch,
-            broker: RegisterBroker {
-                broker_id: broker.id,
-                incarnation: broker.incarnation,
-                host: broker.host.clone(),
-                port: broker.port,
-                rack: broker.rack.clone(),
-            },
-        });
+        let brokers = self
+            .brokers
+            .values()
+            .map(|broker| SnapshotRecord::Broker { epoch: broker.epoch, broker: broker.record() });
+        let features = self
+            .features
+            .iter()
+            .map(|(name, level)| SnapshotRecord::Feature { name: name.clone(), level: *level });
         let topics = self.topics.values().flat_map(|topic| {
             let head = SnapshotRecord::Topic {
                 name: topic.name.clone(),
                 id: topic.id,
                 configs: topic.configs.clone(),
+                mirror: topic.mirror.clone(),
             };
-            std::iter::once(head).chain(topic.partitions.iter().map(|partition| SnapshotRecord::Partition {
-                replicas: partition.replicas.clone(),
-                isr: partition.isr.clone(),
-                leader: partition.leader,
-                leader_epoch: partition.leader_epoch,
-                partition_epoch: partition.partition_epoch,
-            }))
+            let partitions = topic.partitions.iter().cloned().map(SnapshotRecord::Partition);
+            std::iter::once(head).chain(partitions)
         });
         let partitions = self.topics.values().map(|topic| topic.partitions.len());
-        let records = 1 + self.brokers.len() + self.topics.len() + partitions.sum::<usize>();
+        let heads = 1 + self.brokers.len() + self.features.len() + self.topics.len();
+        let records = heads + partitions.sum::<usize>();
         let end = SnapshotRecord::End { records: records as u64 };
-        std::iter::once(begin).chain(brokers).chain(topics).chain(std::iter::once(end))
+        std::iter::once(begin).chain(brokers).chain(features).chain(topics).chain(std::iter::once(end))
     }
 
     /// The image that a snapshot's records describe.
@@ -155,19 +152,19 @@ impl MetadataImage {
                 self.next_producer_id = next_producer_id.get();
             }
             SnapshotRecord::Broker { epoch, broker } => {
-                let RegisterBroker { broker_id: id, incarnation, host, port, rack } = broker;
-                let registration = BrokerRegistration { id, epoch, incarnation, host, port, rack };
-                self.brokers.insert(id, registration);
+                self.brokers.insert(broker.broker_id, BrokerRegistration::new(epoch, broker));
             }
-            SnapshotRecord::Topic { name, id, configs } => {
-                self.add_topic(&name, id)?;
+            SnapshotRecord::Feature { name, level } => {
+                self.features.insert(name, level);
+            }
+            SnapshotRecord::Topic { name, id, configs, mirror } => {
+                self.add_topic(&name, id, mirror)?;
                 self.topic_mut(id)?.configs = configs;
                 return Ok(Some(id));
             }
-            SnapshotRecord::Partition { replicas, isr, leader, leader_epoch, partition_epoch } => {
+            SnapshotRecord::Partition(state) => {
                 let topic = self.topic_mut(topic.ok_or(SnapshotError::Partition)?)?;
                 let index = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
-                let state = PartitionImage { replicas, isr, leader, leader_epoch, partition_epoch };
                 set_partition(topic, index, state)?;
             }
             SnapshotRecord::End { records } => return Err(SnapshotError::End { found: records }),
@@ -179,35 +176,59 @@ impl MetadataImage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::MetadataRecord;
+    use crate::{FeatureRange, MetadataRecord, MirrorState, PeerEndpoint};
+    use towpath_types::{BrokerId, LeaderEpoch, PartitionEpoch};
     use uuid::Uuid;
 
     fn sample() -> MetadataImage {
         let mut image = MetadataImage::new();
         let id = TopicId::random();
-        let broker = RegisterBroker {
-            broker_id: BrokerId::new(7),
-            incarnation: Uuid::new_v4(),
-            host: "h".to_owned(),
-            port: 9092,
+        let ids = |range: std::ops::Range<i32>| range.map(BrokerId::new).collect::<Vec<_>>();
+        let plain = RegisterBroker::new(BrokerId::new(7), Uuid::new_v4(), "h".to_owned(), 9092);
+        let full = RegisterBroker {
+            broker_id: BrokerId::new(8),
             rack: Some("r".to_owned()),
+            peer: Some(PeerEndpoint { host: "p".to_owned(), port: 9093 }),
+            fenced: true,
+            features: [("metadata.version".to_owned(), FeatureRange { min: 1, max: 3 })].into(),
+            ..plain.clone()
         };
-        let partition = |partition, leader, epoch| MetadataRecord::Partition {
-            topic_id: id,
-            partition,
-            replicas: vec![BrokerId::new(7), BrokerId::new(8)],
-            isr: vec![BrokerId::new(7)],
-            leader,
-            leader_epoch: LeaderEpoch::new(epoch),
-            partition_epoch: PartitionEpoch::new(epoch + 1),
+        let mirror = MirrorRole {
+            role: MirrorState::Writable,
+            source_cluster: "s".to_owned(),
+            source_topic_id: TopicId::random(),
+        };
+        let alone = PartitionImage::new(ids(7..9), ids(7..8), None);
+        let state = PartitionImage {
+            leader: Some(BrokerId::new(7)),
+            leader_epoch: LeaderEpoch::new(3),
+            partition_epoch: PartitionEpoch::new(4),
+            adding_replicas: ids(1..3),
+            removing_replicas: ids(4..5),
+            elr: ids(8..9),
+            last_known_elr: ids(9..10),
+            recovering: true,
+            ..alone.clone()
         };
         for record in [
             MetadataRecord::Cluster { cluster_id: "c".to_owned() },
-            MetadataRecord::RegisterBroker(broker),
-            MetadataRecord::Topic { name: TopicName::new("empty").unwrap(), id: TopicId::random() },
-            MetadataRecord::Topic { name: TopicName::new("t").unwrap(), id },
-            partition(0, Some(BrokerId::new(7)), 3),
-            partition(1, None, 0),
+            MetadataRecord::RegisterBroker(plain),
+            MetadataRecord::RegisterBroker(full),
+            MetadataRecord::BrokerState {
+                broker_id: BrokerId::new(7),
+                epoch: BrokerEpoch::new(1),
+                fenced: false,
+                in_controlled_shutdown: true,
+            },
+            MetadataRecord::FeatureLevel { name: "metadata.version".to_owned(), level: 2 },
+            MetadataRecord::Topic {
+                name: TopicName::new("empty").unwrap(),
+                id: TopicId::random(),
+                mirror: Some(mirror),
+            },
+            MetadataRecord::Topic { name: TopicName::new("t").unwrap(), id, mirror: None },
+            MetadataRecord::Partition { topic_id: id, partition: 0, state },
+            MetadataRecord::Partition { topic_id: id, partition: 1, state: alone },
             MetadataRecord::TopicConfig {
                 topic_id: id,
                 name: "retention.ms".to_owned(),

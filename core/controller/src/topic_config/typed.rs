@@ -69,6 +69,8 @@ pub struct TopicConfig {
     pub segment_jitter_ms: i64,
     /// `segment.ms`.
     pub segment_ms: i64,
+    /// `unclean.leader.election.enable`.
+    pub unclean_leader_election: bool,
 }
 
 /// Looks values up: the topic's, else the broker's, else the declared default.
@@ -148,6 +150,9 @@ impl TopicConfig {
             segment_index_bytes: values.number("segment.index.bytes")?,
             segment_jitter_ms: values.number("segment.jitter.ms")?,
             segment_ms: values.number("segment.ms")?,
+            unclean_leader_election: values
+                .get("unclean.leader.election.enable")?
+                .eq_ignore_ascii_case("true"),
         })
     }
 }
