@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use towpath_types::Offset;
+use towpath_types::{BrokerId, Offset};
 
-use crate::{Decision, ImageError, MetadataImage, MetadataRecord, RecordError};
+use crate::{Decision, ImageError, MetadataImage, MetadataRecord, QuorumError, RecordError};
 
 /// Where metadata records are committed. One node has a flushed local log; several have a quorum.
 pub trait MetadataLog: Send + Sync {
@@ -47,6 +47,18 @@ pub enum ControllerError {
     /// R14: an earlier commit failed.
     #[error("the metadata log is offline after a failed write; restart the node when the disk is well again")]
     Offline,
+    /// Another node decides. Nothing was changed.
+    #[error("this node is not the active controller")]
+    NotController {
+        /// The active controller and the address of its peer listener, if known.
+        leader: Option<(BrokerId, String)>,
+    },
+    /// The records may or may not be committed: whoever asks again must look first.
+    #[error("it is not known whether the change of the metadata was committed")]
+    Uncertain,
+    /// The quorum does not do what it should.
+    #[error(transparent)]
+    Quorum(#[from] QuorumError),
 }
 
 /// The controller of one node.

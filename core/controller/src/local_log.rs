@@ -8,13 +8,10 @@ use towpath_log::{Log, LogConfig};
 use towpath_record::{BatchBuilder, Compression, Origin, batches};
 use towpath_types::{LeaderEpoch, Offset, limits};
 
-use crate::image::{SnapshotError, SnapshotRecord};
-use crate::{ControllerError, MetadataImage, MetadataLog, MetadataRecord};
+use crate::{ControllerError, MetadataImage, MetadataLog, MetadataRecord, snapshot_content};
 
 /// Bytes that are read from the log at a time.
 const READ_BYTES: usize = 1024 * 1024;
-/// Bytes of one batch of a snapshot.
-const SNAPSHOT_BATCH_BYTES: usize = 512 * 1024;
 /// The only leader that a log of one node has.
 const EPOCH: LeaderEpoch = LeaderEpoch::new(0);
 
@@ -116,7 +113,7 @@ impl LocalMetadataLog {
     /// Writes a snapshot, and drops what is no longer needed: older snapshots but one, and the log before that one.
     fn take_snapshot(&mut self, image: &MetadataImage) -> Result<(), ControllerError> {
         let offset = image.next_offset();
-        let (content, records) = encode(image)?;
+        let (content, records) = snapshot_content::encode(image)?;
         // A segment begins where the snapshot ends, so that whole segments can go later.
         self.log.roll()?;
         self.log.flush()?;
@@ -199,52 +196,11 @@ fn newest_snapshot(log: &Log) -> Result<(Option<Snapshot>, MetadataImage), Contr
 
 fn read_snapshot(log: &Log, offset: Offset) -> Result<(Snapshot, MetadataImage), AnyError> {
     let content = log.read_checkpoint(offset)?.ok_or("it is gone")?;
-    let content = Bytes::from(content);
-    let mut records = Vec::new();
-    let mut stored = batches(&content);
-    for batch in stored.by_ref() {
-        let batch = batch?;
-        batch.verify_crc()?;
-        for record in &batch.records()? {
-            let value = record?.value.unwrap_or_default();
-            records.push(SnapshotRecord::decode(value)?);
-        }
-    }
-    if stored.remaining() > 0 {
-        return Err("it ends in the middle".into());
-    }
-    let count = records.len() as u64;
-    let image = MetadataImage::from_snapshot(records.into_iter().map(Ok::<_, SnapshotError>))?;
+    let (image, count) = snapshot_content::decode(&Bytes::from(content))?;
     if image.next_offset() != offset {
         return Err(format!("it is one of offset {}", image.next_offset()).into());
     }
     Ok((Snapshot { offset, records: count }, image))
-}
-
-/// A snapshot as record batches, each with its checksum.
-fn encode(image: &MetadataImage) -> Result<(Vec<u8>, u64), ControllerError> {
-    let append = |error: towpath_record::BuildError| ControllerError::Append(error.into());
-    let mut content = Vec::new();
-    let mut builder = BatchBuilder::new(Compression::None);
-    let (mut records, mut first, mut bytes) = (0u64, 0u64, 0usize);
-    let mut close = |builder: &mut BatchBuilder, first: u64| {
-        builder.set_base(Offset::new(i64::try_from(first).unwrap_or(i64::MAX)), EPOCH);
-        content.extend_from_slice(&builder.build().map_err(append)?);
-        builder.reset();
-        Ok::<(), ControllerError>(())
-    };
-    for record in image.snapshot() {
-        let value = record.encode()?;
-        if bytes > 0 && bytes + value.len() > SNAPSHOT_BATCH_BYTES {
-            close(&mut builder, first)?;
-            (first, bytes) = (records, 0);
-        }
-        builder.append(0, None, Some(&value), &[]).map_err(append)?;
-        bytes += value.len();
-        records += 1;
-    }
-    close(&mut builder, first)?;
-    Ok((content, records))
 }
 
 /// Applies the log's records from where the image ends.
