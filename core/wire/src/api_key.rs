@@ -1,10 +1,11 @@
-//! The APIs of Kafka 4.3.
+//! The APIs of Kafka 4.3, and those that nodes of one cluster use among themselves.
 
 use crate::VersionRange;
 
 macro_rules! api_keys {
     ($($name:ident = $key:literal, $min:literal, $max:literal, $stable:literal, $flexible:expr;)*) => {
         /// The APIs of Apache Kafka 4.3, by Kafka's names. The keys 4 to 7 have no version any more and are not here.
+        /// From [`ApiKey::FIRST_OWN`] on they are ours.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(i16)]
         pub enum ApiKey {
@@ -26,7 +27,7 @@ macro_rules! api_keys {
                 }
             }
 
-            /// The versions that Kafka 4.3 knows, unstable ones included.
+            /// The versions that Kafka 4.3 knows, unstable ones included; for APIs of ours, those that this build knows.
             #[must_use]
             pub const fn versions(self) -> VersionRange {
                 match self {
@@ -64,7 +65,7 @@ macro_rules! api_keys {
     };
 }
 
-/// A key that no API of Kafka 4.3 has.
+/// A key that no API of Kafka 4.3 has, and none of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there is no API with the key {0}")]
 pub struct UnknownApiKey(pub i16);
@@ -86,6 +87,37 @@ impl ApiKey {
     #[must_use]
     pub const fn code(self) -> i16 {
         self as i16
+    }
+
+    /// The first key of the APIs that Kafka does not have.
+    pub const FIRST_OWN: i16 = 20_000;
+
+    /// Whether the API is ours, not one of Kafka's. All of them are private.
+    #[must_use]
+    pub const fn is_own(self) -> bool {
+        self as i16 >= Self::FIRST_OWN
+    }
+
+    /// Whether only nodes of the same cluster may use the API: those of Kafka that only its controllers' listener has,
+    /// and ours. ApiVersions never tells of a private API; `Fetch` is for clients, too, and is not one.
+    #[must_use]
+    pub const fn is_private(self) -> bool {
+        self.is_own()
+            || matches!(
+                self,
+                Self::Vote
+                    | Self::BeginQuorumEpoch
+                    | Self::EndQuorumEpoch
+                    | Self::AlterPartition
+                    | Self::Envelope
+                    | Self::FetchSnapshot
+                    | Self::BrokerRegistration
+                    | Self::BrokerHeartbeat
+                    | Self::AllocateProducerIds
+                    | Self::ControllerRegistration
+                    | Self::AssignReplicasToDirs
+                    | Self::UpdateRaftVoter
+            )
     }
 
     /// Whether `version` has compact lengths and tagged fields. True for versions above those known, too: the header
@@ -200,4 +232,7 @@ api_keys! {
     DescribeShareGroupOffsets = 90, 0, 1, 1, Some(0);
     AlterShareGroupOffsets = 91, 0, 0, 0, Some(0);
     DeleteShareGroupOffsets = 92, 0, 0, 0, Some(0);
+    NodeHello = 20_000, 0, 0, 0, Some(0);
+    Quorum = 20_001, 0, 0, 0, Some(0);
+    Forward = 20_002, 0, 0, 0, Some(0);
 }

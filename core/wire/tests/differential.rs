@@ -115,22 +115,43 @@ fn consumer_protocol_encodes_as_the_other_implementation_does() {
     assert_eq!(compare::<towpath_wire::ConsumerProtocolSubscription, ConsumerProtocolSubscription>(), 4);
 }
 
-/// The records of `__consumer_offsets` are not in the other crate: field table against derived code.
-#[test]
-fn offset_records_encode_as_their_field_tables_say() {
-    fn check<M: Message>() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        for version in M::VERSIONS.iter() {
-            for _ in 0..MESSAGES_PER_VERSION {
-                let bytes = support::random_bytes::<M>(&mut rng, version, false).freeze();
-                assert_eq!(our_bytes(&ours::<M>(&bytes, version), version), bytes, "{} v{version}", M::NAME);
-            }
+/// What is not in the other crate: field table against derived code.
+fn as_the_table_says<M: Message>() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for version in M::VERSIONS.iter() {
+        for _ in 0..MESSAGES_PER_VERSION {
+            let bytes = support::random_bytes::<M>(&mut rng, version, false).freeze();
+            assert_eq!(our_bytes(&ours::<M>(&bytes, version), version), bytes, "{} v{version}", M::NAME);
         }
     }
-    check::<towpath_wire::OffsetCommitKey>();
-    check::<towpath_wire::OffsetCommitValue>();
-    check::<towpath_wire::GroupMetadataKey>();
-    check::<towpath_wire::GroupMetadataValue>();
+}
+
+#[test]
+fn offset_records_encode_as_their_field_tables_say() {
+    as_the_table_says::<towpath_wire::OffsetCommitKey>();
+    as_the_table_says::<towpath_wire::OffsetCommitValue>();
+    as_the_table_says::<towpath_wire::GroupMetadataKey>();
+    as_the_table_says::<towpath_wire::GroupMetadataValue>();
+}
+
+macro_rules! own_apis {
+    ($($request:ident,)*) => {
+        $({
+            use towpath_wire::{ApiKey, $request as Ours};
+            as_the_table_says::<Ours>();
+            as_the_table_says::<<Ours as Request>::Response>();
+            let key = Ours::KEY;
+            assert!(key.is_own() && key.is_private() && ApiKey::ALL.contains(&key), "{key}");
+            assert_eq!((key.versions(), key.flexible_from()), (Ours::VERSIONS, Ours::FLEXIBLE_FROM), "{key}");
+            assert_eq!(<Ours as Request>::Response::VERSIONS, Ours::VERSIONS, "{key}");
+            assert_eq!(Ours::NAME, format!("{key}Request"));
+        })*
+    };
+}
+
+#[test]
+fn our_own_apis_encode_as_their_field_tables_say() {
+    towpath_wire::for_each_own_request!(own_apis);
 }
 
 macro_rules! skip_unknown {
@@ -159,6 +180,7 @@ fn skips_unknown_tags<M: Message>() {
 #[test]
 fn unknown_tagged_fields_are_skipped() {
     towpath_wire::for_each_request!(skip_unknown);
+    towpath_wire::for_each_own_request!(skip_unknown);
 }
 
 #[test]

@@ -159,7 +159,9 @@ macro_rules! attack_all {
 
 #[test]
 fn damaged_frames_neither_panic_nor_allocate_much() {
-    for (name, (understood, refused)) in towpath_wire::for_each_request!(attack_all) {
+    let kafkas = towpath_wire::for_each_request!(attack_all);
+    let ours = towpath_wire::for_each_own_request!(attack_all);
+    for (name, (understood, refused)) in kafkas.into_iter().chain(ours) {
         assert!(understood + refused == 2000, "{name}: {understood} + {refused}");
         assert!(refused > 100, "{name}: only {refused} damaged messages were refused");
     }
@@ -194,6 +196,7 @@ fn noise<M: Message>() {
 #[test]
 fn noise_neither_panics_nor_allocates_much() {
     towpath_wire::for_each_request!(noise_all);
+    towpath_wire::for_each_own_request!(noise_all);
 }
 
 macro_rules! cut_all {
@@ -221,6 +224,7 @@ fn cut<M: Message>() {
 #[test]
 fn a_message_cut_at_any_byte_is_refused() {
     towpath_wire::for_each_request!(cut_all);
+    towpath_wire::for_each_own_request!(cut_all);
 }
 
 macro_rules! million_all {
@@ -293,7 +297,9 @@ macro_rules! names_of_all {
 fn every_request_has_a_fuzz_target() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fuzz");
     let manifest = std::fs::read_to_string(format!("{folder}/Cargo.toml")).unwrap();
-    for name in towpath_wire::for_each_request!(names_of_all) {
+    let kafkas = towpath_wire::for_each_request!(names_of_all);
+    let ours = towpath_wire::for_each_own_request!(names_of_all);
+    for name in kafkas.into_iter().chain(ours) {
         let snake = name.chars().fold(String::new(), |mut snake, character| {
             if character.is_uppercase() && !snake.is_empty() {
                 snake.push('_');

@@ -184,7 +184,7 @@ fn api_keys_come_back_from_their_numbers() {
     for key in ApiKey::ALL {
         assert_eq!(ApiKey::try_from(key.code()), Ok(*key));
     }
-    for unknown in [-1, 4, 5, 6, 7, 93, i16::MAX] {
+    for unknown in [-1, 4, 5, 6, 7, 93, 19_999, 20_003, i16::MAX] {
         assert!(ApiKey::try_from(unknown).is_err(), "{unknown}");
     }
     assert_eq!(ApiKey::InitProducerId.stable_versions().max, 5);

@@ -3,12 +3,17 @@
 
 pub mod add_offsets_to_txn;
 pub mod add_partitions_to_txn;
+pub mod add_raft_voter;
+pub mod allocate_producer_ids;
 pub mod alter_client_quotas;
 pub mod alter_configs;
+pub mod alter_partition;
 pub mod alter_partition_reassignments;
 pub mod alter_replica_log_dirs;
 pub mod alter_user_scram_credentials;
 pub mod api_versions;
+pub mod broker_heartbeat;
+pub mod broker_registration;
 pub mod consumer_group_describe;
 pub mod consumer_group_heartbeat;
 pub mod consumer_protocol;
@@ -34,6 +39,7 @@ pub mod elect_leaders;
 pub mod end_txn;
 pub mod fetch;
 pub mod find_coordinator;
+pub mod forward;
 pub mod heartbeat;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;
@@ -45,12 +51,15 @@ pub mod list_offsets;
 pub mod list_partition_reassignments;
 pub mod list_transactions;
 pub mod metadata;
+pub mod node_hello;
 pub mod offset_commit;
 pub mod offset_delete;
 pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod offset_records;
 pub mod produce;
+pub mod quorum;
+pub mod remove_raft_voter;
 pub mod sasl_authenticate;
 pub mod sasl_handshake;
 pub mod sync_group;
@@ -61,14 +70,19 @@ pub mod write_txn_markers;
 
 pub use add_offsets_to_txn::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
 pub use add_partitions_to_txn::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
+pub use add_raft_voter::{AddRaftVoterRequest, AddRaftVoterResponse};
+pub use allocate_producer_ids::{AllocateProducerIdsRequest, AllocateProducerIdsResponse};
 pub use alter_client_quotas::{AlterClientQuotasRequest, AlterClientQuotasResponse};
 pub use alter_configs::{AlterConfigsRequest, AlterConfigsResponse};
+pub use alter_partition::{AlterPartitionRequest, AlterPartitionResponse};
 pub use alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
 };
 pub use alter_replica_log_dirs::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse};
 pub use alter_user_scram_credentials::{AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse};
 pub use api_versions::{ApiVersionsRequest, ApiVersionsResponse};
+pub use broker_heartbeat::{BrokerHeartbeatRequest, BrokerHeartbeatResponse};
+pub use broker_registration::{BrokerRegistrationRequest, BrokerRegistrationResponse};
 pub use consumer_group_describe::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
 pub use consumer_group_heartbeat::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 pub use consumer_protocol::{ConsumerProtocolAssignment, ConsumerProtocolSubscription};
@@ -96,6 +110,7 @@ pub use elect_leaders::{ElectLeadersRequest, ElectLeadersResponse};
 pub use end_txn::{EndTxnRequest, EndTxnResponse};
 pub use fetch::{FetchRequest, FetchResponse};
 pub use find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
+pub use forward::{ForwardRequest, ForwardResponse};
 pub use heartbeat::{HeartbeatRequest, HeartbeatResponse};
 pub use incremental_alter_configs::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 pub use init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
@@ -109,12 +124,15 @@ pub use list_partition_reassignments::{
 };
 pub use list_transactions::{ListTransactionsRequest, ListTransactionsResponse};
 pub use metadata::{MetadataRequest, MetadataResponse};
+pub use node_hello::{NodeHelloRequest, NodeHelloResponse};
 pub use offset_commit::{OffsetCommitRequest, OffsetCommitResponse};
 pub use offset_delete::{OffsetDeleteRequest, OffsetDeleteResponse};
 pub use offset_fetch::{OffsetFetchRequest, OffsetFetchResponse};
 pub use offset_for_leader_epoch::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 pub use offset_records::{GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue};
 pub use produce::{ProduceRequest, ProduceResponse};
+pub use quorum::{QuorumRequest, QuorumResponse};
+pub use remove_raft_voter::{RemoveRaftVoterRequest, RemoveRaftVoterResponse};
 pub use sasl_authenticate::{SaslAuthenticateRequest, SaslAuthenticateResponse};
 pub use sasl_handshake::{SaslHandshakeRequest, SaslHandshakeResponse};
 pub use sync_group::{SyncGroupRequest, SyncGroupResponse};
@@ -123,8 +141,8 @@ pub use unregister_broker::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 pub use update_features::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 pub use write_txn_markers::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 
-/// Calls the macro `$callback` with the type of every request, in the order of the API keys, so that tests and tools
-/// that go through all APIs share one list.
+/// Calls the macro `$callback` with the type of every request of Kafka, in the order of the API keys, so that tests and
+/// tools that go through all APIs share one list.
 #[macro_export]
 macro_rules! for_each_request {
     ($callback:ident) => {
@@ -174,16 +192,34 @@ macro_rules! for_each_request {
             DescribeUserScramCredentialsRequest,
             AlterUserScramCredentialsRequest,
             DescribeQuorumRequest,
+            AlterPartitionRequest,
             UpdateFeaturesRequest,
             DescribeClusterRequest,
             DescribeProducersRequest,
+            BrokerRegistrationRequest,
+            BrokerHeartbeatRequest,
             UnregisterBrokerRequest,
             DescribeTransactionsRequest,
             ListTransactionsRequest,
+            AllocateProducerIdsRequest,
             ConsumerGroupHeartbeatRequest,
             ConsumerGroupDescribeRequest,
             ListConfigResourcesRequest,
             DescribeTopicPartitionsRequest,
+            AddRaftVoterRequest,
+            RemoveRaftVoterRequest,
+        }
+    };
+}
+
+/// As [`for_each_request!`], with the requests of the APIs that are ours ([`ApiKey::is_own`](crate::ApiKey::is_own)).
+#[macro_export]
+macro_rules! for_each_own_request {
+    ($callback:ident) => {
+        $callback! {
+            NodeHelloRequest,
+            QuorumRequest,
+            ForwardRequest,
         }
     };
 }
