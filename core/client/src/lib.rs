@@ -33,7 +33,7 @@
 //! - [`Client`]: connections and metadata, shared by everything made from it; cheap to clone.
 //! - [`Producer`]: batches, linger, compression, idempotence, acks and barriers.
 //! - [`Consumer`]: manual assignment or a classic group, with prefetching.
-//! - [`Admin`]: topics, configs, groups, offsets.
+//! - [`Admin`]: topics, configs, groups, offsets; brokers, replicas and the metadata quorum.
 //! - [`RawClient`]: whole record batches in and out, without decompressing them.
 //! - [`Membership`]: a group member with a protocol of its own (what workers need).
 #![forbid(unsafe_code)]
@@ -54,9 +54,10 @@ mod raw;
 mod transport;
 
 pub use admin::{
-    Admin, AlterConfig, BrokerInfo, ClusterDescription, ConfigEntry, ConfigResource, ConfigSource,
-    GroupDescription, GroupListing, GroupMemberDescription, ListedOffset, NewTopic, OffsetSpec,
-    PartitionDescription, PerItem, TopicDescription, TopicListing,
+    Admin, AlterConfig, BrokerInfo, ClusterDescription, ConfigEntry, ConfigResource, ConfigSource, Election,
+    FeatureUpdate, FeatureUpgrade, GroupDescription, GroupListing, GroupMemberDescription, ListedOffset,
+    LogDirDescription, LogDirReplica, NewTopic, OffsetSpec, PartitionDescription, PerItem, QuorumDescription,
+    QuorumListener, QuorumNode, QuorumReplica, RaftVoter, Reassignment, TopicDescription, TopicListing,
 };
 pub use client::Client;
 pub use config::{Acks, Assignor, ClientConfig, ConsumerConfig, IsolationLevel, OffsetReset, ProducerConfig};
@@ -73,4 +74,4 @@ pub use producer::{Ack, Producer, ProducerRecord, RecordMetadata};
 pub use raw::{RawClient, RawFetch, RawFetched, RawProduced};
 pub use towpath_record::{Codec, Compression, Header, Headers};
 pub use towpath_wire::{ApiKey, ErrorCode};
-pub use transport::{ByteStream, InProcessTransport, TcpTransport, Transport};
+pub use transport::{ByteStream, InProcessTransport, NearbyTransport, TcpTransport, Transport};

@@ -82,3 +82,54 @@ impl Transport for InProcessTransport {
         Ok(Box::new(ours))
     }
 }
+
+/// Connections to the one broker that is in the same process through memory, to all others over TCP.
+#[derive(Debug, Clone)]
+pub struct NearbyTransport {
+    host: String,
+    port: u16,
+    near: InProcessTransport,
+    far: TcpTransport,
+}
+
+impl NearbyTransport {
+    /// `host` and `port` are what the broker in this process advertises.
+    #[must_use]
+    pub fn new(host: impl Into<String>, port: u16, near: InProcessTransport) -> Self {
+        Self { host: host.into(), port, near, far: TcpTransport }
+    }
+}
+
+#[async_trait]
+impl Transport for NearbyTransport {
+    async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn ByteStream>> {
+        if host == self.host && port == self.port {
+            return self.near.connect(host, port).await;
+        }
+        self.far.connect(host, port).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_broker_in_the_process_is_reached_through_memory() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&accepted);
+        let near = InProcessTransport::new(move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        let transport = NearbyTransport::new("here", port, near);
+        transport.connect("here", port).await.unwrap();
+        assert_eq!(accepted.load(Ordering::Relaxed), 1);
+        let (there, _) = tokio::join!(transport.connect("127.0.0.1", port), listener.accept());
+        there.unwrap();
+        assert_eq!(accepted.load(Ordering::Relaxed), 1);
+    }
+}

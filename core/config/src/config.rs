@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use towpath_api::pipeline::PipelineSpec;
 use towpath_api::{RawConfig, Redactor, Registry};
 
-use super::layout::{cluster_options, node_options, top_options};
+use super::cluster::{self, ClusterConfig, Found, OwnCluster};
+use super::layout::{node_options, top_options};
 use super::load::Root;
 use super::pipeline::{self, Declared};
 use super::problem::{Problem, Problems};
@@ -20,7 +21,7 @@ use super::validate::validate;
 pub struct Config {
     /// `node:`
     pub node: NodeConfig,
-    /// `cluster:`; without it the embedded broker is started.
+    /// `cluster:`; without it the embedded broker is started, and is alone.
     pub cluster: Option<ClusterConfig>,
     /// `pipelines:`, by name. Without any, this is just a broker.
     pub pipelines: Vec<PipelineSpec>,
@@ -38,12 +39,20 @@ pub struct Config {
 /// This process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeConfig {
+    /// This node's number in its cluster.
+    pub id: i32,
+    /// What it does there.
+    pub roles: Roles,
     /// Where data is kept.
     pub data_dir: PathBuf,
     /// The embedded broker's listener, `host:port`.
     pub kafka: String,
     /// What clients are told to connect to, where it differs.
     pub advertised: Option<String>,
+    /// The listener for other nodes of a controller, `host:port`.
+    pub controller: Option<String>,
+    /// Where this node stands, for replicas that are to stand apart.
+    pub rack: Option<String>,
     /// Settings of the embedded broker, by Kafka's names.
     pub settings: BTreeMap<String, String>,
     /// The HTTP listener, `host:port`.
@@ -52,11 +61,13 @@ pub struct NodeConfig {
     pub message: Option<String>,
 }
 
-/// Someone else's cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClusterConfig {
-    /// Brokers to start from, `host:port`.
-    pub bootstrap_servers: Vec<String>,
+/// What a node does in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// It holds partitions and serves clients.
+    pub broker: bool,
+    /// It is a voter of the metadata quorum.
+    pub controller: bool,
 }
 
 impl Config {
@@ -71,35 +82,55 @@ impl Config {
         for root in &roots {
             validate(root, &top_options(), &[], secrets, problems);
         }
+        let mut warnings = Vec::new();
+        let before = problems.len();
         let node_section = section(&roots, "node", problems);
         let node = node_section.map_or_else(
             || NodeConfig::from_raw(&defaults()),
             |node| {
                 let raw = validate(node, &node_options(), &[], secrets, problems);
-                for name in ["kafka", "advertised", "http"] {
+                for name in ["kafka", "advertised", "controller", "http"] {
                     check_address(node, name, &raw, problems);
                 }
                 NodeConfig::from_raw(&raw)
             },
         );
         let cluster_section = section(&roots, "cluster", problems);
-        let cluster_place =
-            cluster_section.map(|node| node.get("bootstrap_servers").unwrap_or(node).place.clone());
-        let cluster = cluster_section.map(|node| {
-            let raw = validate(node, &cluster_options(), &[], secrets, problems);
-            check_servers(node, problems);
-            ClusterConfig { bootstrap_servers: raw.strings("bootstrap_servers") }
-        });
-        if let Some(section) = node_section {
-            check_ports(section, &node, cluster.is_some(), problems);
+        let is_sound = problems.len() == before;
+        let mut found = Found { problems, warnings: &mut warnings };
+        let cluster = cluster_section.and_then(|section| cluster::read(section, secrets, &mut found));
+        if let (Some(named), Some(ClusterConfig::Own(own)), true) = (cluster_section, &cluster, is_sound) {
+            // What a node is mistaken about itself would only be told as a second, wrong problem.
+            cluster::check_member(node_section, &node, named, own, &mut found);
         }
+        check_together(node_section, &node, cluster_section, cluster.as_ref(), &mut found);
         let Declared { pipelines, nodes } = pipeline::read_all(&files, registry, secrets, problems);
-        let mut warnings = Vec::new();
         topics::check(&pipelines, &nodes, problems, &mut warnings);
         let warnings = Problems::new(warnings, secrets.clone());
         let settings = node_section.and_then(|node| node.get("settings")).cloned();
         let redactor = secrets.redactor();
+        let named = ["bootstrap_servers", "controllers"];
+        let cluster_place = cluster_section
+            .map(|node| named.iter().find_map(|name| node.get(name)).unwrap_or(node).place.clone());
         Self { node, cluster, pipelines, nodes, cluster_place, settings, warnings, redactor }
+    }
+
+    /// The brokers of someone else's cluster to start from; `None` where a broker of our own is started.
+    #[must_use]
+    pub fn foreign_servers(&self) -> Option<&[String]> {
+        match &self.cluster {
+            Some(ClusterConfig::Foreign { bootstrap_servers }) => Some(bootstrap_servers),
+            _ => None,
+        }
+    }
+
+    /// The cluster of which this process is a node.
+    #[must_use]
+    pub fn own_cluster(&self) -> Option<&OwnCluster> {
+        match &self.cluster {
+            Some(ClusterConfig::Own(own)) => Some(own),
+            _ => None,
+        }
     }
 
     /// Where something of a pipeline stands: `path` is what a connector says (`tables[1]`), below `half`, which is
@@ -147,13 +178,27 @@ fn defaults() -> RawConfig {
 impl NodeConfig {
     fn from_raw(raw: &RawConfig) -> Self {
         Self {
+            id: raw.int("id").and_then(|id| i32::try_from(id).ok()).unwrap_or(1),
+            roles: raw.values().get("roles").map_or(Roles::ALL, |_| Roles::from_names(&raw.strings("roles"))),
             data_dir: raw.str("data_dir").into(),
             kafka: raw.str("kafka").to_owned(),
             advertised: raw.opt_str("advertised").map(str::to_owned),
+            controller: raw.opt_str("controller").map(str::to_owned),
+            rack: raw.opt_str("rack").map(str::to_owned),
             settings: raw.texts("settings"),
             http: raw.str("http").to_owned(),
             message: raw.opt_str("message").map(str::to_owned),
         }
+    }
+}
+
+impl Roles {
+    /// Both, as a node has without saying anything.
+    pub const ALL: Self = Self { broker: true, controller: true };
+
+    fn from_names(names: &[String]) -> Self {
+        let named = |role: &str| names.iter().any(|name| name == role);
+        Self { broker: named("broker"), controller: named("controller") }
     }
 }
 
@@ -185,42 +230,71 @@ fn check_address(node: &Node, name: &str, raw: &RawConfig, problems: &mut Vec<Pr
     }
 }
 
-/// What does not go together: the embedded broker's options where none is started, and one port for two listeners.
-fn check_ports(section: &Node, node: &NodeConfig, has_cluster: bool, problems: &mut Vec<Problem>) {
-    for name in ["kafka", "advertised"] {
-        if let Some((key, _)) = section.entry(name).filter(|_| has_cluster) {
-            let message = format!("`{name}` is the embedded broker's, and with `cluster:` none is started");
+/// What does not go together under `node:` and `cluster:`.
+fn check_together(
+    section: Option<&Node>,
+    node: &NodeConfig,
+    cluster_section: Option<&Node>,
+    cluster: Option<&ClusterConfig>,
+    found: &mut Found<'_>,
+) {
+    let Some(section) = section else { return };
+    if cluster_section.is_none() {
+        cluster::check_alone(section, found);
+    }
+    check_roles(section, node, found.problems);
+    let foreign = matches!(cluster, Some(ClusterConfig::Foreign { .. }));
+    if foreign {
+        check_no_broker(section, found.problems);
+    }
+    check_ports(section, node, foreign, found.problems);
+    if let Some(settings) = section.get("settings") {
+        cluster::check_settings(settings, node, found);
+    }
+}
+
+fn check_roles(section: &Node, node: &NodeConfig, problems: &mut Vec<Problem>) {
+    let none = Roles { broker: false, controller: false };
+    if let Some(Node { value: Value::List(items), place }) = section.get("roles")
+        && items.is_empty()
+        && node.roles == none
+    {
+        let problem = Problem::new("CONFIG_CLUSTER", place.clone(), "a node without a role does nothing");
+        problems.push(problem.with_hint("write `roles: [broker, controller]`, or one of them"));
+    }
+}
+
+/// The embedded broker's options where none is started.
+fn check_no_broker(section: &Node, problems: &mut Vec<Problem>) {
+    for name in ["kafka", "advertised", "controller", "roles", "id"] {
+        if let Some((key, _)) = section.entry(name) {
+            let message = format!(
+                "`{name}` is the embedded broker's, and with `cluster: bootstrap_servers:` none is started"
+            );
             let hint = format!("remove `{name}:`, or remove `cluster:` to run on the embedded broker");
             problems.push(Problem::new("CONFIG_CLUSTER", key.place.clone(), message).with_hint(hint));
         }
     }
-    let is_fixed = !node.http.ends_with(":0");
-    if let Some(http) = section.get("http").filter(|_| !has_cluster && is_fixed && node.http == node.kafka) {
-        let message = format!("`http` and `kafka` are both {}", node.http);
-        let problem = Problem::new("CONFIG_ADDRESS", http.place.clone(), message);
-        problems.push(problem.with_hint("each takes a port of its own, such as 8083 and 9092"));
+}
+
+/// One port for two listeners.
+fn check_ports(section: &Node, node: &NodeConfig, foreign: bool, problems: &mut Vec<Problem>) {
+    let kafka = (!foreign && node.roles.broker).then_some(&node.kafka);
+    let listeners = [("kafka", kafka), ("controller", node.controller.as_ref()), ("http", Some(&node.http))];
+    for (at, (name, address)) in listeners.iter().enumerate() {
+        let Some(address) = address.filter(|address| !address.ends_with(":0")) else { continue };
+        let other = listeners[..at].iter().find(|(_, other)| *other == Some(address));
+        let Some((other, _)) = other else { continue };
+        // One of them is written here: defaults differ.
+        let written = section.get(name).or_else(|| section.get(other)).unwrap_or(section);
+        let message = format!("`{name}` and `{other}` are both {address}");
+        let problem = Problem::new("CONFIG_ADDRESS", written.place.clone(), message);
+        problems.push(problem.with_hint("each takes a port of its own, such as 9092, 9093 and 8083"));
     }
 }
 
-fn check_servers(node: &Node, problems: &mut Vec<Problem>) {
-    let Some(Value::List(servers)) = node.get("bootstrap_servers").map(|servers| &servers.value) else {
-        return;
-    };
-    if servers.is_empty() {
-        let place = node.get("bootstrap_servers").unwrap_or(node).place.clone();
-        problems.push(Problem::new("CONFIG_ADDRESS", place, "at least one bootstrap server is needed"));
-    }
-    for server in servers {
-        if let Some(Err(message)) = server.as_str().map(parse_address) {
-            problems.push(
-                Problem::new("CONFIG_ADDRESS", server.place.clone(), message)
-                    .with_hint("write host:port, such as broker-1:9092"),
-            );
-        }
-    }
-}
-
-fn parse_address(address: &str) -> Result<(), String> {
+/// Whether it is `host:port`.
+pub(crate) fn parse_address(address: &str) -> Result<(), String> {
     let Some((host, port)) = address.rsplit_once(':') else {
         return Err(format!("`{address}` has no port"));
     };

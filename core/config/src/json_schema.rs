@@ -42,6 +42,9 @@ pub fn json_schema(descriptors: &[&Descriptor]) -> Json {
             "properties": { "enabled": { "type": "boolean" }, "topic": { "type": "string" } },
         },
     ]);
+    let mut cluster = object(&cluster_options());
+    cluster["oneOf"] =
+        json!([{ "required": ["bootstrap_servers"] }, { "required": ["name", "controllers"] }]);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Towpath configuration",
@@ -49,7 +52,7 @@ pub fn json_schema(descriptors: &[&Descriptor]) -> Json {
         "additionalProperties": false,
         "properties": {
             "node": or_nothing(object(&node_options())),
-            "cluster": object(&cluster_options()),
+            "cluster": cluster,
             "pipelines": {
                 "type": ["object", "null"],
                 "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,100}$" },

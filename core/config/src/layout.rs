@@ -8,6 +8,21 @@ use towpath_api::{ConfigSpec, OptionSpec, OptionType};
 pub fn node_options() -> ConfigSpec {
     ConfigSpec::new(vec![
         OptionSpec::with_default(
+            "id",
+            OptionType::int(0, i64::from(i32::MAX)),
+            json!(1),
+            "This node's number (Kafka's `node.id`); no two nodes of a cluster have the same.",
+        ),
+        OptionSpec::with_default(
+            "roles",
+            OptionType::list(OptionType::choices(&[
+                ("broker", "holds partitions and serves clients"),
+                ("controller", "is one of `cluster: controllers:`, which keep the metadata"),
+            ])),
+            json!(["broker", "controller"]),
+            "What this node does in a cluster of our own.",
+        ),
+        OptionSpec::with_default(
             "data_dir",
             OptionType::Path,
             json!("./towpath-data"),
@@ -24,6 +39,17 @@ pub fn node_options() -> ConfigSpec {
             "advertised",
             OptionType::NonEmptyString,
             "What Kafka clients are told to connect to (host:port), where it differs from `kafka`.",
+        ),
+        OptionSpec::optional(
+            "controller",
+            OptionType::NonEmptyString,
+            "The address on which a controller listens for other nodes (host:port); they are told the one under `cluster: \
+             controllers:`.",
+        ),
+        OptionSpec::optional(
+            "rack",
+            OptionType::NonEmptyString,
+            "Where this node stands (Kafka's `broker.rack`): the replicas of a partition are spread over racks.",
         ),
         OptionSpec::optional(
             "settings",
@@ -47,7 +73,7 @@ pub fn node_options() -> ConfigSpec {
 /// `node: settings:`, what Kafka has in `server.properties`. Without a default each, so that DescribeConfigs tells what
 /// is set from what is not.
 fn broker_options() -> ConfigSpec {
-    let options = own_options().into_iter().chain(topic_defaults());
+    let options = own_options().into_iter().chain(replication_options()).chain(topic_defaults());
     ConfigSpec::new(options.map(|(name, ty, doc)| OptionSpec::optional(name, ty, doc)).collect())
 }
 
@@ -114,9 +140,68 @@ fn own_options() -> impl IntoIterator<Item = Setting> {
     ]
 }
 
+/// How the nodes of a cluster treat each other.
+fn replication_options() -> impl IntoIterator<Item = Setting> {
+    [
+        (
+            "default.replication.factor",
+            OptionType::int(1, 32),
+            "Replicas of a topic that does not say how many (1, or what `cluster: defaults:` says).",
+        ),
+        (
+            "replica.lag.time.max.ms",
+            count(),
+            "Milliseconds after which a replica that has not caught up is no longer in sync (30000).",
+        ),
+        (
+            "num.replica.fetchers",
+            OptionType::int(1, 64),
+            "Connections to each leader that replicas are fetched over (1).",
+        ),
+        (
+            "broker.session.timeout.ms",
+            count(),
+            "Milliseconds without a heartbeat after which a broker is fenced (9000).",
+        ),
+        ("broker.heartbeat.interval.ms", count(), "Milliseconds between two heartbeats of a broker (2000)."),
+        (
+            "controller.quorum.election.timeout.ms",
+            count(),
+            "Milliseconds without the active controller after which another one is elected (1000).",
+        ),
+        (
+            "auto.leader.rebalance.enable",
+            OptionType::Bool,
+            "Whether leaders go back to the first replica of their partition by themselves (true).",
+        ),
+        (
+            "replica.selector.class",
+            OptionType::choices(&[
+                ("RackAwareReplicaSelector", "consumers read from a replica in their own rack"),
+                (
+                    "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+                    "the same, by Kafka's whole name",
+                ),
+            ]),
+            "Which replica a consumer reads from (default: the leader).",
+        ),
+    ]
+}
+
 fn topic_defaults() -> impl IntoIterator<Item = Setting> {
     let or_none = || OptionType::int(-1, i64::MAX);
     [
+        (
+            "min.insync.replicas",
+            OptionType::int(1, 32),
+            "In-sync replicas that a record with acks=all needs, unless its topic says otherwise.",
+        ),
+        (
+            "unclean.leader.election.enable",
+            OptionType::Bool,
+            "Whether a replica that may lack acknowledged records can lead when no other is left, unless its topic says \
+             otherwise.",
+        ),
         ("message.max.bytes", bytes(), "Bytes of the largest record batch, unless its topic says otherwise."),
         (
             "log.retention.ms",
@@ -162,14 +247,44 @@ fn topic_defaults() -> impl IntoIterator<Item = Setting> {
     ]
 }
 
-/// `cluster:`, instead of the embedded broker.
+/// `cluster:`: `bootstrap_servers` alone, or `name` and `controllers`.
 #[must_use]
 pub fn cluster_options() -> ConfigSpec {
-    ConfigSpec::new(vec![OptionSpec::required(
-        "bootstrap_servers",
-        OptionType::list(OptionType::NonEmptyString),
-        "Brokers of any Kafka cluster (host:port); no broker is started here.",
-    )])
+    ConfigSpec::new(vec![
+        OptionSpec::optional(
+            "bootstrap_servers",
+            OptionType::list(OptionType::NonEmptyString),
+            "Brokers of any Kafka cluster (host:port); no broker is started here.",
+        ),
+        OptionSpec::optional(
+            "name",
+            OptionType::NonEmptyString,
+            "The name of a cluster of our own, of which this process is a node; the same in the files of every node.",
+        ),
+        OptionSpec::optional(
+            "controllers",
+            OptionType::list(OptionType::NonEmptyString),
+            "The nodes that keep the metadata of a cluster of our own, as id@host:port: one, or better three or five; the \
+             same in the files of every node.",
+        ),
+        OptionSpec::optional(
+            "defaults",
+            OptionType::Object(ConfigSpec::new(vec![
+                OptionSpec::optional(
+                    "replication_factor",
+                    OptionType::int(1, 32),
+                    "Replicas of a topic that does not say how many (as many as there are controllers, at most 3).",
+                ),
+                OptionSpec::optional(
+                    "min_insync_replicas",
+                    OptionType::int(1, 32),
+                    "In-sync replicas that a record with acks=all needs, where its topic does not say how many (one less \
+                     than the replicas where there are three or more, else 1).",
+                ),
+            ])),
+            "What new topics of a cluster of our own have.",
+        ),
+    ])
 }
 
 /// The frame of a pipeline: everything but what its source, sink, transforms and format declare themselves.
@@ -253,7 +368,7 @@ pub(crate) fn top_options() -> ConfigSpec {
         OptionSpec::optional(
             "cluster",
             OptionType::Any,
-            "Someone else's Kafka cluster, instead of the embedded broker.",
+            "Someone else's Kafka cluster instead of the embedded broker, or the cluster that this node belongs to.",
         ),
         OptionSpec::optional("pipelines", OptionType::Any, "Pipelines by name."),
     ])

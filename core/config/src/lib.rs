@@ -4,6 +4,7 @@
 //! ([`validate`]) → connectors parse their own part → [`Config`]. Nothing here touches the network.
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod config;
 mod json_schema;
 mod layout;
@@ -17,7 +18,8 @@ mod topics;
 pub mod tree;
 pub mod validate;
 
-pub use config::{ClusterConfig, Config, NodeConfig};
+pub use cluster::{ClusterConfig, ControllerAddress, OwnCluster};
+pub use config::{Config, NodeConfig, Roles};
 pub use json_schema::json_schema;
 pub use layout::{cluster_options, node_options, pipeline_options};
 pub use load::{load, load_text};

@@ -1,7 +1,10 @@
 //! Administration.
 
+mod cluster;
 mod configs;
 mod groups;
+mod quorum;
+mod replicas;
 mod topics;
 mod types;
 
@@ -9,16 +12,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use towpath_types::{Offset, TopicPartition};
-use towpath_wire::messages::describe_cluster::DescribeClusterRequest;
 use towpath_wire::{ApiKey, ErrorCode};
 
+pub use cluster::{
+    BrokerInfo, ClusterDescription, FeatureUpdate, FeatureUpgrade, LogDirDescription, LogDirReplica,
+};
+pub use quorum::{QuorumDescription, QuorumListener, QuorumNode, QuorumReplica, RaftVoter};
+pub use replicas::{Election, Reassignment};
 pub use types::{
-    AlterConfig, BrokerInfo, ClusterDescription, ConfigEntry, ConfigResource, ConfigSource, GroupDescription,
-    GroupListing, GroupMemberDescription, ListedOffset, NewTopic, OffsetSpec, PartitionDescription, PerItem,
+    AlterConfig, ConfigEntry, ConfigResource, ConfigSource, GroupDescription, GroupListing,
+    GroupMemberDescription, ListedOffset, NewTopic, OffsetSpec, PartitionDescription, PerItem,
     TopicDescription, TopicListing,
 };
 
-use crate::client::{ClientInner, check};
+use crate::client::ClientInner;
 use crate::{ClientError, IsolationLevel};
 
 /// Administration of a cluster; cheap to clone. A call about several things has a result for each of them; its own
@@ -80,47 +87,6 @@ impl Admin {
             results.insert(partition.clone(), result);
         }
         Ok(results)
-    }
-
-    /// The cluster's brokers.
-    ///
-    /// # Errors
-    /// When the cluster cannot be asked.
-    pub async fn describe_cluster(&self) -> Result<ClusterDescription, ClientError> {
-        let connection = self.client.any_connection().await?;
-        if connection.version_of(ApiKey::DescribeCluster).is_err() {
-            return self.describe_cluster_by_metadata().await;
-        }
-        let request = DescribeClusterRequest::default();
-        let response = connection.request(&request, self.client.request_timeout()).await?;
-        let message = response.error_message;
-        check(response.error_code, message, ApiKey::DescribeCluster, connection.broker(), "the cluster")?;
-        let mut brokers: Vec<BrokerInfo> = response
-            .brokers
-            .into_iter()
-            .map(|b| BrokerInfo { id: b.broker_id, host: b.host, port: b.port, rack: b.rack })
-            .collect();
-        brokers.sort_unstable_by_key(|broker| broker.id);
-        Ok(ClusterDescription {
-            cluster_id: Some(response.cluster_id),
-            controller: (response.controller_id >= 0).then_some(response.controller_id),
-            brokers,
-        })
-    }
-
-    async fn describe_cluster_by_metadata(&self) -> Result<ClusterDescription, ClientError> {
-        let (response, _) = self.client.fetch_metadata(Some(&[]), false).await?;
-        let mut brokers: Vec<BrokerInfo> = response
-            .brokers
-            .into_iter()
-            .map(|b| BrokerInfo { id: b.node_id, host: b.host, port: b.port, rack: b.rack })
-            .collect();
-        brokers.sort_unstable_by_key(|broker| broker.id);
-        Ok(ClusterDescription {
-            cluster_id: response.cluster_id,
-            controller: (response.controller_id >= 0).then_some(response.controller_id),
-            brokers,
-        })
     }
 }
 

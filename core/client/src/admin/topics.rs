@@ -27,7 +27,7 @@ const DELETE_VERSION_STATES: i16 = 6;
 
 impl Admin {
     /// Sends a request to the controller, and once more when it has moved.
-    async fn controller<R: Request>(
+    pub(super) async fn controller<R: Request>(
         &self,
         request: &R,
         moved: impl Fn(&R::Response) -> bool,

@@ -217,29 +217,5 @@ pub struct GroupMemberDescription {
     pub assignment: Vec<TopicPartition>,
 }
 
-/// [`super::Admin::describe_cluster`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClusterDescription {
-    /// The cluster's id.
-    pub cluster_id: Option<String>,
-    /// The controller, or the broker that stands for it.
-    pub controller: Option<i32>,
-    /// The brokers, by id.
-    pub brokers: Vec<BrokerInfo>,
-}
-
-/// One broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BrokerInfo {
-    /// Its id.
-    pub id: i32,
-    /// Where it listens.
-    pub host: String,
-    /// Where it listens.
-    pub port: i32,
-    /// Its rack.
-    pub rack: Option<String>,
-}
-
 /// The results of a call about several things: each has its own.
 pub type PerItem<K, V> = BTreeMap<K, Result<V, crate::ClientError>>;
