@@ -19,6 +19,7 @@ mod listener;
 mod memory;
 mod metrics;
 mod offsets_log;
+mod open;
 mod open_files;
 mod outgoing;
 mod producer_ids;

@@ -320,9 +320,9 @@ impl BrokerState {
         if let Some(node) = self.cluster().filter(|node| !node.is_active_controller()) {
             return node.create_topic(self, &topic).await;
         }
-        let policy = self.policy();
+        let defaults = self.config.topic_defaults();
         let decide = move |image: &MetadataImage| {
-            create_topics(image, std::slice::from_ref(&topic), &policy, TopicId::random)
+            create_topics(image, std::slice::from_ref(&topic), &defaults, TopicId::random)
         };
         match self.change(decide).await {
             Ok(mut answers) => match answers.pop() {

@@ -56,6 +56,7 @@ pub struct LogDir {
     _lock: Box<dyn StorageLock>,
     directory_id: TopicId,
     clean: bool,
+    clean_epoch: Option<i64>,
     recovery_points: BTreeMap<TopicPartition, Offset>,
     log_starts: BTreeMap<TopicPartition, Offset>,
     high_watermarks: BTreeMap<TopicPartition, Offset>,
@@ -92,7 +93,8 @@ impl LogDir {
         };
         let directory_id = check_identity(&disk, &options.identity)?;
         let marker = path.join(CLEAN_SHUTDOWN_FILE);
-        let clean = disk.read_small(&marker)?.is_some();
+        let marked = disk.read_small(&marker)?;
+        let clean_epoch = marked.as_deref().and_then(marked_epoch);
         // The marker says something about the past only; a crash from here on is a crash.
         disk.remove_file(&marker)?;
         disk.sync_dir(path)?;
@@ -105,7 +107,8 @@ impl LogDir {
             disk,
             _lock: lock,
             directory_id,
-            clean,
+            clean: marked.is_some(),
+            clean_epoch,
             logs: RwLock::new(HashMap::new()),
             changing: Mutex::new(()),
             // The last process may have ended between a deletion and the checkpoints.
@@ -129,6 +132,12 @@ impl LogDir {
     #[must_use]
     pub const fn was_clean(&self) -> bool {
         self.clean
+    }
+
+    /// The broker epoch of the last process that shut down cleanly; none where it did not (KIP-966).
+    #[must_use]
+    pub const fn clean_epoch(&self) -> Option<i64> {
+        self.clean_epoch
     }
 
     /// Why the directory takes no more work, if it does not (R14).
@@ -509,6 +518,14 @@ impl LogDir {
         let marker = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
         self.disk.replace(&self.disk.root.join(CLEAN_SHUTDOWN_FILE), marker.as_bytes())
     }
+}
+
+/// The epoch in the marker of a clean shutdown, as [`LogDir::close`] and Kafka write it.
+fn marked_epoch(content: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(content).ok()?;
+    let (_, after) = text.split_once("\"brokerEpoch\":")?;
+    let digits = after.trim_start().trim_end_matches(|c: char| c != '-' && !c.is_ascii_digit());
+    digits.split(|c: char| c != '-' && !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// Splits `topic-partition`.

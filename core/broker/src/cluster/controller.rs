@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use towpath_controller::decide::{self, AdminError, ClusterPolicy, Decision};
-use towpath_controller::quorum::Quorum;
-use towpath_controller::{ControllerError, Liveness, MetadataImage, MetadataRecord};
+use towpath_controller::{ControllerError, Liveness, MetadataImage, MetadataRecord, Quorum};
 use towpath_types::{BrokerEpoch, BrokerId, Offset, TopicId};
 use towpath_wire::{ErrorCode, Request};
 
@@ -19,6 +18,8 @@ use crate::connection::ErrorChain;
 const TICK: Duration = Duration::from_millis(100);
 /// How far from its preferred leaders the cluster may be (`leader.imbalance.per.broker.percentage`).
 const IMBALANCE_PERCENT: u32 = 10;
+/// How often partitions without a leader are looked at whose topics allow an unclean election.
+const UNCLEAN_CHECK: Duration = Duration::from_secs(5);
 /// Leaders that move in one step.
 const REBALANCE_STEP: usize = 1000;
 
@@ -124,11 +125,15 @@ pub(crate) async fn run(node: Arc<ClusterNode>) {
             continue;
         }
         begin(&node).await;
-        let mut rebalanced = Instant::now();
+        let (mut rebalanced, mut uncleanly) = (Instant::now(), Instant::now());
         while views.borrow().is_self {
             let due = node.controller.liveness.lock().due(node.controller.now_ms());
             for broker in due {
                 node.controller.fence(broker, "no heartbeat in time").await;
+            }
+            if uncleanly.elapsed() >= UNCLEAN_CHECK {
+                uncleanly = Instant::now();
+                elect_uncleanly(&node).await;
             }
             if rebalanced.elapsed() >= node.settings.leader_imbalance_check_interval {
                 rebalanced = Instant::now();
@@ -187,6 +192,20 @@ pub(crate) async fn look_for(node: Arc<ClusterNode>, broker: BrokerId) {
         }
         // It lives, or nobody can tell: its session decides.
         outcome => tracing::debug!(%broker, ok = outcome.is_ok(), "its connection ended"),
+    }
+}
+
+/// Topics that are configured so get a leader that may lack records, where there is no other.
+async fn elect_uncleanly(node: &ClusterNode) {
+    let policy = &node.controller.policy;
+    let decide = |image: &MetadataImage| decide::elect_where_unclean_is_allowed(image, policy, REBALANCE_STEP);
+    match node.quorum.change(decide).await {
+        Ok((elected, _)) => {
+            for (topic, partition) in elected {
+                tracing::warn!(%topic, partition, "unclean election: a leader that may lack records, as configured");
+            }
+        }
+        Err(error) => tracing::debug!(error = %ErrorChain(&error), "cannot look for unclean elections"),
     }
 }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::ClusterNode;
 use crate::config::Endpoint;
 use crate::error::BrokerError;
-use crate::handlers::FEATURES;
+use crate::handlers::api_versions::FEATURES;
 use crate::state::BrokerState;
 
 /// How long one round of asking the controller takes at most.

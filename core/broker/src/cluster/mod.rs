@@ -11,6 +11,7 @@ mod fetcher;
 pub(crate) mod forward;
 mod isr;
 mod lifecycle;
+mod membership;
 mod peer;
 pub(crate) mod publish;
 mod requests;
@@ -24,9 +25,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use towpath_controller::MetadataImage;
+use towpath_controller::{MetadataImage, Quorum};
 use towpath_controller::decide::{AdminError, NewTopic};
-use towpath_controller::quorum::Quorum;
 use towpath_types::{BrokerEpoch, BrokerId};
 use towpath_wire::create_topics::{CreatableTopic, CreatableTopicConfig};
 use towpath_wire::{CreateTopicsRequest, ErrorCode};
@@ -35,12 +35,13 @@ pub use settings::{ClusterSettings, Roles};
 
 pub(crate) use controller::ActiveController;
 pub(crate) use fetcher::Fetchers;
-pub(crate) use lifecycle::{register, run as send_heartbeats, shut_down_in_order};
-pub(crate) use start::{Joined, join};
+pub(crate) use lifecycle::NODES;
+pub(crate) use membership::Membership;
+pub(crate) use start::{Joined, QUORUM_DIR, join};
 
 use self::controller::ControllerRequest;
 use self::fetcher::FetchContext;
-use self::peer::{Lane, PeerAddress, PeerError, Peers};
+use self::peer::{PeerAddress, PeerError, Peers};
 use crate::listener::Acceptor;
 use crate::state::BrokerState;
 
@@ -257,6 +258,17 @@ impl ClusterNode {
         }
         self.quorum.shutdown().await;
         self.peers.close();
+    }
+}
+
+/// A broker was unregistered: its node is no member of the quorum either, unless it is a voter, which has to be removed
+/// by name.
+pub(crate) async fn forget_member(node: &ClusterNode, id: BrokerId) {
+    if node.settings().controllers.iter().any(|(voter, _)| *voter == id) {
+        return;
+    }
+    if let Err(error) = node.quorum().remove_member(id).await {
+        tracing::debug!(%id, %error, "not removed from the quorum");
     }
 }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use towpath_controller::MetadataImage;
-use towpath_replica::Partition;
 
 use super::{ClusterNode, Fetchers};
 use crate::connection::ErrorChain;
@@ -35,9 +34,4 @@ pub(crate) async fn apply(broker: &Arc<BrokerState>, fetchers: &Arc<Fetchers>, i
     if let Err(error) = applied.await {
         tracing::error!(error = %ErrorChain(&error), "the metadata cannot be applied");
     }
-}
-
-/// Whether a partition is one of those that this broker leads.
-pub(crate) fn leads(partition: &Arc<Partition>) -> bool {
-    partition.is_leader()
 }

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use towpath_types::BrokerId;
 use towpath_wire::frame::{self, RequestHeader};
 use towpath_wire::{
@@ -36,7 +37,10 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Accepts until the task is aborted.
 pub(crate) async fn listen(node: Arc<ClusterNode>, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // They end with this task.
+    let mut connections = JoinSet::new();
     loop {
+        while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, address)) => {
                 let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
@@ -44,7 +48,7 @@ pub(crate) async fn listen(node: Arc<ClusterNode>, listener: TcpListener) {
                     continue;
                 };
                 let node = Arc::clone(&node);
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     if let Err(error) = serve(&node, stream, address).await {
                         tracing::debug!(%address, %error, "the connection of a node ended");
                     }

@@ -71,7 +71,7 @@ impl ClusterSettings {
             session_timeout: Duration::from_secs(9),
             heartbeat_interval: Duration::from_secs(2),
             replica_lag_max: Duration::from_secs(30),
-            election_timeout: Duration::from_millis(600),
+            election_timeout: Duration::from_millis(300),
             auto_leader_rebalance: true,
             leader_imbalance_check_interval: Duration::from_secs(300),
             controlled_shutdown_max: Duration::from_secs(30),

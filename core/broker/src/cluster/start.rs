@@ -8,9 +8,8 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use towpath_controller::MetadataImage;
 use towpath_controller::decide::ClusterPolicy;
-use towpath_controller::quorum::{Quorum, QuorumConfig};
+use towpath_controller::{MetadataImage, Quorum, QuorumConfig};
 use towpath_types::BrokerId;
 use towpath_wire::NodeHelloRequest;
 use uuid::Uuid;
@@ -18,11 +17,11 @@ use uuid::Uuid;
 use super::peer::Peers;
 use super::transport::PeerTransport;
 use super::{ActiveController, ClusterNode, ClusterSettings, server};
-use crate::config::Endpoint;
+use crate::config::{BrokerConfig, Endpoint};
 use crate::error::BrokerError;
 
 /// The directory of the quorum's log, below the data directory.
-const QUORUM_DIR: &str = "__cluster_quorum";
+pub(crate) const QUORUM_DIR: &str = "__cluster_quorum";
 /// The file that holds the directory's id.
 const DIRECTORY_FILE: &str = "directory.id";
 
@@ -39,22 +38,20 @@ pub(crate) struct Joined {
     pub(crate) tasks: Vec<JoinHandle<()>>,
 }
 
-/// Listens for other nodes, takes part in the quorum, and waits until there is a cluster.
+/// Listens for other nodes, takes part in the quorum, and waits until there is a cluster; nothing for a node that is
+/// alone.
 ///
 /// # Errors
 /// [`BrokerError`]: the listener, the directory, the quorum's log.
-pub(crate) async fn join(
-    me: BrokerId,
-    data_dir: &Path,
-    settings: ClusterSettings,
-    policy: ClusterPolicy,
-) -> Result<Joined, BrokerError> {
-    let address = settings.peer_listen;
+pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, BrokerError> {
+    let Some(settings) = config.cluster.clone() else { return Ok(None) };
+    let policy = ClusterPolicy::new(config.topic_defaults());
+    let (me, address) = (config.node_id, settings.peer_listen);
     let listener =
         TcpListener::bind(address).await.map_err(|source| BrokerError::Listen { address, source })?;
     let local = listener.local_addr().map_err(|source| BrokerError::Listen { address, source })?;
     let peer = advertised(&settings, local);
-    let dir = data_dir.join(QUORUM_DIR);
+    let dir = config.data_dir.join(QUORUM_DIR);
     let directory = {
         let dir = dir.clone();
         let made = tokio::task::spawn_blocking(move || directory_id(&dir)).await;
@@ -88,7 +85,7 @@ pub(crate) async fn join(
     ];
     let image = formed(&node).await?;
     node.peers.set_cluster_id(image.cluster_id());
-    Ok(Joined { node, peer, incarnation, directory, tasks })
+    Ok(Some(Joined { node, peer, incarnation, directory, tasks }))
 }
 
 async fn open_quorum(
@@ -101,11 +98,15 @@ async fn open_quorum(
 ) -> Result<Arc<Quorum>, BrokerError> {
     let address = |endpoint: &Endpoint| format!("{}:{}", endpoint.host, endpoint.port);
     let voters = settings.controllers.iter().map(|(id, endpoint)| (*id, address(endpoint))).collect();
-    let mut config = QuorumConfig::new(me, address(peer), directory, dir, settings.name.clone(), voters);
-    let least = u64::try_from(settings.election_timeout.as_millis()).unwrap_or(600).max(100);
-    config.heartbeat_ms = least / 4;
-    config.election_timeout_min_ms = least;
-    config.election_timeout_max_ms = least * 2;
+    let least = u64::try_from(settings.election_timeout.as_millis()).unwrap_or(u64::MAX).clamp(100, 60_000);
+    let config = QuorumConfig {
+        voters,
+        cluster_name: settings.name.clone(),
+        heartbeat_ms: least / 3,
+        election_timeout_min_ms: least,
+        election_timeout_max_ms: least + least * 2 / 3,
+        ..QuorumConfig::new(me, address(peer), directory, dir)
+    };
     let transport = Arc::new(PeerTransport::new(Arc::clone(peers)));
     Ok(Quorum::start(config, transport).await?)
 }
@@ -124,7 +125,7 @@ fn advertised(settings: &ClusterSettings, local: SocketAddr) -> Endpoint {
         Some(endpoint) if endpoint.port != 0 => endpoint.clone(),
         Some(endpoint) => Endpoint { host: endpoint.host.clone(), port: local.port() },
         None if local.ip().is_unspecified() => {
-            Endpoint { host: crate::broker::host_name(), port: local.port() }
+            Endpoint { host: crate::open::host_name(), port: local.port() }
         }
         None => Endpoint { host: local.ip().to_string(), port: local.port() },
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use towpath_controller::quorum::{self, QuorumTransport};
+use towpath_controller::QuorumTransport;
 use towpath_wire::{ErrorCode, QuorumRequest};
 
 use super::peer::{Lane, PeerAddress, Peers};
@@ -27,7 +27,7 @@ impl PeerTransport {
 impl QuorumTransport for PeerTransport {
     async fn call(
         &self,
-        to: &quorum::PeerAddress,
+        to: &towpath_controller::PeerAddress,
         message: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, io::Error> {

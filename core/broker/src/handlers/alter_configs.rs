@@ -47,8 +47,8 @@ async fn replace(
     let name = resource.resource_name.clone();
     let configs: Vec<(String, Option<String>)> =
         resource.configs.iter().map(|config| (config.name.clone(), config.value.clone())).collect();
-    let defaults = broker.config.topic_defaults.clone();
-    let decide = move |image: &MetadataImage| match replace_topic_config(image, &name, &configs, &defaults) {
+    let policy = broker.policy();
+    let decide = move |image: &MetadataImage| match replace_topic_config(image, &name, &configs, &policy) {
         Ok(decision) if !validate_only => Decision { records: decision.records, answer: Ok(()) },
         Ok(_) => Decision::unchanged(Ok(())),
         Err(error) => Decision::unchanged(Err(error)),

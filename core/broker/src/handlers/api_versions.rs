@@ -1,7 +1,9 @@
 //! ApiVersions: which APIs there are, and in which versions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use towpath_controller::{FeatureRange, MetadataImage};
 use towpath_wire::api_versions::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use towpath_wire::frame::encode_response;
 use towpath_wire::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, Decoder, ErrorCode, Message};
@@ -10,8 +12,31 @@ use super::{Begun, Reply, RequestContext, served_versions};
 use crate::connection::ConnectionEnd;
 use crate::state::BrokerState;
 
-/// The metadata version of Apache Kafka 4.3, whose semantics the broker has.
-const METADATA_VERSION: i16 = 30;
+/// A feature that brokers agree on, and the levels that this one knows (KIP-584).
+pub(crate) struct Feature {
+    pub(crate) name: &'static str,
+    pub(crate) min: i16,
+    pub(crate) max: i16,
+}
+
+/// The features that this broker knows.
+pub(crate) const FEATURES: &[Feature] = &[
+    // That of Apache Kafka 4.3, whose semantics the broker has. Versions 0 to 3 of the answer cannot carry a feature that
+    // begins at 0 (KAFKA-17011); this one does not.
+    Feature { name: "metadata.version", min: 7, max: 30 },
+    Feature { name: "eligible.leader.replicas.version", min: 0, max: 1 },
+];
+
+/// The same for decisions.
+pub(crate) fn supported_features() -> BTreeMap<String, FeatureRange> {
+    let range = |feature: &Feature| FeatureRange { min: feature.min, max: feature.max };
+    FEATURES.iter().map(|feature| (feature.name.to_owned(), range(feature))).collect()
+}
+
+/// The level of a feature that the cluster uses: what was set, else the newest that this broker knows.
+fn level(image: &MetadataImage, feature: &Feature) -> i16 {
+    image.features().get(feature.name).copied().unwrap_or(feature.max)
+}
 
 fn range(key: ApiKey) -> ApiVersion {
     let versions = served_versions(key);
@@ -51,21 +76,28 @@ fn handle(broker: &BrokerState, version: i16, request: &ApiVersionsRequest) -> A
             ..ApiVersionsResponse::default()
         };
     }
+    let image = broker.image();
+    // Older versions cannot carry a feature that begins at 0 (KAFKA-17011).
+    let known = FEATURES.iter().filter(|feature| version >= 4 || feature.min > 0);
+    let supported = known.clone().map(|feature| SupportedFeatureKey {
+        name: feature.name.to_owned(),
+        min_version: feature.min,
+        max_version: feature.max,
+    });
+    let finalized = known.clone().filter_map(|feature| {
+        let level = level(&image, feature);
+        (level > 0).then(|| FinalizedFeatureKey {
+            name: feature.name.to_owned(),
+            max_version_level: level,
+            min_version_level: level,
+        })
+    });
     ApiVersionsResponse {
         error_code: ErrorCode::None.code(),
         api_keys: broker.apis.iter().map(|key| range(*key)).collect(),
-        supported_features: vec![SupportedFeatureKey {
-            name: "metadata.version".to_owned(),
-            // Versions 0 to 3 cannot carry a feature that begins at 0 (KAFKA-17011); this one does not.
-            min_version: 7,
-            max_version: METADATA_VERSION,
-        }],
-        finalized_features_epoch: broker.controller.image().next_offset().get(),
-        finalized_features: vec![FinalizedFeatureKey {
-            name: "metadata.version".to_owned(),
-            max_version_level: METADATA_VERSION,
-            min_version_level: METADATA_VERSION,
-        }],
+        supported_features: supported.collect(),
+        finalized_features_epoch: image.next_offset().get(),
+        finalized_features: finalized.collect(),
         ..ApiVersionsResponse::default()
     }
 }

@@ -35,12 +35,12 @@ pub(super) async fn handle(
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let topics: Vec<NewTopic> = request.topics.iter().map(new_topic).collect();
-    let policy = broker.policy();
+    let defaults = broker.config.topic_defaults();
     let validate_only = request.validate_only;
     let decide = move |image: &MetadataImage| {
         // -1 leaves a number to the broker in every version, as in Kafka: only its own Java client asks for version 4
         // (KIP-464), and kafkajs sends it in version 3.
-        let decision = create_topics(image, &topics, &policy, TopicId::random);
+        let decision = create_topics(image, &topics, &defaults, TopicId::random);
         if validate_only { Decision::unchanged(decision.answer) } else { decision }
     };
     let answers = match broker.change(decide).await {

@@ -55,7 +55,7 @@ fn page(
             continue;
         };
         let end = topic.partitions.len().min(start.saturating_add(left));
-        response.topics.push(describe(broker, topic, start, end));
+        response.topics.push(describe(broker, image, topic, start, end));
         left -= end.saturating_sub(start);
         if end < topic.partitions.len() {
             let partition_index = i32::try_from(end).unwrap_or(i32::MAX);
@@ -79,6 +79,7 @@ fn unknown(name: String) -> DescribeTopicPartitionsResponseTopic {
 
 fn describe(
     broker: &BrokerState,
+    image: &MetadataImage,
     topic: &TopicImage,
     start: usize,
     end: usize,

@@ -85,8 +85,8 @@ async fn alter(
 ) -> Result<(), AdminError> {
     let changes = changes(&resource.configs)?;
     let name = resource.resource_name.clone();
-    let defaults = broker.config.topic_defaults.clone();
-    let decide = move |image: &MetadataImage| match alter_topic_config(image, &name, &changes, &defaults) {
+    let policy = broker.policy();
+    let decide = move |image: &MetadataImage| match alter_topic_config(image, &name, &changes, &policy) {
         Ok(decision) if !validate_only => Decision { records: decision.records, answer: Ok(()) },
         Ok(_) => Decision::unchanged(Ok(())),
         Err(error) => Decision::unchanged(Err(error)),

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use towpath_controller::{MetadataImage, TopicImage};
+use towpath_controller::{AdminError, MetadataImage, TopicImage};
 use towpath_coordinator::GroupCoordinator;
 use towpath_types::limits::REQUEST_ARRAYS_BYTES_MAX;
 use towpath_types::{BrokerId, LeaderEpoch};
@@ -118,7 +118,7 @@ macro_rules! apis {
     };
 }
 
-mod api_versions;
+pub(crate) mod api_versions;
 mod authorized;
 mod fetch;
 mod produce;
@@ -152,6 +152,14 @@ apis! {
         DescribeCluster => describe_cluster::DescribeClusterRequest,
         ListConfigResources => list_config_resources::ListConfigResourcesRequest,
         DescribeTopicPartitions => describe_topic_partitions::DescribeTopicPartitionsRequest,
+        ElectLeaders => elect_leaders::ElectLeadersRequest,
+        AlterPartitionReassignments => alter_partition_reassignments::AlterPartitionReassignmentsRequest,
+        ListPartitionReassignments => list_partition_reassignments::ListPartitionReassignmentsRequest,
+        DescribeQuorum => describe_quorum::DescribeQuorumRequest,
+        UpdateFeatures => update_features::UpdateFeaturesRequest,
+        UnregisterBroker => unregister_broker::UnregisterBrokerRequest,
+        AddRaftVoter => add_raft_voter::AddRaftVoterRequest,
+        RemoveRaftVoter => remove_raft_voter::RemoveRaftVoterRequest,
     }
 }
 
@@ -244,6 +252,14 @@ pub(crate) fn begin_here(
 /// The group coordinator; none for a moment while the broker starts.
 pub(crate) fn groups(broker: &BrokerState) -> Option<&GroupCoordinator> {
     broker.groups.get()
+}
+
+/// An answer as code and message.
+pub(crate) fn told(answer: Result<(), AdminError>) -> (i16, Option<String>) {
+    match answer {
+        Ok(()) => (ErrorCode::None.code(), None),
+        Err(error) => (error.code.code(), Some(error.message)),
+    }
 }
 
 /// Who leads a partition, for those who ask somebody else (KIP-951).

@@ -58,9 +58,7 @@ impl TestBroker {
     }
 
     pub(crate) fn client(&self) -> Client {
-        let (ours, theirs) = tokio::io::duplex(1 << 20);
-        self.broker.accept_stream(theirs);
-        Client { stream: ours, correlation_id: 0 }
+        Client::of(&self.broker)
     }
 }
 
@@ -71,6 +69,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// A connection to a broker.
+    pub(crate) fn of(broker: &Broker) -> Self {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        broker.accept_stream(theirs);
+        Self { stream: ours, correlation_id: 0 }
+    }
+
     /// Sends a request and returns its correlation id.
     pub(crate) async fn send<R: Request>(&mut self, version: i16, request: &R) -> i32 {
         self.send_as(version, request, Some("test")).await

@@ -33,10 +33,6 @@ pub struct ForwardResponse {
     /// The active controller as the answering node knows it; -1 if unknown.
     #[wire(default = "-1")]
     pub controller_id: i32,
-<<<<<<< HEAD
     /// The whole answer: length, header and body; empty on an error.
-=======
-    /// The whole answer: header and body, without the length; empty on an error.
->>>>>>> h-cli
     pub response: Bytes,
 }

@@ -1,0 +1,125 @@
+//! What runs on a node because it belongs to a cluster, from its registration to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use towpath_controller::MetadataImage;
+
+use super::lifecycle::{self, Registration};
+use super::{ClusterNode, Fetchers, Joined, isr, publish};
+use crate::error::BrokerError;
+use crate::listener::Acceptor;
+use crate::open::{OpenedMember, remove_strays};
+use crate::state::BrokerState;
+
+/// How often it is said what a start waits for.
+const REPEAT: Duration = Duration::from_secs(10);
+
+/// What runs on a node because it belongs to a cluster.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    node: Arc<ClusterNode>,
+    fetchers: Arc<Fetchers>,
+    /// The heartbeats.
+    beating: Mutex<Option<JoinHandle<()>>>,
+    /// What applies metadata and asks for changes.
+    following: Mutex<Vec<JoinHandle<()>>>,
+    /// What serves other nodes.
+    serving: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Membership {
+    /// Registers the broker, brings its partitions in line with the metadata, and begins to follow, to lead and to send
+    /// heartbeats; returns when the controller has let it in.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub(crate) async fn begin(
+        joined: Joined,
+        opened: OpenedMember,
+        acceptor: &Arc<Acceptor>,
+    ) -> Result<Self, BrokerError> {
+        let Joined { node, peer, incarnation, directory, tasks } = joined;
+        let OpenedMember { state, logs, previous_epoch } = opened;
+        node.opened(&state, acceptor);
+        let fetchers = Arc::new(Fetchers::new(Arc::clone(&node) as Arc<dyn super::fetcher::FetchContext>));
+        let membership = Self {
+            node: Arc::clone(&node),
+            fetchers: Arc::clone(&fetchers),
+            beating: Mutex::new(None),
+            following: Mutex::default(),
+            serving: Mutex::new(tasks),
+        };
+        if !node.settings().roles.broker {
+            membership.following.lock().push(tokio::spawn(publish::run(node, state, fetchers)));
+            return Ok(membership);
+        }
+        let registration = Registration {
+            incarnation,
+            advertised: state.advertised.clone(),
+            peer,
+            rack: state.config.rack.clone(),
+            directory,
+            previous_epoch,
+            cluster_id: state.cluster_id.clone(),
+        };
+        lifecycle::register(&node, &registration).await?;
+        // The image has this registration in it: what is on disk and not in it is nobody's any more.
+        let image = node.image();
+        let removing = (Arc::clone(&state), Arc::clone(&image));
+        let removed = tokio::task::spawn_blocking(move || remove_strays(&removing.0, &logs, &removing.1)).await;
+        removed.map_err(|error| BrokerError::Thread(std::io::Error::other(error)))??;
+        publish::apply(&state, &fetchers, image).await;
+        membership.following.lock().extend([
+            tokio::spawn(publish::run(Arc::clone(&node), Arc::clone(&state), fetchers)),
+            tokio::spawn(isr::run(Arc::clone(&node), Arc::clone(&state))),
+        ]);
+        let beating = tokio::spawn(lifecycle::run(Arc::clone(&node), Arc::clone(&state)));
+        *membership.beating.lock() = Some(beating);
+        membership.wait_to_be_let_in(&state).await;
+        Ok(membership)
+    }
+
+    async fn wait_to_be_let_in(&self, state: &BrokerState) {
+        let mut published = state.published.subscribe();
+        let me = self.node.me();
+        let is_in = |image: &Arc<MetadataImage>| image.broker(me).is_some_and(|broker| !broker.fenced);
+        while tokio::time::timeout(REPEAT, published.wait_for(is_in)).await.is_err() {
+            tracing::info!(node = %me, "waiting to be let in by the active controller");
+        }
+    }
+
+    /// Lets others lead in this broker's place.
+    pub(crate) async fn hand_over(&self, state: &BrokerState) {
+        let beating = self.beating.lock().take();
+        if let Some(beating) = beating {
+            beating.abort();
+            lifecycle::shut_down_in_order(&self.node, state).await;
+        }
+    }
+
+    /// Ends what changes partitions.
+    pub(crate) fn stop_following(&self) {
+        self.fetchers.stop();
+        self.following.lock().drain(..).for_each(|task| task.abort());
+    }
+
+    /// Leaves the quorum in order: another node decides.
+    pub(crate) async fn leave(&self) {
+        self.node.close().await;
+        self.serving.lock().drain(..).for_each(|task| task.abort());
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let tasks = [&self.following, &self.serving];
+        tasks.into_iter().for_each(|tasks| tasks.lock().drain(..).for_each(|task| task.abort()));
+        if let Some(beating) = self.beating.lock().take() {
+            beating.abort();
+        }
+        self.fetchers.stop();
+    }
+}

@@ -1,0 +1,284 @@
+//! How a broker opens what is on its disk.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use towpath_controller::decide::register_single_broker;
+use towpath_controller::{
+    Controller, Decision, LocalMetadataLog, MetadataImage, MetadataRecord, RegisterBroker, TopicConfig,
+    topic_config,
+};
+use towpath_log::{DirIdentity, FileStorage, Log, LogConfig, LogDir, LogDirOptions, SystemClock};
+use towpath_replica::{Environment, Flusher, ReplicaManager, ReplicaSettings};
+use towpath_telemetry::names;
+use towpath_types::{BrokerEpoch, TopicId, TopicName, TopicPartition};
+use uuid::Uuid;
+
+use crate::cluster::{ClusterNode, QUORUM_DIR};
+use crate::config::{BrokerConfig, Endpoint};
+use crate::error::BrokerError;
+use crate::fetch_session::FetchSessions;
+use crate::handlers;
+use crate::memory::MemoryBudget;
+use crate::metrics::BrokerMetrics;
+use crate::producer_ids::ProducerIds;
+use crate::state::{BrokerState, Metadata};
+
+/// Checks the defaults of topic configurations.
+///
+/// # Errors
+/// [`BrokerError::TopicDefault`].
+pub(crate) fn check_topic_defaults(config: &BrokerConfig) -> Result<(), BrokerError> {
+    for defaults in [&config.topic_defaults, &config.offsets_topic_configs] {
+        for (name, value) in defaults {
+            topic_config::check(name, value)?;
+        }
+        TopicConfig::resolve(defaults, &config.topic_defaults)?;
+    }
+    Ok(())
+}
+
+/// The cluster's id: the configuration's, else the directory's, else a new one.
+fn cluster_id(config: &BrokerConfig) -> Result<String, BrokerError> {
+    let path = config.data_dir.join("meta.properties");
+    let stored = match std::fs::read_to_string(&path) {
+        Ok(text) => text
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("cluster.id=").map(|id| id.trim().to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(source) => return Err(BrokerError::Read { path, source }),
+    };
+    match (stored, &config.cluster_id) {
+        (Some(found), Some(expected)) if found != *expected => {
+            Err(BrokerError::ClusterId { found, expected: expected.clone() })
+        }
+        (Some(found), _) => Ok(found),
+        (None, Some(configured)) => Ok(configured.clone()),
+        (None, None) => Ok(TopicId::random().to_string()),
+    }
+}
+
+/// A directory belongs to a node that is alone or to one of a cluster, and not to one after the other: what the one wrote
+/// the other has no metadata for.
+///
+/// # Errors
+/// [`BrokerError::NotOfCluster`], [`BrokerError::OfCluster`].
+pub(crate) fn check_kind(config: &BrokerConfig) -> Result<(), BrokerError> {
+    let dir = &config.data_dir;
+    let was_alone = dir.join(format!("{}-0", LocalMetadataLog::TOPIC)).exists();
+    match &config.cluster {
+        Some(_) if was_alone => Err(BrokerError::NotOfCluster(dir.clone())),
+        None if dir.join(QUORUM_DIR).exists() => Err(BrokerError::OfCluster(dir.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// An open data directory.
+struct Opened {
+    dir: Arc<LogDir>,
+    logs: Vec<Arc<Log>>,
+}
+
+fn open_dir(config: &BrokerConfig, cluster_id: &str) -> Result<Opened, BrokerError> {
+    let options = LogDirOptions {
+        identity: DirIdentity { cluster_id: cluster_id.to_owned(), node_id: config.node_id.get() },
+        tail_bytes_max: config.limits.tail_bytes_max,
+    };
+    let dir = LogDir::open(Arc::new(FileStorage), Arc::new(SystemClock), &config.data_dir, &options)?;
+    let dir = Arc::new(dir);
+    let (logs, failed) = dir.open_all(|_, _| LogConfig::default())?;
+    let count = failed.len();
+    if let Some((partition, source)) = failed.into_iter().next() {
+        return Err(BrokerError::Partitions {
+            count,
+            first: partition.to_string(),
+            source: Box::new(source),
+        });
+    }
+    Ok(Opened { dir, logs })
+}
+
+/// Opens everything on disk of a node that is alone. Runs on a thread of its own.
+///
+/// # Errors
+/// [`BrokerError`].
+pub(crate) fn open_alone(config: BrokerConfig, advertised: Endpoint) -> Result<Arc<BrokerState>, BrokerError> {
+    let cluster_id = cluster_id(&config)?;
+    let opened = open_dir(&config, &cluster_id)?;
+    let (controller, broker_epoch) = open_controller(&config, &opened, &cluster_id, &advertised)?;
+    let image = controller.image();
+    let metadata = Metadata::Local { controller, broker_epoch };
+    let state = state(config, cluster_id, advertised, metadata, Arc::clone(&opened.dir), Arc::clone(&image))?;
+    remove_strays(&state, &opened.logs, &image)?;
+    for topic in image.topics() {
+        state.set_topic(topic)?;
+    }
+    Ok(state)
+}
+
+/// A broker of a cluster whose directory is open.
+pub(crate) struct OpenedMember {
+    pub(crate) state: Arc<BrokerState>,
+    /// All partitions on disk, whatever the metadata say of them.
+    pub(crate) logs: Vec<Arc<Log>>,
+    /// The epoch of the last clean shutdown; -1 if there was none.
+    pub(crate) previous_epoch: BrokerEpoch,
+}
+
+/// Opens everything on disk of a node of a cluster. Runs on a thread of its own. What there is of partitions is looked at
+/// when the metadata are known.
+///
+/// # Errors
+/// [`BrokerError`].
+pub(crate) fn open_member(
+    config: BrokerConfig,
+    advertised: Endpoint,
+    node: Arc<ClusterNode>,
+) -> Result<OpenedMember, BrokerError> {
+    let cluster_id = node.image().cluster_id().to_owned();
+    let Opened { dir, logs } = open_dir(&config, &cluster_id)?;
+    let previous_epoch = BrokerEpoch::new(dir.clean_epoch().unwrap_or(-1));
+    let nothing = Arc::new(MetadataImage::new());
+    let state = state(config, cluster_id, advertised, Metadata::Cluster(node), dir, nothing)?;
+    Ok(OpenedMember { state, logs, previous_epoch })
+}
+
+fn state(
+    config: BrokerConfig,
+    cluster_id: String,
+    advertised: Endpoint,
+    metadata: Metadata,
+    dir: Arc<LogDir>,
+    image: Arc<MetadataImage>,
+) -> Result<Arc<BrokerState>, BrokerError> {
+    let flush_seconds = metrics::histogram!(names::FLUSH_SECONDS);
+    let flusher =
+        Flusher::start(move |took| flush_seconds.record(took.as_secs_f64())).map_err(BrokerError::Thread)?;
+    let lag_max = config.cluster.as_ref().map_or(Duration::ZERO, |cluster| cluster.replica_lag_max);
+    let lag_ms_max = i64::try_from(lag_max.as_millis()).unwrap_or(i64::MAX);
+    let environment = Arc::new(Environment::new(config.node_id, lag_ms_max, Arc::new(flusher)));
+    let replicas = ReplicaManager::new(ReplicaSettings { dir, environment });
+    let apis = handlers::supported();
+    Ok(Arc::new(BrokerState {
+        sessions: FetchSessions::new(config.limits.fetch_sessions_max),
+        memory: MemoryBudget::new(config.limits.request_memory_bytes),
+        metrics: BrokerMetrics::new(&apis),
+        config,
+        cluster_id,
+        advertised,
+        metadata,
+        published: watch::Sender::new(image),
+        replicas,
+        producer_ids: ProducerIds::default(),
+        apis,
+        heavy_work: Arc::new(tokio::sync::Semaphore::new(heavy_work_places())),
+        stopping: AtomicBool::new(false),
+        answering: AtomicBool::new(false),
+        groups: OnceLock::new(),
+        changing: Mutex::new(()),
+    }))
+}
+
+/// As many as there are processors: more would only hold memory.
+fn heavy_work_places() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn metadata_partition() -> Option<TopicPartition> {
+    TopicName::new(LocalMetadataLog::TOPIC).ok().map(|topic| TopicPartition::new(topic, 0))
+}
+
+/// Reads the metadata log, or begins it, and registers this broker in it.
+fn open_controller(
+    config: &BrokerConfig,
+    opened: &Opened,
+    cluster_id: &str,
+    advertised: &Endpoint,
+) -> Result<(Controller, BrokerEpoch), BrokerError> {
+    let Opened { dir, logs } = opened;
+    let missing = || BrokerError::MetadataMissing { dir: dir.path().to_owned(), count: logs.len() };
+    let partition = metadata_partition().ok_or_else(missing)?;
+    let log = match dir.get(&partition) {
+        Some(log) => log,
+        None if logs.is_empty() => {
+            // Kafka's id of the metadata topic.
+            let id = TopicId::new(Uuid::from_u64_pair(0, 1));
+            dir.create(&partition, id, LocalMetadataLog::config())?
+        }
+        None => return Err(missing()),
+    };
+    let (log, image) = LocalMetadataLog::open(log)?;
+    let is_new = image.next_offset().get() == 0;
+    let controller = Controller::new(Box::new(log), image);
+    let mut registration =
+        RegisterBroker::new(config.node_id, Uuid::new_v4(), advertised.host.clone(), advertised.port);
+    registration.rack.clone_from(&config.rack);
+    let clean = dir.was_clean() || is_new;
+    let id = cluster_id.to_owned();
+    let ((), image) = controller.change(|image| {
+        let Decision { records, answer } = register_single_broker(image, &registration, clean);
+        let cluster = image.cluster_id().is_empty().then_some(MetadataRecord::Cluster { cluster_id: id });
+        Decision { records: cluster.into_iter().chain(records).collect(), answer }
+    })?;
+    let epoch = image.broker(config.node_id).map_or(BrokerEpoch::new(-1), |broker| broker.epoch);
+    Ok((controller, epoch))
+}
+
+/// Removes partitions that are not this broker's: of topics that were deleted, or that others hold now.
+///
+/// # Errors
+/// [`BrokerError::Log`].
+pub(crate) fn remove_strays(
+    state: &BrokerState,
+    logs: &[Arc<Log>],
+    image: &MetadataImage,
+) -> Result<(), BrokerError> {
+    let me = state.config.node_id;
+    let mut strays = Vec::new();
+    for log in logs {
+        let partition = log.partition();
+        if partition.topic.as_str() == LocalMetadataLog::TOPIC {
+            continue;
+        }
+        let topic = image.topic_by_id(log.topic_id()).filter(|topic| topic.name == partition.topic);
+        let index = usize::try_from(partition.partition).ok();
+        let state = topic.and_then(|topic| topic.partitions.get(index?));
+        if !state.is_some_and(|state| state.replicas.contains(&me)) {
+            tracing::warn!(%partition, topic_id = %log.topic_id(), "removed: it is no partition of this broker any more");
+            strays.push(partition.clone());
+        }
+    }
+    if !strays.is_empty() {
+        state.replicas.dir().delete_all(&strays)?;
+    }
+    Ok(())
+}
+
+/// What clients are told to connect to.
+pub(crate) fn advertised(config: &BrokerConfig, local_addr: Option<SocketAddr>) -> Endpoint {
+    match (&config.advertised, local_addr) {
+        (Some(endpoint), Some(address)) if endpoint.port == 0 => {
+            Endpoint { host: endpoint.host.clone(), port: address.port() }
+        }
+        (Some(endpoint), _) => endpoint.clone(),
+        (None, Some(address)) if address.ip().is_unspecified() => {
+            Endpoint { host: host_name(), port: address.port() }
+        }
+        (None, Some(address)) => Endpoint { host: address.ip().to_string(), port: address.port() },
+        (None, None) => Endpoint { host: "in-process".to_owned(), port: 0 },
+    }
+}
+
+/// The machine's name, for clients of a broker that listens on all addresses.
+pub(crate) fn host_name() -> String {
+    std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname"))
+        .ok()
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}

@@ -1,0 +1,14 @@
+//! Several brokers of one cluster in this process, each with a runtime of its own, so that one can be killed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first surprise"
+)]
+
+#[path = "../broker/support.rs"]
+mod support;
+
+mod failover;
+mod nodes;
