@@ -11,16 +11,12 @@ use crate::MetadataImage;
 /// A plan after which a broker has no replicas: each of them goes to the broker in service that keeps the partition on
 /// the most racks and has the least, in the same place of the assignment. Where a reassignment is going on, the plan
 /// goes out from its goal. To be carried out by [`super::alter_partition_reassignments`], as many at a time as the
-/// cluster can copy.
+/// cluster can copy, and allowing changes of the replication factor, since such a goal may have been one.
 ///
 /// # Errors
-/// [`AdminError`]: `BROKER_ID_NOT_REGISTERED`; `INVALID_REPLICATION_FACTOR` when some partition has a replica on every
+/// [`AdminError`]: `BROKER_ID_NOT_REGISTERED` for a broker that is neither registered nor has replicas; `INVALID_REPLICATION_FACTOR` when some partition has a replica on every
 /// other broker already.
 pub fn drain_broker(image: &MetadataImage, id: BrokerId) -> Result<Vec<Reassignment>, AdminError> {
-    if image.broker(id).is_none() {
-        let message = format!("Broker ID {id} is not currently registered");
-        return Err(AdminError::new(ErrorCode::BrokerIdNotRegistered, message));
-    }
     let mut placer = Placer::new(image);
     let mut plan = Vec::new();
     for topic in image.topics() {
@@ -40,6 +36,10 @@ pub fn drain_broker(image: &MetadataImage, id: BrokerId) -> Result<Vec<Reassignm
             placer.move_replica(id, replacement, place == 0);
             plan.push(move_to(topic, index, goal));
         }
+    }
+    if plan.is_empty() && image.broker(id).is_none() {
+        let message = format!("Broker ID {id} is not currently registered");
+        return Err(AdminError::new(ErrorCode::BrokerIdNotRegistered, message));
     }
     Ok(plan)
 }
