@@ -169,3 +169,142 @@ impl Session {
         self.connection == Connection::Refused || self.ends_ms(timeout_ms) < now_ms
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{MetadataRecord, RegisterBroker};
+
+    const TIMEOUT: i64 = 9_000;
+
+    fn id(id: i32) -> BrokerId {
+        BrokerId::new(id)
+    }
+
+    fn image(brokers: i32) -> MetadataImage {
+        let mut image = MetadataImage::new();
+        for broker in 1..=brokers {
+            let register = RegisterBroker::new(id(broker), Uuid::new_v4(), "h".to_owned(), 1);
+            image.apply(image.next_offset(), &MetadataRecord::RegisterBroker(register)).unwrap();
+        }
+        image
+    }
+
+    fn set(image: &mut MetadataImage, broker: i32, fenced: bool, in_controlled_shutdown: bool) {
+        let epoch = image.broker(id(broker)).unwrap().epoch;
+        let state =
+            MetadataRecord::BrokerState { broker_id: id(broker), epoch, fenced, in_controlled_shutdown };
+        image.apply(image.next_offset(), &state).unwrap();
+    }
+
+    #[test]
+    fn silence_ends_a_session() {
+        let (mut liveness, epoch) = (Liveness::new(TIMEOUT), BrokerEpoch::new(5));
+        assert!(!liveness.session_alive(id(1), 0) && liveness.next_due_ms().is_none());
+        liveness.heard(id(1), epoch, 100, Offset::ZERO);
+        assert!(liveness.session_alive(id(1), 9_100) && liveness.due(9_100).is_empty());
+        assert_eq!(liveness.next_due_ms(), Some(9_100));
+        assert_eq!(liveness.due(9_101), [id(1)]);
+        assert_eq!(liveness.due(9_102), [id(1)], "until it is fenced");
+        liveness.heard(id(1), BrokerEpoch::new(4), 9_103, Offset::ZERO);
+        assert_eq!(liveness.due(9_103), [id(1)], "R6: an older incarnation");
+        liveness.heard(id(1), epoch, 9_104, Offset::ZERO);
+        assert!(liveness.due(9_104).is_empty());
+        liveness.ended(id(1));
+        assert!(!liveness.session_alive(id(1), 9_104));
+    }
+
+    #[test]
+    fn a_refusing_listener_ends_a_session_at_once() {
+        let (mut liveness, epoch) = (Liveness::new(TIMEOUT), BrokerEpoch::new(5));
+        liveness.heard(id(1), epoch, 0, Offset::ZERO);
+        liveness.probe_failed(id(1), 1);
+        assert!(liveness.session_alive(id(1), 1), "its connection did not break");
+        assert!(liveness.lost_connection(id(1), 2));
+        assert!(!liveness.lost_connection(id(1), 2), "one probe is enough");
+        liveness.heard(id(1), epoch, 3, Offset::ZERO);
+        liveness.probe_failed(id(1), 4);
+        assert!(liveness.session_alive(id(1), 4), "it came back meanwhile");
+        assert!(liveness.lost_connection(id(1), 5));
+        assert!(liveness.session_alive(id(1), 5), "a connection may break without anybody's death");
+        liveness.probe_failed(id(1), 6);
+        assert_eq!(liveness.due(6), [id(1)]);
+        assert!(!liveness.session_alive(id(1), 6));
+        assert!(!liveness.lost_connection(id(9), 6));
+    }
+
+    #[test]
+    fn a_new_controller_gives_everybody_a_fresh_session() {
+        let mut image = image(4);
+        set(&mut image, 2, true, false);
+        set(&mut image, 3, false, true);
+        let mut liveness = Liveness::new(TIMEOUT);
+        liveness.heard(id(9), BrokerEpoch::new(0), 0, Offset::ZERO);
+        liveness.became_active(&image, 50_000);
+        let alive = |broker| liveness.session_alive(id(broker), 50_000 + TIMEOUT);
+        assert!(alive(1) && alive(3) && alive(4) && !alive(2) && !alive(9));
+        assert_eq!(liveness.shutdown_offset(id(3)), Some(image.next_offset()));
+        assert_eq!(liveness.shutdown_offset(id(1)), None);
+        assert_eq!(liveness.due(50_001 + TIMEOUT), [id(1), id(3), id(4)]);
+    }
+
+    #[test]
+    fn the_slowest_of_the_others_counts() {
+        let mut image = image(4);
+        set(&mut image, 4, true, false);
+        let mut liveness = Liveness::new(TIMEOUT);
+        let epoch = |broker| image.broker(id(broker)).unwrap().epoch;
+        for (broker, offset) in [(1, 7), (2, 3), (4, 1)] {
+            liveness.heard(id(broker), epoch(broker), 0, Offset::new(offset));
+        }
+        let lowest = |liveness: &Liveness, broker| liveness.lowest_offset_of_others(&image, id(broker));
+        assert_eq!(lowest(&liveness, 3), Some(Offset::new(3)), "4 is fenced");
+        assert_eq!(lowest(&liveness, 1), Some(Offset::ZERO), "3 was not heard");
+        liveness.heard(id(3), epoch(3), 0, Offset::new(5));
+        liveness.heard(id(2), epoch(2), 0, Offset::new(2));
+        assert_eq!(lowest(&liveness, 1), Some(Offset::new(3)), "what a broker knows it does not forget");
+        assert_eq!(Liveness::new(1).lowest_offset_of_others(&MetadataImage::new(), id(1)), None);
+        liveness.moved_leaders(id(1), Offset::new(9));
+        assert_eq!(liveness.shutdown_offset(id(1)), Some(Offset::new(9)));
+        liveness.heard(id(1), BrokerEpoch::new(99), 1, Offset::ZERO);
+        assert_eq!(liveness.shutdown_offset(id(1)), None, "another incarnation");
+    }
+
+    proptest! {
+        /// Against the plain history: a broker is due exactly if the last it said is too long ago, or its listener
+        /// refused after its connection broke and nothing was heard in between.
+        #[test]
+        fn due_is_what_the_history_says(events in prop::collection::vec((0..4u8, 0..3i32, 0..6_000i64), 1..80)) {
+            let mut liveness = Liveness::new(TIMEOUT);
+            let mut now = 0;
+            let mut history: Vec<(u8, i32, i64)> = Vec::new();
+            for (event, broker, pause) in events {
+                now += pause;
+                history.push((event, broker, now));
+                let epoch = BrokerEpoch::new(1);
+                match event {
+                    0 | 3 => liveness.heard(id(broker), epoch, now, Offset::new(now)),
+                    1 => {
+                        liveness.lost_connection(id(broker), now);
+                    }
+                    _ => liveness.probe_failed(id(broker), now),
+                }
+                for broker in 0..3 {
+                    let of: Vec<_> = history.iter().filter(|(_, of, _)| *of == broker).collect();
+                    let last = of.iter().rposition(|(event, _, _)| matches!(event, 0 | 3));
+                    let expected = last.map(|last| {
+                        let since: Vec<u8> = of[last + 1..].iter().map(|(event, _, _)| *event).collect();
+                        let lost = since.iter().position(|event| *event == 1);
+                        let refused = lost.is_some_and(|lost| since[lost..].contains(&2));
+                        refused || of[last].2 + TIMEOUT < now
+                    });
+                    prop_assert_eq!(liveness.due(now).contains(&id(broker)), expected == Some(true));
+                    prop_assert_eq!(liveness.session_alive(id(broker), now), expected == Some(false));
+                }
+            }
+        }
+    }
+}

@@ -9,54 +9,58 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Rule {
-    /// 1. The leader epoch grows at every change of the leader and when a replica leaves the assignment; the
-    /// partition epoch at every change; what is older is not listened to (KIP-101, KIP-497). Without it a deposed
-    /// leader goes on to serve, and two logs have different records at the same offset and epoch.
+    /// Rule 1: The leader epoch grows at every change of the leader and when a replica leaves the assignment;
+    /// the partition epoch at every change; what is older is not listened to (KIP-101, KIP-497). Without it a
+    /// deposed leader goes on to serve, and two logs have different records at the same offset and epoch.
     Epochs = 1,
-    /// 2. A new leader notes its epoch's start before it takes a record, and forgets what followers fetched from
-    /// the leader before; its high watermark does not go back. Without it followers that hold another history count
-    /// as caught up, and readers see records that are replaced.
+    /// Rule 2: A new leader notes its epoch's start before it takes a record, and forgets what followers
+    /// fetched from the leader before; its high watermark does not go back. Without it followers that hold
+    /// another history count as caught up, and readers see records that are replaced.
     BecomeLeader = 2,
-    /// 3. A leader takes a follower's fetch only from the assignment, in its own leader epoch, and from the broker's
-    /// newest incarnation (KIP-320, KIP-903). Without it the fetch of a process that died raises the high watermark
-    /// over what its successor does not hold.
+    /// Rule 3: A leader takes a follower's fetch only from the assignment, in its own leader epoch, and from
+    /// the broker's newest incarnation (KIP-320, KIP-903). Without it the fetch of a process that died raises
+    /// the high watermark over what its successor does not hold.
     FollowerFetchChecks = 3,
-    /// 4. A leader compares the epoch of a follower's last record with its own history before it gives it data
-    /// (KIP-595). Without it a follower with a diverging tail appends to it, and the replicas differ for ever.
+    /// Rule 4: A leader compares the epoch of a follower's last record with its own history before it gives it
+    /// data (KIP-595). Without it a follower with a diverging tail appends to it, and the replicas differ for
+    /// ever.
     Divergence = 4,
-    /// 5. A follower truncates exactly to where its history and the leader's part, and drops answers to fetches
-    /// that it would not make any more (KIP-279). Without it acknowledged records are cut off, or wrong ones stay.
+    /// Rule 5: A follower truncates exactly to where its history and the leader's part, and drops answers to
+    /// fetches that it would not make any more (KIP-279). Without it acknowledged records are cut off, or wrong
+    /// ones stay.
     FollowerTruncation = 5,
-    /// 6. A follower out of the leader's range goes to the leader's end or start, whichever it missed. Without it a
-    /// follower stays out of sync for ever, or leaves a hole in its log.
+    /// Rule 6: A follower out of the leader's range goes to the leader's end or start, whichever it missed.
+    /// Without it a follower stays out of sync for ever, or leaves a hole in its log.
     OutOfRange = 6,
-    /// 7. The high watermark is what the maximal ISR holds, and advances only while as many are in sync as the topic
-    /// asks for (KIP-966). Without it records are acknowledged that a leader elected next does not have.
+    /// Rule 7: The high watermark is what the maximal ISR holds, and advances only while as many are in sync as
+    /// the topic asks for (KIP-966). Without it records are acknowledged that a leader elected next does not
+    /// have.
     HighWatermark = 7,
-    /// 8. A follower enters the ISR only with all below the high watermark and from the leader epoch's start on, and
-    /// is out of it when it falls behind (KIP-497, KIP-841). Without it a replica that lacks acknowledged records
-    /// may be elected.
+    /// Rule 8: A follower enters the ISR only with all below the high watermark and from the leader epoch's
+    /// start on, and is out of it when it falls behind (KIP-497, KIP-841). Without it a replica that lacks
+    /// acknowledged records may be elected.
     IsrExpansion = 8,
-    /// 9. The controller takes a new ISR only from the leader of this very state, and no member that is fenced,
-    /// shutting down, or of another incarnation (KIP-497, KIP-841, KIP-903). Without it a stale leader undoes an
-    /// election, or a broker that restarted with an empty disk counts as in sync.
+    /// Rule 9: The controller takes a new ISR only from the leader of this very state, and no member that is
+    /// fenced, shutting down, or of another incarnation (KIP-497, KIP-841, KIP-903). Without it a stale leader
+    /// undoes an election, or a broker that restarted with an empty disk counts as in sync.
     AlterPartitionChecks = 9,
-    /// 10. A broker that is fenced leaves every ISR and leads nothing; its successor comes from the ISR, then from
-    /// the ELR (KIP-841). Without it partitions keep a leader that is gone, or get one that lacks records.
+    /// Rule 10: A broker that is fenced leaves every ISR and leads nothing; its successor comes from the ISR,
+    /// then from the ELR (KIP-841). Without it partitions keep a leader that is gone, or get one that lacks
+    /// records.
     Fencing = 10,
-    /// 11. While fewer are in sync than the topic asks for, those that left stay eligible, unless they stopped
-    /// uncleanly (KIP-966). Without it the last replica standing, which lost its unflushed tail in a crash, is
-    /// elected and acknowledged records are gone.
+    /// Rule 11: While fewer are in sync than the topic asks for, those that left stay eligible, unless they
+    /// stopped uncleanly (KIP-966). Without it the last replica standing, which lost its unflushed tail in a
+    /// crash, is elected and acknowledged records are gone.
     EligibleLeaderReplicas = 11,
-    /// 12. A broker's new incarnation is refused while the old one's session lives, and serves only once it knows of
-    /// its own registration; a broker that stops first hands over what it leads (KIP-631). Without it two processes
-    /// are the same broker, or one leads by metadata of another time.
+    /// Rule 12: A broker's new incarnation is refused while the old one's session lives, and serves only once
+    /// it knows of its own registration; a broker that stops first hands over what it leads (KIP-631). Without
+    /// it two processes are the same broker, or one leads by metadata of another time.
     Registration = 12,
-    /// 13. A reassignment keeps the old replicas until all new ones are in sync, and drops them in the same record
-    /// (KIP-455). Without it the only replicas with the data are removed before there are others.
+    /// Rule 13: A reassignment keeps the old replicas until all new ones are in sync, and drops them in the
+    /// same record (KIP-455). Without it the only replicas with the data are removed before there are others.
     Reassignment = 13,
-    /// 14. Metadata are applied once a quorum has committed them; a deposed controller commits nothing. Without it
-    /// two controllers elect two leaders.
+    /// Rule 14: Metadata are applied once a quorum has committed them; a deposed controller commits nothing.
+    /// Without it two controllers elect two leaders.
     Controller = 14,
 }
 

@@ -57,22 +57,30 @@ impl<'a> Cluster<'a> {
         self.going != Some(id) && self.image.broker(id).is_some_and(|broker| !broker.fenced)
     }
 
-    /// The records that change every partition for which `change` gives one.
+    /// The records that change every partition that is concerned.
     pub(super) fn each_partition(
         &self,
-        mut change: impl FnMut(PartitionChange<'a>) -> Option<PartitionChange<'a>>,
+        mut concerns: impl FnMut(&PartitionImage) -> bool,
+        change: impl Fn(PartitionChange<'a>) -> PartitionChange<'a>,
     ) -> Vec<MetadataRecord> {
         let mut records = Vec::new();
         for topic in self.image.topics() {
-            let policy = self.policy.topic(topic);
+            let mut policy = None;
             for (index, partition) in (0..).zip(&topic.partitions) {
-                let changed = change(PartitionChange::new(*self, policy, partition));
-                let state = changed.and_then(PartitionChange::finish);
-                records.extend(state.map(|state| record(topic.id, index, state)));
+                if concerns(partition) {
+                    let policy = *policy.get_or_insert_with(|| self.policy.topic(topic));
+                    let next = change(PartitionChange::new(*self, policy, partition)).finish();
+                    records.extend(next.map(|state| record(topic.id, index, state)));
+                }
             }
         }
         records
     }
+}
+
+/// Whether a broker leads a partition or is in sync.
+pub(super) fn involves(partition: &PartitionImage, broker: BrokerId) -> bool {
+    partition.leader == Some(broker) || partition.isr.contains(&broker)
 }
 
 /// The record of a partition's new state.
@@ -94,13 +102,13 @@ pub(super) fn find_topic<'a>(image: &'a MetadataImage, name: &str) -> Result<&'a
 pub(super) struct PartitionChange<'a> {
     cluster: Cluster<'a>,
     topic: TopicPolicy,
-    pub(super) old: &'a PartitionImage,
+    old: &'a PartitionImage,
     pub(super) replicas: Vec<BrokerId>,
     pub(super) adding: Vec<BrokerId>,
     pub(super) removing: Vec<BrokerId>,
-    pub(super) isr: Vec<BrokerId>,
+    isr: Vec<BrokerId>,
     pub(super) recovering: bool,
-    pub(super) election: Election,
+    election: Election,
 }
 
 /// What an election came to.
@@ -125,11 +133,6 @@ impl<'a> PartitionChange<'a> {
             recovering: old.recovering,
             election: if topic.unclean { Election::Unclean } else { Election::Online },
         }
-    }
-
-    /// Whether the broker leads the partition or is in sync.
-    pub(super) fn involves(&self, broker: BrokerId) -> bool {
-        self.old.leader == Some(broker) || self.old.isr.contains(&broker)
     }
 
     /// Takes a broker out of the ISR.

@@ -151,16 +151,19 @@ pub fn rebalance_leaders(
     };
     let cluster = Cluster::new(image, policy);
     let mut elected = 0;
-    let records = cluster.each_partition(|change| {
-        let preferred = change.old.replicas.first()?;
-        let is_due = elected < limit
-            && !has_preferred_leader(change.old)
-            && change.old.isr.contains(preferred)
-            && cluster.can_lead(*preferred)
-            && is_imbalanced(preferred);
-        elected += usize::from(is_due);
-        is_due.then(|| change.with_election(Election::Preferred))
-    });
+    let records = cluster.each_partition(
+        |partition| {
+            let Some(preferred) = partition.replicas.first() else { return false };
+            let is_due = elected < limit
+                && !has_preferred_leader(partition)
+                && partition.isr.contains(preferred)
+                && cluster.can_lead(*preferred)
+                && is_imbalanced(preferred);
+            elected += usize::from(is_due);
+            is_due
+        },
+        |change| change.with_election(Election::Preferred),
+    );
     Decision { records, answer: elected }
 }
 

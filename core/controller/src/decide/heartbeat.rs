@@ -3,9 +3,9 @@
 use towpath_types::{BrokerEpoch, BrokerId, Offset, Rule};
 use towpath_wire::ErrorCode;
 
-use super::change::Cluster;
+use super::change::{Cluster, involves};
 use super::{AdminError, ClusterPolicy, Decision};
-use crate::{BrokerRegistration, MetadataImage, MetadataRecord};
+use crate::{BrokerRegistration, MetadataImage, MetadataRecord, PartitionImage};
 
 /// A broker's heartbeat (BrokerHeartbeat, KIP-631), and what the active controller knows of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,11 +113,8 @@ const fn state(broker: &BrokerRegistration, fenced: bool, in_controlled_shutdown
 fn fence(image: &MetadataImage, policy: &ClusterPolicy, broker: &BrokerRegistration) -> Vec<MetadataRecord> {
     let id = broker.id;
     let mut records = vec![state(broker, true, broker.in_controlled_shutdown)];
-    records.extend(
-        Cluster::new(image, policy)
-            .going(id)
-            .each_partition(|change| change.involves(id).then(|| change.without(id))),
-    );
+    let cluster = Cluster::new(image, policy).going(id);
+    records.extend(cluster.each_partition(|partition| involves(partition, id), |change| change.without(id)));
     records
 }
 
@@ -128,11 +125,8 @@ fn unfence(
     broker: &BrokerRegistration,
 ) -> Vec<MetadataRecord> {
     let mut records = vec![state(broker, false, false)];
-    records.extend(
-        Cluster::new(image, policy)
-            .coming(broker.id)
-            .each_partition(|change| change.old.leader.is_none().then_some(change)),
-    );
+    let cluster = Cluster::new(image, policy).coming(broker.id);
+    records.extend(cluster.each_partition(|partition| partition.leader.is_none(), |change| change));
     records
 }
 
@@ -148,15 +142,17 @@ fn shut_down(
 ) -> Decision<HeartbeatAnswer> {
     let id = broker.id;
     let cluster = Cluster::new(image, policy).going(id);
-    let is_left = |change: &super::change::PartitionChange<'_>| {
-        let mut others = change.old.isr.iter().filter(|member| **member != id);
-        match change.old.leader {
+    let can_do_without = |partition: &PartitionImage| {
+        let mut others = partition.isr.iter().filter(|member| **member != id);
+        match partition.leader {
             Some(leader) if leader == id => others.any(|other| cluster.can_lead(*other)),
             _ => others.next().is_some(),
         }
     };
-    let moves = cluster
-        .each_partition(|change| (change.involves(id) && is_left(&change)).then(|| change.without(id)));
+    let moves = cluster.each_partition(
+        |partition| involves(partition, id) && can_do_without(partition),
+        |change| change.without(id),
+    );
     let answer = HeartbeatAnswer { in_controlled_shutdown: true, ..answer };
     if !broker.in_controlled_shutdown || !moves.is_empty() {
         let mut records = vec![state(broker, false, true)];

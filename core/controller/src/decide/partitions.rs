@@ -105,7 +105,7 @@ fn add(
 }
 
 fn check_assignment(image: &MetadataImage, brokers: &[BrokerId], factor: usize) -> Result<(), AdminError> {
-    check_replicas(image, brokers)?;
+    check_replicas(image, brokers, &[])?;
     if brokers.len() == factor {
         return Ok(());
     }

@@ -58,7 +58,7 @@ pub fn alter_partition_reassignments(
             let old = find_partition(topic, *partition).ok_or_else(AdminError::unknown_partition)?;
             let next = match &asked.replicas {
                 Some(target) => {
-                    check_replicas(image, target)?;
+                    check_replicas(image, target, &old.replicas)?;
                     if !allow_replication_factor_change {
                         check_factor(old, target)?;
                     }
@@ -120,16 +120,18 @@ fn revert(
     // Whoever has all records must not be dropped for those that lack some.
     let candidates = if old.isr.is_empty() { &old.elr } else { &old.isr };
     let none_is_left = !candidates.iter().any(|candidate| replicas.contains(candidate));
-    if none_is_left && !candidates.is_empty() && !topic_policy.unclean {
-        let message =
-            "Unable to revert the partition assignment, since that would require an unclean leader election.";
-        return Err(AdminError::new(ErrorCode::InvalidReplicaAssignment, message));
-    }
+    let is_unclean = none_is_left && !candidates.is_empty();
     let mut change = PartitionChange::new(*cluster, topic_policy, old).with_isr(isr);
     change.replicas = replicas;
     change.adding.clear();
     change.removing.clear();
-    Ok(change.finish())
+    let next = change.finish();
+    if is_unclean && (!topic_policy.unclean || next.as_ref().is_none_or(|next| next.leader.is_none())) {
+        let message =
+            "Unable to revert the partition assignment, since that would require an unclean leader election.";
+        return Err(AdminError::new(ErrorCode::InvalidReplicaAssignment, message));
+    }
+    Ok(next)
 }
 
 /// The reassignments that are going on, of the partitions named or of all.

@@ -6,21 +6,17 @@ use towpath_wire::ErrorCode;
 use super::placement::Placer;
 use super::reassignments::move_to;
 use super::{AdminError, Reassignment};
-use crate::MetadataImage;
+use crate::{MetadataImage, PartitionImage, TopicImage};
 
 /// A plan after which a broker has no replicas: each of them goes to the broker in service that keeps the partition on
 /// the most racks and has the least, in the same place of the assignment. Where a reassignment is going on, the plan
 /// goes out from its goal. To be carried out by [`super::alter_partition_reassignments`], as many at a time as the
-/// cluster can copy.
+/// cluster can copy, and allowing changes of the replication factor, since such a goal may have been one.
 ///
 /// # Errors
-/// [`AdminError`]: `BROKER_ID_NOT_REGISTERED`; `INVALID_REPLICATION_FACTOR` when some partition has a replica on every
+/// [`AdminError`]: `BROKER_ID_NOT_REGISTERED` for a broker that is neither registered nor has replicas; `INVALID_REPLICATION_FACTOR` when some partition has a replica on every
 /// other broker already.
 pub fn drain_broker(image: &MetadataImage, id: BrokerId) -> Result<Vec<Reassignment>, AdminError> {
-    if image.broker(id).is_none() {
-        let message = format!("Broker ID {id} is not currently registered");
-        return Err(AdminError::new(ErrorCode::BrokerIdNotRegistered, message));
-    }
     let mut placer = Placer::new(image);
     let mut plan = Vec::new();
     for topic in image.topics() {
@@ -41,6 +37,10 @@ pub fn drain_broker(image: &MetadataImage, id: BrokerId) -> Result<Vec<Reassignm
             plan.push(move_to(topic, index, goal));
         }
     }
+    if plan.is_empty() && image.broker(id).is_none() {
+        let message = format!("Broker ID {id} is not currently registered");
+        return Err(AdminError::new(ErrorCode::BrokerIdNotRegistered, message));
+    }
     Ok(plan)
 }
 
@@ -50,35 +50,50 @@ pub fn drain_broker(image: &MetadataImage, id: BrokerId) -> Result<Vec<Reassignm
 #[must_use]
 pub fn balance(image: &MetadataImage, limit: usize) -> Vec<Reassignment> {
     let mut placer = Placer::new(image);
-    let mut moved = std::collections::BTreeSet::new();
-    let mut plan = Vec::new();
-    while plan.len() < limit {
+    let mut partitions: Vec<Planned<'_>> = image
+        .topics()
+        .flat_map(|topic| (0..).zip(&topic.partitions).map(move |(index, state)| (topic, index, state)))
+        .filter(|(_, _, state)| !state.is_reassigning())
+        .map(|(topic, index, state)| Planned { topic, index, state, replicas: state.replicas.clone() })
+        .collect();
+    for _ in 0..limit {
+        // Each move makes the counts more alike, so there is an end.
         let counts = placer.by_replicas();
         let pairs = counts.iter().rev().flat_map(|from| counts.iter().map(move |to| (from, to)));
         let found = pairs.filter(|(from, to)| from.0 > to.0 + 1).find_map(|(from, to)| {
-            let mut partitions = image.topics().flat_map(|topic| {
-                (0..).zip(&topic.partitions).map(move |(index, state)| (topic, index, state))
-            });
+            let possible = |(at, planned): (usize, &Planned<'_>)| {
+                let replicas = planned.with(from.1, to.1)?;
+                let is_as_wide = placer.racks(&replicas) >= placer.racks(&planned.replicas);
+                is_as_wide.then_some((at, replicas))
+            };
             partitions
-                .find_map(|(topic, index, state)| {
-                    if state.is_reassigning()
-                        || moved.contains(&(topic.id, index))
-                        || state.replicas.contains(&to.1)
-                    {
-                        return None;
-                    }
-                    let place = state.replicas.iter().position(|replica| *replica == from.1)?;
-                    let mut replicas = state.replicas.clone();
-                    replicas[place] = to.1;
-                    let is_as_wide = placer.racks(&replicas) >= placer.racks(&state.replicas);
-                    is_as_wide.then_some((topic, index, replicas, place))
-                })
-                .map(|found| (found, from.1, to.1))
+                .iter()
+                .enumerate()
+                .find_map(possible)
+                .map(|(at, replicas)| (at, replicas, from.1, to.1))
         });
-        let Some(((topic, index, replicas, place), from, to)) = found else { break };
-        moved.insert((topic.id, index));
-        plan.push(move_to(topic, index, replicas));
-        placer.move_replica(from, to, place == 0);
+        let Some((at, replicas, from, to)) = found else { break };
+        placer.move_replica(from, to, replicas.first() == Some(&to));
+        partitions[at].replicas = replicas;
     }
-    plan
+    let moved = partitions.into_iter().filter(|planned| planned.replicas != planned.state.replicas);
+    moved.map(|planned| move_to(planned.topic, planned.index, planned.replicas)).collect()
+}
+
+/// A partition, and the replicas that it has in a plan.
+struct Planned<'a> {
+    topic: &'a TopicImage,
+    index: i32,
+    state: &'a PartitionImage,
+    replicas: Vec<BrokerId>,
+}
+
+impl Planned<'_> {
+    /// The replicas with one broker in the place of another; none where that cannot be.
+    fn with(&self, from: BrokerId, to: BrokerId) -> Option<Vec<BrokerId>> {
+        let place = self.replicas.iter().position(|replica| *replica == from)?;
+        let mut replicas = self.replicas.clone();
+        *replicas.get_mut(place)? = to;
+        (!self.replicas.contains(&to)).then_some(replicas)
+    }
 }

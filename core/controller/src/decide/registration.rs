@@ -3,7 +3,7 @@
 use towpath_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, Rule};
 use towpath_wire::ErrorCode;
 
-use super::change::{Cluster, record};
+use super::change::{Cluster, involves, record};
 use super::{AdminError, ClusterPolicy, Decision};
 use crate::{MetadataImage, MetadataRecord, PartitionImage, RegisterBroker};
 
@@ -78,10 +78,10 @@ pub fn register_broker(
 fn leave(image: &MetadataImage, policy: &ClusterPolicy, id: BrokerId, is_clean: bool) -> Vec<MetadataRecord> {
     let unclean = (!is_clean && policy.holds(Rule::EligibleLeaderReplicas)).then_some(id);
     let cluster = Cluster { unclean, ..Cluster::new(image, policy).going(id) };
-    cluster.each_partition(|change| {
-        let concerns = change.involves(id) || (unclean.is_some() && change.old.elr.contains(&id));
-        concerns.then(|| change.without(id))
-    })
+    cluster.each_partition(
+        |partition| involves(partition, id) || (unclean.is_some() && partition.elr.contains(&id)),
+        |change| change.without(id),
+    )
 }
 
 fn check_features(image: &MetadataImage, broker: &RegisterBroker) -> Result<(), AdminError> {

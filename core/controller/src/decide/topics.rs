@@ -232,7 +232,7 @@ fn check_assignments(image: &MetadataImage, topic: &NewTopic) -> Result<Vec<Vec<
                 assignment.partition
             ));
         }
-        check_replicas(image, &assignment.brokers)?;
+        check_replicas(image, &assignment.brokers, &[])?;
     }
     if by_index.len() > usize::try_from(limits::PARTITIONS_PER_TOPIC_MAX).unwrap_or(0) {
         return Err(AdminError::new(ErrorCode::InvalidPartitions, "Too many partitions."));
@@ -249,8 +249,13 @@ fn check_assignments(image: &MetadataImage, topic: &NewTopic) -> Result<Vec<Vec<
     Ok(by_index.into_values().map(<[BrokerId]>::to_vec).collect())
 }
 
-/// Checks the brokers that a request names for one partition.
-pub(super) fn check_replicas(image: &MetadataImage, brokers: &[BrokerId]) -> Result<(), AdminError> {
+/// Checks the brokers that a request names for one partition: each once, and registered, unless it is one of the
+/// `present` replicas, which may stay where they are.
+pub(super) fn check_replicas(
+    image: &MetadataImage,
+    brokers: &[BrokerId],
+    present: &[BrokerId],
+) -> Result<(), AdminError> {
     let invalid = |message: String| Err(AdminError::new(ErrorCode::InvalidReplicaAssignment, message));
     if brokers.is_empty() {
         return invalid("The manual partition assignment includes an empty replica list.".to_owned());
@@ -262,7 +267,7 @@ pub(super) fn check_replicas(image: &MetadataImage, brokers: &[BrokerId]) -> Res
                 "The manual partition assignment includes the broker {broker} more than once."
             ));
         }
-        if image.broker(*broker).is_none() {
+        if image.broker(*broker).is_none() && !present.contains(broker) {
             return invalid(format!(
                 "The manual partition assignment includes broker {broker}, but no such broker is registered."
             ));
