@@ -139,23 +139,33 @@ impl Partition {
         appended: &Appended,
     ) -> impl Future<Output = Result<(), PartitionError>> + use<> {
         let partition = Arc::clone(self);
-        let (term, last) = (appended.term, appended.info.last_offset);
+        let appended = *appended;
         async move {
             loop {
                 let mut moved = pin!(partition.moved.notified());
                 moved.as_mut().enable();
-                // In this order: a watermark that another leader's records have moved acknowledges nothing.
-                let committed = partition.high_watermark() > last;
-                if partition.roles_taken.load(Ordering::Acquire) != term {
-                    return Err(PartitionError::NotLeader);
-                }
-                if committed {
+                if partition.is_committed(&appended)? {
                     return Ok(());
                 }
-                partition.check_online()?;
                 moved.await;
             }
         }
+    }
+
+    /// Whether what was appended is committed by now.
+    ///
+    /// # Errors
+    /// As [`Self::committed`].
+    pub fn is_committed(&self, appended: &Appended) -> Result<bool, PartitionError> {
+        // In this order: a watermark that another leader's records have moved acknowledges nothing.
+        let committed = self.high_watermark() > appended.info.last_offset;
+        if self.roles_taken.load(Ordering::Acquire) != appended.term {
+            return Err(PartitionError::NotLeader);
+        }
+        if !committed {
+            self.check_online()?;
+        }
+        Ok(committed)
     }
 
     /// A follower fetched: all before its log's end it has. Called after its fetch was found to be in order.
