@@ -155,7 +155,7 @@ impl PartitionModel {
 
     /// A replica cut its log.
     pub(crate) fn cut(&mut self, node: usize, end: i64) {
-        let Some(mirror) = self.mirrors.get_mut(&node) else { return };
+        let mirror = self.mirrors.entry(node).or_default();
         let keep = usize::try_from(end - mirror.start).unwrap_or(0);
         if end < mirror.start || end > mirror.end() {
             // Begun anew.

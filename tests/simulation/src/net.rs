@@ -62,7 +62,7 @@ pub(crate) enum Message {
     Ask { caller: Caller, call: Call },
     Answered { caller: Caller, answer: CallAnswer },
     Produce { client: ClientId, number: u64, topic: usize, batch: Bytes, ids: Vec<u64>, all: bool },
-    Produced { client: ClientId, number: u64, result: Result<(), Refusal> },
+    Produced { number: u64, result: Result<(), Refusal> },
 }
 
 /// Why a produce request failed.
@@ -77,7 +77,6 @@ pub(crate) enum Refusal {
 /// A message on its way.
 #[derive(Debug, Clone)]
 pub(crate) struct Envelope {
-    pub(crate) from: Party,
     pub(crate) to: Party,
     pub(crate) message: Message,
 }

@@ -31,6 +31,7 @@ impl Partition {
     /// Takes a newer state in which this broker goes on to lead.
     pub(super) fn go_on_leading(&self, state: &mut LeaderState, leadership: Leadership) {
         let epoch = leadership.leader_epoch;
+        self.set_limits(state);
         if state.lead(leadership, self.environment.now_ms()) {
             self.log.assign_epoch(epoch);
         }

@@ -151,7 +151,7 @@ impl Simulation {
         let process = self.nodes[node].process.as_ref().filter(|process| process.serves);
         let partition = process.and_then(|process| process.partition(&self.names[topic]));
         let Some(partition) = partition else {
-            let message = Message::Produced { client, number, result: Err(Refusal::Retriable) };
+            let message = Message::Produced { number, result: Err(Refusal::Retriable) };
             self.send(Party::Node(node), Party::Client(client), message);
             return Ok(());
         };
@@ -179,7 +179,7 @@ impl Simulation {
                 Err(if is_order { Refusal::OutOfOrder } else { Refusal::Retriable })
             }
         };
-        let message = Message::Produced { client, number, result };
+        let message = Message::Produced { number, result };
         self.send(Party::Node(node), Party::Client(client), message);
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::net::{Call, CallAnswer, Caller, Envelope, Party};
 
 /// What a controller was asked to decide.
 #[derive(Debug, Clone)]
-pub(super) enum Asked {
+pub(crate) enum Asked {
     /// By a node.
     Call(Caller, Call),
     /// By time: a broker is not heard any more.
@@ -23,7 +23,7 @@ pub(super) enum Asked {
 
 /// A decision on its way to the quorum.
 #[derive(Debug, Clone)]
-pub(super) struct Proposal {
+pub(crate) struct Proposal {
     pub(super) node: usize,
     pub(super) process: u64,
     pub(super) term: u64,

@@ -254,7 +254,7 @@ impl Simulation {
             (Party::Node(node), Message::Produce { client, number, topic, batch, ids, all }) => {
                 self.take_produce(node, client, number, topic, (batch, ids), all)
             }
-            (Party::Client(client), Message::Produced { number, result, .. }) => {
+            (Party::Client(client), Message::Produced { number, result }) => {
                 self.take_produced(client, number, result);
                 Ok(())
             }
@@ -297,7 +297,7 @@ impl Simulation {
         self.counters.messages_duplicated += copies - 1;
         for _ in 0..copies {
             let delay = if self.chance(late) { self.between(5, self.profile.late_ms) } else { self.between(0, 3) };
-            let envelope = Envelope { from, to, message: message.clone() };
+            let envelope = Envelope { to, message: message.clone() };
             self.plan(delay, Event::Deliver(Box::new(envelope)));
         }
     }

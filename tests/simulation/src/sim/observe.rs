@@ -145,7 +145,7 @@ impl Simulation {
             } else {
                 Err(Refusal::Retriable)
             };
-            let message = Message::Produced { client: waiting.client, number: waiting.number, result };
+            let message = Message::Produced { number: waiting.number, result };
             self.send(Party::Node(node), Party::Client(waiting.client), message);
         }
         Ok(())
