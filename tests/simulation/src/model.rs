@@ -20,6 +20,8 @@ pub(crate) struct Mirror {
     agreed: i64,
     /// The high watermark that was seen last in this life of the process.
     high_watermark: i64,
+    /// It led when it was looked at last.
+    led: bool,
     /// All below was durable when that was looked at last.
     pub(crate) durable: i64,
 }
@@ -96,7 +98,9 @@ impl PartitionModel {
     pub(crate) fn holds(&mut self, node: usize) -> i64 {
         let end = self.committed_end();
         let Some(mirror) = self.mirrors.get_mut(&node) else { return 0 };
-        mirror.agreed = mirror.agreed.max(mirror.start).min(end);
+        // What is deleted need not agree: a follower may keep a diverging record there, and nobody sees it.
+        let deleted = self.deleted_to.min(mirror.end());
+        mirror.agreed = mirror.agreed.max(mirror.start).max(deleted).min(end);
         while mirror.agreed < end && mirror.at(mirror.agreed) == Some(self.canon[mirror.agreed as usize]) {
             mirror.agreed += 1;
         }
@@ -118,7 +122,7 @@ impl PartitionModel {
                 ));
             }
             Some((_, known)) => {
-                if let Some(before) = before {
+                if let Some(before) = before.filter(|_| offset > self.deleted_to) {
                     if *known == i32::MIN {
                         *known = before;
                     } else if *known != before {
@@ -239,10 +243,12 @@ impl PartitionModel {
             return Err(Violation::new(MONOTONE, detail));
         }
         mirror.high_watermark = seen.high_watermark;
+        let led = std::mem::replace(&mut mirror.led, seen.leads);
         if self.reset_from.is_some() {
             return Ok(0);
         }
-        let grown = if seen.leads { self.commit(node, seen.high_watermark)? } else { 0 };
+        // Who has just ceased to lead may have committed something in the same moment.
+        let grown = if seen.leads || led { self.commit(node, seen.high_watermark)? } else { 0 };
         if !self.was_reset && self.holds(node) < seen.high_watermark {
             let holds = self.holds(node);
             let detail = format!(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use towpath_controller::{MetadataImage, PartitionImage, TopicImage};
+use towpath_types::BrokerId;
 
 use super::{Simulation, trace};
 use crate::node::min_isr;
@@ -69,7 +70,8 @@ impl Simulation {
             return Ok(());
         }
         trace!(self, "{} is led by {:?} in epoch {}: {new:?}", self.names[topic], new.leader, new.leader_epoch);
-        if !new.recovering || old.recovering {
+        let had_all = |leader: &BrokerId| old.isr.contains(leader) || old.elr.contains(leader);
+        if !new.recovering || new.leader.is_some_and(|leader| had_all(&leader)) {
             let from_elr = old.isr.is_empty() && new.leader.is_some_and(|leader| old.elr.contains(&leader));
             self.counters.elections += 1;
             self.counters.elections_from_elr += u64::from(from_elr);

@@ -189,7 +189,10 @@ impl Simulation {
         self.counters.steps += 1;
         self.dispatch(planned.event)?;
         while let Some((node, topic)) = self.touched.pop() {
-            self.observe(node, topic)?;
+            self.observe(node, topic).map_err(|violation| Violation {
+                detail: format!("{}: {}", self.names[topic], violation.detail),
+                ..violation
+            })?;
         }
         Ok(true)
     }
