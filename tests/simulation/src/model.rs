@@ -20,8 +20,8 @@ pub(crate) struct Mirror {
     agreed: i64,
     /// The high watermark that was seen last in this life of the process.
     high_watermark: i64,
-    /// It led when it was looked at last.
-    led: bool,
+    /// The epoch in which it led when it was looked at last.
+    led: Option<i32>,
     /// All below was durable when that was looked at last.
     pub(crate) durable: i64,
 }
@@ -71,6 +71,8 @@ pub(crate) struct PartitionModel {
     pub(crate) deleted_to: i64,
     /// An unclean election was allowed, and its leader has not been seen yet.
     reset_from: Option<i32>,
+    /// The leader epoch from which on leaders say what is committed: those before have another history.
+    history_from: i32,
     /// There was one; who has not heard of it may tell of other times.
     pub(crate) was_reset: bool,
 }
@@ -232,7 +234,8 @@ impl PartitionModel {
                 let detail = format!("nodes {leader} and {node} lead in epoch {}", seen.epoch);
                 return Err(Violation::new(ONE_LEADER, detail));
             }
-            if self.reset_from.is_some_and(|from| seen.epoch >= from) {
+            if let Some(from) = self.reset_from.filter(|from| seen.epoch >= *from) {
+                self.history_from = from;
                 self.reset_to(node);
             }
         }
@@ -243,12 +246,14 @@ impl PartitionModel {
             return Err(Violation::new(MONOTONE, detail));
         }
         mirror.high_watermark = seen.high_watermark;
-        let led = std::mem::replace(&mut mirror.led, seen.leads);
+        let led = std::mem::replace(&mut mirror.led, seen.leads.then_some(seen.epoch));
         if self.reset_from.is_some() {
             return Ok(0);
         }
         // Who has just ceased to lead may have committed something in the same moment.
-        let grown = if seen.leads || led { self.commit(node, seen.high_watermark)? } else { 0 };
+        let leads = led.or_else(|| seen.leads.then_some(seen.epoch));
+        let counts = leads.is_some_and(|epoch| epoch >= self.history_from);
+        let grown = if counts { self.commit(node, seen.high_watermark)? } else { 0 };
         if !self.was_reset && self.holds(node) < seen.high_watermark {
             let holds = self.holds(node);
             let detail = format!(
@@ -319,8 +324,8 @@ impl PartitionModel {
     }
 
     /// Somebody was told that these records are safe.
-    pub(crate) fn acknowledge(&mut self, first: i64, ids: &[u64]) -> Checked {
-        if self.is_unsettled() {
+    pub(crate) fn acknowledge(&mut self, epoch: i32, first: i64, ids: &[u64]) -> Checked {
+        if self.is_unsettled() || epoch < self.history_from {
             return Ok(());
         }
         for (offset, id) in (first..).zip(ids) {
@@ -372,7 +377,7 @@ impl PartitionModel {
     pub(crate) fn check_end(&mut self, node: usize) -> Checked {
         self.check_candidate(node, CANDIDATES)?;
         let Some(mirror) = self.mirrors.get(&node) else { return Ok(()) };
-        for (offset, id) in self.acknowledged.range(mirror.start.max(0)..) {
+        for (offset, id) in self.acknowledged.range(mirror.start.max(self.deleted_to)..) {
             if mirror.at(*offset).is_none_or(|entry| entry.id != *id) {
                 let detail = format!("node {node}: {id:#x} at {offset} was acknowledged; {:?} is there", mirror.at(*offset));
                 return Err(Violation::new(ACKNOWLEDGED, detail));

@@ -262,12 +262,14 @@ impl<'a> PartitionChange<'a> {
         eligible
     }
 
-    /// The leader that a partition had when it lost its last in-sync replica; of use only until there is a leader.
+    /// The last leader that a partition had; of use only until there is a leader, and once nobody is in sync or eligible
+    /// any more. It is noted as soon as there is none (KAFKA-19522): the last in-sync replica may be one that is on its
+    /// way out, cannot lead, and leaves the ISR later.
     fn last_known(&self, leader: Option<BrokerId>) -> Vec<BrokerId> {
         match (leader, self.old.leader) {
             _ if !self.cluster.policy.elr_enabled => Vec::new(),
             (Some(_), _) => Vec::new(),
-            (None, Some(old)) if self.isr.is_empty() => vec![old],
+            (None, Some(old)) => vec![old],
             (None, _) => self.old.last_known_elr.clone(),
         }
     }

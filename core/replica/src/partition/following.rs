@@ -97,8 +97,10 @@ impl Partition {
             Step::Truncate { to } => {
                 tracing::info!(partition = %self.id(), from = %self.log.log_end_offset(), %to, "truncating");
                 self.log.truncate_to(to)?;
-                self.lower_watermark(to);
-                Ok(Applied::Cut(to))
+                // A cut within a batch, which DeleteRecords may ask for, takes all of it.
+                let end = to.min(self.log.log_end_offset());
+                self.lower_watermark(end);
+                Ok(Applied::Cut(end))
             }
             Step::Restart { at } => {
                 tracing::warn!(partition = %self.id(), %at, "beginning anew: the leader does not have what would follow");

@@ -138,7 +138,7 @@ impl Simulation {
         for (waiting, is_committed) in done {
             let result = if is_committed {
                 let first = waiting.appended.info.first_offset.get();
-                self.models[topic].acknowledge(first, &waiting.ids)?;
+                self.models[topic].acknowledge(partition.leader_epoch().get(), first, &waiting.ids)?;
                 self.counters.acknowledged += 1;
                 trace!(self, "node {node} acknowledges {} from {first}: {:x?}", self.names[topic], waiting.ids);
                 Ok(())
