@@ -65,8 +65,8 @@ pub(crate) struct PartitionModel {
     leaders: BTreeMap<i32, usize>,
     /// What was acknowledged, by offset.
     acknowledged: BTreeMap<i64, u64>,
-    /// The last number of each idempotent producer in the committed history.
-    numbers: BTreeMap<u64, u64>,
+    /// The last number of each idempotent producer in the committed history, and its offset.
+    numbers: BTreeMap<u64, (u64, i64)>,
     /// DeleteRecords went up to here.
     pub(crate) deleted_to: i64,
     /// An unclean election was allowed, and its leader has not been seen yet.
@@ -283,17 +283,19 @@ impl PartitionModel {
             new.push(entry);
         }
         for entry in new {
-            self.number(entry.id)?;
+            self.number(entry.id, self.committed_end())?;
             self.canon.push(entry);
         }
         Ok((end - first) as u64)
     }
 
-    /// Numbers of an idempotent producer come once and in order.
-    fn number(&mut self, id: u64) -> Checked {
+    /// Numbers of an idempotent producer come once and in order. As in Kafka, a replica that began its log anew after a
+    /// DeleteRecords knows nothing of producers whose records are all deleted.
+    fn number(&mut self, id: u64, offset: i64) -> Checked {
         let Some((producer, number)) = idempotent(id) else { return Ok(()) };
-        if let Some(last) = self.numbers.insert(producer, number)
+        if let Some((last, at)) = self.numbers.insert(producer, (number, offset))
             && last >= number
+            && at >= self.deleted_to
         {
             let detail = format!("producer {producer}: record {number} is committed after {last}");
             return Err(Violation::new(IDEMPOTENCE, detail));
@@ -313,9 +315,9 @@ impl PartitionModel {
         self.canon.truncate(usize::try_from(kept).unwrap_or(0));
         self.acknowledged.split_off(&kept);
         self.numbers.clear();
-        for entry in &self.canon {
+        for (offset, entry) in (0..).zip(&self.canon) {
             if let Some((producer, number)) = idempotent(entry.id) {
-                self.numbers.insert(producer, number);
+                self.numbers.insert(producer, (number, offset));
             }
         }
         for mirror in self.mirrors.values_mut() {
