@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::records::{Entry, idempotent};
+use crate::records::{Entry, FOREIGN, idempotent};
 use crate::violation::{
     ACKNOWLEDGED, CANDIDATES, Checked, IDEMPOTENCE, LOG_MATCHING, MONOTONE, OFFSETS, ONE_LEADER, RECOVERY,
     VISIBLE, Violation,
@@ -251,8 +251,8 @@ impl PartitionModel {
             return Ok(0);
         }
         // Who has just ceased to lead may have committed something in the same moment.
-        let leads = led.or_else(|| seen.leads.then_some(seen.epoch));
-        let counts = leads.is_some_and(|epoch| epoch >= self.history_from);
+        let leads = seen.leads.then_some(seen.epoch);
+        let counts = leads.max(led).is_some_and(|epoch| epoch >= self.history_from);
         let grown = if counts { self.commit(node, seen.high_watermark)? } else { 0 };
         if !self.was_reset && self.holds(node) < seen.high_watermark {
             let holds = self.holds(node);
@@ -313,6 +313,12 @@ impl PartitionModel {
         self.was_reset = true;
         let kept = self.holds(node);
         self.canon.truncate(usize::try_from(kept).unwrap_or(0));
+        if let Some(start) = self.mirrors.get(&node).map(|mirror| mirror.start).filter(|start| *start > kept) {
+            // What is before the new leader's log was deleted before, and nobody can see it any more.
+            let gone = Entry { epoch: -1, id: FOREIGN };
+            self.canon.resize(usize::try_from(start).unwrap_or(0), gone);
+            self.deleted_to = self.deleted_to.max(start);
+        }
         self.acknowledged.split_off(&kept);
         self.numbers.clear();
         for (offset, entry) in (0..).zip(&self.canon) {

@@ -15,8 +15,10 @@ impl Simulation {
     pub(super) fn observe(&mut self, node: usize, topic: usize) -> Checked {
         let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
         let Some(partition) = process.partition(&self.names[topic]) else { return Ok(()) };
-        let recovery_point = partition.log().recovery_point().get();
-        self.models[topic].durable(node, recovery_point);
+        if !process.is_offline() {
+            // What is durable in a directory that failed was said when it did.
+            self.models[topic].durable(node, partition.log().recovery_point().get());
+        }
         let seen = Self::seen(&partition);
         let grown = self.models[topic].observe(node, seen)?;
         if grown > 0 {
