@@ -189,7 +189,8 @@ impl PartitionModel {
             Ending::Kept => before.end(),
             Ending::Lost => before.durable,
         };
-        for offset in before.start.max(start)..before.end() {
+        // What is deleted may be another replica's by now.
+        for offset in before.start.max(start).max(self.deleted_to)..before.end() {
             if mirror.at(offset) != before.at(offset) && offset < keeps {
                 let detail = format!(
                     "node {node} had {:?} at offset {offset}, durable up to {keeps}, and has {:?} after its restart",
