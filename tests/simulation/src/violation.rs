@@ -38,3 +38,5 @@ pub(crate) const RECOVERY: &str = "what was durable is there after a restart (R1
 pub(crate) const GROUPS: &str = "acknowledged group offsets are not lost";
 pub(crate) const LIVENESS: &str = "a healed cluster comes to rest with everything in sync";
 pub(crate) const INTERNAL: &str = "the simulation itself is sound";
+/// No violation: chance kept a script from what it is about.
+pub(crate) const MISSED: &str = "a script comes to its point";
