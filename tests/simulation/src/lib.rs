@@ -28,4 +28,4 @@ pub use profile::{Administration, Faults, Profile, TopicProfile};
 pub use run::{Outcome, Run};
 pub use scripts::Script;
 pub use sim::{Simulation, Tracer};
-pub use violation::{Checked, Violation};
+pub use violation::{Checked, INTERNAL, LIVENESS, Violation};

@@ -59,12 +59,18 @@ enum Command {
 
 fn rule(text: &str) -> Result<Rule, String> {
     let number: u8 = text.parse().map_err(|_| "a number from 1 to 14".to_owned())?;
-    Rule::ALL.into_iter().find(|rule| rule.number() == number).ok_or_else(|| "there are rules 1 to 14".to_owned())
+    Rule::ALL
+        .into_iter()
+        .find(|rule| rule.number() == number)
+        .ok_or_else(|| "there are rules 1 to 14".to_owned())
 }
 
 fn script(text: &str) -> Result<Script, String> {
     let known = || Script::ALL.map(|script| format!("{script:?}")).join(", ");
-    Script::ALL.into_iter().find(|script| format!("{script:?}") == text).ok_or_else(|| format!("there are {}", known()))
+    Script::ALL
+        .into_iter()
+        .find(|script| format!("{script:?}") == text)
+        .ok_or_else(|| format!("there are {}", known()))
 }
 
 fn say(line: &str) {

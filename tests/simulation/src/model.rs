@@ -165,7 +165,8 @@ impl PartitionModel {
         let keep = usize::try_from(end - mirror.start).unwrap_or(0);
         if end < mirror.start || end > mirror.end() {
             // Begun anew.
-            *mirror = Mirror { start: end, agreed: end, high_watermark: end, durable: end, ..Mirror::default() };
+            *mirror =
+                Mirror { start: end, agreed: end, high_watermark: end, durable: end, ..Mirror::default() };
             return;
         }
         mirror.entries.truncate(keep);
@@ -319,7 +320,8 @@ impl PartitionModel {
         self.was_reset = true;
         let kept = self.holds(node);
         self.canon.truncate(usize::try_from(kept).unwrap_or(0));
-        if let Some(start) = self.mirrors.get(&node).map(|mirror| mirror.start).filter(|start| *start > kept) {
+        if let Some(start) = self.mirrors.get(&node).map(|mirror| mirror.start).filter(|start| *start > kept)
+        {
             // What is before the new leader's log was deleted before, and nobody can see it any more.
             let gone = Entry { epoch: -1, id: FOREIGN };
             self.canon.resize(usize::try_from(start).unwrap_or(0), gone);
@@ -349,7 +351,8 @@ impl PartitionModel {
             }
             let committed = usize::try_from(offset).ok().and_then(|index| self.canon.get(index));
             if committed.is_none_or(|entry| entry.id != *id) {
-                let detail = format!("record {id:#x} at offset {offset} is acknowledged; {committed:?} is committed");
+                let detail =
+                    format!("record {id:#x} at offset {offset} is acknowledged; {committed:?} is committed");
                 return Err(Violation::new(ACKNOWLEDGED, detail));
             }
             self.acknowledged.insert(offset, *id);
@@ -365,7 +368,8 @@ impl PartitionModel {
         for (offset, entry) in records {
             let committed = usize::try_from(*offset).ok().and_then(|index| self.canon.get(index));
             if committed != Some(entry) {
-                let detail = format!("node {node} gave {entry:?} at offset {offset}; {committed:?} is committed");
+                let detail =
+                    format!("node {node} gave {entry:?} at offset {offset}; {committed:?} is committed");
                 return Err(Violation::new(VISIBLE, detail));
             }
         }
@@ -397,7 +401,10 @@ impl PartitionModel {
         let Some(mirror) = self.mirrors.get(&node) else { return Ok(()) };
         for (offset, id) in self.acknowledged.range(mirror.start.max(self.deleted_to)..) {
             if mirror.at(*offset).is_none_or(|entry| entry.id != *id) {
-                let detail = format!("node {node}: {id:#x} at {offset} was acknowledged; {:?} is there", mirror.at(*offset));
+                let detail = format!(
+                    "node {node}: {id:#x} at {offset} was acknowledged; {:?} is there",
+                    mirror.at(*offset)
+                );
                 return Err(Violation::new(ACKNOWLEDGED, detail));
             }
         }

@@ -65,7 +65,8 @@ impl Script {
         cluster.run_until("all are in sync", |c| c.in_sync(0).len() == factor && c.in_sync(1).len() == 3)?;
         // The controller is nobody who is in the play.
         cluster.move_controller_to(self.profile().nodes - 1);
-        cluster.run_until("the first replica leads", |c| c.leader(0).is_some_and(|leader| c.leads(leader, 0)))?;
+        cluster
+            .run_until("the first replica leads", |c| c.leader(0).is_some_and(|leader| c.leads(leader, 0)))?;
         cluster.run_until("something is committed", |c| c.committed_end(0) > 3)?;
         cluster.be_quiet(true);
         let is_still = |c: &Simulation| (0..factor).all(|node| c.log_end(node, 0) == c.committed_end(0));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use towpath_controller::decide::{AlterPartition, IsrMember, PartitionIsr, Registration, TopicIsrs};
 use towpath_controller::{MetadataImage, RegisterBroker};
 use towpath_replica::{
-    Applied, FetchPlan, FetchPosition, FollowerAnswer, FollowerFetch, LeaderAnswer, Partition, PartitionError,
-    ProposalAnswer, Reader,
+    Applied, FetchPlan, FetchPosition, FollowerAnswer, FollowerFetch, LeaderAnswer, Partition,
+    PartitionError, ProposalAnswer, Reader,
 };
 use towpath_types::{BrokerEpoch, Offset, Rule};
 use towpath_wire::ErrorCode;
@@ -17,7 +17,7 @@ use crate::net::{Call, CallAnswer, Caller, FetchOutcome, Message, Party};
 use crate::node::{CLUSTER, IsrRequest, Stage};
 use crate::profile::HEARTBEAT_MS;
 use crate::records::{entries, read_log};
-use crate::violation::{Checked, INTERNAL, RECOVERY, Violation};
+use crate::violation::{Checked, INTERNAL, RANGE, RECOVERY, Violation};
 
 /// How long an answer is waited for.
 const PATIENCE_MS: i64 = 150;
@@ -226,8 +226,7 @@ impl Simulation {
                 recovering: false,
             }],
         });
-        let request =
-            AlterPartition { broker_id: id, broker_epoch: process.epoch, topics: topics.collect() };
+        let request = AlterPartition { broker_id: id, broker_epoch: process.epoch, topics: topics.collect() };
         let proposals: Vec<_> = proposals.into_iter().map(|(topic, _, proposal)| (topic, proposal)).collect();
         let caller = Caller { node, process: process.number };
         let view = process.view;
@@ -384,7 +383,10 @@ impl Simulation {
             Err(PartitionError::OutOfRange { .. }) => FetchOutcome::OutOfRange,
             Err(error) => {
                 self.counters.fetches_refused += 1;
-                trace!(self, "node {node} refuses node {}'s fetch of {}: {error}", caller.node, self.names[topic]);
+                trace!(
+                    self,
+                    "node {node} refuses node {}'s fetch of {}: {error}", caller.node, self.names[topic]
+                );
                 FetchOutcome::Refused
             }
         };
@@ -471,6 +473,15 @@ impl Simulation {
             Ok(Applied::Cut(to)) => {
                 let is_restart = matches!(answer.answer, LeaderAnswer::OutOfRange { .. });
                 model.cut(node, to.get());
+                if let LeaderAnswer::OutOfRange { start, end } = answer.answer
+                    && (*to < start || *to > end)
+                {
+                    let detail = format!(
+                        "{}: node {node} goes to {to}; its leader has what is from {start} to {end}",
+                        self.names[topic]
+                    );
+                    return Err(Violation::new(RANGE, detail));
+                }
                 if is_restart {
                     self.counters.restarts_of_logs += 1;
                 } else if *to < before {
