@@ -2,24 +2,11 @@
 
 use std::net::SocketAddr;
 
-use towpath_broker::{BrokerConfig, Endpoint};
-use towpath_config::{Config, OwnCluster, Problem, Roles};
+use towpath_broker::{BrokerConfig, ClusterSettings, Endpoint, Roles};
+use towpath_config::{Config, OwnCluster, Problem};
 use towpath_types::BrokerId;
 
 use crate::failure::{Failure, chain};
-
-/// What a broker has to know to be a node of a cluster of our own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ClusterSettings {
-    /// The cluster's name.
-    pub(crate) name: String,
-    /// What this node does.
-    pub(crate) roles: Roles,
-    /// The voters of the metadata quorum, this node among them where it is one.
-    pub(crate) controllers: Vec<(BrokerId, Endpoint)>,
-    /// Where it listens for other nodes, where it is a controller.
-    pub(crate) peer_listen: Option<SocketAddr>,
-}
 
 /// The settings, without a listener, which takes an address of this machine.
 ///
@@ -57,32 +44,21 @@ fn take_defaults(broker: &mut BrokerConfig, own: &OwnCluster) {
     broker.topic_defaults.insert("min.insync.replicas".to_owned(), least);
 }
 
-/// What the cluster of our own is to its node here; `peer_listen` is `node: controller:` as an address of this machine.
-pub(crate) fn cluster_settings(config: &Config, peer_listen: Option<SocketAddr>) -> Option<ClusterSettings> {
+/// What the node is to its cluster; `peer_listen` is where it listens for other nodes.
+pub(crate) fn cluster_settings(config: &Config, peer_listen: SocketAddr) -> Option<ClusterSettings> {
     let own = config.own_cluster()?;
     let endpoint = |it: &towpath_config::ControllerAddress| {
         (BrokerId::new(it.id), Endpoint { host: it.host.clone(), port: it.port })
     };
+    let controllers: Vec<_> = own.controllers.iter().map(endpoint).collect();
+    let me = BrokerId::new(config.node.id);
+    // A controller is reached where the cluster says; the address that it listens on may be another one.
+    let advertised = controllers.iter().find(|(id, _)| *id == me).map(|(_, endpoint)| endpoint.clone());
     Some(ClusterSettings {
-        name: own.name.clone(),
-        roles: config.node.roles,
-        controllers: own.controllers.iter().map(endpoint).collect(),
-        peer_listen,
+        roles: Roles { broker: config.node.roles.broker, controller: config.node.roles.controller },
+        peer_advertised: advertised,
+        ..ClusterSettings::new(own.name.clone(), controllers, peer_listen)
     })
-}
-
-/// Makes the broker a node of the cluster.
-///
-/// To connect: `broker.cluster = Some(towpath_broker::ClusterSettings { … })` out of `settings`, once the broker has
-/// it. It is the only place where a node of a cluster is started differently from a broker that is alone.
-///
-/// # Errors
-/// Always, until the line above is there.
-pub(crate) fn join_cluster(_broker: &mut BrokerConfig, settings: ClusterSettings) -> Result<(), Failure> {
-    let ClusterSettings { name, roles, controllers, peer_listen } = settings;
-    tracing::debug!(name, ?roles, ?controllers, ?peer_listen, "a node of a cluster");
-    Err(Failure::new(format!("this build cannot start a node of the cluster `{name}` yet"))
-        .with_hint("remove `cluster:` to run a broker that is alone"))
 }
 
 #[cfg(test)]
@@ -103,9 +79,10 @@ mod tests {
         assert_eq!((broker.node_id, broker.rack.as_deref()), (BrokerId::new(2), Some("b")));
         assert_eq!(broker.replication_factor_default, 3);
         assert_eq!(broker.topic_defaults["min.insync.replicas"], "2");
-        let listen = "[::]:9093".parse().ok();
+        let listen = "[::]:9093".parse().unwrap();
         let cluster = cluster_settings(&config, listen).unwrap();
-        assert_eq!((cluster.name.as_str(), cluster.roles, cluster.peer_listen), ("eu", Roles::ALL, listen));
+        assert_eq!((cluster.name.as_str(), cluster.roles, cluster.peer_listen), ("eu", Roles::default(), listen));
+        assert_eq!(cluster.peer_advertised.unwrap().host, "fd00::2");
         let (id, endpoint) = &cluster.controllers[1];
         assert_eq!((id.get(), endpoint.host.as_str(), endpoint.port), (2, "fd00::2", 9093));
     }
@@ -118,7 +95,7 @@ mod tests {
         ))
         .unwrap();
         assert_eq!(broker.topic_defaults["min.insync.replicas"], "1");
-        assert!(cluster_settings(&config(""), None).is_none());
+        assert!(cluster_settings(&config(""), "[::]:0".parse().unwrap()).is_none());
         assert_eq!(broker_config(&config("node: { id: 7 }\n")).unwrap().node_id.get(), 7);
     }
 }

@@ -11,7 +11,7 @@ use towpath_types::{BrokerEpoch, BrokerId, Offset, TopicId};
 use towpath_wire::{ErrorCode, Request};
 
 use super::peer::Lane;
-use super::{ClusterNode, ClusterSettings};
+use super::{ClusterNode, ReplicationSettings};
 use crate::connection::ErrorChain;
 
 /// How often it is looked whether a broker has been silent for too long.
@@ -45,7 +45,7 @@ pub(crate) struct ActiveController {
 }
 
 impl ActiveController {
-    pub(crate) fn new(quorum: Arc<Quorum>, policy: ClusterPolicy, settings: &ClusterSettings) -> Self {
+    pub(crate) fn new(quorum: Arc<Quorum>, policy: ClusterPolicy, settings: &ReplicationSettings) -> Self {
         let session_ms = i64::try_from(settings.session_timeout.as_millis()).unwrap_or(i64::MAX);
         Self { quorum, policy, liveness: Mutex::new(Liveness::new(session_ms)), started: Instant::now() }
     }
@@ -135,7 +135,7 @@ pub(crate) async fn run(node: Arc<ClusterNode>) {
                 uncleanly = Instant::now();
                 elect_uncleanly(&node).await;
             }
-            if rebalanced.elapsed() >= node.settings.leader_imbalance_check_interval {
+            if rebalanced.elapsed() >= node.replication.leader_imbalance_check_interval {
                 rebalanced = Instant::now();
                 rebalance(&node).await;
             }
@@ -211,7 +211,7 @@ async fn elect_uncleanly(node: &ClusterNode) {
 
 /// Preferred leaders lead again where they can (`auto.leader.rebalance.enable`).
 async fn rebalance(node: &ClusterNode) {
-    if !node.settings.auto_leader_rebalance {
+    if !node.replication.auto_leader_rebalance {
         return;
     }
     let policy = &node.controller.policy;

@@ -134,18 +134,18 @@ pub(crate) async fn run(node: Arc<ClusterNode>, broker: Arc<BrokerState>) {
 fn after(node: &ClusterNode, response: &BrokerHeartbeatResponse) -> Duration {
     match ErrorCode::from_code(response.error_code) {
         ErrorCode::None if response.is_fenced => EAGER,
-        ErrorCode::None => node.settings().heartbeat_interval,
+        ErrorCode::None => node.replication().heartbeat_interval,
         code => {
             // Another incarnation of this broker has registered, or somebody has unregistered it.
             tracing::error!(?code, "the controller does not take this broker's heartbeats; restart the node");
-            node.settings().heartbeat_interval
+            node.replication().heartbeat_interval
         }
     }
 }
 
 /// Asks to be let go, and waits until others lead what this broker led.
 pub(crate) async fn shut_down_in_order(node: &ClusterNode, broker: &BrokerState) {
-    let deadline = Instant::now() + node.settings().controlled_shutdown_max;
+    let deadline = Instant::now() + node.replication().controlled_shutdown_max;
     while Instant::now() < deadline {
         let request = heartbeat(node, broker, true);
         let left = deadline.saturating_duration_since(Instant::now()).min(PATIENCE);

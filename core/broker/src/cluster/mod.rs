@@ -31,7 +31,7 @@ use towpath_types::{BrokerEpoch, BrokerId};
 use towpath_wire::create_topics::{CreatableTopic, CreatableTopicConfig};
 use towpath_wire::{CreateTopicsRequest, ErrorCode};
 
-pub use settings::{ClusterSettings, Roles};
+pub use settings::{ClusterSettings, ReplicationSettings, Roles};
 
 pub(crate) use controller::ActiveController;
 pub(crate) use fetcher::Fetchers;
@@ -60,6 +60,7 @@ pub(crate) struct NoController;
 pub(crate) struct ClusterNode {
     me: BrokerId,
     settings: ClusterSettings,
+    replication: ReplicationSettings,
     peers: Arc<Peers>,
     quorum: Arc<Quorum>,
     controller: ActiveController,
@@ -75,6 +76,10 @@ impl ClusterNode {
 
     pub(crate) const fn settings(&self) -> &ClusterSettings {
         &self.settings
+    }
+
+    pub(crate) const fn replication(&self) -> &ReplicationSettings {
+        &self.replication
     }
 
     pub(crate) const fn quorum(&self) -> &Arc<Quorum> {

@@ -56,11 +56,10 @@ impl TestCluster {
                 config.listen = Some(free_address());
                 config.offsets_partitions = 3;
                 config.replication_factor_default = i16::try_from(count.min(3)).unwrap();
-                let mut settings = ClusterSettings::new("test", controllers.clone(), *address);
-                settings.session_timeout = Duration::from_secs(3);
-                settings.heartbeat_interval = Duration::from_millis(300);
-                settings.replica_lag_max = Duration::from_secs(3);
-                config.cluster = Some(settings);
+                config.cluster = Some(ClusterSettings::new("test", controllers.clone(), *address));
+                config.replication.session_timeout = Duration::from_secs(3);
+                config.replication.heartbeat_interval = Duration::from_millis(300);
+                config.replication.replica_lag_max = Duration::from_secs(3);
                 adjust(&mut config);
                 Node { runtime: None, broker: None, dir, config }
             })
