@@ -79,13 +79,11 @@ pub(crate) fn open(
     check_identity(&files, &config.cluster_name, node_id(config.id), config.directory)?;
     let (snapshots, restored) = Snapshots::open(&files)?;
     let log = LogStore::open(&files, snapshots.keep_from())?;
-    if log.base() > restored.meta.last_log_id {
+    let restored_next = restored.meta.last_log_id.map_or(0, |id| id.index() + 1);
+    if log.first() > restored_next {
         // R7: what lies between is nowhere.
-        let problem = format!(
-            "the log begins after {:?}, and the newest snapshot that can be read ends at {:?}",
-            log.base(),
-            restored.meta.last_log_id
-        );
+        let first = log.first();
+        let problem = format!("the log begins at {first}, and no snapshot that can be read reaches it");
         return Err(StoreError::Corrupt { path: files.path(""), at: 0, problem });
     }
     let (published, images) = watch::channel(Arc::new(MetadataImage::new()));

@@ -51,7 +51,8 @@ struct Index {
 
 impl Index {
     fn first(&self) -> u64 {
-        self.base.map_or(0, |base| base.index() + 1)
+        let next = || self.base.map_or(0, |base| base.index() + 1);
+        self.slots.front().map_or_else(next, |slot| slot.id.index())
     }
 
     fn last(&self) -> Option<LogId> {
@@ -199,9 +200,9 @@ impl LogStore {
         Ok(Self { shared, operations })
     }
 
-    /// The entry before the first one.
-    pub(crate) fn base(&self) -> Option<LogId> {
-        self.shared.index.lock().base
+    /// The index of the first entry.
+    pub(crate) fn first(&self) -> u64 {
+        self.shared.index.lock().first()
     }
 
     async fn send(&self, operation: Operation) -> io::Result<()> {
