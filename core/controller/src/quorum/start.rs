@@ -176,7 +176,8 @@ impl Quorum {
             deciding: tokio::sync::Mutex::default(),
             changing_members: tokio::sync::Mutex::default(),
             incoming: tokio::sync::Mutex::default(),
-            last_contact: Mutex::new(Instant::now()),
+            started: Instant::now(),
+            last_contact: Mutex::default(),
             lost: Mutex::default(),
             joining: Mutex::new(BTreeMap::new()),
             promoting: Mutex::new(BTreeSet::new()),
@@ -187,6 +188,7 @@ impl Quorum {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(Arc::clone(&node).keep_membership());
         tasks.spawn(Arc::clone(&node).keep_view(view, failure));
-        Ok(Arc::new(Self { node, view: viewed, failure: failed, tasks: Mutex::new(tasks), _lock: lock }))
+        let (tasks, runtime) = (Mutex::new(tasks), tokio::runtime::Handle::current());
+        Ok(Arc::new(Self { node, view: viewed, failure: failed, tasks, runtime, _lock: lock }))
     }
 }

@@ -83,8 +83,11 @@ impl Node {
 
     fn view(&self) -> ControllerView {
         let leader = self.leader();
+        // Until it speaks, the leader of before the start may be long gone; so may one whose connection broke.
+        let is_silent = !self.is_leader() && (self.last_contact.lock().is_none() || self.is_leader_lost());
         self.with_metrics(|metrics| {
-            let is_lost = metrics.running_state.is_err()
+            let is_lost = is_silent
+                || metrics.running_state.is_err()
                 || (metrics.state == ServerState::Leader && !self.has_majority(metrics));
             let leader = leader.filter(|_| !is_lost);
             ControllerView {

@@ -306,3 +306,105 @@ async fn large_entries_are_read_one_at_a_time() {
     assert_eq!(opened.log.limited_get_log_entries(1, 12).await.unwrap().len(), 1);
     assert_eq!(opened.log.try_get_log_entries(1..).await.unwrap(), written);
 }
+
+#[tokio::test]
+async fn an_entry_applies_whole_or_not_at_all() {
+    use futures_util::stream;
+    let mut opened = reopen(&SimStorage::new(1)).unwrap();
+    let cluster = |id: &str| MetadataRecord::Cluster { cluster_id: id.to_owned() };
+    let change = |index, base, records| {
+        let change = Change { base, records: Arc::new(records) };
+        Ok((Entry::new(log_id(1, index), EntryPayload::Normal(change)), None))
+    };
+    let machine = &mut opened.machine;
+    machine.apply(stream::iter([change(0, 0, vec![cluster("c")])])).await.unwrap();
+    // Decided on an image of before: no effect, and no fault.
+    machine.apply(stream::iter([change(1, 0, vec![cluster("d")])])).await.unwrap();
+    assert_eq!(opened.images.borrow().cluster_id(), "c");
+    assert_eq!(opened.images.borrow().next_offset().get(), 1);
+    // R7: a contradiction stops the member, and shows nothing of itself.
+    let refused = machine.apply(stream::iter([change(2, 1, vec![cluster("c"), cluster("d")])])).await;
+    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    assert_eq!(opened.images.borrow().next_offset().get(), 1);
+    assert_eq!(machine.applied_state().await.unwrap().0, Some(log_id(1, 1)));
+}
+
+/// What a log must hold after a crash: one of these, depending on whether the last operation was done.
+#[derive(Clone, Default)]
+struct Model {
+    entries: Vec<Entry>,
+    vote: Option<Vote>,
+}
+
+/// Does something by chance; `Err` if the disk did not let it.
+async fn operate(
+    opened: &mut Opened,
+    random: &mut rand::rngs::StdRng,
+    next: &mut Model,
+    term: &mut u64,
+) -> std::io::Result<()> {
+    use rand::Rng;
+    match random.random_range(0..10) {
+        0..6 => {
+            let from = next.entries.len() as u64;
+            let more: Vec<Entry> =
+                (from..from + random.random_range(1..4)).map(|index| entry(*term, index)).collect();
+            next.entries.extend(more.clone());
+            append(&mut opened.log, more).await
+        }
+        6 => {
+            *term += 1;
+            next.vote = Some(Vote::new(*term, 1));
+            opened.log.save_vote(&Vote::new(*term, 1)).await
+        }
+        7 => {
+            let applied = opened.machine.applied_state().await?.0.map_or(0, |id| id.index() + 1);
+            let keep = random.random_range(applied..=next.entries.len() as u64);
+            next.entries.truncate(usize::try_from(keep).unwrap_or(0));
+            opened.log.truncate_after(next.entries.last().map(RaftEntry::log_id)).await
+        }
+        8 => opened.log.save_committed(next.entries.first().map(RaftEntry::log_id)).await,
+        _ => {
+            let Some(last) = next.entries.last().map(RaftEntry::log_id) else { return Ok(()) };
+            let from = opened.machine.applied_state().await?.0.map_or(0, |id| id.index() + 1);
+            let entries = opened.log.try_get_log_entries(from..=last.index()).await?;
+            let entries = entries.into_iter().map(|entry| Ok((entry, None)));
+            opened.machine.apply(futures_util::stream::iter(entries)).await?;
+            opened.machine.get_snapshot_builder().await.build_snapshot().await?;
+            opened.log.purge(last).await
+        }
+    }
+}
+
+#[tokio::test]
+async fn crashes_anywhere_lose_nothing_that_was_durable() {
+    use rand::{Rng, SeedableRng};
+    for seed in 0..150 {
+        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+        let storage = SimStorage::new(seed);
+        let (mut before, mut term) = (Model::default(), 1);
+        let mut opened = reopen(&storage).unwrap();
+        opened.log.save_vote(&Vote::new(1, 1)).await.unwrap();
+        before.vote = Some(Vote::new(1, 1));
+        for _ in 0..6 {
+            storage.stop_after(random.random_range(0..40));
+            let mut after = before.clone();
+            while operate(&mut opened, &mut random, &mut after, &mut term).await.is_ok() {
+                before = after.clone();
+            }
+            storage.crash();
+            drop(opened);
+            opened = reopen(&storage).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let found = entries(&mut opened.log).await;
+            let first = usize::try_from(opened.log.first()).unwrap();
+            let fits =
+                |model: &Model| model.entries.get(first.min(model.entries.len())..) == Some(&found[..]);
+            assert!(fits(&before) || fits(&after), "seed {seed}: {first}, {found:?}");
+            let vote = opened.log.read_vote().await.unwrap();
+            assert!(vote == before.vote || vote == after.vote, "seed {seed}");
+            before = if fits(&after) { after } else { before };
+            before.vote = vote;
+            term = vote.map_or(1, |vote| vote.leader_id.term);
+        }
+    }
+}
