@@ -88,7 +88,7 @@ impl Cluster {
         let address = self.address(id);
         let dir = Path::new("/data/quorum").to_owned();
         let mut config = QuorumConfig::new(BrokerId::new(id), address.clone(), directory, dir);
-        config.voters = self.voters.iter().map(|id| (BrokerId::new(*id), format!("node{id}:1"))).collect();
+        config.voters = self.voters.iter().map(|id| (BrokerId::new(*id), self.address(*id))).collect();
         config.cluster_name = "eu".to_owned();
         config.snapshots = self.policy;
         config.entries_kept = 20;
@@ -277,6 +277,44 @@ async fn all_are_killed_and_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_move_to_other_addresses_at_once() {
+    let mut cluster = Cluster::formed(&[1, 2, 3]).await;
+    cluster.insist("a").await;
+    for id in [1, 2, 3] {
+        cluster.kill(id).await;
+        cluster.addresses.insert(id, format!("moved{id}:7"));
+    }
+    for id in [1, 2, 3] {
+        cluster.start(id).await;
+    }
+    let leader = cluster.leader().await;
+    cluster.insist("b").await;
+    cluster.everywhere("b").await;
+    until("the membership knows", || {
+        let status = cluster.running[&leader].status();
+        status.voters.iter().all(|voter| voter.address.starts_with("moved"))
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_a_failed_disk_says_so_and_the_others_go_on() {
+    let cluster = Cluster::formed(&[1, 2, 3]).await;
+    let leader = cluster.leader().await;
+    cluster.disks[&leader].0.fail_sync_after(0);
+    // R14: what was not durable is not said to be committed; the others may have it all the same.
+    assert!(cluster.running[&leader].change(|_| topic("a")).await.is_err());
+    let reason =
+        tokio::time::timeout(Duration::from_secs(10), cluster.running[&leader].failed()).await.unwrap();
+    assert!(reason.contains("sync"), "{reason}");
+    until("another leads", || cluster.ready().len() == 1 && cluster.ready() != [leader]).await;
+    cluster.insist("b").await;
+    assert!(cluster.running[&leader].image().topic("b").is_none());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_learner_joins_and_gets_a_snapshot() {
     let mut cluster = Cluster::new(&[1, 2, 3]);
     cluster.policy = SnapshotPolicy { records_min: 50 };
@@ -420,7 +458,7 @@ async fn voters_can_be_changed() {
     let leader = cluster.leader().await;
     until("it is a learner", || cluster.running[&leader].status().observers.len() == 1).await;
     cluster.running[&leader].add_voter(BrokerId::new(4)).await.unwrap();
-    assert_eq!(cluster.running[&leader].status().voters.len(), 4);
+    until("it is a voter", || cluster.running[&leader].status().voters.len() == 4).await;
     let other = *cluster.voters.iter().find(|id| **id != leader).unwrap();
     cluster.running[&leader].remove_voter(BrokerId::new(other)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
