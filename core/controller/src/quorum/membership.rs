@@ -129,6 +129,12 @@ impl Node {
             }
         }
         if let Some(formed) = greetings.values().find(|greeting| greeting.initialized) {
+            if formed.known_as.is_some_and(|directory| directory != self.peers.this.directory) {
+                keeper.log(|| {
+                    let cluster = &self.peers.cluster;
+                    format!("the cluster {cluster} knows this node by another data directory; with this empty one it begins anew")
+                });
+            }
             self.ask_to_join(keeper, true, formed.leader.clone()).await;
         } else if missing.is_empty() {
             self.form(keeper, &greetings).await;
