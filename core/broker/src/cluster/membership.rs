@@ -91,6 +91,11 @@ impl Membership {
         }
     }
 
+    /// Resolves when this node's part in the quorum has failed for good.
+    pub(crate) async fn failed(&self) -> String {
+        self.node.quorum().failed().await
+    }
+
     /// Lets others lead in this broker's place.
     pub(crate) async fn hand_over(&self, state: &BrokerState) {
         let beating = self.beating.lock().take();

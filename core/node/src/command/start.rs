@@ -16,7 +16,7 @@ use crate::cli::Files;
 use crate::failure::{Failure, chain};
 use crate::local::LocalNode;
 use crate::registry::built_in;
-use crate::settings::{cluster_settings, join_cluster};
+use crate::settings::cluster_settings;
 
 /// A terminal and whoever started us may both pass one Ctrl-C on: what comes this soon after is the same one.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
@@ -115,17 +115,17 @@ pub(super) async fn start_broker(
     if config.node.roles.broker {
         settings.listen = Some(resolve(&config.node.kafka, "kafka").await?);
     }
-    let peers = match &config.node.controller {
-        Some(address) => Some(resolve(address, "controller").await?),
-        None => None,
+    let peers = match (&config.node.controller, settings.listen) {
+        (Some(address), _) => resolve(address, "controller").await?,
+        // A broker that is no controller is reached by other nodes on any port; they learn which.
+        (None, Some(clients)) => SocketAddr::new(clients.ip(), 0),
+        (None, None) => SocketAddr::from(([0, 0, 0, 0], 0)),
     };
-    if let Some(cluster) = cluster_settings(config, peers) {
-        join_cluster(&mut settings, cluster)?;
-    }
+    settings.cluster = cluster_settings(config, peers);
     match Broker::start(settings).await {
         Ok(broker) => Ok(Arc::new(broker)),
         Err(BrokerError::Listen { address, source }) => {
-            let option = if Some(address) == peers { "controller" } else { "kafka" };
+            let option = if address == peers { "controller" } else { "kafka" };
             Err(in_use("the broker", option, &address.to_string(), &source))
         }
         Err(error) => {
