@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn bytes_are_shown_in_a_unit_that_fits() {
-        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 << 29, "2.5 GiB")] {
+        for (bytes, text) in [(0_i64, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5_i64 << 29, "2.5 GiB")] {
             assert_eq!(shown("size_bytes", &json!(bytes)), text);
         }
         assert_eq!(shown("size", &json!(2048)), "2048");

@@ -45,7 +45,8 @@ pub(super) async fn run(files: &Files, json: bool) -> Result<(), Failure> {
         tell(message.trim_end());
     }
     signals.wait().await;
-    tell("ending: what this node leads goes to others first (Ctrl-C again ends at once)");
+    let first = config.own_cluster().map_or("", |_| ": what this node leads goes to others first");
+    tell(&format!("ending{first} (Ctrl-C again ends at once)"));
     tokio::select! {
         outcome = broker.shutdown() => outcome.map_err(|error| Failure::new(chain(&error))),
         () = signals.again() => Err(Failure::new("stopped at once")),
@@ -57,6 +58,6 @@ fn tell_pipelines(config: &mut Config) {
     let count = std::mem::take(&mut config.pipelines).len();
     if count > 0 {
         let noun = if count == 1 { "pipeline" } else { "pipelines" };
-        tell(&format!("{count} {noun} in these files are not run here: `towpath up` runs them"));
+        tell(&format!("not run here: {count} {noun} of these files; `towpath up` runs them"));
     }
 }
