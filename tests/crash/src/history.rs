@@ -51,6 +51,8 @@ pub enum Op {
     Ack { producer: i64, seq: i64, partition: i32, offset: i64 },
     /// It is not: definitely, or nobody knows.
     Fail { producer: i64, seq: i64, code: String, definite: bool },
+    /// A producer takes a new epoch, or a new id, because it no longer knows what the broker has.
+    Bump { producer: i64, text: String },
     /// A producer ends.
     ProducerEnd { producer: i64, unanswered: i64, fatal: bool },
     /// A consumer is given partitions, at these offsets (below 0: at what is committed).

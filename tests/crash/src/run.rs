@@ -248,3 +248,36 @@ fn octets(partition: &Path) -> Result<Vec<u8>> {
     }
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use towpath_harness::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn replicas_that_differ_are_found() {
+        let folder = TempDir::new("replicas").unwrap();
+        let load = Load { partitions: 1, replicas: 2, ..Load::default() };
+        let folders = [1, 2].map(|id| (id, folder.join(format!("n{id}"))));
+        let write = |id: usize, name: &str, octets: &[u8]| {
+            let partition = folders[id - 1].1.join("deep/history-0");
+            std::fs::create_dir_all(&partition).unwrap();
+            std::fs::write(partition.join(name), octets).unwrap();
+        };
+        write(1, "0.log", b"abcdef");
+        std::fs::create_dir_all(&folders[1].1).unwrap();
+        let error = same_replicas(&folders, &load).unwrap_err().to_string();
+        assert!(error.contains("has replicas on [1]"), "{error}");
+        // Segments may begin elsewhere; other files do not count.
+        write(2, "0.log", b"abc");
+        write(2, "3.log", b"def");
+        write(2, "0.index", b"x");
+        same_replicas(&folders, &load).unwrap();
+        write(2, "3.log", b"dxf");
+        let error = same_replicas(&folders, &load).unwrap_err().to_string();
+        assert!(error.contains("differ from Some(4) on"), "{error}");
+        write(2, "3.log", b"de");
+        assert!(same_replicas(&folders, &load).is_err());
+    }
+}

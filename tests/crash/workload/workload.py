@@ -7,6 +7,7 @@ invocation proves their order. The lines are described in src/history.rs, where 
 
 import argparse
 import json
+import logging
 import random
 import signal
 import sys
@@ -66,6 +67,20 @@ def trouble(history, who, error):
     """Connections that break are what the test is about; there are thousands."""
     if error.fatal() or error.code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
         history.write("error", who=who, code=error.name(), fatal=error.fatal(), text=error.str())
+
+
+class Bumps(logging.Handler):
+    """Writes down when the library takes a new producer epoch: no broker can tell its second tries after that from new
+    records (librdkafka's issue 4953)."""
+
+    def __init__(self, history, producer):
+        super().__init__()
+        self.history, self.producer = history, producer
+
+    def emit(self, record):
+        text = record.getMessage()
+        if "IDEMPSTATE" in text and ("-> DrainBump" in text or "-> DrainReset" in text):
+            self.history.write("bump", producer=self.producer, text=text[-200:])
 
 
 def value_of(producer, seq):
@@ -134,12 +149,20 @@ def produce(a):
             fatal.append(error)
         trouble(history, f"p{a.id}", error)
 
-    producer = Producer({**settings(a.bootstrap), **more, "error_cb": problem})
+    logger = logging.getLogger(f"p{a.id}")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.addHandler(Bumps(history, a.id))
+    producer = Producer(
+        {**settings(a.bootstrap), **more, "error_cb": problem, "log_level": 7, "debug": "eos"}, logger=logger
+    )
 
     def told(seq):
         def callback(error, message):
             if error is None:
-                history.write("ack", producer=a.id, seq=seq, partition=message.partition(), offset=message.offset())
+                # A duplicate that the broker knows only as such has no offset.
+                offset = -1 if message.offset() is None else message.offset()
+                history.write("ack", producer=a.id, seq=seq, partition=message.partition(), offset=offset)
             else:
                 history.write("fail", producer=a.id, seq=seq, code=error.name(), definite=error.code() in DEFINITE)
 

@@ -1,6 +1,6 @@
 //! The partitions as the last read found them, which everything else is compared with.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Kind, Report, Sends};
 use crate::history::{History, Op, Polled, Value};
@@ -73,12 +73,16 @@ impl Logs {
         self.partitions.values().flat_map(|log| log.records.values())
     }
 
-    /// Where each value is; the first place, if there are two.
-    pub(super) fn places(&self, report: &mut Report) -> HashMap<Value, (i32, i64)> {
+    /// Where each value is; the first place, if there are two, which `strict` producers' values may not have.
+    pub(super) fn places(&self, strict: &HashSet<i64>, report: &mut Report) -> HashMap<Value, (i32, i64)> {
         let mut places = HashMap::new();
         for record in self.records() {
             let place = (record.partition, record.offset);
             if let Some(first) = places.get(&record.value) {
+                if !strict.contains(&record.value.producer) {
+                    report.count("duplicates by a new producer epoch", 1);
+                    continue;
+                }
                 report.add(Kind::Duplicate, || format!("{:?} at {first:?} and {place:?}", record.value));
             } else {
                 places.insert(record.value, place);
@@ -88,14 +92,14 @@ impl Logs {
     }
 
     /// The order of each producer's records, of epochs, and of what happened one after the other.
-    pub(super) fn order(&self, sends: &Sends, idempotent: &[i64], report: &mut Report) {
+    pub(super) fn order(&self, sends: &Sends, strict: &HashSet<i64>, report: &mut Report) {
         for (partition, log) in &self.partitions {
             let mut last: HashMap<i64, i64> = HashMap::new();
             let mut epoch = -1;
             for record in log.records.values() {
                 let Value { producer, seq } = record.value;
                 let before = last.insert(producer, seq);
-                if idempotent.contains(&producer) && before.is_some_and(|before| before > seq) {
+                if strict.contains(&producer) && before.is_some_and(|before| before > seq) {
                     report.add(Kind::Reordered, || {
                         format!(
                             "producer {producer}: {before:?} before {seq} at {partition}@{}",

@@ -17,7 +17,7 @@ use crate::{http, kafka, metadata, peers, process};
 #[must_use]
 pub fn clock_library() -> Option<PathBuf> {
     let libraries = std::fs::read_dir("/usr/lib").ok()?;
-    let all = libraries.flatten().map(|entry| entry.path().join("faketime/libfaketime.so.1"));
+    let all = libraries.flatten().map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
     let mut found = all.filter(|path| path.is_file());
     found.next()
 }
@@ -158,7 +158,7 @@ impl Node {
             let library = clock_library().context("libfaketime is not installed")?;
             command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", self.clock_path());
             // Timers run on the monotonic clock, which no administrator moves.
-            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_NO_CACHE", "1");
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_CACHE_DURATION", "1");
         }
         self.starts += 1;
         let name = format!("node {} (start {})", self.setup.id, self.starts);
