@@ -400,3 +400,56 @@ impl Node {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TempDir;
+
+    fn node(folder: &TempDir, peer: Peer, id: u8, is_controller: bool) -> Node {
+        let controllers = [1, 2, 3].map(|id| format!("{id}@10.77.0.{id}:9093")).to_vec();
+        let setup = Setup {
+            peer,
+            id,
+            address: Ipv4Addr::new(10, 77, 0, id),
+            is_controller,
+            controllers,
+            min_insync_replicas: 2,
+            cluster: "x".to_owned(),
+            prefix: Vec::new(),
+            clock: false,
+            kafka_settings: vec![("a".to_owned(), "b".to_owned())],
+        };
+        Node::new(setup, &folder.join(format!("n{id}")), None).unwrap()
+    }
+
+    #[test]
+    fn writes_the_configuration_of_towpath() {
+        let folder = TempDir::new("node").unwrap();
+        let second = node(&folder, Peer::Towpath, 2, true);
+        let text = std::fs::read_to_string(second.config_path()).unwrap();
+        let expected = format!(
+            "node:\n  id: 2\n  roles: [broker, controller]\n  data_dir: {}\n  kafka: 10.77.0.2:9092\n  \
+             controller: 10.77.0.2:9093\n  http: 10.77.0.2:8083\n  rack: b\ncluster:\n  name: test\n  \
+             controllers: [\"1@10.77.0.1:9093\", \"2@10.77.0.2:9093\", \"3@10.77.0.3:9093\"]\n  defaults:\n    \
+             replication_factor: 3\n    min_insync_replicas: 2\n",
+            folder.join("n2/data").display()
+        );
+        assert_eq!(text, expected);
+        let fourth = node(&folder, Peer::Towpath, 4, false);
+        let text = std::fs::read_to_string(fourth.config_path()).unwrap();
+        assert!(text.contains("roles: [broker]\n") && !text.contains("  controller: "), "{text}");
+    }
+
+    #[test]
+    fn writes_the_configuration_of_kafka() {
+        let folder = TempDir::new("node").unwrap();
+        let first = node(&folder, Peer::Kafka, 1, true);
+        let text = std::fs::read_to_string(first.config_path()).unwrap();
+        assert!(
+            text.contains("\nlisteners=PLAINTEXT://10.77.0.1:9092,CONTROLLER://10.77.0.1:9093\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("a=b\n"), "{text}");
+    }
+}
