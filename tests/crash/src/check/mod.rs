@@ -39,6 +39,7 @@ pub fn check(history: &History) -> Report {
         return report;
     }
     let strict = strict(history);
+    report.count("producers held to once and in order", strict.len() as u64);
     let places = logs.places(&strict, &mut report);
     acknowledged(&sends, &logs, &places, &mut report);
     phantoms(&sends, &places, &mut report);
