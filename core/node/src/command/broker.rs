@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use towpath_config::Config;
 
-use super::start::{Signals, configuration, in_use, shown_listeners, start_broker};
+use super::start::{Signals, configuration, in_use, quorum_failed, shown_listeners, start_broker};
 use crate::cli::Files;
 use crate::failure::{Failure, chain};
 use crate::http::{self, Shown};
@@ -44,7 +44,10 @@ pub(super) async fn run(files: &Files, json: bool) -> Result<(), Failure> {
     if let Some(message) = &config.node.message {
         tell(message.trim_end());
     }
-    signals.wait().await;
+    tokio::select! {
+        () = signals.wait() => {}
+        reason = broker.failed() => return Err(quorum_failed(&reason)),
+    }
     let first = config.own_cluster().map_or("", |_| ": what this node leads goes to others first");
     tell(&format!("ending{first} (Ctrl-C again ends at once)"));
     tokio::select! {

@@ -106,6 +106,12 @@ async fn resolve(address: &str, option: &str) -> Result<SocketAddr, Failure> {
     })
 }
 
+/// A node that cannot take part in its cluster any more.
+pub(super) fn quorum_failed(reason: &str) -> Failure {
+    Failure::new(format!("this node's part in the metadata quorum has failed: {reason}"))
+        .with_hint("start it again when the disk is well; what was acknowledged is on the other nodes, too")
+}
+
 /// Starts the embedded broker, alone or as a node of its cluster.
 pub(super) async fn start_broker(
     config: &Config,

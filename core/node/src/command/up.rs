@@ -11,7 +11,7 @@ use towpath_config::{Config, Problem};
 use towpath_runtime::{Supervisor, SupervisorConfig, WorkerConfig};
 
 use super::nodes;
-use super::start::{Signals, configuration, in_use, shown_listeners, start_broker};
+use super::start::{Signals, configuration, in_use, quorum_failed, shown_listeners, start_broker};
 use crate::cli::Up;
 use crate::failure::{Failure, chain};
 use crate::first_start::Remembered;
@@ -74,9 +74,12 @@ pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
             () = signals.wait() => Err(Failure::new("interrupted before everything was delivered")),
         }
     } else {
-        watch(&supervisor, &mut signals).await;
+        let outcome = tokio::select! {
+            () = watch(&supervisor, &mut signals) => Ok(()),
+            reason = failed(broker.as_deref()) => Err(quorum_failed(&reason)),
+        };
         tell("ending: what is on its way is delivered first (Ctrl-C again ends at once)");
-        Ok(())
+        outcome
     };
     stop(&supervisor, broker.as_deref(), &mut signals).await?;
     outcome
@@ -224,6 +227,14 @@ fn greet(config: &Config, broker: Option<&Broker>, http: SocketAddr, supervisor:
     ));
     if let Some(message) = &config.node.message {
         tell(message.trim_end());
+    }
+}
+
+/// Resolves when the broker in this process has failed for good.
+async fn failed(broker: Option<&Broker>) -> String {
+    match broker {
+        Some(broker) => broker.failed().await,
+        None => std::future::pending().await,
     }
 }
 
