@@ -11,7 +11,7 @@ pub(crate) use cluster::{ClusterCommand, PartitionsArgument, QuorumChange, Reass
 use crate::local::{LocalNode, NODES_MAX};
 
 /// What a long-running process logs: what changes, and not who belongs to which group, or what is said anyway.
-const LOG_FILTER_UP: &str = "info,towpath_broker=warn,towpath_coordinator=warn,towpath_runtime::worker=warn,\
+const LOG_FILTER_UP: &str = "info,openraft=warn,towpath_broker=warn,towpath_coordinator=warn,towpath_runtime::worker=warn,\
                              towpath_runtime::sink_assignment=warn";
 
 /// Move data between databases, services, files and Kafka topics: one process, no JVM.
