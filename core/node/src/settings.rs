@@ -81,7 +81,10 @@ mod tests {
         assert_eq!(broker.topic_defaults["min.insync.replicas"], "2");
         let listen = "[::]:9093".parse().unwrap();
         let cluster = cluster_settings(&config, listen).unwrap();
-        assert_eq!((cluster.name.as_str(), cluster.roles, cluster.peer_listen), ("eu", Roles::default(), listen));
+        assert_eq!(
+            (cluster.name.as_str(), cluster.roles, cluster.peer_listen),
+            ("eu", Roles::default(), listen)
+        );
         assert_eq!(cluster.peer_advertised.unwrap().host, "fd00::2");
         let (id, endpoint) = &cluster.controllers[1];
         assert_eq!((id.get(), endpoint.host.as_str(), endpoint.port), (2, "fd00::2", 9093));

@@ -1,7 +1,7 @@
 //! What runs on a node because it belongs to a cluster, from its registration to its end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -16,6 +16,8 @@ use crate::state::BrokerState;
 
 /// How often it is said what a start waits for.
 const REPEAT: Duration = Duration::from_secs(10);
+/// How often it is looked whether this node is a voter.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What runs on a node because it belongs to a cluster.
 #[derive(Debug)]
@@ -53,6 +55,7 @@ impl Membership {
             serving: Mutex::new(tasks),
         };
         if !node.settings().roles.broker {
+            membership.wait_to_vote().await;
             membership.following.lock().push(tokio::spawn(publish::run(node, state, fetchers)));
             return Ok(membership);
         }
@@ -69,7 +72,8 @@ impl Membership {
         // The image has this registration in it: what is on disk and not in it is nobody's any more.
         let image = node.image();
         let removing = (Arc::clone(&state), Arc::clone(&image));
-        let removed = tokio::task::spawn_blocking(move || remove_strays(&removing.0, &logs, &removing.1)).await;
+        let removed =
+            tokio::task::spawn_blocking(move || remove_strays(&removing.0, &logs, &removing.1)).await;
         removed.map_err(|error| BrokerError::Thread(std::io::Error::other(error)))??;
         publish::apply(&state, &fetchers, image).await;
         membership.following.lock().extend([
@@ -79,7 +83,25 @@ impl Membership {
         let beating = tokio::spawn(lifecycle::run(Arc::clone(&node), Arc::clone(&state)));
         *membership.beating.lock() = Some(beating);
         membership.wait_to_be_let_in(&state).await;
+        membership.wait_to_vote().await;
         Ok(membership)
+    }
+
+    /// A controller that came back with an empty disk votes again only when it has caught up. It is not ready before:
+    /// whoever replaces one node after the other would else take the majority away.
+    async fn wait_to_vote(&self) {
+        let me = self.node.me();
+        if !self.node.settings().controllers.iter().any(|(id, _)| *id == me) {
+            return;
+        }
+        let mut said = Instant::now();
+        while !self.node.quorum().status().voters.iter().any(|voter| voter.id == me) {
+            if said.elapsed() >= REPEAT {
+                tracing::info!(node = %me, "waiting to be a voter of the metadata quorum again");
+                said = Instant::now();
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     async fn wait_to_be_let_in(&self, state: &BrokerState) {

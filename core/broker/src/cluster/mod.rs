@@ -25,8 +25,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use towpath_controller::{MetadataImage, Quorum};
 use towpath_controller::decide::{AdminError, NewTopic};
+use towpath_controller::{MetadataImage, Quorum};
 use towpath_types::{BrokerEpoch, BrokerId};
 use towpath_wire::create_topics::{CreatableTopic, CreatableTopicConfig};
 use towpath_wire::{CreateTopicsRequest, ErrorCode};

@@ -45,13 +45,7 @@ impl ClusterSettings {
         controllers: Vec<(BrokerId, Endpoint)>,
         peer_listen: SocketAddr,
     ) -> Self {
-        Self {
-            name: name.into(),
-            roles: Roles::default(),
-            controllers,
-            peer_listen,
-            peer_advertised: None,
-        }
+        Self { name: name.into(), roles: Roles::default(), controllers, peer_listen, peer_advertised: None }
     }
 }
 

@@ -99,7 +99,8 @@ async fn open_quorum(
 ) -> Result<Arc<Quorum>, BrokerError> {
     let address = |endpoint: &Endpoint| format!("{}:{}", endpoint.host, endpoint.port);
     let voters = settings.controllers.iter().map(|(id, endpoint)| (*id, address(endpoint))).collect();
-    let timeout = u64::try_from(replication.election_timeout.as_millis()).unwrap_or(u64::MAX).clamp(100, 60_000);
+    let timeout =
+        u64::try_from(replication.election_timeout.as_millis()).unwrap_or(u64::MAX).clamp(100, 60_000);
     let config = QuorumConfig {
         voters,
         cluster_name: settings.name.clone(),

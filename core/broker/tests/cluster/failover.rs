@@ -74,7 +74,10 @@ async fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
         let begun = Instant::now();
         let value = format!("{round}-after");
         cluster.produce("t", batch(&[&value])).await;
-        eprintln!("round {round}: node {leader} killed, the next record acknowledged after {:?}", begun.elapsed());
+        eprintln!(
+            "round {round}: node {leader} killed, the next record acknowledged after {:?}",
+            begun.elapsed()
+        );
         written.push(value);
         assert_eq!(values(&cluster, "t").await, written);
         cluster.start_node(leader).await;

@@ -45,7 +45,9 @@ impl TestCluster {
         let addresses: Vec<(i32, SocketAddr)> = (1..=count).map(|id| (id, free_address())).collect();
         let controllers: Vec<_> = addresses
             .iter()
-            .map(|(id, address)| (BrokerId::new(*id), Endpoint { host: "127.0.0.1".to_owned(), port: address.port() }))
+            .map(|(id, address)| {
+                (BrokerId::new(*id), Endpoint { host: "127.0.0.1".to_owned(), port: address.port() })
+            })
             .collect();
         let nodes = addresses
             .iter()
@@ -74,7 +76,11 @@ impl TestCluster {
         let mut starting = Vec::new();
         for (index, node) in self.nodes.iter_mut().enumerate() {
             if node.broker.is_none() {
-                let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+                let runtime = tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(1)
+                    .enable_all()
+                    .build()
+                    .unwrap();
                 let config = node.config.clone();
                 starting.push((index, runtime.spawn(async move { start(config).await })));
                 node.runtime = Some(runtime);
@@ -120,7 +126,11 @@ impl TestCluster {
         assert!(node.broker.is_none());
         for entry in std::fs::read_dir(node.dir.path()).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { std::fs::remove_dir_all(path).unwrap() } else { std::fs::remove_file(path).unwrap() }
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).unwrap()
+            } else {
+                std::fs::remove_file(path).unwrap()
+            }
         }
     }
 

@@ -210,6 +210,8 @@ fn supervisor_config(config: &Config, client: Client) -> SupervisorConfig {
     SupervisorConfig {
         // A cluster of our own outlives this process, and keeps records on several nodes: it is like any other.
         embedded: config.cluster.is_none(),
+        // R4: where one node is enough for a record to count.
+        flushed: config.own_cluster().is_some_and(|own| own.min_insync_replicas == 1),
         redactor: config.redactor.clone(),
         worker: Some(WorkerConfig::new(config.node.data_dir.clone())),
         ..SupervisorConfig::new(client)

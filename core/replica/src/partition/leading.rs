@@ -175,9 +175,7 @@ impl Partition {
     /// Queues the partition if its leader has something to say to the controller.
     pub fn consider_isr(self: &Arc<Self>) {
         let has = match &*self.role.lock() {
-            Role::Leader(state) => {
-                state.has_proposal(self.environment.now_ms(), &self.environment.brokers())
-            }
+            Role::Leader(state) => state.has_proposal(self.environment.now_ms(), &self.environment.brokers()),
             Role::Follower(_) => false,
         };
         if has && !self.in_isr_queue.swap(true, Ordering::AcqRel) {
