@@ -9,7 +9,7 @@ use towpath_wire::broker_registration::{Feature, Listener};
 use towpath_wire::{BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, ErrorCode};
 use uuid::Uuid;
 
-use super::ClusterNode;
+use super::{ClusterNode, controller};
 use crate::config::Endpoint;
 use crate::error::BrokerError;
 use crate::handlers::api_versions::FEATURES;
@@ -81,6 +81,8 @@ pub(crate) async fn register(
     let request = registration.request(node);
     let mut said = None;
     let epoch = loop {
+        // Where this node is the active controller itself; another one does the same.
+        controller::make_way(node, &request).await;
         let outcome = match node.ask_controller(&request, PATIENCE).await {
             Ok(response) => match ErrorCode::from_code(response.error_code) {
                 ErrorCode::None => break BrokerEpoch::new(response.broker_epoch),

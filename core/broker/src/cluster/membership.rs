@@ -46,7 +46,10 @@ impl Membership {
         let Joined { node, peer, incarnation, directory, tasks } = joined;
         let OpenedMember { state, logs, previous_epoch } = opened;
         node.opened(&state, acceptor);
-        let fetchers = Arc::new(Fetchers::new(Arc::clone(&node) as Arc<dyn super::fetcher::FetchContext>));
+        let fetchers = Arc::new(Fetchers::new(
+            Arc::clone(&node) as Arc<dyn super::fetcher::FetchContext>,
+            node.replication().fetchers,
+        ));
         let membership = Self {
             node: Arc::clone(&node),
             fetchers: Arc::clone(&fetchers),

@@ -18,6 +18,7 @@ mod requests;
 mod server;
 mod settings;
 mod start;
+mod throttle;
 mod transport;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -42,6 +43,7 @@ pub(crate) use start::{Joined, QUORUM_DIR, join};
 use self::controller::ControllerRequest;
 use self::fetcher::FetchContext;
 use self::peer::{PeerAddress, PeerError, Peers};
+use self::throttle::Throttle;
 use crate::listener::Acceptor;
 use crate::state::BrokerState;
 
@@ -64,6 +66,7 @@ pub(crate) struct ClusterNode {
     peers: Arc<Peers>,
     quorum: Arc<Quorum>,
     controller: ActiveController,
+    throttle: Option<Throttle>,
     broker_epoch: AtomicI64,
     broker: OnceLock<Weak<BrokerState>>,
     acceptor: OnceLock<Weak<Acceptor>>,
@@ -292,5 +295,9 @@ impl FetchContext for ClusterNode {
 
     fn lost(&self, broker: BrokerId, error: &PeerError) {
         self.lost_node(broker, error);
+    }
+
+    fn throttle(&self) -> Option<&Throttle> {
+        self.throttle.as_ref()
     }
 }

@@ -15,6 +15,7 @@ use towpath_wire::NodeHelloRequest;
 use uuid::Uuid;
 
 use super::peer::Peers;
+use super::throttle::Throttle;
 use super::transport::PeerTransport;
 use super::{ActiveController, ClusterNode, ClusterSettings, ReplicationSettings, server};
 use crate::config::{BrokerConfig, Endpoint};
@@ -73,6 +74,7 @@ pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, Broker
         me,
         controller: ActiveController::new(Arc::clone(&quorum), policy, &replication),
         settings,
+        throttle: Throttle::new(replication.reassignment_bytes_per_second),
         replication,
         peers,
         quorum,
