@@ -46,7 +46,6 @@ fn wait_shrunk(cluster: &mut Cluster, left: &[i32]) {
 }
 
 #[test]
-#[ignore = "towpath cannot form a cluster yet; TOWPATH_CLUSTER_PEER=kafka runs it"]
 fn nothing_acknowledged_is_lost_under_faults() {
     let plan = Plan::from_environment(Duration::from_secs(120), &Fault::ALL).unwrap();
     let (trial, report) = run("faults", &plan, Options::three(plan.peer)).unwrap();
@@ -71,7 +70,6 @@ fn acks_of_the_leader_alone_are_lost() {
 }
 
 #[test]
-#[ignore = "towpath cannot form a cluster yet; TOWPATH_CLUSTER_PEER=kafka runs it"]
 fn one_of_three_replicas_is_enough() {
     let mut trial = trial("two-lost");
     let cluster = &mut trial.cluster;
@@ -95,7 +93,6 @@ fn one_of_three_replicas_is_enough() {
 }
 
 #[test]
-#[ignore = "towpath cannot form a cluster yet; TOWPATH_CLUSTER_PEER=kafka runs it"]
 fn a_rolling_restart_fails_no_request() {
     let mut trial = trial("rolling");
     for id in [1, 2, 3, 1] {
@@ -114,7 +111,6 @@ fn a_rolling_restart_fails_no_request() {
 }
 
 #[test]
-#[ignore = "towpath cannot form a cluster yet; TOWPATH_CLUSTER_PEER=kafka runs it"]
 fn a_node_joins_and_another_is_drained() {
     let mut trial = trial("drain");
     let added = trial.cluster.add_broker().unwrap();
@@ -129,7 +125,6 @@ fn a_node_joins_and_another_is_drained() {
 }
 
 #[test]
-#[ignore = "towpath cannot form a cluster yet; TOWPATH_CLUSTER_PEER=kafka runs it"]
 fn a_dead_node_is_replaced_by_an_empty_one() {
     let mut trial = trial("replaced");
     for id in [2, 3] {
@@ -146,7 +141,6 @@ fn a_dead_node_is_replaced_by_an_empty_one() {
 }
 
 #[test]
-#[ignore = "towpath cannot form a cluster yet; TOWPATH_CLUSTER_PEER=kafka runs it"]
 fn all_nodes_killed_at_once_lose_nothing() {
     let mut trial = trial("power");
     for _ in 0..3 {
