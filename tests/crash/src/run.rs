@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use towpath_harness::cluster::{self, Cluster, Node, Peer, clock_library};
+use towpath_harness::disk::Disk;
 use towpath_harness::paths;
 
 use crate::check::{Report, check};
@@ -167,11 +168,19 @@ pub fn run(name: &str, plan: &Plan, mut options: cluster::Options) -> Result<(Tr
         say(&format!("NOT TESTED: clocks that jump; {reason}"))?;
     }
     options.clock = faults.contains(&Fault::Clock);
+    if faults.contains(&Fault::Disk) && !Disk::can_mount(&std::env::temp_dir().join("towpath-probe")) {
+        faults.retain(|fault| *fault != Fault::Disk);
+        say("NOT TESTED: full disks; this process may not mount")?;
+    }
     if faults.contains(&Fault::Disk) {
         // A node's share of the records with their indexes, the group's offsets and the metadata log.
         options.disk_mib = Some(512 + plan.length.as_secs() / 4);
     }
     let mut trial = Trial::start(name, options, plan.load.clone())?;
+    if !trial.cluster.network().has_links() {
+        // The network has said so.
+        faults.retain(|fault| !matches!(fault, Fault::Cut | Fault::OneWay | Fault::Isolate | Fault::Slow));
+    }
     if faults.contains(&Fault::Slow) && !trial.cluster.network().can_slow() {
         faults.retain(|fault| *fault != Fault::Slow);
         say("NOT TESTED: slow links; the kernel has no htb")?;

@@ -28,6 +28,12 @@ impl Disk {
         Ok(disk)
     }
 
+    /// Whether this process may mount.
+    #[must_use]
+    pub fn can_mount(folder: &Path) -> bool {
+        Self::mount(&folder.join("probe"), 1 << 20).is_ok()
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
