@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use towpath_log::{AppendInfo, Effort};
 use towpath_record::Origin;
-use towpath_types::{BrokerId, Offset};
+use towpath_types::{BrokerId, LeaderEpoch, Offset};
 
 use super::{Partition, Role};
 use crate::leader::{FollowerFetch, IsrProposal, LeaderState, ProposalAnswer};
@@ -31,11 +31,14 @@ impl Partition {
     /// Takes a newer state in which this broker goes on to lead.
     pub(super) fn go_on_leading(&self, state: &mut LeaderState, leadership: Leadership) {
         let epoch = leadership.leader_epoch;
-        if state.lead(leadership, self.environment.now_ms()) {
+        let (now, brokers) = (self.environment.now_ms(), self.environment.brokers());
+        // Whoever has just appended may not have told yet; a new term begins where the log ends.
+        let before = state.appended(self.log.log_end_offset(), now, &brokers);
+        if state.lead(leadership, now) {
             self.log.assign_epoch(epoch);
         }
-        let moved = state.advance(self.environment.now_ms(), &self.environment.brokers());
-        self.publish(moved);
+        let moved = state.advance(now, &brokers);
+        self.publish(moved.or(before));
     }
 
     /// Rule 2: the new term is in the epoch cache before anything else happens in it, also if nothing is ever written.
@@ -98,7 +101,10 @@ impl Partition {
             self.environment.flusher().request(Arc::clone(self));
         }
         let bytes = if info.duplicate { 0 } else { bytes };
-        Ok(Appended { info, committed: self.high_watermark() > info.last_offset, bytes, term })
+        // In this order, as in `committed`.
+        let committed = self.high_watermark() > info.last_offset
+            && self.roles_taken.load(Ordering::Acquire) == term;
+        Ok(Appended { info, committed, bytes, term })
     }
 
     fn appended(self: &Arc<Self>, info: &AppendInfo, bytes: u64) {
@@ -158,13 +164,22 @@ impl Partition {
         }
     }
 
-    /// A follower fetched: all before its log's end it has. Called after its fetch was found to be in order.
+    /// A follower fetched: all before its log's end it has. Called after its fetch was found to be in order in the term
+    /// `epoch`.
     ///
     /// # Errors
     /// [`PartitionError::NotLeader`], [`PartitionError::Follower`].
-    pub(super) fn follower_fetched(self: &Arc<Self>, fetch: &FollowerFetch) -> Result<(), PartitionError> {
+    pub(super) fn follower_fetched(
+        self: &Arc<Self>,
+        fetch: &FollowerFetch,
+        epoch: LeaderEpoch,
+    ) -> Result<(), PartitionError> {
         let mut role = self.role.lock();
         let Role::Leader(state) = &mut *role else { return Err(PartitionError::NotLeader) };
+        // Rule 3: between the check and this the log may have been cut under another leader.
+        if state.leadership().leader_epoch != epoch {
+            return Err(PartitionError::NotLeader);
+        }
         let moved = state.fetched(fetch, self.environment.now_ms(), &self.environment.brokers())?;
         self.publish(moved);
         drop(role);
