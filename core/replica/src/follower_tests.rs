@@ -75,7 +75,9 @@ impl ModelLog {
     fn common_end(&self, other: &Self) -> i64 {
         let first = self.start.max(other.start);
         let last = self.end().min(other.end());
-        (first..last).find(|offset| self.epoch_at(*offset) != other.epoch_at(*offset)).unwrap_or(last.max(first))
+        (first..last)
+            .find(|offset| self.epoch_at(*offset) != other.epoch_at(*offset))
+            .unwrap_or(last.max(first))
     }
 
     /// What a leader with this log answers (rules 3, 4).
@@ -219,7 +221,11 @@ fn an_answer_to_a_fetch_of_the_past_is_dropped() {
     for answer in answers {
         assert_eq!(state.answered(&plan, answer, &log), Step::Discard, "another leader's term: {answer:?}");
         assert_eq!(follower(1).answered(&plan, answer, &cut), Step::Discard, "another end: {answer:?}");
-        assert_ne!(gullible.answered(&plan, answer, &cut), Step::Discard, "without the rule it has an effect");
+        assert_ne!(
+            gullible.answered(&plan, answer, &cut),
+            Step::Discard,
+            "without the rule it has an effect"
+        );
     }
 }
 
@@ -228,7 +234,10 @@ fn an_answer_to_a_fetch_of_the_past_is_dropped() {
 fn records_of_an_epoch_after_the_fetchs_are_not_taken() {
     let log = ModelLog::of(&[1]);
     let plan = follower(2).plan(&log).unwrap();
-    assert_eq!(follower(2).answered(&plan, LeaderAnswer::Records, &log), Step::Append { epoch_max: epoch(2) });
+    assert_eq!(
+        follower(2).answered(&plan, LeaderAnswer::Records, &log),
+        Step::Append { epoch_max: epoch(2) }
+    );
     let mut behind = log;
     round(&follower(2), &mut behind, &ModelLog::of(&[1, 2, 2, 3]), 10);
     assert_eq!(behind.records, [1, 2, 2]);

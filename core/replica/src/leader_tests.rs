@@ -97,7 +97,11 @@ mod alone {
         assert_eq!(state.appended(at(5), 0, &brokers), None);
         assert_eq!(state.appended(at(9), 0, &brokers), None);
         assert_eq!(state.flushed(at(5), 0, &brokers), Some(at(5)), "R1: only what is durable counts");
-        assert_eq!(state.flushed(at(12), 0, &brokers), Some(at(9)), "a flush does not reach past the log's end");
+        assert_eq!(
+            state.flushed(at(12), 0, &brokers),
+            Some(at(9)),
+            "a flush does not reach past the log's end"
+        );
         state.appended(at(20), 0, &brokers);
         assert_eq!(state.configure(1, false, 0, &brokers), Some(at(20)), "the setting takes effect at once");
         assert_eq!(state.configure(1, true, 0, &brokers), None);
@@ -170,7 +174,11 @@ mod becoming_leader {
             assert_eq!(state.high_watermark(), at(5));
             assert!(state.lead(leadership(5, &[1, 2, 3], &[1, 2, 3]), 0));
             state.fetched(&fetch(2, 9), 0, &brokers()).unwrap();
-            assert_eq!(state.high_watermark(), at(high_watermark), "{rules:?}: broker 3 has said nothing yet");
+            assert_eq!(
+                state.high_watermark(),
+                at(high_watermark),
+                "{rules:?}: broker 3 has said nothing yet"
+            );
         }
     }
 
@@ -182,7 +190,10 @@ mod becoming_leader {
         assert_eq!(state.propose(LAG_MS, &brokers()), None, "a member counts as caught up at first");
         let proposal = state.propose(LAG_MS + 1, &brokers()).unwrap();
         assert_eq!(isr_of(&proposal), [1], "and is out when it never came");
-        assert!(leader(Rules::ALL, leadership(4, &[1], &[1]), 5, 9).high_watermark() == at(5), "nothing past the end");
+        assert!(
+            leader(Rules::ALL, leadership(4, &[1], &[1]), 5, 9).high_watermark() == at(5),
+            "nothing past the end"
+        );
     }
 }
 
@@ -209,9 +220,17 @@ mod fetch_checks {
         assert_eq!(state.fetched(&stale, 0, &brokers()), Err(FollowerRefused::StaleBrokerEpoch(id(2))));
         assert_eq!(state.high_watermark(), at(0));
         let mut gullible = leader(without(Rule::FollowerFetchChecks), leadership(4, &[1, 2], &[1, 2]), 5, 0);
-        assert_eq!(gullible.fetched(&stale, 0, &brokers()), Ok(Some(at(5))), "over what the successor does not hold");
+        assert_eq!(
+            gullible.fetched(&stale, 0, &brokers()),
+            Ok(Some(at(5))),
+            "over what the successor does not hold"
+        );
         let newer = FollowerFetch { broker_epoch: BrokerEpoch::new(200), ..fetch(2, 5) };
-        assert_eq!(state.fetched(&newer, 0, &brokers()), Ok(Some(at(5))), "one that is newer than the metadata may fetch");
+        assert_eq!(
+            state.fetched(&newer, 0, &brokers()),
+            Ok(Some(at(5))),
+            "one that is newer than the metadata may fetch"
+        );
     }
 }
 
@@ -225,7 +244,11 @@ mod high_watermark {
         assert_eq!(state.fetched(&fetch(2, 10), 0, &brokers()), Ok(None), "broker 3 has not been heard");
         assert_eq!(state.fetched(&fetch(3, 4), 0, &brokers()), Ok(Some(at(4))));
         assert_eq!(state.fetched(&fetch(3, 7), 0, &brokers()), Ok(Some(at(7))));
-        assert_eq!(state.fetched(&fetch(3, 2), 0, &brokers()), Ok(None), "monotone, whatever a follower says");
+        assert_eq!(
+            state.fetched(&fetch(3, 2), 0, &brokers()),
+            Ok(None),
+            "monotone, whatever a follower says"
+        );
         assert_eq!(state.high_watermark(), at(7));
         assert_eq!(state.follower_log_end(id(3)), Some(at(2)));
     }
@@ -237,7 +260,11 @@ mod high_watermark {
         let proposal = state.propose(0, &brokers()).unwrap();
         assert_eq!((isr_of(&proposal), state.maximal_isr()), (vec![1, 2], ids(&[1, 2])));
         // The lag is over, so that only the proposal makes it count.
-        assert_eq!(state.appended(at(9), 10 * LAG_MS, &brokers_without(&[2])), None, "it may be the next leader");
+        assert_eq!(
+            state.appended(at(9), 10 * LAG_MS, &brokers_without(&[2])),
+            None,
+            "it may be the next leader"
+        );
         assert_eq!(state.fetched(&fetch(2, 7), 10 * LAG_MS, &brokers()), Ok(Some(at(7))));
         state.answered(&proposal, ProposalAnswer::Refused);
         assert_eq!(state.advance(20 * LAG_MS, &brokers()), Some(at(9)), "it is not, after all");
@@ -278,7 +305,11 @@ mod high_watermark {
         let mut pending = leader(rules, leadership(4, &[1, 2], &[1]), 5, 5);
         pending.fetched(&fetch(2, 5), 0, &brokers()).unwrap();
         pending.propose(0, &brokers()).unwrap();
-        assert_eq!(pending.appended(at(9), 0, &brokers()), Some(at(9)), "over the head of the one that joins");
+        assert_eq!(
+            pending.appended(at(9), 0, &brokers()),
+            Some(at(9)),
+            "over the head of the one that joins"
+        );
     }
 
     #[test]
@@ -286,7 +317,11 @@ mod high_watermark {
         let mut state = leader(Rules::ALL, leadership(4, &[1, 2], &[1, 2]), 0, 0);
         state.configure(1, true, 0, &brokers());
         state.appended(at(5), 0, &brokers());
-        assert_eq!(state.fetched(&fetch(2, 5), 0, &brokers()), Ok(None), "the leader's own share is not durable");
+        assert_eq!(
+            state.fetched(&fetch(2, 5), 0, &brokers()),
+            Ok(None),
+            "the leader's own share is not durable"
+        );
         assert_eq!(state.flushed(at(5), 0, &brokers()), Some(at(5)));
     }
 
@@ -432,7 +467,11 @@ mod answers {
         }
         let (mut state, proposal) = with_pending(without(Rule::AlterPartitionChecks));
         state.answered(&proposal, ProposalAnswer::Unknown);
-        assert_eq!(state.maximal_isr(), ids(&[1]), "without the rule a set is forgotten that may be in force");
+        assert_eq!(
+            state.maximal_isr(),
+            ids(&[1]),
+            "without the rule a set is forgotten that may be in force"
+        );
     }
 
     #[test]
@@ -487,7 +526,17 @@ mod random {
             // Every member of the ISR has what is committed.
             let ends = (2..=4).map(|id| (id, if isr.contains(&id) { committed } else { 0 })).collect();
             let high_watermark = state.high_watermark();
-            Self { random, state, end, ends, now: 0, fenced: Vec::new(), in_flight: None, old: Vec::new(), high_watermark }
+            Self {
+                random,
+                state,
+                end,
+                ends,
+                now: 0,
+                fenced: Vec::new(),
+                in_flight: None,
+                old: Vec::new(),
+                high_watermark,
+            }
         }
 
         fn brokers(&self) -> Brokers {
@@ -502,7 +551,11 @@ mod random {
                     self.end += i64::from(self.random.below(4));
                     self.state.appended(at(self.end), now, &brokers);
                 }
-                2 => drop(self.state.flushed(at(i64::from(self.random.below(self.end as u32 + 2))), now, &brokers)),
+                2 => drop(self.state.flushed(
+                    at(i64::from(self.random.below(self.end as u32 + 2))),
+                    now,
+                    &brokers,
+                )),
                 3..=5 => {
                     let follower = self.random.below(3) as i32 + 2;
                     // It tells where its log ends before it gets more.
@@ -519,8 +572,14 @@ mod random {
                     } else {
                         self.fenced.push(broker);
                         // Rule 10: it leaves the ISR at once.
-                        let isr: Vec<i32> =
-                            self.state.leadership().isr.iter().map(|id| id.get()).filter(|id| *id != broker).collect();
+                        let isr: Vec<i32> = self
+                            .state
+                            .leadership()
+                            .isr
+                            .iter()
+                            .map(|id| id.get())
+                            .filter(|id| *id != broker)
+                            .collect();
                         self.commit(&isr);
                     }
                 }

@@ -307,7 +307,11 @@ impl ReplicaManager {
         self.remove_files(&topic, partitions)
     }
 
-    fn remove_files(&self, topic: &TopicReplicas, mut partitions: Vec<TopicPartition>) -> Result<(), LogError> {
+    fn remove_files(
+        &self,
+        topic: &TopicReplicas,
+        mut partitions: Vec<TopicPartition>,
+    ) -> Result<(), LogError> {
         partitions.retain(|id| topic.has_files(id));
         if partitions.is_empty() { Ok(()) } else { self.dir.delete_all(&partitions) }
     }

@@ -8,8 +8,8 @@ use towpath_log::Log;
 use towpath_types::{LeaderEpoch, Offset};
 
 use super::{Partition, Role};
-use crate::follower::{FetchPlan, History, LeaderAnswer, Step};
 use crate::PartitionError;
+use crate::follower::{FetchPlan, History, LeaderAnswer, Step};
 
 impl History for Log {
     fn log_start(&self) -> Offset {

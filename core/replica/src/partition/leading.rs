@@ -102,8 +102,8 @@ impl Partition {
         }
         let bytes = if info.duplicate { 0 } else { bytes };
         // In this order, as in `committed`.
-        let committed = self.high_watermark() > info.last_offset
-            && self.roles_taken.load(Ordering::Acquire) == term;
+        let committed =
+            self.high_watermark() > info.last_offset && self.roles_taken.load(Ordering::Acquire) == term;
         Ok(Appended { info, committed, bytes, term })
     }
 
@@ -144,24 +144,33 @@ impl Partition {
         self: &Arc<Self>,
         appended: &Appended,
     ) -> impl Future<Output = Result<(), PartitionError>> + use<> {
-        let partition = Arc::clone(self);
-        let (term, last) = (appended.term, appended.info.last_offset);
-        async move {
-            loop {
-                let mut moved = pin!(partition.moved.notified());
-                moved.as_mut().enable();
-                // In this order: a watermark that another leader's records have moved acknowledges nothing.
-                let committed = partition.high_watermark() > last;
-                if partition.roles_taken.load(Ordering::Acquire) != term {
-                    return Err(PartitionError::NotLeader);
-                }
-                if committed {
-                    return Ok(());
-                }
-                partition.check_online()?;
-                moved.await;
-            }
-        }
+        let last = appended.info.last_offset;
+        leading_until(Arc::clone(self), appended.term, move |partition| partition.high_watermark() > last)
+    }
+
+    /// Resolves when what was appended is durable here, whatever followers have of it (`acks=1` where a record counts
+    /// only once it is flushed).
+    ///
+    /// # Errors
+    /// As [`Self::committed`].
+    pub fn durable(
+        self: &Arc<Self>,
+        appended: &Appended,
+    ) -> impl Future<Output = Result<(), PartitionError>> + use<> {
+        let last = appended.info.last_offset;
+        leading_until(Arc::clone(self), appended.term, move |partition| partition.log.recovery_point() > last)
+    }
+
+    /// Resolves when all replicas in sync have moved their log start offset up to `offset`.
+    ///
+    /// # Errors
+    /// As [`Self::committed`].
+    pub fn deleted_before(
+        self: &Arc<Self>,
+        offset: Offset,
+    ) -> impl Future<Output = Result<(), PartitionError>> + use<> {
+        let term = self.roles_taken.load(Ordering::Acquire);
+        leading_until(Arc::clone(self), term, move |partition| partition.low_watermark() >= offset)
     }
 
     /// A follower fetched: all before its log's end it has. Called after its fetch was found to be in order in the term
@@ -180,7 +189,11 @@ impl Partition {
         if state.leadership().leader_epoch != epoch {
             return Err(PartitionError::NotLeader);
         }
+        let before = state.follower_log_start(fetch.broker);
         let moved = state.fetched(fetch, self.environment.now_ms(), &self.environment.brokers())?;
+        if before != Some(fetch.log_start) {
+            self.moved.notify_waiters();
+        }
         self.publish(moved);
         drop(role);
         self.consider_isr();
@@ -190,9 +203,7 @@ impl Partition {
     /// Queues the partition if its leader has something to say to the controller.
     pub fn consider_isr(self: &Arc<Self>) {
         let has = match &*self.role.lock() {
-            Role::Leader(state) => {
-                state.has_proposal(self.environment.now_ms(), &self.environment.brokers())
-            }
+            Role::Leader(state) => state.has_proposal(self.environment.now_ms(), &self.environment.brokers()),
             Role::Follower(_) => false,
         };
         if has && !self.in_isr_queue.swap(true, Ordering::AcqRel) {
@@ -272,6 +283,28 @@ impl Partition {
             Role::Leader(state) => state.low_watermark(own),
             Role::Follower(_) => own,
         }
+    }
+}
+
+/// Resolves when `is_so`, which may begin to hold whenever `moved` is notified, and this broker has led without a break.
+async fn leading_until(
+    partition: Arc<Partition>,
+    term: u64,
+    is_so: impl Fn(&Partition) -> bool,
+) -> Result<(), PartitionError> {
+    loop {
+        let mut moved = pin!(partition.moved.notified());
+        moved.as_mut().enable();
+        // In this order: a watermark that another leader's records have moved acknowledges nothing.
+        let is_so = is_so(&partition);
+        if partition.roles_taken.load(Ordering::Acquire) != term {
+            return Err(PartitionError::NotLeader);
+        }
+        if is_so {
+            return Ok(());
+        }
+        partition.check_online()?;
+        moved.await;
     }
 }
 

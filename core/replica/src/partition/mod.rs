@@ -289,6 +289,8 @@ impl Partition {
                     let moved = state.flushed(durable, self.environment.now_ms(), &brokers);
                     self.publish(moved);
                 }
+                // Whoever waits for the disk alone.
+                self.moved.notify_waiters();
                 false
             }
             Err(LogError::Closed(_)) => {

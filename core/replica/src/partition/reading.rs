@@ -6,8 +6,8 @@ use towpath_log::{FetchedData, TimestampAndOffset};
 use towpath_types::{LeaderEpoch, Offset, Rule};
 
 use super::{Partition, Role, compare_epochs};
-use crate::leader::FollowerFetch;
 use crate::PartitionError;
+use crate::leader::FollowerFetch;
 
 /// Who reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
