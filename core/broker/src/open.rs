@@ -107,7 +107,10 @@ fn open_dir(config: &BrokerConfig, cluster_id: &str) -> Result<Opened, BrokerErr
 ///
 /// # Errors
 /// [`BrokerError`].
-pub(crate) fn open_alone(config: BrokerConfig, advertised: Endpoint) -> Result<Arc<BrokerState>, BrokerError> {
+pub(crate) fn open_alone(
+    config: BrokerConfig,
+    advertised: Endpoint,
+) -> Result<Arc<BrokerState>, BrokerError> {
     let cluster_id = cluster_id(&config)?;
     let opened = open_dir(&config, &cluster_id)?;
     let (controller, broker_epoch) = open_controller(&config, &opened, &cluster_id, &advertised)?;

@@ -198,7 +198,8 @@ pub(crate) async fn look_for(node: Arc<ClusterNode>, broker: BrokerId) {
 /// Topics that are configured so get a leader that may lack records, where there is no other.
 async fn elect_uncleanly(node: &ClusterNode) {
     let policy = &node.controller.policy;
-    let decide = |image: &MetadataImage| decide::elect_where_unclean_is_allowed(image, policy, REBALANCE_STEP);
+    let decide =
+        |image: &MetadataImage| decide::elect_where_unclean_is_allowed(image, policy, REBALANCE_STEP);
     match node.quorum.change(decide).await {
         Ok((elected, _)) => {
             for (topic, partition) in elected {

@@ -69,7 +69,8 @@ impl Membership {
         // The image has this registration in it: what is on disk and not in it is nobody's any more.
         let image = node.image();
         let removing = (Arc::clone(&state), Arc::clone(&image));
-        let removed = tokio::task::spawn_blocking(move || remove_strays(&removing.0, &logs, &removing.1)).await;
+        let removed =
+            tokio::task::spawn_blocking(move || remove_strays(&removing.0, &logs, &removing.1)).await;
         removed.map_err(|error| BrokerError::Thread(std::io::Error::other(error)))??;
         publish::apply(&state, &fetchers, image).await;
         membership.following.lock().extend([

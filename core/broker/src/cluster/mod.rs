@@ -25,8 +25,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use towpath_controller::{MetadataImage, Quorum};
 use towpath_controller::decide::{AdminError, NewTopic};
+use towpath_controller::{MetadataImage, Quorum};
 use towpath_types::{BrokerEpoch, BrokerId};
 use towpath_wire::create_topics::{CreatableTopic, CreatableTopicConfig};
 use towpath_wire::{CreateTopicsRequest, ErrorCode};
@@ -137,6 +137,8 @@ impl ClusterNode {
 
     async fn wait_for_controller_change(&self, at_most: Duration) {
         let mut view = self.quorum.controller();
+        // Only what is new from here on: a receiver that has seen nothing would resolve at once, every time.
+        view.mark_unchanged();
         drop(tokio::time::timeout(at_most, view.changed()).await);
     }
 
