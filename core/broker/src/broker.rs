@@ -169,6 +169,15 @@ impl Broker {
         statuses
     }
 
+    /// Resolves when this node can do nothing any more as a member of its cluster: its part in the metadata quorum has
+    /// failed for good (R7, R14). It should end then, and be started again when the cause is gone.
+    pub async fn failed(&self) -> String {
+        match &self.membership {
+            Some(membership) => membership.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Stops: no new connections, what was begun answered, groups written, logs flushed and closed, the marker of a
     /// clean stop. A second call does nothing.
     ///

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -162,8 +161,7 @@ fn state(
     let flush_seconds = metrics::histogram!(names::FLUSH_SECONDS);
     let flusher =
         Flusher::start(move |took| flush_seconds.record(took.as_secs_f64())).map_err(BrokerError::Thread)?;
-    let lag_max = config.cluster.as_ref().map_or(Duration::ZERO, |cluster| cluster.replica_lag_max);
-    let lag_ms_max = i64::try_from(lag_max.as_millis()).unwrap_or(i64::MAX);
+    let lag_ms_max = i64::try_from(config.replication.replica_lag_max.as_millis()).unwrap_or(i64::MAX);
     let environment = Arc::new(Environment::new(config.node_id, lag_ms_max, Arc::new(flusher)));
     let replicas = ReplicaManager::new(ReplicaSettings { dir, environment });
     let apis = handlers::supported();

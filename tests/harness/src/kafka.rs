@@ -229,7 +229,7 @@ fn with_prefix(prefix: &[String], command: std::process::Command) -> std::proces
 }
 
 /// 16 random bytes as Kafka writes an id: base64 for URLs, without padding.
-fn random_uuid() -> String {
+pub(crate) fn random_uuid() -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     // 22 characters hold 132 bits; the last one carries only 2 of the 128. No leading dash: tools take it for an option.
     let mut bits: u128 = rand::random::<u128>() & (u128::MAX >> 1);

@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use towpath_controller::decide::{self, AdminError, ClusterPolicy, Decision};
 use towpath_controller::{ControllerError, Liveness, MetadataImage, MetadataRecord, Quorum};
 use towpath_types::{BrokerEpoch, BrokerId, Offset, TopicId};
-use towpath_wire::{ErrorCode, Request};
+use towpath_wire::{BrokerRegistrationRequest, ErrorCode, Request};
 
 use super::peer::Lane;
-use super::{ClusterNode, ClusterSettings};
+use super::{ClusterNode, ReplicationSettings};
 use crate::connection::ErrorChain;
 
 /// How often it is looked whether a broker has been silent for too long.
@@ -45,7 +45,7 @@ pub(crate) struct ActiveController {
 }
 
 impl ActiveController {
-    pub(crate) fn new(quorum: Arc<Quorum>, policy: ClusterPolicy, settings: &ClusterSettings) -> Self {
+    pub(crate) fn new(quorum: Arc<Quorum>, policy: ClusterPolicy, settings: &ReplicationSettings) -> Self {
         let session_ms = i64::try_from(settings.session_timeout.as_millis()).unwrap_or(i64::MAX);
         Self { quorum, policy, liveness: Mutex::new(Liveness::new(session_ms)), started: Instant::now() }
     }
@@ -135,7 +135,7 @@ pub(crate) async fn run(node: Arc<ClusterNode>) {
                 uncleanly = Instant::now();
                 elect_uncleanly(&node).await;
             }
-            if rebalanced.elapsed() >= node.settings.leader_imbalance_check_interval {
+            if rebalanced.elapsed() >= node.replication.leader_imbalance_check_interval {
                 rebalanced = Instant::now();
                 rebalance(&node).await;
             }
@@ -174,24 +174,43 @@ async fn begin(node: &Arc<ClusterNode>) {
 
 /// A broker's connection has ended: if nobody listens there any more, its process is gone.
 pub(crate) async fn look_for(node: Arc<ClusterNode>, broker: BrokerId) {
+    let should_look = node.controller.liveness.lock().lost_connection(broker, node.controller.now_ms());
+    if should_look {
+        fence_if_gone(&node, broker).await;
+    }
+}
+
+/// Another incarnation of a broker registers. If the one that is registered is gone, nobody waits for its session to end.
+pub(crate) async fn make_way(node: &Arc<ClusterNode>, registering: &BrokerRegistrationRequest) {
+    let id = BrokerId::new(registering.broker_id);
+    let image = node.image();
+    let in_the_way =
+        image.broker(id).filter(|known| !known.fenced && known.incarnation != registering.incarnation_id);
+    if in_the_way.is_some() && node.is_active_controller() {
+        fence_if_gone(node, id).await;
+    }
+}
+
+/// Fences a broker whose listener refuses connections, or belongs to another incarnation of it by now. If it answers, or
+/// nobody can tell, its session decides.
+async fn fence_if_gone(node: &Arc<ClusterNode>, broker: BrokerId) {
     let image = node.image();
     let Some(known) = image.broker(broker).filter(|known| !known.fenced) else { return };
     let Some(peer) = node.peer_of(broker) else { return };
-    let should_look = node.controller.liveness.lock().lost_connection(broker, node.controller.now_ms());
-    if !should_look {
-        return;
-    }
-    match peer.connect(&node.peers.hello()).await {
-        Err(error) if error.is_refused_connection() => {
-            // It may have started again meanwhile: then this incarnation is not fenced in its stead.
-            let is_same = node.image().broker(broker).is_some_and(|now| now.epoch == known.epoch);
-            if is_same && node.is_active_controller() {
-                node.controller.liveness.lock().probe_failed(broker, node.controller.now_ms());
-                node.controller.fence(broker, "its process is gone").await;
-            }
+    let is_gone = if broker == node.me {
+        // Whoever asks is this process.
+        known.incarnation != node.peers.hello().incarnation_id
+    } else {
+        match peer.connect(&node.peers.hello()).await {
+            Err(error) => error.is_refused_connection(),
+            Ok((_, answer)) => answer.incarnation_id != known.incarnation,
         }
-        // It lives, or nobody can tell: its session decides.
-        outcome => tracing::debug!(%broker, ok = outcome.is_ok(), "its connection ended"),
+    };
+    // It may have registered again meanwhile: then the new incarnation is not fenced in its stead.
+    let is_same = node.image().broker(broker).is_some_and(|now| now.epoch == known.epoch);
+    if is_gone && is_same && node.is_active_controller() {
+        node.controller.liveness.lock().probe_failed(broker, node.controller.now_ms());
+        node.controller.fence(broker, "its process is gone").await;
     }
 }
 
@@ -212,7 +231,7 @@ async fn elect_uncleanly(node: &ClusterNode) {
 
 /// Preferred leaders lead again where they can (`auto.leader.rebalance.enable`).
 async fn rebalance(node: &ClusterNode) {
-    if !node.settings.auto_leader_rebalance {
+    if !node.replication.auto_leader_rebalance {
         return;
     }
     let policy = &node.controller.policy;

@@ -9,7 +9,7 @@ use towpath_wire::broker_registration::{Feature, Listener};
 use towpath_wire::{BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, ErrorCode};
 use uuid::Uuid;
 
-use super::ClusterNode;
+use super::{ClusterNode, controller};
 use crate::config::Endpoint;
 use crate::error::BrokerError;
 use crate::handlers::api_versions::FEATURES;
@@ -81,6 +81,8 @@ pub(crate) async fn register(
     let request = registration.request(node);
     let mut said = None;
     let epoch = loop {
+        // Where this node is the active controller itself; another one does the same.
+        controller::make_way(node, &request).await;
         let outcome = match node.ask_controller(&request, PATIENCE).await {
             Ok(response) => match ErrorCode::from_code(response.error_code) {
                 ErrorCode::None => break BrokerEpoch::new(response.broker_epoch),
@@ -134,18 +136,18 @@ pub(crate) async fn run(node: Arc<ClusterNode>, broker: Arc<BrokerState>) {
 fn after(node: &ClusterNode, response: &BrokerHeartbeatResponse) -> Duration {
     match ErrorCode::from_code(response.error_code) {
         ErrorCode::None if response.is_fenced => EAGER,
-        ErrorCode::None => node.settings().heartbeat_interval,
+        ErrorCode::None => node.replication().heartbeat_interval,
         code => {
             // Another incarnation of this broker has registered, or somebody has unregistered it.
             tracing::error!(?code, "the controller does not take this broker's heartbeats; restart the node");
-            node.settings().heartbeat_interval
+            node.replication().heartbeat_interval
         }
     }
 }
 
 /// Asks to be let go, and waits until others lead what this broker led.
 pub(crate) async fn shut_down_in_order(node: &ClusterNode, broker: &BrokerState) {
-    let deadline = Instant::now() + node.settings().controlled_shutdown_max;
+    let deadline = Instant::now() + node.replication().controlled_shutdown_max;
     while Instant::now() < deadline {
         let request = heartbeat(node, broker, true);
         let left = deadline.saturating_duration_since(Instant::now()).min(PATIENCE);

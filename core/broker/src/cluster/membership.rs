@@ -1,7 +1,7 @@
 //! What runs on a node because it belongs to a cluster, from its registration to its end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -16,6 +16,8 @@ use crate::state::BrokerState;
 
 /// How often it is said what a start waits for.
 const REPEAT: Duration = Duration::from_secs(10);
+/// How often it is looked whether this node is a voter.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What runs on a node because it belongs to a cluster.
 #[derive(Debug)]
@@ -44,7 +46,10 @@ impl Membership {
         let Joined { node, peer, incarnation, directory, tasks } = joined;
         let OpenedMember { state, logs, previous_epoch } = opened;
         node.opened(&state, acceptor);
-        let fetchers = Arc::new(Fetchers::new(Arc::clone(&node) as Arc<dyn super::fetcher::FetchContext>));
+        let fetchers = Arc::new(Fetchers::new(
+            Arc::clone(&node) as Arc<dyn super::fetcher::FetchContext>,
+            node.replication().fetchers,
+        ));
         let membership = Self {
             node: Arc::clone(&node),
             fetchers: Arc::clone(&fetchers),
@@ -53,6 +58,7 @@ impl Membership {
             serving: Mutex::new(tasks),
         };
         if !node.settings().roles.broker {
+            membership.wait_to_vote().await;
             membership.following.lock().push(tokio::spawn(publish::run(node, state, fetchers)));
             return Ok(membership);
         }
@@ -80,7 +86,25 @@ impl Membership {
         let beating = tokio::spawn(lifecycle::run(Arc::clone(&node), Arc::clone(&state)));
         *membership.beating.lock() = Some(beating);
         membership.wait_to_be_let_in(&state).await;
+        membership.wait_to_vote().await;
         Ok(membership)
+    }
+
+    /// A controller that came back with an empty disk votes again only when it has caught up. It is not ready before:
+    /// whoever replaces one node after the other would else take the majority away.
+    async fn wait_to_vote(&self) {
+        let me = self.node.me();
+        if !self.node.settings().controllers.iter().any(|(id, _)| *id == me) {
+            return;
+        }
+        let mut said = Instant::now();
+        while !self.node.quorum().status().voters.iter().any(|voter| voter.id == me) {
+            if said.elapsed() >= REPEAT {
+                tracing::info!(node = %me, "waiting to be a voter of the metadata quorum again");
+                said = Instant::now();
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     async fn wait_to_be_let_in(&self, state: &BrokerState) {
@@ -90,6 +114,11 @@ impl Membership {
         while tokio::time::timeout(REPEAT, published.wait_for(is_in)).await.is_err() {
             tracing::info!(node = %me, "waiting to be let in by the active controller");
         }
+    }
+
+    /// Resolves when this node's part in the quorum has failed for good.
+    pub(crate) async fn failed(&self) -> String {
+        self.node.quorum().failed().await
     }
 
     /// Lets others lead in this broker's place.

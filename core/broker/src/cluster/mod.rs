@@ -18,6 +18,7 @@ mod requests;
 mod server;
 mod settings;
 mod start;
+mod throttle;
 mod transport;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -31,7 +32,7 @@ use towpath_types::{BrokerEpoch, BrokerId};
 use towpath_wire::create_topics::{CreatableTopic, CreatableTopicConfig};
 use towpath_wire::{CreateTopicsRequest, ErrorCode};
 
-pub use settings::{ClusterSettings, Roles};
+pub use settings::{ClusterSettings, ReplicationSettings, Roles};
 
 pub(crate) use controller::ActiveController;
 pub(crate) use fetcher::Fetchers;
@@ -42,6 +43,7 @@ pub(crate) use start::{Joined, QUORUM_DIR, join};
 use self::controller::ControllerRequest;
 use self::fetcher::FetchContext;
 use self::peer::{PeerAddress, PeerError, Peers};
+use self::throttle::Throttle;
 use crate::listener::Acceptor;
 use crate::state::BrokerState;
 
@@ -60,9 +62,11 @@ pub(crate) struct NoController;
 pub(crate) struct ClusterNode {
     me: BrokerId,
     settings: ClusterSettings,
+    replication: ReplicationSettings,
     peers: Arc<Peers>,
     quorum: Arc<Quorum>,
     controller: ActiveController,
+    throttle: Option<Throttle>,
     broker_epoch: AtomicI64,
     broker: OnceLock<Weak<BrokerState>>,
     acceptor: OnceLock<Weak<Acceptor>>,
@@ -75,6 +79,10 @@ impl ClusterNode {
 
     pub(crate) const fn settings(&self) -> &ClusterSettings {
         &self.settings
+    }
+
+    pub(crate) const fn replication(&self) -> &ReplicationSettings {
+        &self.replication
     }
 
     pub(crate) const fn quorum(&self) -> &Arc<Quorum> {
@@ -289,5 +297,9 @@ impl FetchContext for ClusterNode {
 
     fn lost(&self, broker: BrokerId, error: &PeerError) {
         self.lost_node(broker, error);
+    }
+
+    fn throttle(&self) -> Option<&Throttle> {
+        self.throttle.as_ref()
     }
 }

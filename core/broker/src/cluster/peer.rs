@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use towpath_types::{BrokerId, limits};
 use towpath_wire::frame;
-use towpath_wire::{ErrorCode, NodeHelloRequest, Request};
+use towpath_wire::{ErrorCode, NodeHelloRequest, NodeHelloResponse, Request};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -78,11 +78,14 @@ impl PeerAddress {
         PeerError::Timeout { node: self.node, address: Arc::clone(&self.address), within }
     }
 
-    /// Opens a connection and says who we are.
+    /// Opens a connection and says who we are; returns it with what the other side says of itself.
     ///
     /// # Errors
     /// [`PeerError`].
-    pub(crate) async fn connect(&self, hello: &NodeHelloRequest) -> Result<TcpStream, PeerError> {
+    pub(crate) async fn connect(
+        &self,
+        hello: &NodeHelloRequest,
+    ) -> Result<(TcpStream, NodeHelloResponse), PeerError> {
         let opening = async {
             let mut stream = TcpStream::connect(&*self.address).await.map_err(|error| self.io(error))?;
             stream.set_nodelay(true).map_err(|error| self.io(error))?;
@@ -101,7 +104,7 @@ impl PeerAddress {
                     message,
                 });
             }
-            Ok(stream)
+            Ok((stream, answer))
         };
         timeout(CONNECT_TIMEOUT, opening).await.unwrap_or_else(|_| Err(self.timeout(CONNECT_TIMEOUT)))
     }
@@ -150,7 +153,8 @@ struct Channel {
 
 impl Channel {
     async fn open(peer: &PeerAddress, hello: &NodeHelloRequest) -> Result<Arc<Self>, PeerError> {
-        let (read, write) = peer.connect(hello).await?.into_split();
+        let (stream, _) = peer.connect(hello).await?;
+        let (read, write) = stream.into_split();
         let channel = Arc::new(Self {
             peer: peer.clone(),
             write: tokio::sync::Mutex::new(write),

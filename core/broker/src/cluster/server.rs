@@ -236,7 +236,11 @@ async fn answer(
             };
             encode(header, ApiKey::Quorum, &response)
         }
-        ApiKey::BrokerRegistration => ask::<BrokerRegistrationRequest>(node, header, body).await,
+        ApiKey::BrokerRegistration => {
+            let request: BrokerRegistrationRequest = decode(header, body)?;
+            super::controller::make_way(node, &request).await;
+            encode(header, ApiKey::BrokerRegistration, &request.answer(node.controller()).await)
+        }
         ApiKey::BrokerHeartbeat => ask::<BrokerHeartbeatRequest>(node, header, body).await,
         ApiKey::AlterPartition => ask::<AlterPartitionRequest>(node, header, body).await,
         ApiKey::AllocateProducerIds => ask::<AllocateProducerIdsRequest>(node, header, body).await,

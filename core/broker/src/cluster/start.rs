@@ -15,8 +15,9 @@ use towpath_wire::NodeHelloRequest;
 use uuid::Uuid;
 
 use super::peer::Peers;
+use super::throttle::Throttle;
 use super::transport::PeerTransport;
-use super::{ActiveController, ClusterNode, ClusterSettings, server};
+use super::{ActiveController, ClusterNode, ClusterSettings, ReplicationSettings, server};
 use crate::config::{BrokerConfig, Endpoint};
 use crate::error::BrokerError;
 
@@ -45,7 +46,7 @@ pub(crate) struct Joined {
 /// [`BrokerError`]: the listener, the directory, the quorum's log.
 pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, BrokerError> {
     let Some(settings) = config.cluster.clone() else { return Ok(None) };
-    let policy = ClusterPolicy::new(config.topic_defaults());
+    let (policy, replication) = (ClusterPolicy::new(config.topic_defaults()), config.replication.clone());
     let (me, address) = (config.node_id, settings.peer_listen);
     let listener =
         TcpListener::bind(address).await.map_err(|source| BrokerError::Listen { address, source })?;
@@ -68,11 +69,13 @@ pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, Broker
         software_version: env!("CARGO_PKG_VERSION").to_owned(),
         ..NodeHelloRequest::default()
     }));
-    let quorum = open_quorum(me, &peer, directory, dir, &settings, &peers).await?;
+    let quorum = open_quorum(me, &peer, (directory, dir), &settings, &replication, &peers).await?;
     let node = Arc::new(ClusterNode {
         me,
-        controller: ActiveController::new(Arc::clone(&quorum), policy, &settings),
+        controller: ActiveController::new(Arc::clone(&quorum), policy, &replication),
         settings,
+        throttle: Throttle::new(replication.reassignment_bytes_per_second),
+        replication,
         peers,
         quorum,
         broker_epoch: AtomicI64::new(-1),
@@ -91,20 +94,21 @@ pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, Broker
 async fn open_quorum(
     me: BrokerId,
     peer: &Endpoint,
-    directory: Uuid,
-    dir: PathBuf,
+    (directory, dir): (Uuid, PathBuf),
     settings: &ClusterSettings,
+    replication: &ReplicationSettings,
     peers: &Arc<Peers>,
 ) -> Result<Arc<Quorum>, BrokerError> {
     let address = |endpoint: &Endpoint| format!("{}:{}", endpoint.host, endpoint.port);
     let voters = settings.controllers.iter().map(|(id, endpoint)| (*id, address(endpoint))).collect();
-    let least = u64::try_from(settings.election_timeout.as_millis()).unwrap_or(u64::MAX).clamp(100, 60_000);
+    let timeout =
+        u64::try_from(replication.election_timeout.as_millis()).unwrap_or(u64::MAX).clamp(100, 60_000);
     let config = QuorumConfig {
         voters,
         cluster_name: settings.name.clone(),
-        heartbeat_ms: least / 3,
-        election_timeout_min_ms: least,
-        election_timeout_max_ms: least + least * 2 / 3,
+        heartbeat_ms: timeout / 5,
+        election_timeout_min_ms: timeout * 3 / 5,
+        election_timeout_max_ms: timeout,
         ..QuorumConfig::new(me, address(peer), directory, dir)
     };
     let transport = Arc::new(PeerTransport::new(Arc::clone(peers)));

@@ -405,7 +405,7 @@ impl Fetch {
         data: &PartitionData,
     ) -> Option<BrokerId> {
         let Who::Consumer { rack } = &self.who else { return None };
-        let node = self.broker.cluster().filter(|node| node.settings().rack_aware_reads)?;
+        let node = self.broker.cluster().filter(|node| node.replication().rack_aware_reads)?;
         if rack.is_empty() || data.error_code != 0 || data.diverging_epoch.epoch >= 0 {
             return None;
         }

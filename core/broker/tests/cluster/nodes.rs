@@ -48,11 +48,10 @@ fn node(
     config.listen = Some(free_address());
     config.offsets_partitions = 3;
     config.replication_factor_default = i16::try_from(controllers.len().min(3)).unwrap();
-    let mut settings = ClusterSettings::new("test", controllers.to_vec(), peers);
-    settings.session_timeout = Duration::from_secs(3);
-    settings.heartbeat_interval = Duration::from_millis(300);
-    settings.replica_lag_max = Duration::from_secs(3);
-    config.cluster = Some(settings);
+    config.cluster = Some(ClusterSettings::new("test", controllers.to_vec(), peers));
+    config.replication.session_timeout = Duration::from_secs(3);
+    config.replication.heartbeat_interval = Duration::from_millis(300);
+    config.replication.replica_lag_max = Duration::from_secs(3);
     adjust(&mut config);
     Node { runtime: None, broker: None, dir, config }
 }

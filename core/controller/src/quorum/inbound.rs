@@ -137,7 +137,7 @@ impl Node {
 
     /// Notes that `from` leads and lives.
     fn heard_from_leader(&self, from: u64) {
-        *self.last_contact.lock() = Instant::now();
+        *self.last_contact.lock() = Some(Instant::now());
         let mut lost = self.lost.lock();
         if lost.as_ref().is_some_and(|lost| lost.leader == from) {
             *lost = None;

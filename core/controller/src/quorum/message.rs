@@ -294,3 +294,84 @@ pub(crate) fn decode_reply(message: &[u8]) -> Result<Reply, MessageError> {
     reader.end()?;
     Ok(reply)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quorum::types::{StoredMembership, log_id};
+
+    #[test]
+    fn messages_survive_their_bytes_and_half_of_one_is_none() {
+        let sender = Member { address: "h:1".to_owned(), directory: Uuid::from_u128(1) };
+        let envelope = Envelope {
+            cluster: "eu".to_owned(),
+            from: 1,
+            sender,
+            to: 2,
+            directory: Some(Uuid::from_u128(2)),
+        };
+        let vote = Vote::new_committed(3, 1);
+        let meta =
+            SnapshotMeta { last_log_id: Some(log_id(1, 5)), last_membership: StoredMembership::default() };
+        let requests = [
+            Request::Append(AppendEntriesRequest {
+                vote,
+                prev_log_id: Some(log_id(2, 7)),
+                entries: vec![openraft::entry::RaftEntry::new_blank(log_id(3, 8))],
+                leader_commit: None,
+            }),
+            Request::Vote(VoteRequest::new(vote, Some(log_id(2, 7)))),
+            Request::PreVote(VoteRequest::new(vote, None)),
+            Request::Chunk(Chunk { vote, meta, total: 9, at: 3, bytes: Bytes::from_static(b"abc") }),
+            Request::Transfer(TransferLeaderRequest::new(vote, 2, None)),
+            Request::Hello,
+            Request::Join { wants_vote: true },
+            Request::LeaderLost { leader: 1, term: 3 },
+        ];
+        for request in requests {
+            let bytes = encode(&envelope, &request).unwrap();
+            let (read, again) = decode(&bytes).unwrap();
+            assert_eq!(read, envelope);
+            assert_eq!(format!("{again:?}"), format!("{request:?}"));
+            for cut in 0..bytes.len() {
+                assert!(decode(&bytes.slice(..cut)).is_err(), "{request:?} of {cut} bytes");
+            }
+        }
+        assert!(matches!(decode(&Bytes::from_static(b"\x02")), Err(MessageError::Version(2))));
+    }
+
+    #[test]
+    fn replies_survive_their_bytes() {
+        let greeting = Greeting {
+            directory: Uuid::from_u128(1),
+            initialized: true,
+            leader: Some((1, "h:1".to_owned())),
+            known_as: Some(Uuid::from_u128(2)),
+            voters: vec![1, 2, 3],
+        };
+        let vote = Vote::new_committed(3, 1);
+        let replies = [
+            Reply::Append(AppendEntriesResponse::Success),
+            Reply::Append(AppendEntriesResponse::PartialSuccess(Some(log_id(1, 2)))),
+            Reply::Append(AppendEntriesResponse::Conflict),
+            Reply::Append(AppendEntriesResponse::HigherVote(vote)),
+            Reply::Vote(VoteResponse::new(vote, Some(log_id(1, 2)), true)),
+            Reply::Next(7),
+            Reply::Installed(vote),
+            Reply::Transfer(true),
+            Reply::Hello(greeting),
+            Reply::Joining,
+            Reply::NotLeader(Some((3, "h:3".to_owned()))),
+            Reply::NotLeader(None),
+            Reply::LeaderLost(true),
+            Reply::Refused("no".to_owned()),
+        ];
+        for reply in replies {
+            let bytes = encode_reply(&reply);
+            assert_eq!(format!("{:?}", decode_reply(&bytes).unwrap()), format!("{reply:?}"));
+            for cut in 0..bytes.len() {
+                assert!(decode_reply(&bytes[..cut]).is_err(), "{reply:?} of {cut} bytes");
+            }
+        }
+    }
+}

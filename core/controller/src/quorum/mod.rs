@@ -132,7 +132,9 @@ struct Node {
     deciding: tokio::sync::Mutex<()>,
     changing_members: tokio::sync::Mutex<()>,
     incoming: tokio::sync::Mutex<Option<inbound::Incoming>>,
-    last_contact: Mutex<Instant>,
+    started: Instant,
+    /// When a leader last spoke to this member.
+    last_contact: Mutex<Option<Instant>>,
     lost: Mutex<Option<election::Lost>>,
     /// Nodes that asked to be taken in, and whether they want to vote.
     joining: Mutex<BTreeMap<u64, (Member, bool)>>,
@@ -190,6 +192,7 @@ pub struct Quorum {
     view: watch::Receiver<ControllerView>,
     failure: watch::Receiver<Option<String>>,
     tasks: Mutex<tokio::task::JoinSet<()>>,
+    runtime: tokio::runtime::Handle,
     _lock: Box<dyn towpath_log::StorageLock>,
 }
 
@@ -232,7 +235,7 @@ impl Quorum {
         if let Some(election) = self.node.peer_lost(node_id(id)) {
             let mut tasks = self.tasks.lock();
             while tasks.try_join_next().is_some() {}
-            tasks.spawn(election);
+            tasks.spawn_on(election, &self.runtime);
         }
     }
 

@@ -25,6 +25,8 @@ use super::types::{Member, Snapshot, Types, Vote, broker_id};
 pub(crate) const CHUNK_BYTES: usize = 512 * 1024;
 /// How long entries may take to be written by a member that answers at all: it syncs its disk.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// Nodes whose word about themselves is kept.
+const SEEN_MAX: usize = 10_000;
 /// How often a snapshot may begin anew, because the receiver took another one meanwhile.
 const RESTARTS_MAX: u32 = 3;
 /// How long a piece of a snapshot may take; the last one includes its installation.
@@ -81,8 +83,12 @@ impl Peers {
 
     /// Notes where a member is that has just spoken.
     pub(crate) fn saw(&self, id: u64, member: &Member) {
-        if self.seen.read().get(&id) != Some(member) {
-            self.seen.write().insert(id, member.clone());
+        if self.seen.read().get(&id) == Some(member) {
+            return;
+        }
+        let mut seen = self.seen.write();
+        if seen.len() < SEEN_MAX || seen.contains_key(&id) {
+            seen.insert(id, member.clone());
         }
     }
 

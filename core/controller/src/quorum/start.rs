@@ -79,13 +79,11 @@ pub(crate) fn open(
     check_identity(&files, &config.cluster_name, node_id(config.id), config.directory)?;
     let (snapshots, restored) = Snapshots::open(&files)?;
     let log = LogStore::open(&files, snapshots.keep_from())?;
-    if log.base() > restored.meta.last_log_id {
+    let restored_next = restored.meta.last_log_id.map_or(0, |id| id.index() + 1);
+    if log.first() > restored_next {
         // R7: what lies between is nowhere.
-        let problem = format!(
-            "the log begins after {:?}, and the newest snapshot that can be read ends at {:?}",
-            log.base(),
-            restored.meta.last_log_id
-        );
+        let first = log.first();
+        let problem = format!("the log begins at {first}, and no snapshot that can be read reaches it");
         return Err(StoreError::Corrupt { path: files.path(""), at: 0, problem });
     }
     let (published, images) = watch::channel(Arc::new(MetadataImage::new()));
@@ -178,7 +176,8 @@ impl Quorum {
             deciding: tokio::sync::Mutex::default(),
             changing_members: tokio::sync::Mutex::default(),
             incoming: tokio::sync::Mutex::default(),
-            last_contact: Mutex::new(Instant::now()),
+            started: Instant::now(),
+            last_contact: Mutex::default(),
             lost: Mutex::default(),
             joining: Mutex::new(BTreeMap::new()),
             promoting: Mutex::new(BTreeSet::new()),
@@ -189,6 +188,7 @@ impl Quorum {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(Arc::clone(&node).keep_membership());
         tasks.spawn(Arc::clone(&node).keep_view(view, failure));
-        Ok(Arc::new(Self { node, view: viewed, failure: failed, tasks: Mutex::new(tasks), _lock: lock }))
+        let (tasks, runtime) = (Mutex::new(tasks), tokio::runtime::Handle::current());
+        Ok(Arc::new(Self { node, view: viewed, failure: failed, tasks, runtime, _lock: lock }))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use towpath_log::Log;
-use towpath_types::{LeaderEpoch, Offset};
+use towpath_types::{BrokerId, LeaderEpoch, Offset};
 
 use super::{Partition, Role};
 use crate::PartitionError;
@@ -135,6 +135,12 @@ impl Partition {
                 "records that were committed are gone: an unclean election"
             );
         }
+    }
+
+    /// Whether a reassignment brings the partition to broker `me`.
+    #[must_use]
+    pub fn is_being_added(&self, me: BrokerId) -> bool {
+        self.role.lock().leadership().adding.contains(&me)
     }
 
     /// Makes durable what was fetched, where that is what counts. Called before the next fetch.
