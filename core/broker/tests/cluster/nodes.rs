@@ -130,11 +130,6 @@ impl TestCluster {
         self.start_those(|other| other == id).await;
     }
 
-    /// Starts these nodes together: alone, none may be a majority.
-    pub(crate) async fn start_nodes(&mut self, ids: &[i32]) {
-        self.start_those(|id| ids.contains(&id)).await;
-    }
-
     /// Ends a node without a word.
     pub(crate) fn kill(&mut self, id: i32) {
         let node = self.node(id);

@@ -20,6 +20,12 @@ async fn with_topic(adjust: impl Fn(&mut towpath_broker::BrokerConfig)) -> (Test
     (cluster, id)
 }
 
+/// A rack to each node, and consumers read in their own.
+fn in_racks(config: &mut towpath_broker::BrokerConfig) {
+    config.rack = Some(format!("rack-{}", config.node_id.get()));
+    config.replication.rack_aware_reads = true;
+}
+
 /// By topic id (v13 and later).
 fn by_id(id: Uuid, offset: i64, epoch: i32) -> FetchRequest {
     let mut request = fetch_request("t", 0, offset);
@@ -133,8 +139,7 @@ async fn consumers_read_from_followers_up_to_their_high_watermark() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_is_sent_to_the_replica_in_its_rack() {
-    let (cluster, _) =
-        with_topic(|config| config.rack = Some(format!("rack-{}", config.node_id.get()))).await;
+    let (cluster, _) = with_topic(in_racks).await;
     cluster.produce("t", batch(&["a"])).await;
     cluster.until_ends("t", &[1, 2, 3], (0, 1, 1)).await;
     let leader = cluster.leader("t").await;
@@ -164,8 +169,7 @@ async fn a_consumer_is_sent_to_the_replica_in_its_rack() {
 /// In a session an answer leaves out partitions without news; a nearer replica is news.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_nearer_replica_is_told_within_a_session() {
-    let (mut cluster, _) =
-        with_topic(|config| config.rack = Some(format!("rack-{}", config.node_id.get()))).await;
+    let (mut cluster, _) = with_topic(in_racks).await;
     let leader = cluster.leader("t").await;
     let near = leader % 3 + 1;
     cluster.kill(near);
