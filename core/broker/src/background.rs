@@ -54,6 +54,10 @@ pub(crate) async fn run(broker: Arc<BrokerState>) {
         let state = Arc::clone(&broker);
         let work = tokio::task::spawn_blocking(move || {
             state.replicas.flush_old(elapsed_ms);
+            if state.cluster().is_some() {
+                // Rule 8: who says nothing any more is found only by looking.
+                state.replicas.consider_isrs();
+            }
             if retain {
                 state.replicas.enforce_retention();
             }

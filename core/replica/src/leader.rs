@@ -442,7 +442,13 @@ impl LeaderState {
         self.followers.get(&id).and_then(|follower| follower.log_end)
     }
 
-    /// The log start offset that all replicas have passed (`DeleteRecords` waits for it).
+    /// Where a follower's log began when it last fetched in this leader epoch.
+    #[must_use]
+    pub fn follower_log_start(&self, id: BrokerId) -> Option<Offset> {
+        self.followers.get(&id).map(|follower| follower.log_start)
+    }
+
+    /// The log start offset that all replicas in sync have passed (`DeleteRecords` waits for it).
     #[must_use]
     pub fn low_watermark(&self, own: Offset) -> Offset {
         let isr = self.followers.iter().filter(|(id, _)| self.leadership.isr.contains(id));

@@ -54,8 +54,8 @@ pub(crate) async fn run(node: Arc<ClusterNode>, broker: Arc<BrokerState>) {
             let answer = answers.get(&key).copied().unwrap_or(ProposalAnswer::Retry);
             tracing::debug!(partition = %partition.id(), ?proposal, ?answer, "in-sync replicas");
             partition.isr_answered(&proposal, answer);
-            again |= answer == ProposalAnswer::Retry;
-            // Refused or to be repeated: it may have something to say at once.
+            // What was refused may be proposed again at once, and would be refused again until newer metadata are here.
+            again |= matches!(answer, ProposalAnswer::Retry | ProposalAnswer::Refused);
             partition.consider_isr();
         }
         if again {

@@ -96,7 +96,8 @@ impl Partition {
         settings: &Settings,
         environment: Arc<Environment>,
     ) -> Arc<Self> {
-        let committed = committed.min(log.log_end_offset());
+        // What was deleted was committed, also where the checkpoint is older.
+        let committed = committed.max(log.log_start_offset()).min(log.log_end_offset());
         let role = Role::Follower(FollowerState::new(
             Leadership { leader: None, ..leadership.clone() },
             environment.rules(),
@@ -288,6 +289,8 @@ impl Partition {
                     let moved = state.flushed(durable, self.environment.now_ms(), &brokers);
                     self.publish(moved);
                 }
+                // Whoever waits for the disk alone.
+                self.moved.notify_waiters();
                 false
             }
             Err(LogError::Closed(_)) => {
