@@ -342,10 +342,12 @@ impl LogDir {
         self.logs.read().get(partition).cloned()
     }
 
-    /// All logs, in no order.
+    /// All logs, in the order of their names: what is done to all of them is done alike in every run.
     #[must_use]
     pub fn logs(&self) -> Vec<Arc<Log>> {
-        self.logs.read().values().cloned().collect()
+        let mut logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
+        logs.sort_unstable_by(|a, b| a.partition().cmp(b.partition()));
+        logs
     }
 
     /// Removes a partition with its files. Readers that still hold a piece of a file can finish.

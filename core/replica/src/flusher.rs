@@ -75,6 +75,27 @@ impl Flusher {
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
+    /// A flusher without a thread: nothing is flushed until [`Self::flush_queued`] is called. For simulations.
+    #[must_use]
+    pub fn manual() -> Self {
+        let shared =
+            Shared { queue: Mutex::default(), wake: Condvar::new(), observer: Box::new(|_| {}) };
+        Self { shared: Arc::new(shared), thread: Mutex::new(None) }
+    }
+
+    /// Flushes what was asked for, in that order, on the caller's thread, and returns how many partitions that were. What
+    /// failed and can be tried again waits for the next call. For a flusher that was made by [`Self::manual`].
+    pub fn flush_queued(&self) -> usize {
+        let batch = std::mem::take(&mut self.shared.queue.lock().partitions);
+        let count = batch.len();
+        for partition in batch {
+            if partition.flush_now() {
+                self.request(partition);
+            }
+        }
+        count
+    }
+
     /// Asks for a flush of what `partition` holds now. A partition is in the queue at most once.
     pub(crate) fn request(&self, partition: Arc<Partition>) {
         if partition.begin_request() {
@@ -83,7 +104,8 @@ impl Flusher {
         }
     }
 
-    /// Flushes what was asked for and ends the thread.
+    /// Flushes what was asked for and ends the thread. Where there is none, nothing is flushed any more: what was asked
+    /// for is forgotten.
     pub fn stop(&self) {
         self.shared.queue.lock().stopped = true;
         self.shared.wake.notify_one();
@@ -94,6 +116,9 @@ impl Flusher {
         {
             tracing::error!("the flusher thread panicked");
         }
+        // The partitions hold this flusher: without a thread that takes them, they would keep each other.
+        let left = std::mem::take(&mut self.shared.queue.lock().partitions);
+        drop(left);
     }
 }
 

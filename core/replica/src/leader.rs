@@ -159,7 +159,13 @@ impl LeaderState {
     }
 
     /// Sets what the topic's configuration asks for: `min.insync.replicas`, and whether a record counts only once it
-    /// is flushed. Returns the high watermark if that moved it.
+    /// is flushed. Nothing is committed by that yet: where a new state comes with it, both have to be known first.
+    pub const fn set_limits(&mut self, min_isr: usize, counts_when_flushed: bool) {
+        self.min_isr = min_isr;
+        self.counts_when_flushed = counts_when_flushed;
+    }
+
+    /// As [`Self::set_limits`], with the state as it is. Returns the high watermark if that moved it.
     pub fn configure(
         &mut self,
         min_isr: usize,
@@ -167,8 +173,7 @@ impl LeaderState {
         now_ms: i64,
         brokers: &Brokers,
     ) -> Option<Offset> {
-        self.min_isr = min_isr;
-        self.counts_when_flushed = counts_when_flushed;
+        self.set_limits(min_isr, counts_when_flushed);
         self.advance(now_ms, brokers)
     }
 

@@ -162,13 +162,15 @@ impl TopicReplicas {
     /// Takes the partitions' states, one an index; returns those that this broker no longer holds.
     fn update(&self, leaderships: Vec<Option<Leadership>>, settings: &Settings) -> Vec<TopicPartition> {
         let mut slots = self.slots.write();
+        let mut current = self.settings.write();
+        let new_settings = (*current != *settings).then_some(settings);
         let mut gone = Vec::new();
         for ((index, id), leadership) in (0..).zip(0..).zip(leaderships) {
             if slots.len() <= index {
                 slots.push(None);
             }
             match (&slots[index], leadership) {
-                (Some(slot), Some(leadership)) => slot.update(leadership),
+                (Some(slot), Some(leadership)) => slot.update(leadership, new_settings),
                 (Some(slot), None) => {
                     if let Some(partition) = slot.partition.get() {
                         partition.delete();
@@ -180,12 +182,8 @@ impl TopicReplicas {
                 (None, None) => {}
             }
         }
-        let mut current = self.settings.write();
-        if *current != *settings {
+        if let Some(settings) = new_settings {
             *current = settings.clone();
-            for partition in slots.iter().flatten().filter_map(|slot| slot.partition.get()) {
-                partition.configure(settings);
-            }
         }
         gone
     }
@@ -196,14 +194,14 @@ impl Slot {
         Self { leadership: Mutex::new(leadership), partition: OnceLock::new() }
     }
 
-    fn update(&self, leadership: Leadership) {
+    fn update(&self, leadership: Leadership, settings: Option<&Settings>) {
         let mut known = self.leadership.lock();
-        if *known != leadership {
-            if let Some(partition) = self.partition.get() {
-                partition.update(leadership.clone());
-            }
-            *known = leadership;
+        match (self.partition.get(), settings) {
+            (Some(partition), Some(settings)) => partition.update_and_configure(leadership.clone(), settings),
+            (Some(partition), None) if *known != leadership => partition.update(leadership.clone()),
+            _ => {}
         }
+        *known = leadership;
     }
 }
 

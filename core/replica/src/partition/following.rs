@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use towpath_log::Log;
+use towpath_log::{AppendInfo, Log};
+use towpath_record::batches;
 use towpath_types::{BrokerId, LeaderEpoch, Offset};
 
 use super::{Partition, Role};
@@ -85,7 +86,7 @@ impl Partition {
         match step {
             Step::Discard => Ok(Applied::Nothing),
             Step::Append { epoch_max } => {
-                let info = self.log.append_as_follower(&answer.records, epoch_max)?;
+                let info = self.append_fetched(&answer.records, epoch_max)?;
                 self.follow_watermarks(answer)?;
                 drop(following);
                 if let Some(info) = &info {
@@ -106,6 +107,28 @@ impl Partition {
                 Ok(Applied::Cut(at))
             }
         }
+    }
+
+    /// Appends what came. The first batch of an empty log may begin before it: DeleteRecords moves the leader's log start
+    /// into the middle of a batch, and batches are whole. The log then begins where the batch does, as in Kafka; what is
+    /// before the leader's log start is not shown all the same.
+    fn append_fetched(
+        &self,
+        records: &Bytes,
+        epoch_max: LeaderEpoch,
+    ) -> Result<Option<AppendInfo>, PartitionError> {
+        let (start, end) = (self.log.log_start_offset(), self.log.log_end_offset());
+        if start == end
+            && let Some(Ok(first)) = batches(records).next()
+            && first.base_offset < end
+            && first.last_offset() >= end
+        {
+            self.log.truncate_fully_and_start_at(first.base_offset)?;
+            let info = self.log.append_as_follower(records, epoch_max)?;
+            self.log.delete_records_before(start)?;
+            return Ok(info);
+        }
+        Ok(self.log.append_as_follower(records, epoch_max)?)
     }
 
     /// Rule 7: a follower's high watermark is the leader's, as far as its own log reaches. It never goes back: what was

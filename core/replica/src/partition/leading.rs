@@ -32,6 +32,7 @@ impl Partition {
     pub(super) fn go_on_leading(&self, state: &mut LeaderState, leadership: Leadership) {
         let epoch = leadership.leader_epoch;
         let (now, brokers) = (self.environment.now_ms(), self.environment.brokers());
+        self.set_limits(state);
         // Whoever has just appended may not have told yet; a new term begins where the log ends.
         let before = state.appended(self.log.log_end_offset(), now, &brokers);
         if state.lead(leadership, now) {
@@ -146,6 +147,22 @@ impl Partition {
     ) -> impl Future<Output = Result<(), PartitionError>> + use<> {
         let last = appended.info.last_offset;
         leading_until(Arc::clone(self), appended.term, move |partition| partition.high_watermark() > last)
+    }
+
+    /// Whether what was appended is committed by now.
+    ///
+    /// # Errors
+    /// As [`Self::committed`].
+    pub fn is_committed(&self, appended: &Appended) -> Result<bool, PartitionError> {
+        // In this order: a watermark that another leader's records have moved acknowledges nothing.
+        let committed = self.high_watermark() > appended.info.last_offset;
+        if self.roles_taken.load(Ordering::Acquire) != appended.term {
+            return Err(PartitionError::NotLeader);
+        }
+        if !committed {
+            self.check_online()?;
+        }
+        Ok(committed)
     }
 
     /// Resolves when what was appended is durable here, whatever followers have of it (`acks=1` where a record counts

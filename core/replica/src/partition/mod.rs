@@ -143,12 +143,17 @@ impl Partition {
 
     fn configure_leader(&self, role: &mut Role) {
         if let Role::Leader(state) = role {
-            let min_isr = usize::try_from(self.min_insync_replicas.load(Ordering::Relaxed)).unwrap_or(1);
-            let flushed = self.counts_when_flushed();
+            self.set_limits(state);
             let (now, brokers) = (self.environment.now_ms(), self.environment.brokers());
-            let moved = state.configure(min_isr, flushed, now, &brokers);
+            let moved = state.advance(now, &brokers);
             self.publish(moved);
         }
+    }
+
+    /// Tells the leader what the settings ask for. Nothing is committed by that yet.
+    fn set_limits(&self, state: &mut LeaderState) {
+        let min_isr = usize::try_from(self.min_insync_replicas.load(Ordering::Relaxed)).unwrap_or(1);
+        state.set_limits(min_isr, self.counts_when_flushed());
     }
 
     /// Whether a record counts only once it is flushed.
@@ -164,6 +169,14 @@ impl Partition {
         }
     }
 
+    /// Takes a new state together with new settings. Neither is in force without the other at any time: an ISR that
+    /// shrank while `min.insync.replicas` was raised would commit what only few have, and so would a leader that is
+    /// deposed while it is lowered (rule 7).
+    pub fn update_and_configure(self: &Arc<Self>, leadership: Leadership, settings: &Settings) {
+        self.keep_settings(settings);
+        self.update(leadership);
+    }
+
     /// Takes a new state from the metadata: the partition leads, follows, or waits for a leader from here on.
     pub fn update(self: &Arc<Self>, leadership: Leadership) {
         let leads = leadership.leader == Some(self.environment.me());
@@ -175,7 +188,10 @@ impl Partition {
                 state.follow(leadership);
             }
             // R6, rule 1: what is older than what is known changes nothing.
-            (current, _) if !leadership.is_at_least(current.leadership()) => return,
+            (current, _) if !leadership.is_at_least(current.leadership()) => {
+                self.configure_leader(current);
+                return;
+            }
             (_, true) => self.begin_to_lead(&mut role, leadership),
             (_, false) => {
                 self.roles_taken.fetch_add(1, Ordering::AcqRel);

@@ -1,0 +1,383 @@
+//! What must hold of one partition: a copy of every replica's log, the committed history, and the comparison of both.
+//!
+//! The committed history is what leaders have said to be committed by their high watermarks, whoever they were. It only
+//! grows. After an unclean election that was allowed it is what the new leader has, and from there it grows again.
+
+use std::collections::BTreeMap;
+
+use crate::records::{Entry, idempotent};
+use crate::violation::{
+    ACKNOWLEDGED, CANDIDATES, Checked, IDEMPOTENCE, LOG_MATCHING, MONOTONE, OFFSETS, ONE_LEADER, RECOVERY,
+    VISIBLE, Violation,
+};
+
+/// A copy of one replica's log.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Mirror {
+    pub(crate) start: i64,
+    pub(crate) entries: Vec<Entry>,
+    /// Up to here it was compared with the committed history.
+    agreed: i64,
+    /// The high watermark that was seen last in this life of the process.
+    high_watermark: i64,
+    /// It led when it was looked at last.
+    led: bool,
+    /// All below was durable when that was looked at last.
+    pub(crate) durable: i64,
+}
+
+impl Mirror {
+    pub(crate) fn end(&self) -> i64 {
+        self.start + self.entries.len() as i64
+    }
+
+    fn at(&self, offset: i64) -> Option<Entry> {
+        usize::try_from(offset - self.start).ok().and_then(|index| self.entries.get(index)).copied()
+    }
+}
+
+/// How a process had ended before its log was read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// All that was written is there.
+    Kept,
+    /// What was durable is there.
+    Lost,
+}
+
+/// What a replica says of itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) leads: bool,
+    pub(crate) epoch: i32,
+    pub(crate) high_watermark: i64,
+}
+
+/// One partition.
+#[derive(Debug, Default)]
+pub(crate) struct PartitionModel {
+    /// By node.
+    mirrors: BTreeMap<usize, Mirror>,
+    /// The committed history, from offset 0 on.
+    canon: Vec<Entry>,
+    /// Which records were ever written at an offset: the epoch, the id, and the epoch of the record before.
+    written: Vec<Vec<(Entry, i32)>>,
+    leaders: BTreeMap<i32, usize>,
+    /// What was acknowledged, by offset.
+    acknowledged: BTreeMap<i64, u64>,
+    /// The last number of each idempotent producer in the committed history.
+    numbers: BTreeMap<u64, u64>,
+    /// DeleteRecords went up to here.
+    pub(crate) deleted_to: i64,
+    /// An unclean election was allowed, and its leader has not been seen yet.
+    reset_from: Option<i32>,
+    /// There was one; who has not heard of it may tell of other times.
+    pub(crate) was_reset: bool,
+}
+
+impl PartitionModel {
+    pub(crate) fn committed_end(&self) -> i64 {
+        self.canon.len() as i64
+    }
+
+    pub(crate) fn mirror(&self, node: usize) -> Option<&Mirror> {
+        self.mirrors.get(&node)
+    }
+
+    /// Whether an unclean election makes comparisons with the committed history impossible for now.
+    pub(crate) const fn is_unsettled(&self) -> bool {
+        self.reset_from.is_some()
+    }
+
+    /// The end of what is acknowledged.
+    pub(crate) fn acknowledged_end(&self) -> i64 {
+        self.acknowledged.last_key_value().map_or(0, |(offset, _)| offset + 1)
+    }
+
+    /// How much of what is committed a node's log holds.
+    pub(crate) fn holds(&mut self, node: usize) -> i64 {
+        let end = self.committed_end();
+        let Some(mirror) = self.mirrors.get_mut(&node) else { return 0 };
+        // What is deleted need not agree: a follower may keep a diverging record there, and nobody sees it.
+        let deleted = self.deleted_to.min(mirror.end());
+        mirror.agreed = mirror.agreed.max(mirror.start).max(deleted).min(end);
+        while mirror.agreed < end && mirror.at(mirror.agreed) == Some(self.canon[mirror.agreed as usize]) {
+            mirror.agreed += 1;
+        }
+        mirror.agreed
+    }
+
+    fn note_written(&mut self, node: usize, offset: i64, entry: Entry, before: Option<i32>) -> Checked {
+        let Ok(index) = usize::try_from(offset) else { return Ok(()) };
+        if self.written.len() <= index {
+            self.written.resize(index + 1, Vec::new());
+        }
+        let known = self.written[index].iter_mut().find(|(known, _)| known.epoch == entry.epoch);
+        match known {
+            None => self.written[index].push((entry, before.unwrap_or(i32::MIN))),
+            Some((known, _)) if known.id != entry.id => {
+                return Err(Violation::new(
+                    LOG_MATCHING,
+                    format!("node {node} has {entry:?} at offset {offset}, another one {known:?}"),
+                ));
+            }
+            Some((_, known)) => {
+                if let Some(before) = before.filter(|_| offset > self.deleted_to) {
+                    if *known == i32::MIN {
+                        *known = before;
+                    } else if *known != before {
+                        let detail = format!(
+                            "before {entry:?} at offset {offset} node {node} has a record of epoch {before}, \
+                             another one of epoch {known}"
+                        );
+                        return Err(Violation::new(LOG_MATCHING, detail));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A replica appended.
+    pub(crate) fn appended(&mut self, node: usize, entries: &[(i64, Entry)]) -> Checked {
+        for (offset, entry) in entries {
+            let mirror = self.mirrors.entry(node).or_default();
+            if *offset != mirror.end() {
+                let detail = format!("node {node} appends offset {offset} where {} comes next", mirror.end());
+                return Err(Violation::new(OFFSETS, detail));
+            }
+            let before = mirror.at(offset - 1).map(|before| before.epoch);
+            if before.is_some_and(|before| before > entry.epoch) {
+                let detail = format!("node {node} has epoch {} after {before:?} at {offset}", entry.epoch);
+                return Err(Violation::new(LOG_MATCHING, detail));
+            }
+            mirror.entries.push(*entry);
+            self.note_written(node, *offset, *entry, before)?;
+        }
+        Ok(())
+    }
+
+    /// A replica cut its log.
+    pub(crate) fn cut(&mut self, node: usize, end: i64) {
+        let mirror = self.mirrors.entry(node).or_default();
+        let keep = usize::try_from(end - mirror.start).unwrap_or(0);
+        if end < mirror.start || end > mirror.end() {
+            // Begun anew.
+            *mirror = Mirror { start: end, agreed: end, high_watermark: end, durable: end, ..Mirror::default() };
+            return;
+        }
+        mirror.entries.truncate(keep);
+        mirror.agreed = mirror.agreed.min(end);
+        mirror.durable = mirror.durable.min(end);
+        if self.was_reset || self.reset_from.is_some() {
+            mirror.high_watermark = mirror.high_watermark.min(end);
+        }
+    }
+
+    /// A process opened its log again. Returns how many records are not there any more.
+    pub(crate) fn reloaded(
+        &mut self,
+        node: usize,
+        (start, entries): (i64, Vec<Entry>),
+        ending: Ending,
+    ) -> Checked<u64> {
+        let before = self.mirrors.remove(&node).unwrap_or_default();
+        let mut mirror = Mirror { start, entries, durable: start, ..Mirror::default() };
+        let keeps = match ending {
+            Ending::Kept => before.end(),
+            Ending::Lost => before.durable,
+        };
+        for offset in before.start.max(start)..before.end() {
+            if mirror.at(offset) != before.at(offset) && offset < keeps {
+                let detail = format!(
+                    "node {node} had {:?} at offset {offset}, durable up to {keeps}, and has {:?} after its restart",
+                    before.at(offset),
+                    mirror.at(offset)
+                );
+                return Err(Violation::new(RECOVERY, detail));
+            }
+        }
+        if mirror.end() < keeps {
+            let detail = format!("node {node} was durable up to {keeps} and ends at {}", mirror.end());
+            return Err(Violation::new(RECOVERY, detail));
+        }
+        let lost = u64::try_from(before.end() - mirror.end()).unwrap_or(0);
+        let mut prior = None;
+        for (offset, entry) in (start..).zip(mirror.entries.clone()) {
+            self.note_written(node, offset, entry, prior)?;
+            prior = Some(entry.epoch);
+        }
+        mirror.agreed = start;
+        self.mirrors.insert(node, mirror);
+        Ok(lost)
+    }
+
+    /// A replica's files were removed.
+    pub(crate) fn removed(&mut self, node: usize) {
+        self.mirrors.remove(&node);
+    }
+
+    /// What is durable at a replica now.
+    pub(crate) fn durable(&mut self, node: usize, end: i64) {
+        if let Some(mirror) = self.mirrors.get_mut(&node) {
+            mirror.durable = end.min(mirror.end());
+        }
+    }
+
+    /// Looks at a replica. Returns how much has become committed.
+    pub(crate) fn observe(&mut self, node: usize, seen: Seen) -> Checked<u64> {
+        if seen.leads {
+            let leader = *self.leaders.entry(seen.epoch).or_insert(node);
+            if leader != node {
+                let detail = format!("nodes {leader} and {node} lead in epoch {}", seen.epoch);
+                return Err(Violation::new(ONE_LEADER, detail));
+            }
+            if self.reset_from.is_some_and(|from| seen.epoch >= from) {
+                self.reset_to(node);
+            }
+        }
+        let Some(mirror) = self.mirrors.get_mut(&node) else { return Ok(0) };
+        if seen.high_watermark < mirror.high_watermark && !self.was_reset && self.reset_from.is_none() {
+            let detail =
+                format!("node {node}'s goes from {} to {}", mirror.high_watermark, seen.high_watermark);
+            return Err(Violation::new(MONOTONE, detail));
+        }
+        mirror.high_watermark = seen.high_watermark;
+        let led = std::mem::replace(&mut mirror.led, seen.leads);
+        if self.reset_from.is_some() {
+            return Ok(0);
+        }
+        // Who has just ceased to lead may have committed something in the same moment.
+        let grown = if seen.leads || led { self.commit(node, seen.high_watermark)? } else { 0 };
+        if !self.was_reset && self.holds(node) < seen.high_watermark {
+            let holds = self.holds(node);
+            let detail = format!(
+                "node {node} shows all before {} and shares with what is committed (up to {}) only what is before \
+                 {holds}",
+                seen.high_watermark,
+                self.committed_end()
+            );
+            return Err(Violation::new(VISIBLE, detail));
+        }
+        Ok(grown)
+    }
+
+    /// A leader said that all before `end` is committed.
+    fn commit(&mut self, node: usize, end: i64) -> Checked<u64> {
+        let first = self.committed_end();
+        if end <= first {
+            return Ok(0);
+        }
+        let Some(mirror) = self.mirrors.get(&node) else { return Ok(0) };
+        let mut new = Vec::new();
+        for offset in first..end {
+            let entry = mirror.at(offset).ok_or_else(|| {
+                let detail = format!("leader {node} has committed offset {offset}, which it does not have");
+                Violation::new(VISIBLE, detail)
+            })?;
+            new.push(entry);
+        }
+        for entry in new {
+            self.number(entry.id)?;
+            self.canon.push(entry);
+        }
+        Ok((end - first) as u64)
+    }
+
+    /// Numbers of an idempotent producer come once and in order.
+    fn number(&mut self, id: u64) -> Checked {
+        let Some((producer, number)) = idempotent(id) else { return Ok(()) };
+        if let Some(last) = self.numbers.insert(producer, number)
+            && last >= number
+        {
+            let detail = format!("producer {producer}: record {number} is committed after {last}");
+            return Err(Violation::new(IDEMPOTENCE, detail));
+        }
+        Ok(())
+    }
+
+    /// An unclean election was allowed: from this leader epoch on another history counts.
+    pub(crate) fn allow_loss(&mut self, epoch: i32) {
+        self.reset_from = Some(epoch);
+    }
+
+    fn reset_to(&mut self, node: usize) {
+        self.reset_from = None;
+        self.was_reset = true;
+        let kept = self.holds(node);
+        self.canon.truncate(usize::try_from(kept).unwrap_or(0));
+        self.acknowledged.split_off(&kept);
+        self.numbers.clear();
+        for entry in &self.canon {
+            if let Some((producer, number)) = idempotent(entry.id) {
+                self.numbers.insert(producer, number);
+            }
+        }
+        for mirror in self.mirrors.values_mut() {
+            mirror.agreed = mirror.agreed.min(kept);
+        }
+    }
+
+    /// Somebody was told that these records are safe.
+    pub(crate) fn acknowledge(&mut self, first: i64, ids: &[u64]) -> Checked {
+        if self.is_unsettled() {
+            return Ok(());
+        }
+        for (offset, id) in (first..).zip(ids) {
+            let committed = usize::try_from(offset).ok().and_then(|index| self.canon.get(index));
+            if committed.is_none_or(|entry| entry.id != *id) {
+                let detail = format!("record {id:#x} at offset {offset} is acknowledged; {committed:?} is committed");
+                return Err(Violation::new(ACKNOWLEDGED, detail));
+            }
+            self.acknowledged.insert(offset, *id);
+        }
+        Ok(())
+    }
+
+    /// A consumer read records.
+    pub(crate) fn consumed(&self, node: usize, records: &[(i64, Entry)]) -> Checked {
+        if self.is_unsettled() || self.was_reset {
+            return Ok(());
+        }
+        for (offset, entry) in records {
+            let committed = usize::try_from(*offset).ok().and_then(|index| self.canon.get(index));
+            if committed != Some(entry) {
+                let detail = format!("node {node} gave {entry:?} at offset {offset}; {committed:?} is committed");
+                return Err(Violation::new(VISIBLE, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a node that may lead without a loss has all that is committed.
+    pub(crate) fn check_candidate(&mut self, node: usize, invariant: &'static str) -> Checked {
+        if self.is_unsettled() {
+            return Ok(());
+        }
+        let (holds, end) = (self.holds(node), self.committed_end());
+        let start = self.mirrors.get(&node).map_or(0, |mirror| mirror.start);
+        if holds < end || start > self.deleted_to {
+            let detail = format!(
+                "node {node} has only what is before {holds} of {end} committed records; its log goes from {start} to \
+                 {}, records were deleted before {}",
+                self.mirrors.get(&node).map_or(0, Mirror::end),
+                self.deleted_to
+            );
+            return Err(Violation::new(invariant, detail));
+        }
+        Ok(())
+    }
+
+    /// At the end, with everything healed: all that was acknowledged can be read at this node.
+    pub(crate) fn check_end(&mut self, node: usize) -> Checked {
+        self.check_candidate(node, CANDIDATES)?;
+        let Some(mirror) = self.mirrors.get(&node) else { return Ok(()) };
+        for (offset, id) in self.acknowledged.range(mirror.start.max(0)..) {
+            if mirror.at(*offset).is_none_or(|entry| entry.id != *id) {
+                let detail = format!("node {node}: {id:#x} at {offset} was acknowledged; {:?} is there", mirror.at(*offset));
+                return Err(Violation::new(ACKNOWLEDGED, detail));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,298 @@
+//! What a seed is about: how many nodes, which topics, and how often what goes wrong.
+//!
+//! Every seed draws its own profile ("swarm testing"): a run in which everything may happen rarely gets deep into one
+//! thing. [`Profile::focused`] bends a profile towards the situation in which one rule matters.
+
+use rand::Rng as _;
+use rand_chacha::ChaCha8Rng;
+use towpath_types::Rule;
+
+/// What may go wrong, and how often in relation to the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// kill -9: the page cache survives.
+    pub kill: u32,
+    /// Loss of power: what was not synced is lost.
+    pub crash: u32,
+    /// Loss of power within an operation on the disk.
+    pub crash_midway: u32,
+    /// A stop in good order.
+    pub clean_stop: u32,
+    /// SIGSTOP.
+    pub pause: u32,
+    /// A node that nobody reaches.
+    pub isolate: u32,
+    /// A link that is cut in one direction.
+    pub cut_one_way: u32,
+    /// A link that is cut.
+    pub cut: u32,
+    /// A clock that jumps, or runs at another rate.
+    pub clock: u32,
+    /// A disk without room.
+    pub full_disk: u32,
+    /// A write or a sync that fails.
+    pub bad_disk: u32,
+    /// Another active controller, while the last one may still believe to be it.
+    pub depose: u32,
+    /// A node that hears of new metadata late.
+    pub lag: u32,
+}
+
+impl Faults {
+    /// As a list.
+    #[must_use]
+    pub const fn weights(&self) -> [u32; 13] {
+        [
+            self.kill,
+            self.crash,
+            self.crash_midway,
+            self.clean_stop,
+            self.pause,
+            self.isolate,
+            self.cut_one_way,
+            self.cut,
+            self.clock,
+            self.full_disk,
+            self.bad_disk,
+            self.depose,
+            self.lag,
+        ]
+    }
+}
+
+/// What operators do, and how often in relation to the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Administration {
+    /// Other replicas.
+    pub reassign: u32,
+    /// The old replicas after all.
+    pub cancel: u32,
+    /// The preferred leader again.
+    pub preferred: u32,
+    /// Another `min.insync.replicas`.
+    pub min_isr: u32,
+    /// DeleteRecords.
+    pub delete_records: u32,
+    /// An unclean election, only where the profile allows it.
+    pub unclean: u32,
+}
+
+impl Administration {
+    /// As a list.
+    #[must_use]
+    pub const fn weights(&self) -> [u32; 6] {
+        [self.reassign, self.cancel, self.preferred, self.min_isr, self.delete_records, self.unclean]
+    }
+}
+
+/// A topic of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicProfile {
+    /// `flush.messages=1`: records count when they are flushed. Else they are in the page cache.
+    pub flushed: bool,
+    /// Replicas.
+    pub factor: usize,
+    /// `min.insync.replicas` at the beginning.
+    pub min_isr: usize,
+}
+
+/// What a seed is about. Times are milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// Nodes; each is broker and controller.
+    pub nodes: usize,
+    /// Topics; the last one is the offsets topic.
+    pub topics: Vec<TopicProfile>,
+    /// Whether topics allow unclean elections.
+    pub unclean: bool,
+    /// Messages lost, in a thousand.
+    pub lost: u32,
+    /// Messages that come twice, in a thousand.
+    pub duplicated: u32,
+    /// Messages that come late, in a thousand.
+    pub late: u32,
+    /// How late at most.
+    pub late_ms: i64,
+    /// How long between two faults, on average.
+    pub fault_every_ms: i64,
+    /// Which faults.
+    pub faults: Faults,
+    /// How long between two acts of an operator, on average.
+    pub admin_every_ms: i64,
+    /// Which acts.
+    pub admin: Administration,
+    /// How long a stopped node stays away at most.
+    pub down_ms: i64,
+    /// How long other disturbances last at most.
+    pub disturbed_ms: i64,
+    /// How long between two batches of a producer at most.
+    pub produce_every_ms: i64,
+    /// Bytes of a fetch.
+    pub fetch_bytes: usize,
+    /// `segment.bytes`.
+    pub segment_bytes: u64,
+    /// How late nodes hear of metadata at most.
+    pub metadata_late_ms: i64,
+}
+
+/// `replica.lag.time.max.ms`.
+pub(crate) const LAG_MS: i64 = 250;
+/// `broker.session.timeout.ms`.
+pub(crate) const SESSION_MS: i64 = 350;
+/// How often a broker says that it lives.
+pub(crate) const HEARTBEAT_MS: i64 = 80;
+
+impl Profile {
+    /// The profile of a seed.
+    #[must_use]
+    pub fn draw(random: &mut ChaCha8Rng) -> Self {
+        let nodes = [3, 3, 3, 4, 5][random.random_range(0..5)];
+        let mut faults = Faults {
+            kill: 4,
+            crash: 4,
+            crash_midway: 2,
+            clean_stop: 2,
+            pause: 3,
+            isolate: 3,
+            cut_one_way: 2,
+            cut: 2,
+            clock: 1,
+            full_disk: 1,
+            bad_disk: 1,
+            depose: 2,
+            lag: 3,
+        };
+        // Each seed leaves out about a third.
+        for fault in [
+            &mut faults.kill,
+            &mut faults.crash,
+            &mut faults.crash_midway,
+            &mut faults.clean_stop,
+            &mut faults.pause,
+            &mut faults.isolate,
+            &mut faults.cut_one_way,
+            &mut faults.cut,
+            &mut faults.clock,
+            &mut faults.full_disk,
+            &mut faults.bad_disk,
+            &mut faults.depose,
+            &mut faults.lag,
+        ] {
+            if random.random_range(0..3) == 0 {
+                *fault = 0;
+            }
+        }
+        faults.kill = faults.kill.max(1);
+        let topics = (0..random.random_range(2..=3)).map(|_| topic(random)).collect();
+        Self {
+            nodes,
+            topics,
+            unclean: random.random_range(0..5) == 0,
+            lost: [0, 5, 30][random.random_range(0..3)],
+            duplicated: [0, 10, 50][random.random_range(0..3)],
+            late: [0, 20, 100][random.random_range(0..3)],
+            late_ms: [60, 300, 1000][random.random_range(0..3)],
+            fault_every_ms: [60, 150, 400][random.random_range(0..3)],
+            faults,
+            admin_every_ms: [100, 300, 1000][random.random_range(0..3)],
+            admin: Administration {
+                reassign: 3,
+                cancel: 2,
+                preferred: 2,
+                min_isr: 2,
+                delete_records: 1,
+                unclean: 1,
+            },
+            down_ms: [60, 250, 900][random.random_range(0..3)],
+            disturbed_ms: [80, 400, 900][random.random_range(0..3)],
+            produce_every_ms: [10, 40, 120][random.random_range(0..3)],
+            fetch_bytes: [1, 300, 1 << 20][random.random_range(0..3)],
+            segment_bytes: [400, 4096, 1 << 20][random.random_range(0..3)],
+            metadata_late_ms: [5, 40, 200][random.random_range(0..3)],
+        }
+    }
+
+    /// Bends the profile towards where a rule matters.
+    #[must_use]
+    pub fn focused(mut self, rule: Rule, random: &mut ChaCha8Rng) -> Self {
+        let only = Faults::default();
+        match rule {
+            // Any change of leaders shows it.
+            Rule::Epochs => self.faults = Faults { kill: 3, crash: 1, isolate: 2, ..only },
+            // A leader whose session ends while it goes on, and that is elected again after another one, without
+            // having heard of it: from the ELR, since whoever leads alone below min.insync.replicas is all there is.
+            Rule::BecomeLeader => {
+                self.faults = Faults { isolate: 4, cut: 3, pause: 2, lag: 6, ..only };
+                self.admin = Administration { preferred: 2, reassign: 1, ..Administration::default() };
+                self.metadata_late_ms = 200;
+                self.topics.iter_mut().for_each(|topic| (topic.factor, topic.min_isr) = (3, 2));
+                self.produce_every_ms = 10;
+            }
+            // Fetches that arrive after their sender was restarted, small ones, so that followers are behind.
+            Rule::FollowerFetchChecks => {
+                self.faults = Faults { crash: 6, lag: 1, ..only };
+                (self.late, self.late_ms, self.duplicated) = (200, 300, 200);
+                (self.fetch_bytes, self.down_ms, self.produce_every_ms) = (1, 40, 10);
+                self.topics.iter_mut().for_each(|topic| topic.flushed = false);
+            }
+            // Leaders that change with records in flight.
+            Rule::Divergence | Rule::FollowerTruncation => {
+                self.faults = Faults { kill: 2, isolate: 4, cut: 2, pause: 4, lag: 2, ..only };
+                (self.produce_every_ms, self.late, self.duplicated) = (10, 100, 50);
+            }
+            // A follower that begins at a log start that lies past the end of the leader elected uncleanly next.
+            Rule::OutOfRange => {
+                self.unclean = true;
+                self.nodes = 4;
+                self.faults = Faults { crash: 4, kill: 3, ..only };
+                self.admin =
+                    Administration { reassign: 6, delete_records: 6, unclean: 4, ..Administration::default() };
+                self.admin_every_ms = 40;
+                self.topics.iter_mut().for_each(|topic| (topic.factor, topic.min_isr) = (2, 1));
+                self.produce_every_ms = 120;
+            }
+            Rule::HighWatermark | Rule::IsrExpansion => {
+                self.faults = Faults { crash: 2, pause: 5, isolate: 3, cut: 3, lag: 3, ..only };
+                (self.fetch_bytes, self.produce_every_ms) = (1, 10);
+            }
+            // Answers of the controller that get lost, followers that restart.
+            Rule::AlterPartitionChecks => {
+                self.faults = Faults { crash: 4, kill: 3, pause: 3, isolate: 2, lag: 4, ..only };
+                (self.lost, self.late, self.late_ms) = (30, 150, 300);
+                self.metadata_late_ms = 200;
+                self.down_ms = 60;
+            }
+            Rule::Fencing => self.faults = Faults { kill: 4, crash: 3, isolate: 3, pause: 2, ..only },
+            // The last ones of an ISR lose what they had not synced, one after the other.
+            Rule::EligibleLeaderReplicas => {
+                self.faults = Faults { crash: 8, ..only };
+                (self.fault_every_ms, self.down_ms) = (80, 250);
+                self.topics
+                    .iter_mut()
+                    .for_each(|topic| (topic.flushed, topic.factor, topic.min_isr) = (false, 3, 2));
+            }
+            // Leaders that restart and hear of metadata late, so that they act on those of their last life.
+            Rule::Registration => {
+                self.faults = Faults { crash: 6, kill: 2, lag: 4, ..only };
+                (self.down_ms, self.metadata_late_ms, self.produce_every_ms) = (40, 200, 10);
+                self.topics.iter_mut().for_each(|topic| topic.flushed = false);
+            }
+            Rule::Reassignment => {
+                self.nodes = self.nodes.max(4);
+                self.admin = Administration { reassign: 6, cancel: 1, ..Administration::default() };
+                self.admin_every_ms = 60;
+            }
+            // A controller cut off together with what it leads.
+            Rule::Controller => {
+                self.faults = Faults { isolate: 3, cut: 3, depose: 8, kill: 2, ..only };
+                self.nodes = [4, 5][random.random_range(0..2)];
+            }
+        }
+        self
+    }
+}
+
+fn topic(random: &mut ChaCha8Rng) -> TopicProfile {
+    let factor = [3, 3, 3, 2][random.random_range(0..4)];
+    TopicProfile { flushed: random.random_bool(0.5), factor, min_isr: [2, 2, 1][random.random_range(0..3)] }
+}

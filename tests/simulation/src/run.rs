@@ -1,0 +1,80 @@
+//! Running seeds.
+
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use towpath_types::{Rule, Rules};
+
+use crate::counters::Counters;
+use crate::profile::Profile;
+use crate::sim::{Simulation, Tracer};
+use crate::violation::Violation;
+
+/// What is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Where all chance comes from.
+    pub seed: u64,
+    /// Events until everything is healed.
+    pub steps: u64,
+    /// The rule that is switched off; the run is then about where that rule matters.
+    pub without: Option<Rule>,
+    /// The rule that the run is about, with all rules in force.
+    pub focus: Option<Rule>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// What happened.
+    pub counters: Counters,
+    /// The invariant that did not hold, if there was one.
+    pub violation: Option<Violation>,
+}
+
+impl Run {
+    /// A run of a seed with all rules.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self { seed, steps: 1000, without: None, focus: None }
+    }
+
+    /// The command that repeats it.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let mut command = format!(
+            "cargo run --release -p towpath-simulation -- --seed {} --steps {}",
+            self.seed, self.steps
+        );
+        if let Some(rule) = self.without {
+            command.push_str(&format!(" --without {}", rule.number()));
+        }
+        if let Some(rule) = self.focus {
+            command.push_str(&format!(" --focus {}", rule.number()));
+        }
+        command + " --trace"
+    }
+
+    /// Runs it.
+    #[must_use]
+    pub fn run(&self, tracer: Option<Tracer>) -> Outcome {
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+        let mut profile = Profile::draw(&mut random);
+        if let Some(rule) = self.without.or(self.focus) {
+            profile = profile.focused(rule, &mut random);
+        }
+        let rules = self.without.map_or(Rules::ALL, |rule| Rules::ALL.without(rule));
+        let mut simulation = match Simulation::new(self.seed, profile, rules, tracer) {
+            Ok(simulation) => simulation,
+            Err(violation) => return Outcome { counters: Counters::default(), violation: Some(violation) },
+        };
+        let mut result = Ok(());
+        for _ in 0..self.steps {
+            result = simulation.step().map(drop);
+            if result.is_err() {
+                break;
+            }
+        }
+        let result = result.and_then(|()| simulation.settle());
+        Outcome { counters: *simulation.counters(), violation: result.err() }
+    }
+}
