@@ -336,7 +336,6 @@ impl TestCluster {
                         value: Some((*value).to_owned()),
                     })
                     .collect(),
-                ..CreatableTopic::default()
             }],
             ..CreateTopicsRequest::default()
         };
@@ -372,8 +371,7 @@ async fn start(config: BrokerConfig) -> Broker {
         match Broker::start(config.clone()).await {
             Ok(broker) => return broker,
             // The one before is still on its way out.
-            Err(error) if Instant::now() < deadline => {
-                eprintln!("node {}: {error:?}", config.node_id);
+            Err(_) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             Err(error) => panic!("node {} does not start: {error:?}", config.node_id),
