@@ -135,12 +135,12 @@ impl FollowerState {
                     Step::Truncate { to }
                 }
             }
-            LeaderAnswer::OutOfRange { start, end } => self.into_range(start, end, log),
+            LeaderAnswer::OutOfRange { start, end } => self.back_into_range(start, end, log),
         }
     }
 
     /// Rule 6: the follower is past the leader's end (after an unclean election only), or before its beginning.
-    fn into_range(&self, start: Offset, end: Offset, log: &impl History) -> Step {
+    fn back_into_range(&self, start: Offset, end: Offset, log: &impl History) -> Step {
         if !self.rules.holds(Rule::OutOfRange) {
             return Step::Restart { at: start.max(log.log_end()) };
         }

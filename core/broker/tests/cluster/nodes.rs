@@ -1,6 +1,7 @@
 //! Nodes of a cluster, started, stopped and killed.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,8 +32,13 @@ pub(crate) struct TestCluster {
     controllers: Vec<(BrokerId, Endpoint)>,
 }
 
+/// An address of its own for every listener: the outgoing connections of all tests have their ports on 127.0.0.1, and
+/// would take the port of a node that is down for a moment.
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let process = u8::try_from(std::process::id() % 250).unwrap() + 1;
+    let listener = TcpListener::bind((Ipv4Addr::new(127, process, high, low.max(1)), 0)).unwrap();
     listener.local_addr().unwrap()
 }
 
@@ -72,7 +78,7 @@ impl TestCluster {
         let controllers: Vec<_> = addresses
             .iter()
             .map(|(id, address)| {
-                (BrokerId::new(*id), Endpoint { host: "127.0.0.1".to_owned(), port: address.port() })
+                (BrokerId::new(*id), Endpoint { host: address.ip().to_string(), port: address.port() })
             })
             .collect();
         let nodes =
@@ -330,7 +336,6 @@ impl TestCluster {
                         value: Some((*value).to_owned()),
                     })
                     .collect(),
-                ..CreatableTopic::default()
             }],
             ..CreateTopicsRequest::default()
         };
@@ -366,8 +371,7 @@ async fn start(config: BrokerConfig) -> Broker {
         match Broker::start(config.clone()).await {
             Ok(broker) => return broker,
             // The one before is still on its way out.
-            Err(error) if Instant::now() < deadline => {
-                eprintln!("node {}: {error:?}", config.node_id);
+            Err(_) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             Err(error) => panic!("node {} does not start: {error:?}", config.node_id),
