@@ -88,7 +88,12 @@ fn open_dir(config: &BrokerConfig, cluster_id: &str) -> Result<Opened, BrokerErr
         identity: DirIdentity { cluster_id: cluster_id.to_owned(), node_id: config.node_id.get() },
         tail_bytes_max: config.limits.tail_bytes_max,
     };
-    let dir = LogDir::open(Arc::new(FileStorage), Arc::new(SystemClock), &config.data_dir, &options)?;
+    let (storage, clock) = (Arc::new(FileStorage), Arc::new(SystemClock));
+    let dir = match &config.cluster {
+        None => LogDir::open(storage, clock, &config.data_dir, &options)?,
+        // It may be hours until a controller answers.
+        Some(_) => LogDir::open_to_wait(storage, clock, &config.data_dir, &options)?,
+    };
     let dir = Arc::new(dir);
     let (logs, failed) = dir.open_all(|_, _| LogConfig::default())?;
     let count = failed.len();
@@ -182,6 +187,7 @@ fn state(
         answering: AtomicBool::new(false),
         groups: OnceLock::new(),
         changing: Mutex::new(()),
+        unmade: Mutex::default(),
     }))
 }
 

@@ -78,8 +78,7 @@ impl Flusher {
     /// A flusher without a thread: nothing is flushed until [`Self::flush_queued`] is called. For simulations.
     #[must_use]
     pub fn manual() -> Self {
-        let shared =
-            Shared { queue: Mutex::default(), wake: Condvar::new(), observer: Box::new(|_| {}) };
+        let shared = Shared { queue: Mutex::default(), wake: Condvar::new(), observer: Box::new(|_| {}) };
         Self { shared: Arc::new(shared), thread: Mutex::new(None) }
     }
 

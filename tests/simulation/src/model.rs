@@ -163,7 +163,8 @@ impl PartitionModel {
         let keep = usize::try_from(end - mirror.start).unwrap_or(0);
         if end < mirror.start || end > mirror.end() {
             // Begun anew.
-            *mirror = Mirror { start: end, agreed: end, high_watermark: end, durable: end, ..Mirror::default() };
+            *mirror =
+                Mirror { start: end, agreed: end, high_watermark: end, durable: end, ..Mirror::default() };
             return;
         }
         mirror.entries.truncate(keep);
@@ -326,7 +327,8 @@ impl PartitionModel {
         for (offset, id) in (first..).zip(ids) {
             let committed = usize::try_from(offset).ok().and_then(|index| self.canon.get(index));
             if committed.is_none_or(|entry| entry.id != *id) {
-                let detail = format!("record {id:#x} at offset {offset} is acknowledged; {committed:?} is committed");
+                let detail =
+                    format!("record {id:#x} at offset {offset} is acknowledged; {committed:?} is committed");
                 return Err(Violation::new(ACKNOWLEDGED, detail));
             }
             self.acknowledged.insert(offset, *id);
@@ -342,7 +344,8 @@ impl PartitionModel {
         for (offset, entry) in records {
             let committed = usize::try_from(*offset).ok().and_then(|index| self.canon.get(index));
             if committed != Some(entry) {
-                let detail = format!("node {node} gave {entry:?} at offset {offset}; {committed:?} is committed");
+                let detail =
+                    format!("node {node} gave {entry:?} at offset {offset}; {committed:?} is committed");
                 return Err(Violation::new(VISIBLE, detail));
             }
         }
@@ -374,7 +377,10 @@ impl PartitionModel {
         let Some(mirror) = self.mirrors.get(&node) else { return Ok(()) };
         for (offset, id) in self.acknowledged.range(mirror.start.max(0)..) {
             if mirror.at(*offset).is_none_or(|entry| entry.id != *id) {
-                let detail = format!("node {node}: {id:#x} at {offset} was acknowledged; {:?} is there", mirror.at(*offset));
+                let detail = format!(
+                    "node {node}: {id:#x} at {offset} was acknowledged; {:?} is there",
+                    mirror.at(*offset)
+                );
                 return Err(Violation::new(ACKNOWLEDGED, detail));
             }
         }

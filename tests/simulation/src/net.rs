@@ -55,14 +55,45 @@ pub(crate) enum FetchOutcome {
 /// A message.
 #[derive(Debug, Clone)]
 pub(crate) enum Message {
-    Fetch { caller: Caller, topic: usize, epoch: BrokerEpoch, plan: FetchPlan, bytes: usize },
-    Fetched { caller: Caller, topic: usize, plan: FetchPlan, outcome: FetchOutcome },
+    Fetch {
+        caller: Caller,
+        topic: usize,
+        epoch: BrokerEpoch,
+        plan: FetchPlan,
+        bytes: usize,
+    },
+    Fetched {
+        caller: Caller,
+        topic: usize,
+        plan: FetchPlan,
+        outcome: FetchOutcome,
+    },
     /// ListOffsets, for the start and the end of the leader's log.
-    Range { caller: Caller, topic: usize, plan: FetchPlan },
-    Ask { caller: Caller, call: Call },
-    Answered { caller: Caller, answer: CallAnswer },
-    Produce { client: ClientId, number: u64, topic: usize, batch: Bytes, ids: Vec<u64>, all: bool },
-    Produced { number: u64, result: Result<(), Refusal> },
+    Range {
+        caller: Caller,
+        topic: usize,
+        plan: FetchPlan,
+    },
+    Ask {
+        caller: Caller,
+        call: Call,
+    },
+    Answered {
+        caller: Caller,
+        answer: CallAnswer,
+    },
+    Produce {
+        client: ClientId,
+        number: u64,
+        topic: usize,
+        batch: Bytes,
+        ids: Vec<u64>,
+        all: bool,
+    },
+    Produced {
+        number: u64,
+        result: Result<(), Refusal>,
+    },
 }
 
 /// Why a produce request failed.

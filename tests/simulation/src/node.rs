@@ -302,7 +302,12 @@ impl Process {
     }
 
     /// Goes by another image from here on. Returns the topics whose files were removed.
-    pub(crate) fn apply(&mut self, me: BrokerId, image: &Arc<MetadataImage>, log: LogConfig) -> Checked<Vec<String>> {
+    pub(crate) fn apply(
+        &mut self,
+        me: BrokerId,
+        image: &Arc<MetadataImage>,
+        log: LogConfig,
+    ) -> Checked<Vec<String>> {
         let before = std::mem::replace(&mut self.image, Arc::clone(image));
         if image.brokers().ne(before.brokers()) {
             self.manager.set_brokers(brokers(image));

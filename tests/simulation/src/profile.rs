@@ -245,8 +245,12 @@ impl Profile {
                 self.unclean = true;
                 self.nodes = 4;
                 self.faults = Faults { crash: 4, kill: 3, ..only };
-                self.admin =
-                    Administration { reassign: 6, delete_records: 6, unclean: 4, ..Administration::default() };
+                self.admin = Administration {
+                    reassign: 6,
+                    delete_records: 6,
+                    unclean: 4,
+                    ..Administration::default()
+                };
                 self.admin_every_ms = 40;
                 self.topics.iter_mut().for_each(|topic| (topic.factor, topic.min_isr) = (2, 1));
                 self.produce_every_ms = 120;

@@ -47,9 +47,10 @@ pub(crate) fn batch(producer: u64, first: u64, count: u64, sequence: Option<i32>
 
 /// FNV-1a.
 fn hash(parts: [&[u8]; 2]) -> u64 {
-    parts.iter().flat_map(|part| part.iter()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    parts
+        .iter()
+        .flat_map(|part| part.iter())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The records of whole batches, with the offset of the first; the rest of a cut batch is left out.
@@ -64,10 +65,8 @@ pub(crate) fn entries(bytes: &Bytes) -> Result<Vec<(i64, Entry)>, String> {
             let record = record.map_err(|error| error.to_string())?;
             let value = record.value.unwrap_or_default();
             let own = record.key.is_none().then(|| value.first_chunk::<8>().copied()).flatten();
-            let id = own.map_or_else(
-                || hash([record.key.unwrap_or_default(), value]) | FOREIGN,
-                u64::from_be_bytes,
-            );
+            let id = own
+                .map_or_else(|| hash([record.key.unwrap_or_default(), value]) | FOREIGN, u64::from_be_bytes);
             found.push((record.offset.get(), Entry { epoch, id }));
         }
     }

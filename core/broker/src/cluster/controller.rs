@@ -68,9 +68,9 @@ impl ActiveController {
         self.liveness.lock().moved_leaders(broker, offset);
     }
 
-    /// A broker's session is over.
-    pub(crate) fn ended(&self, broker: BrokerId) {
-        self.liveness.lock().ended(broker);
+    /// An incarnation's session is over.
+    pub(crate) fn ended(&self, broker: BrokerId, epoch: BrokerEpoch) {
+        self.liveness.lock().ended(broker, epoch);
     }
 
     /// Commits a decision that may be refused.
@@ -100,15 +100,40 @@ impl ActiveController {
         }
     }
 
-    /// Takes a broker out of everything that it leads and is in sync with (rule 10).
-    async fn fence(&self, broker: BrokerId, why: &str) {
+    /// Takes an incarnation of a broker out of everything that it leads and is in sync with (rule 10).
+    async fn fence(&self, broker: BrokerId, epoch: BrokerEpoch, why: &str) {
         let policy = &self.policy;
-        let changed = self.quorum.change(|image| decide::fence_broker(image, policy, broker)).await;
-        match changed {
+        let decide = |image: &MetadataImage| decide::fence_incarnation(image, policy, broker, epoch);
+        match self.quorum.change(decide).await {
             Ok(_) => {
-                self.liveness.lock().ended(broker);
-                tracing::warn!(%broker, why, "fenced");
+                self.liveness.lock().ended(broker, epoch);
+                tracing::warn!(%broker, %epoch, why, "fenced");
             }
+            Err(error) => tracing::debug!(%broker, error = %ErrorChain(&error), "cannot be fenced"),
+        }
+    }
+
+    /// Fences a broker that has been silent for too long, unless it is heard meanwhile.
+    async fn fence_silent(&self, broker: BrokerId) {
+        let Some(epoch) = self.quorum.image().broker(broker).map(|known| known.epoch) else { return };
+        let policy = &self.policy;
+        let decide = |image: &MetadataImage| {
+            // A commit takes its time: whoever came back while others were fenced is not fenced in turn.
+            let is_due = self.liveness.lock().due(self.now_ms()).contains(&broker);
+            if is_due {
+                decide::fence_incarnation(image, policy, broker, epoch)
+            } else {
+                Decision::unchanged(())
+            }
+        };
+        match self.quorum.change(decide).await {
+            Ok(((), image))
+                if image.broker(broker).is_none_or(|known| known.fenced || known.epoch != epoch) =>
+            {
+                self.liveness.lock().ended(broker, epoch);
+                tracing::warn!(%broker, %epoch, "fenced: no heartbeat in time");
+            }
+            Ok(_) => {}
             Err(error) => tracing::debug!(%broker, error = %ErrorChain(&error), "cannot be fenced"),
         }
     }
@@ -118,18 +143,32 @@ impl ActiveController {
 pub(crate) async fn run(node: Arc<ClusterNode>) {
     let mut views = node.quorum.controller();
     loop {
-        if !views.borrow_and_update().is_self {
+        let view = views.borrow_and_update().clone();
+        if !view.is_self {
             if views.changed().await.is_err() {
                 return;
             }
             continue;
         }
-        begin(&node).await;
+        let is_still = || {
+            let now = node.quorum.controller().borrow().clone();
+            now.is_self && now.term == view.term
+        };
+        // Nothing is done before the beginning is: without sessions nobody would ever be found silent.
+        if !begin(&node).await {
+            tokio::time::sleep(TICK).await;
+            continue;
+        }
         let (mut rebalanced, mut uncleanly) = (Instant::now(), Instant::now());
-        while views.borrow().is_self {
-            let due = node.controller.liveness.lock().due(node.controller.now_ms());
+        while is_still() {
+            let controller = &node.controller;
+            let due = {
+                let mut liveness = controller.liveness.lock();
+                liveness.cover(&node.image(), controller.now_ms());
+                liveness.due(controller.now_ms())
+            };
             for broker in due {
-                node.controller.fence(broker, "no heartbeat in time").await;
+                controller.fence_silent(broker).await;
             }
             if uncleanly.elapsed() >= UNCLEAN_CHECK {
                 uncleanly = Instant::now();
@@ -145,31 +184,31 @@ pub(crate) async fn run(node: Arc<ClusterNode>) {
     }
 }
 
-/// This node has become the active controller.
-async fn begin(node: &Arc<ClusterNode>) {
-    tracing::info!(node = %node.me, "this node is the active controller");
+/// This node has become the active controller; whether it is so.
+async fn begin(node: &Arc<ClusterNode>) -> bool {
     let controller = &node.controller;
     let id = TopicId::random().to_string();
     let first = |image: &MetadataImage| {
-        let records = if image.cluster_id().is_empty() {
-            vec![MetadataRecord::Cluster { cluster_id: id.clone() }]
-        } else {
-            Vec::new()
-        };
+        let mut records = Vec::new();
+        if image.cluster_id().is_empty() {
+            records.push(MetadataRecord::Cluster { cluster_id: id.clone() });
+        }
         Decision { records, answer: () }
     };
     let image = match controller.quorum.change(first).await {
         Ok(((), image)) => image,
         Err(error) => {
-            tracing::debug!(error = %ErrorChain(&error), "not the active controller after all");
-            return;
+            tracing::debug!(error = %ErrorChain(&error), "not the active controller, or not yet");
+            return false;
         }
     };
+    tracing::info!(node = %node.me, "this node is the active controller");
     controller.liveness.lock().became_active(&image, controller.now_ms());
     // The last controller may have ended together with a broker: whoever is gone is found now, not after a timeout.
     for broker in image.brokers().filter(|broker| !broker.fenced && broker.id != node.me) {
         tokio::spawn(look_for(Arc::clone(node), broker.id));
     }
+    true
 }
 
 /// A broker's connection has ended: if nobody listens there any more, its process is gone.
@@ -210,7 +249,7 @@ async fn fence_if_gone(node: &Arc<ClusterNode>, broker: BrokerId) {
     let is_same = node.image().broker(broker).is_some_and(|now| now.epoch == known.epoch);
     if is_gone && is_same && node.is_active_controller() {
         node.controller.liveness.lock().probe_failed(broker, node.controller.now_ms());
-        node.controller.fence(broker, "its process is gone").await;
+        node.controller.fence(broker, known.epoch, "its process is gone").await;
     }
 }
 

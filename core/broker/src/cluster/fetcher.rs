@@ -109,6 +109,10 @@ impl Fetchers {
             stays
         });
         for (lane, partitions) in by_leader {
+            if loops.get(&lane).is_some_and(|running| running.task.is_finished()) {
+                tracing::error!(leader = %lane.0, "the loop that fetches from a leader had ended; it begins anew");
+                loops.remove(&lane);
+            }
             let running = loops.entry(lane).or_insert_with(|| {
                 let assigned = Arc::new(Assigned::default());
                 let work = Work::new(Arc::clone(&self.context), lane.0, Arc::clone(&assigned));
@@ -158,21 +162,14 @@ impl Work {
 
     async fn run(mut self) {
         loop {
-            let wanted = match self.plan().await {
-                Ok(wanted) if !wanted.is_empty() => wanted,
-                Ok(_) => {
-                    // Nothing to fetch, or everything waits: after an error, or for its turn.
-                    let waits = !self.delayed.is_empty() || self.context.throttle().is_some();
-                    let wait = if waits { BACKOFF / 4 } else { IDLE };
-                    drop(tokio::time::timeout(wait, self.assigned.changed.notified()).await);
-                    continue;
-                }
-                Err(error) => {
-                    tracing::error!(leader = %self.leader, error = %ErrorChain(&error), "cannot fetch");
-                    tokio::time::sleep(BACKOFF).await;
-                    continue;
-                }
-            };
+            let wanted = self.plan().await;
+            if wanted.is_empty() {
+                // Nothing to fetch, or everything waits: after an error, or for its turn.
+                let waits = !self.delayed.is_empty() || self.context.throttle().is_some();
+                let wait = if waits { BACKOFF / 4 } else { IDLE };
+                drop(tokio::time::timeout(wait, self.assigned.changed.notified()).await);
+                continue;
+            }
             if let Err(error) = self.round(wanted).await {
                 tracing::debug!(leader = %self.leader, error = %ErrorChain(&error), "the connection to a leader broke");
                 self.connection = None;
@@ -184,24 +181,14 @@ impl Work {
     }
 
     /// The fetches that are due; what has to be durable before them is.
-    async fn plan(&mut self) -> Result<HashMap<Key, Wanted>, PartitionError> {
+    async fn plan(&mut self) -> HashMap<Key, Wanted> {
         let partitions: Vec<(Key, Arc<Partition>)> = {
             let assigned = self.assigned.partitions.lock();
             assigned.iter().map(|(key, partition)| (*key, Arc::clone(partition))).collect()
         };
         let now = Instant::now();
         self.delayed.retain(|_, until| *until > now);
-        let unflushed: Vec<Arc<Partition>> = partitions
-            .iter()
-            .map(|(_, partition)| partition)
-            .filter(|partition| partition.counts_when_flushed())
-            .filter(|partition| partition.log().recovery_point() < partition.log().log_end_offset())
-            .cloned()
-            .collect();
-        if !unflushed.is_empty() {
-            // R1: the leader counts what this fetch says is here.
-            blocking(move || unflushed.iter().try_for_each(|partition| partition.flush_fetched())).await?;
-        }
+        self.flush(&partitions).await;
         let mut wanted = HashMap::with_capacity(partitions.len());
         let (me, throttle) = (self.context.me(), self.context.throttle());
         let is_open = throttle.is_none_or(|throttle| throttle.is_open(now));
@@ -215,7 +202,30 @@ impl Work {
             let high_watermark = partition.high_watermark();
             wanted.insert(key, Wanted { partition, plan, high_watermark });
         }
-        Ok(wanted)
+        wanted
+    }
+
+    /// R1: the leader counts what the next fetch says is here. A partition that cannot be flushed waits.
+    async fn flush(&mut self, partitions: &[(Key, Arc<Partition>)]) {
+        let unflushed: Vec<(Key, Arc<Partition>)> = partitions
+            .iter()
+            .filter(|(_, partition)| partition.counts_when_flushed())
+            .filter(|(_, partition)| partition.log().recovery_point() < partition.log().log_end_offset())
+            .cloned()
+            .collect();
+        if unflushed.is_empty() {
+            return;
+        }
+        let flushing = move || {
+            let flush = |(key, partition): &(Key, Arc<Partition>)| (*key, partition.flush_fetched());
+            unflushed.iter().map(flush).collect::<Vec<_>>()
+        };
+        for (key, result) in blocking(flushing).await {
+            if let Err(error) = result {
+                tracing::debug!(topic = %key.0, partition = key.1, error = %ErrorChain(&error), "cannot be flushed");
+                self.delay(key);
+            }
+        }
     }
 
     async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response, PeerError> {
@@ -282,8 +292,9 @@ impl Work {
         Ok(())
     }
 
+    /// Leaves a partition out for a while. The next request says so to the leader, which would else answer each one at
+    /// once with the same error.
     fn delay(&mut self, key: Key) {
-        self.session.repeat(&key);
         self.delayed.insert(key, Instant::now() + BACKOFF);
     }
 

@@ -96,12 +96,12 @@ pub(crate) async fn register(
             tracing::info!(node = %node.me(), outcome, "waiting to be registered");
             said = Some(Instant::now());
         }
-        tokio::time::sleep(RETRY).await;
+        node.wait_or_fail(tokio::time::sleep(RETRY)).await?;
     };
     node.set_broker_epoch(epoch);
     let mut images = node.quorum().images();
-    let arrived =
-        images.wait_for(|image| image.broker(node.me()).is_some_and(|known| known.epoch >= epoch)).await;
+    let arrived = images.wait_for(|image| image.broker(node.me()).is_some_and(|known| known.epoch >= epoch));
+    let arrived = node.wait_or_fail(arrived).await?;
     arrived.map(drop).map_err(|_| BrokerError::Registration("the quorum has ended".to_owned()))
 }
 
@@ -137,11 +137,18 @@ fn after(node: &ClusterNode, response: &BrokerHeartbeatResponse) -> Duration {
     match ErrorCode::from_code(response.error_code) {
         ErrorCode::None if response.is_fenced => EAGER,
         ErrorCode::None => node.replication().heartbeat_interval,
-        code => {
-            // Another incarnation of this broker has registered, or somebody has unregistered it.
-            tracing::error!(?code, "the controller does not take this broker's heartbeats; restart the node");
+        code @ (ErrorCode::StaleBrokerEpoch | ErrorCode::BrokerIdNotRegistered) => {
+            // Another incarnation of this broker has registered, or somebody has unregistered it (R6).
+            tracing::error!(?code, "the controller does not take this broker's heartbeats");
+            node.is_replaced(&format!(
+                "the cluster does not know this process as broker {} any more ({}): another one has its id, or it was \
+                 unregistered",
+                node.me(),
+                code.name()
+            ));
             node.replication().heartbeat_interval
         }
+        _ => RETRY,
     }
 }
 

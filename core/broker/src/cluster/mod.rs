@@ -44,6 +44,7 @@ use self::controller::ControllerRequest;
 use self::fetcher::FetchContext;
 use self::peer::{PeerAddress, PeerError, Peers};
 use self::throttle::Throttle;
+use crate::error::BrokerError;
 use crate::listener::Acceptor;
 use crate::state::BrokerState;
 
@@ -67,6 +68,8 @@ pub(crate) struct ClusterNode {
     quorum: Arc<Quorum>,
     controller: ActiveController,
     throttle: Option<Throttle>,
+    /// Why this incarnation is none of the cluster's any more.
+    replaced: tokio::sync::watch::Sender<Option<String>>,
     broker_epoch: AtomicI64,
     broker: OnceLock<Weak<BrokerState>>,
     acceptor: OnceLock<Weak<Acceptor>>,
@@ -259,13 +262,46 @@ impl ClusterNode {
         }
     }
 
-    /// Ends what this node says to others.
-    pub(crate) async fn close(&self) {
+    /// Resolves when this node can be no member any more.
+    pub(crate) async fn failed(&self) -> String {
+        let mut replaced = self.replaced.subscribe();
+        tokio::select! {
+            reason = self.quorum.failed() => format!("its part in the metadata quorum has failed: {reason}"),
+            replaced = replaced.wait_for(Option::is_some) => match replaced {
+                Ok(reason) => reason.clone().unwrap_or_default(),
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    /// The controller does not know this incarnation any more: it leads nothing from here on.
+    fn is_replaced(&self, reason: &str) {
+        self.replaced.send_replace(Some(reason.to_owned()));
+    }
+
+    /// Waits for something while a node starts, unless the node fails meanwhile.
+    ///
+    /// # Errors
+    /// [`BrokerError::Registration`].
+    pub(crate) async fn wait_or_fail<T>(&self, what: impl Future<Output = T>) -> Result<T, BrokerError> {
+        tokio::select! {
+            result = what => Ok(result),
+            reason = self.failed() => Err(BrokerError::Registration(reason)),
+        }
+    }
+
+    /// Lets another controller decide, if this node does.
+    pub(crate) async fn hand_over_controller(&self) {
         if self.is_active_controller()
             && let Err(error) = self.quorum.transfer_leadership(None).await
         {
             tracing::debug!(%error, "the controller's role cannot be handed over");
         }
+    }
+
+    /// Ends what this node says to others.
+    pub(crate) async fn close(&self) {
+        self.hand_over_controller().await;
         self.quorum.shutdown().await;
         self.peers.close();
     }

@@ -109,7 +109,7 @@ impl ControllerRequest for BrokerHeartbeatRequest {
                     controller.moved_leaders(id, image.next_offset());
                 }
                 if answer.should_shut_down {
-                    controller.ended(id);
+                    controller.ended(id, epoch);
                 }
                 BrokerHeartbeatResponse {
                     is_caught_up: answer.is_caught_up,

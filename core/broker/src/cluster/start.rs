@@ -74,6 +74,7 @@ pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, Broker
         me,
         controller: ActiveController::new(Arc::clone(&quorum), policy, &replication),
         settings,
+        replaced: tokio::sync::watch::Sender::new(None),
         throttle: Throttle::new(replication.reassignment_bytes_per_second),
         replication,
         peers,
@@ -118,7 +119,7 @@ async fn open_quorum(
 /// Waits until the metadata are those of a cluster.
 async fn formed(node: &ClusterNode) -> Result<Arc<MetadataImage>, BrokerError> {
     let mut images = node.quorum.images();
-    let formed = images.wait_for(|image| !image.cluster_id().is_empty()).await;
+    let formed = node.wait_or_fail(images.wait_for(|image| !image.cluster_id().is_empty())).await?;
     formed
         .map(|image| Arc::clone(&image))
         .map_err(|_| BrokerError::Registration("the quorum has ended".to_owned()))

@@ -32,7 +32,10 @@ pub(super) async fn run(files: &Files, json: bool) -> Result<(), Failure> {
     let http = http::serve(&config.node.http, Arc::clone(&shown))
         .await
         .map_err(|error| in_use("HTTP", "http", &config.node.http, &error))?;
-    let broker = start_broker(&config, settings).await?;
+    let broker = tokio::select! {
+        started = start_broker(&config, settings) => started?,
+        () = signals.wait() => return Err(Failure::new("interrupted before the node was taken into its cluster")),
+    };
     // Set once, here: nobody else fills them.
     drop(shown.broker.set(Arc::clone(&broker)));
     shown.ready.get_or_init(|| ());

@@ -49,7 +49,10 @@ pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
         .await
         .map_err(|error| in_use("HTTP", "http", &config.node.http, &error))?;
     let broker = match config.foreign_servers() {
-        None => Some(start_broker(&config, settings).await?),
+        None => Some(tokio::select! {
+            started = start_broker(&config, settings) => started?,
+            () = signals.wait() => return Err(Failure::new("interrupted before the broker was ready")),
+        }),
         Some(_) => None,
     };
     if let Some(broker) = &broker {

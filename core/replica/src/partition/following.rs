@@ -160,10 +160,13 @@ impl Partition {
         }
     }
 
-    /// Whether a reassignment brings the partition to broker `me`.
+    /// Whether a reassignment brings the partition to broker `me`, which is not in sync yet: from then on records wait for
+    /// it, and nothing may hold it up.
     #[must_use]
     pub fn is_being_added(&self, me: BrokerId) -> bool {
-        self.role.lock().leadership().adding.contains(&me)
+        let role = self.role.lock();
+        let state = role.leadership();
+        state.adding.contains(&me) && !state.isr.contains(&me)
     }
 
     /// Makes durable what was fetched, where that is what counts. Called before the next fetch.

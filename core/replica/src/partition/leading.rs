@@ -219,8 +219,14 @@ impl Partition {
 
     /// Queues the partition if its leader has something to say to the controller.
     pub fn consider_isr(self: &Arc<Self>) {
-        let has = match &*self.role.lock() {
-            Role::Leader(state) => state.has_proposal(self.environment.now_ms(), &self.environment.brokers()),
+        let has = match &mut *self.role.lock() {
+            Role::Leader(state) => {
+                let (now, brokers) = (self.environment.now_ms(), self.environment.brokers());
+                // Who is no member and has been silent for too long holds nothing up any more.
+                let moved = state.advance(now, &brokers);
+                self.publish(moved);
+                state.has_proposal(now, &brokers)
+            }
             Role::Follower(_) => false,
         };
         if has && !self.in_isr_queue.swap(true, Ordering::AcqRel) {

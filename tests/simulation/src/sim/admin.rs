@@ -25,7 +25,11 @@ pub(crate) enum AdminCall {
 }
 
 impl AdminCall {
-    pub(super) fn decide(&self, image: &MetadataImage, policy: &ClusterPolicy) -> Decision<Option<CallAnswer>> {
+    pub(super) fn decide(
+        &self,
+        image: &MetadataImage,
+        policy: &ClusterPolicy,
+    ) -> Decision<Option<CallAnswer>> {
         let partition = |topic: &String| PartitionRef { topic: topic.clone(), partition: 0 };
         let records = match self {
             Self::Create { id, topic } => {

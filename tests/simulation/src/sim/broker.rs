@@ -5,8 +5,8 @@ use std::sync::Arc;
 use towpath_controller::decide::{AlterPartition, IsrMember, PartitionIsr, Registration, TopicIsrs};
 use towpath_controller::{MetadataImage, RegisterBroker};
 use towpath_replica::{
-    Applied, FetchPlan, FetchPosition, FollowerAnswer, FollowerFetch, LeaderAnswer, Partition, PartitionError,
-    ProposalAnswer, Reader,
+    Applied, FetchPlan, FetchPosition, FollowerAnswer, FollowerFetch, LeaderAnswer, Partition,
+    PartitionError, ProposalAnswer, Reader,
 };
 use towpath_types::{BrokerEpoch, Offset, Rule};
 use towpath_wire::ErrorCode;
@@ -226,8 +226,7 @@ impl Simulation {
                 recovering: false,
             }],
         });
-        let request =
-            AlterPartition { broker_id: id, broker_epoch: process.epoch, topics: topics.collect() };
+        let request = AlterPartition { broker_id: id, broker_epoch: process.epoch, topics: topics.collect() };
         let proposals: Vec<_> = proposals.into_iter().map(|(topic, _, proposal)| (topic, proposal)).collect();
         let caller = Caller { node, process: process.number };
         let view = process.view;
@@ -384,7 +383,10 @@ impl Simulation {
             Err(PartitionError::OutOfRange { .. }) => FetchOutcome::OutOfRange,
             Err(error) => {
                 self.counters.fetches_refused += 1;
-                trace!(self, "node {node} refuses node {}'s fetch of {}: {error}", caller.node, self.names[topic]);
+                trace!(
+                    self,
+                    "node {node} refuses node {}'s fetch of {}: {error}", caller.node, self.names[topic]
+                );
                 FetchOutcome::Refused
             }
         };

@@ -89,7 +89,11 @@ impl Simulation {
         }
         let loses = |mirror: &Mirror| mirror.durable < mirror.end();
         let has_lost = self.models.iter().any(|model| model.mirror(node).is_some_and(loses));
-        trace!(self, "node {node} crashes{}", if has_lost { ", with records that were not synced" } else { "" });
+        trace!(
+            self,
+            "node {node} crashes{}",
+            if has_lost { ", with records that were not synced" } else { "" }
+        );
         self.counters.crashes += 1;
         let node_state = &mut self.nodes[node];
         if has_lost {
@@ -182,7 +186,11 @@ impl Simulation {
     fn cut(&mut self, node: usize, both: bool) {
         let other = self.random.random_range(0..self.nodes.len());
         let until = self.now + self.between(20, self.profile.disturbed_ms);
-        trace!(self, "the link from {node} to {other} is cut until {until}{}", if both { ", and back" } else { "" });
+        trace!(
+            self,
+            "the link from {node} to {other} is cut until {until}{}",
+            if both { ", and back" } else { "" }
+        );
         self.counters.links_cut += 1;
         self.links.cut(node, other, until);
         if both {
@@ -192,8 +200,7 @@ impl Simulation {
 
     fn disturb_clock(&mut self, node: usize) {
         self.counters.clock_jumps += 1;
-        let (jump, wall, rate) =
-            (self.between(0, 800), self.between(-5_000, 5_000), self.between(900, 1100));
+        let (jump, wall, rate) = (self.between(0, 800), self.between(-5_000, 5_000), self.between(900, 1100));
         // The monotonic clock goes on from where it is.
         let before = self.nodes[node].clock_ms(self.now);
         let node_state = &mut self.nodes[node];

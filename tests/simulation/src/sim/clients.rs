@@ -12,7 +12,7 @@ use towpath_types::{LeaderEpoch, Offset};
 use super::{Event, Simulation, trace};
 use crate::net::{ClientId, Message, Party, Refusal};
 use crate::node::Waiting;
-use crate::records::{Entry, batch, entries, id, LOOSE};
+use crate::records::{Entry, LOOSE, batch, entries, id};
 use crate::violation::{Checked, GROUPS, INTERNAL, VISIBLE, Violation};
 
 /// How long a producer waits for an answer.
@@ -161,7 +161,12 @@ impl Simulation {
                 if appended.info.duplicate {
                     self.counters.duplicates_suppressed += 1;
                 } else {
-                    trace!(self, "leader {node} appends {} at {}: {ids:x?}", self.names[topic], appended.info.first_offset);
+                    trace!(
+                        self,
+                        "leader {node} appends {} at {}: {ids:x?}",
+                        self.names[topic],
+                        appended.info.first_offset
+                    );
                     self.note_appended(node, topic, &partition, &appended, &batch)?;
                 }
                 if all {
@@ -175,7 +180,8 @@ impl Simulation {
             }
             Err(error) => {
                 self.counters.produce_refused += 1;
-                let is_order = matches!(error, PartitionError::Append(AppendError::OutOfOrderSequence { .. }));
+                let is_order =
+                    matches!(error, PartitionError::Append(AppendError::OutOfOrderSequence { .. }));
                 Err(if is_order { Refusal::OutOfOrder } else { Refusal::Retriable })
             }
         };

@@ -40,9 +40,8 @@ pub(super) fn extended(
 impl Simulation {
     /// Nodes that run and hear each other with this one, itself included, are more than half.
     fn has_majority(&self, node: usize) -> bool {
-        let hears = |other: &usize| {
-            self.nodes[*other].is_running() && self.links.connects(node, *other, self.now)
-        };
+        let hears =
+            |other: &usize| self.nodes[*other].is_running() && self.links.connects(node, *other, self.now);
         let count = (0..self.nodes.len()).filter(hears).count();
         self.nodes[node].is_running() && count * 2 > self.nodes.len()
     }

@@ -63,7 +63,9 @@ impl Event {
                 Party::Node(node) => Some(node),
                 Party::Client(_) => None,
             },
-            Self::NodeTick { node, .. } | Self::FetchDue { node, .. } | Self::Flush { node, .. } => Some(*node),
+            Self::NodeTick { node, .. } | Self::FetchDue { node, .. } | Self::Flush { node, .. } => {
+                Some(*node)
+            }
             _ => None,
         }
     }

@@ -69,7 +69,10 @@ impl Simulation {
         if !begins || new.leader == old.leader {
             return Ok(());
         }
-        trace!(self, "{} is led by {:?} in epoch {}: {new:?}", self.names[topic], new.leader, new.leader_epoch);
+        trace!(
+            self,
+            "{} is led by {:?} in epoch {}: {new:?}", self.names[topic], new.leader, new.leader_epoch
+        );
         let had_all = |leader: &BrokerId| old.isr.contains(leader) || old.elr.contains(leader);
         if !new.recovering || new.leader.is_some_and(|leader| had_all(&leader)) {
             let from_elr = old.isr.is_empty() && new.leader.is_some_and(|leader| old.elr.contains(&leader));
@@ -117,7 +120,8 @@ impl Simulation {
         }
         let goal: Vec<_> = old.goal().collect();
         let is_goal = new.replicas.iter().all(|replica| goal.contains(replica));
-        if !is_goal || new.replicas.iter().all(|replica| old.original().any(|original| original == *replica)) {
+        if !is_goal || new.replicas.iter().all(|replica| old.original().any(|original| original == *replica))
+        {
             let went_back = old.original().all(|original| new.replicas.contains(&original));
             if went_back {
                 self.counters.reassignments_cancelled += 1;

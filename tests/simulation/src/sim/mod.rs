@@ -112,8 +112,7 @@ impl Simulation {
     /// # Errors
     /// [`Violation`] when it cannot even begin.
     pub fn new(seed: u64, profile: Profile, rules: Rules, tracer: Option<Tracer>) -> Checked<Self> {
-        let defaults =
-            TopicDefaults { partitions: 1, replication_factor: 1, configs: BTreeMap::default() };
+        let defaults = TopicDefaults { partitions: 1, replication_factor: 1, configs: BTreeMap::default() };
         let policy = ClusterPolicy { rules, ..ClusterPolicy::new(defaults) };
         let mut image = MetadataImage::new();
         let cluster = MetadataRecord::Cluster { cluster_id: CLUSTER.to_owned() };
@@ -299,7 +298,8 @@ impl Simulation {
         let copies = if self.chance(duplicated) { 2 } else { 1 };
         self.counters.messages_duplicated += copies - 1;
         for _ in 0..copies {
-            let delay = if self.chance(late) { self.between(5, self.profile.late_ms) } else { self.between(0, 3) };
+            let delay =
+                if self.chance(late) { self.between(5, self.profile.late_ms) } else { self.between(0, 3) };
             let envelope = Envelope { to, message: message.clone() };
             self.plan(delay, Event::Deliver(Box::new(envelope)));
         }

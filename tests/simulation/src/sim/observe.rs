@@ -97,7 +97,9 @@ impl Simulation {
     }
 
     fn check_belief(&self, node: usize, topic: usize, partition: &Partition, member: BrokerId) -> Checked {
-        let Some(follower) = self.index_of(member).filter(|follower| *follower != node) else { return Ok(()) };
+        let Some(follower) = self.index_of(member).filter(|follower| *follower != node) else {
+            return Ok(());
+        };
         if self.nodes[follower].lost_since_registration {
             return Ok(());
         }
@@ -140,7 +142,10 @@ impl Simulation {
                 let first = waiting.appended.info.first_offset.get();
                 self.models[topic].acknowledge(first, &waiting.ids)?;
                 self.counters.acknowledged += 1;
-                trace!(self, "node {node} acknowledges {} from {first}: {:x?}", self.names[topic], waiting.ids);
+                trace!(
+                    self,
+                    "node {node} acknowledges {} from {first}: {:x?}", self.names[topic], waiting.ids
+                );
                 Ok(())
             } else {
                 Err(Refusal::Retriable)

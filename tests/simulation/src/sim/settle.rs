@@ -83,10 +83,14 @@ impl Simulation {
                 let Some(partition) = process.and_then(|process| process.partition(name)) else {
                     return Ok(Some(format!("{name} is not at node {node}")));
                 };
-                let (high_watermark, log_end) = (partition.high_watermark(), partition.log().log_end_offset());
+                let (high_watermark, log_end) =
+                    (partition.high_watermark(), partition.log().log_end_offset());
                 // New records come all the time.
-                if end - high_watermark.get() > 12 || log_end.get() < end || self.models[topic].is_unsettled() {
-                    let detail = format!("{name} at node {node} is at {high_watermark} and ends at {log_end} of {end}");
+                if end - high_watermark.get() > 12 || log_end.get() < end || self.models[topic].is_unsettled()
+                {
+                    let detail = format!(
+                        "{name} at node {node} is at {high_watermark} and ends at {log_end} of {end}"
+                    );
                     return Ok(Some(detail));
                 }
             }
@@ -103,7 +107,8 @@ impl Simulation {
     fn check_everything(&mut self) -> Checked {
         let head = self.head()?;
         for topic in 0..self.names.len() {
-            let Some(state) = head.topic(&self.names[topic]).and_then(|topic| topic.partitions.first()) else {
+            let Some(state) = head.topic(&self.names[topic]).and_then(|topic| topic.partitions.first())
+            else {
                 continue;
             };
             for replica in state.replicas.clone() {
@@ -124,7 +129,8 @@ impl Simulation {
         let Some(partition) = process.and_then(|process| process.partition(&self.names[topic])) else {
             return Ok(());
         };
-        let wrong = |what: String| Violation::new(LIVENESS, format!("{} at node {node}: {what}", self.names[topic]));
+        let wrong =
+            |what: String| Violation::new(LIVENESS, format!("{} at node {node}: {what}", self.names[topic]));
         let (start, found) = crate::records::read_log(partition.log()).map_err(wrong)?;
         let Some(mirror) = self.models[topic].mirror(node) else { return Ok(()) };
         let skipped = usize::try_from(start - mirror.start).unwrap_or(0);
