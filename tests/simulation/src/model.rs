@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::records::{Entry, idempotent};
+use crate::records::{Entry, FOREIGN, idempotent};
 use crate::violation::{
     ACKNOWLEDGED, CANDIDATES, Checked, IDEMPOTENCE, LOG_MATCHING, MONOTONE, OFFSETS, ONE_LEADER, RECOVERY,
     VISIBLE, Violation,
@@ -20,8 +20,8 @@ pub(crate) struct Mirror {
     agreed: i64,
     /// The high watermark that was seen last in this life of the process.
     high_watermark: i64,
-    /// It led when it was looked at last.
-    led: bool,
+    /// The epoch in which it led when it was looked at last.
+    led: Option<i32>,
     /// All below was durable when that was looked at last.
     pub(crate) durable: i64,
 }
@@ -65,12 +65,14 @@ pub(crate) struct PartitionModel {
     leaders: BTreeMap<i32, usize>,
     /// What was acknowledged, by offset.
     acknowledged: BTreeMap<i64, u64>,
-    /// The last number of each idempotent producer in the committed history.
-    numbers: BTreeMap<u64, u64>,
+    /// The last number of each idempotent producer in the committed history, and its offset.
+    numbers: BTreeMap<u64, (u64, i64)>,
     /// DeleteRecords went up to here.
     pub(crate) deleted_to: i64,
     /// An unclean election was allowed, and its leader has not been seen yet.
     reset_from: Option<i32>,
+    /// The leader epoch from which on leaders say what is committed: those before have another history.
+    history_from: i32,
     /// There was one; who has not heard of it may tell of other times.
     pub(crate) was_reset: bool,
 }
@@ -188,7 +190,8 @@ impl PartitionModel {
             Ending::Kept => before.end(),
             Ending::Lost => before.durable,
         };
-        for offset in before.start.max(start)..before.end() {
+        // What is deleted may be another replica's by now.
+        for offset in before.start.max(start).max(self.deleted_to)..before.end() {
             if mirror.at(offset) != before.at(offset) && offset < keeps {
                 let detail = format!(
                     "node {node} had {:?} at offset {offset}, durable up to {keeps}, and has {:?} after its restart",
@@ -233,7 +236,8 @@ impl PartitionModel {
                 let detail = format!("nodes {leader} and {node} lead in epoch {}", seen.epoch);
                 return Err(Violation::new(ONE_LEADER, detail));
             }
-            if self.reset_from.is_some_and(|from| seen.epoch >= from) {
+            if let Some(from) = self.reset_from.filter(|from| seen.epoch >= *from) {
+                self.history_from = from;
                 self.reset_to(node);
             }
         }
@@ -244,12 +248,14 @@ impl PartitionModel {
             return Err(Violation::new(MONOTONE, detail));
         }
         mirror.high_watermark = seen.high_watermark;
-        let led = std::mem::replace(&mut mirror.led, seen.leads);
+        let led = std::mem::replace(&mut mirror.led, seen.leads.then_some(seen.epoch));
         if self.reset_from.is_some() {
             return Ok(0);
         }
         // Who has just ceased to lead may have committed something in the same moment.
-        let grown = if seen.leads || led { self.commit(node, seen.high_watermark)? } else { 0 };
+        let leads = seen.leads.then_some(seen.epoch);
+        let counts = leads.max(led).is_some_and(|epoch| epoch >= self.history_from);
+        let grown = if counts { self.commit(node, seen.high_watermark)? } else { 0 };
         if !self.was_reset && self.holds(node) < seen.high_watermark {
             let holds = self.holds(node);
             let detail = format!(
@@ -279,17 +285,19 @@ impl PartitionModel {
             new.push(entry);
         }
         for entry in new {
-            self.number(entry.id)?;
+            self.number(entry.id, self.committed_end())?;
             self.canon.push(entry);
         }
         Ok((end - first) as u64)
     }
 
-    /// Numbers of an idempotent producer come once and in order.
-    fn number(&mut self, id: u64) -> Checked {
+    /// Numbers of an idempotent producer come once and in order. As in Kafka, a replica that began its log anew after a
+    /// DeleteRecords knows nothing of producers whose records are all deleted.
+    fn number(&mut self, id: u64, offset: i64) -> Checked {
         let Some((producer, number)) = idempotent(id) else { return Ok(()) };
-        if let Some(last) = self.numbers.insert(producer, number)
+        if let Some((last, at)) = self.numbers.insert(producer, (number, offset))
             && last >= number
+            && at >= self.deleted_to
         {
             let detail = format!("producer {producer}: record {number} is committed after {last}");
             return Err(Violation::new(IDEMPOTENCE, detail));
@@ -307,11 +315,17 @@ impl PartitionModel {
         self.was_reset = true;
         let kept = self.holds(node);
         self.canon.truncate(usize::try_from(kept).unwrap_or(0));
+        if let Some(start) = self.mirrors.get(&node).map(|mirror| mirror.start).filter(|start| *start > kept) {
+            // What is before the new leader's log was deleted before, and nobody can see it any more.
+            let gone = Entry { epoch: -1, id: FOREIGN };
+            self.canon.resize(usize::try_from(start).unwrap_or(0), gone);
+            self.deleted_to = self.deleted_to.max(start);
+        }
         self.acknowledged.split_off(&kept);
         self.numbers.clear();
-        for entry in &self.canon {
+        for (offset, entry) in (0..).zip(&self.canon) {
             if let Some((producer, number)) = idempotent(entry.id) {
-                self.numbers.insert(producer, number);
+                self.numbers.insert(producer, (number, offset));
             }
         }
         for mirror in self.mirrors.values_mut() {
@@ -320,8 +334,8 @@ impl PartitionModel {
     }
 
     /// Somebody was told that these records are safe.
-    pub(crate) fn acknowledge(&mut self, first: i64, ids: &[u64]) -> Checked {
-        if self.is_unsettled() {
+    pub(crate) fn acknowledge(&mut self, epoch: i32, first: i64, ids: &[u64]) -> Checked {
+        if self.is_unsettled() || epoch < self.history_from {
             return Ok(());
         }
         for (offset, id) in (first..).zip(ids) {
@@ -375,7 +389,7 @@ impl PartitionModel {
     pub(crate) fn check_end(&mut self, node: usize) -> Checked {
         self.check_candidate(node, CANDIDATES)?;
         let Some(mirror) = self.mirrors.get(&node) else { return Ok(()) };
-        for (offset, id) in self.acknowledged.range(mirror.start.max(0)..) {
+        for (offset, id) in self.acknowledged.range(mirror.start.max(self.deleted_to)..) {
             if mirror.at(*offset).is_none_or(|entry| entry.id != *id) {
                 let detail = format!(
                     "node {node}: {id:#x} at {offset} was acknowledged; {:?} is there",

@@ -262,14 +262,19 @@ impl<'a> PartitionChange<'a> {
         eligible
     }
 
-    /// The leader that a partition had when it lost its last in-sync replica; of use only until there is a leader.
+    /// Who was the last in sync when the ISR became empty: the leader, or where there was none any more, since it could
+    /// not lead on (it was on its way out), whoever was left. Of use only until there is a leader, and once nobody is
+    /// eligible any more.
     fn last_known(&self, leader: Option<BrokerId>) -> Vec<BrokerId> {
-        match (leader, self.old.leader) {
-            _ if !self.cluster.policy.elr_enabled => Vec::new(),
-            (Some(_), _) => Vec::new(),
-            (None, Some(old)) if self.isr.is_empty() => vec![old],
-            (None, _) => self.old.last_known_elr.clone(),
+        let old = self.old;
+        if !self.cluster.policy.elr_enabled || leader.is_some() {
+            return Vec::new();
         }
+        if !self.isr.is_empty() || old.isr.is_empty() {
+            return old.last_known_elr.clone();
+        }
+        let mut candidates = old.leader.iter().chain(&old.isr).copied();
+        candidates.find(|last| self.replicas.contains(last)).into_iter().collect()
     }
 
     /// Rule 10: elects from the ISR, and where it is empty from the eligible leader replicas.

@@ -187,11 +187,10 @@ fn without_eligible_replicas(
     }
     let concerned = (0..).zip(&topic.partitions).filter(|(_, state)| !state.isr.is_empty());
     concerned
-        .filter(|(_, state)| !state.elr.is_empty() || !state.last_known_elr.is_empty())
+        .filter(|(_, state)| !state.elr.is_empty())
         .map(|(index, state)| {
             let next = PartitionImage {
                 elr: Vec::new(),
-                last_known_elr: Vec::new(),
                 partition_epoch: PartitionEpoch::new(state.partition_epoch.get().saturating_add(1)),
                 ..state.clone()
             };

@@ -11,7 +11,8 @@ use crate::segment::{Segment, remove_segment};
 
 impl Log {
     /// Removes the records from `target` on, with what indexes, epochs and producer state say of them. The log end
-    /// offset is `target` afterwards, unless it was lower already. It is durable when this returns.
+    /// offset is `target` afterwards, unless it was lower already, or `target` lies within a batch: batches are whole, so
+    /// the log then ends where that one began. It is durable when this returns.
     ///
     /// # Errors
     /// [`LogError`].
@@ -44,8 +45,12 @@ impl Log {
             return self.restart_at(writer, target.get());
         };
         *self.segments.write() = Arc::new(kept);
+        let mut target = target;
         if let Some(placed) = last.find(&self.disk, target.get(), last.size())? {
             last.truncate(&self.disk, placed.position)?;
+            // Not past the records that are left: what the batch held before `target` is gone as well.
+            target = target.min(placed.header.base_offset);
+            self.recovery_point.fetch_min(target.get(), Ordering::AcqRel);
         }
         writer.file = last.file(&self.disk)?;
         writer.active = last;

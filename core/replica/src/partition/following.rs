@@ -86,7 +86,7 @@ impl Partition {
         match step {
             Step::Discard => Ok(Applied::Nothing),
             Step::Append { epoch_max } => {
-                let info = self.append_fetched(&answer.records, epoch_max)?;
+                let info = self.append_fetched(answer, epoch_max)?;
                 self.follow_watermarks(answer)?;
                 drop(following);
                 if let Some(info) = &info {
@@ -97,8 +97,10 @@ impl Partition {
             Step::Truncate { to } => {
                 tracing::info!(partition = %self.id(), from = %self.log.log_end_offset(), %to, "truncating");
                 self.log.truncate_to(to)?;
-                self.lower_watermark(to);
-                Ok(Applied::Cut(to))
+                // A cut within a batch, which DeleteRecords may ask for, takes all of it.
+                let end = to.min(self.log.log_end_offset());
+                self.lower_watermark(end);
+                Ok(Applied::Cut(end))
             }
             Step::Restart { at } => {
                 tracing::warn!(partition = %self.id(), %at, "beginning anew: the leader does not have what would follow");
@@ -109,26 +111,26 @@ impl Partition {
         }
     }
 
-    /// Appends what came. The first batch of an empty log may begin before it: DeleteRecords moves the leader's log start
-    /// into the middle of a batch, and batches are whole. The log then begins where the batch does, as in Kafka; what is
-    /// before the leader's log start is not shown all the same.
+    /// Appends what came. The first batch may begin before the log's end, where DeleteRecords has moved the leader's log
+    /// start into the middle of it: batches are whole. The log then begins anew where the batch does, as in Kafka; all
+    /// that it had is deleted at the leader, if it had anything. What is before the log start is not shown all the same.
     fn append_fetched(
         &self,
-        records: &Bytes,
+        answer: &FollowerAnswer,
         epoch_max: LeaderEpoch,
     ) -> Result<Option<AppendInfo>, PartitionError> {
         let (start, end) = (self.log.log_start_offset(), self.log.log_end_offset());
-        if start == end
-            && let Some(Ok(first)) = batches(records).next()
+        if (start == end || answer.log_start >= end)
+            && let Some(Ok(first)) = batches(&answer.records).next()
             && first.base_offset < end
             && first.last_offset() >= end
         {
             self.log.truncate_fully_and_start_at(first.base_offset)?;
-            let info = self.log.append_as_follower(records, epoch_max)?;
-            self.log.delete_records_before(start)?;
+            let info = self.log.append_as_follower(&answer.records, epoch_max)?;
+            self.log.delete_records_before(end)?;
             return Ok(info);
         }
-        Ok(self.log.append_as_follower(records, epoch_max)?)
+        Ok(self.log.append_as_follower(&answer.records, epoch_max)?)
     }
 
     /// Rule 7: a follower's high watermark is the leader's, as far as its own log reaches. It never goes back: what was

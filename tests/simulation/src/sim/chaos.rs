@@ -83,7 +83,8 @@ impl Simulation {
         let Some(process) = self.nodes[node].process.as_ref() else { return };
         let number = process.number;
         for topic in 0..self.names.len() {
-            if let Some(partition) = process.partition(&self.names[topic]) {
+            let partition = process.partition(&self.names[topic]).filter(|_| !process.is_offline());
+            if let Some(partition) = partition {
                 self.models[topic].durable(node, partition.log().recovery_point().get());
             }
         }

@@ -129,10 +129,12 @@ impl Simulation {
             }
         }
         self.counters.reassignments_completed += 1;
-        let missing = old.adding_replicas.iter().find(|added| {
-            new.replicas.contains(added) && !new.isr.contains(added) && !old.isr.contains(added)
-        });
-        if let Some(missing) = missing.filter(|_| new.replicas.len() >= old.original().count()) {
+        // As long as nobody is dropped, nothing is lost by whoever is not in sync.
+        let drops = old.replicas.iter().any(|replica| !new.replicas.contains(replica));
+        let is_in_sync = |added: &BrokerId| new.isr.contains(added) || old.isr.contains(added);
+        let missing =
+            old.adding_replicas.iter().find(|added| new.replicas.contains(added) && !is_in_sync(added));
+        if let Some(missing) = missing.filter(|_| drops) {
             let detail = format!("{}: {missing} was not in sync: {old:?} becomes {new:?}", self.names[topic]);
             return Err(Violation::new(REASSIGNMENT, detail));
         }

@@ -15,8 +15,10 @@ impl Simulation {
     pub(super) fn observe(&mut self, node: usize, topic: usize) -> Checked {
         let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
         let Some(partition) = process.partition(&self.names[topic]) else { return Ok(()) };
-        let recovery_point = partition.log().recovery_point().get();
-        self.models[topic].durable(node, recovery_point);
+        if !process.is_offline() {
+            // What is durable in a directory that failed was said when it did.
+            self.models[topic].durable(node, partition.log().recovery_point().get());
+        }
         let seen = Self::seen(&partition);
         let grown = self.models[topic].observe(node, seen)?;
         if grown > 0 {
@@ -140,7 +142,7 @@ impl Simulation {
         for (waiting, is_committed) in done {
             let result = if is_committed {
                 let first = waiting.appended.info.first_offset.get();
-                self.models[topic].acknowledge(first, &waiting.ids)?;
+                self.models[topic].acknowledge(partition.leader_epoch().get(), first, &waiting.ids)?;
                 self.counters.acknowledged += 1;
                 trace!(
                     self,
