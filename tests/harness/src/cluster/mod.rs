@@ -46,6 +46,8 @@ pub struct Options {
     pub clock: bool,
     /// More lines of `server.properties`, for Kafka only.
     pub kafka_settings: Vec<(String, String)>,
+    /// Arguments of the nodes' JVMs, for Kafka only.
+    pub kafka_jvm: Vec<String>,
 }
 
 impl Options {
@@ -59,6 +61,7 @@ impl Options {
             disk_mib: None,
             clock: false,
             kafka_settings: Vec::new(),
+            kafka_jvm: node::small_server_jvm(),
         }
     }
 }
@@ -113,6 +116,7 @@ impl Cluster {
             prefix: self.network.prefix(id),
             clock: self.options.clock,
             kafka_settings: self.options.kafka_settings.clone(),
+            kafka_jvm: self.options.kafka_jvm.clone(),
         };
         self.nodes.push(Node::new(setup, &self.folder.join(format!("n{id}")), self.options.disk_mib)?);
         Ok(())

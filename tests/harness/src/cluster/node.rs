@@ -34,6 +34,12 @@ pub(super) struct Setup {
     pub(super) prefix: Vec<String>,
     pub(super) clock: bool,
     pub(super) kafka_settings: Vec<(String, String)>,
+    pub(super) kafka_jvm: Vec<String>,
+}
+
+/// A JVM that starts soon and leaves room for others: for tests, not for measurements.
+pub(super) fn small_server_jvm() -> Vec<String> {
+    ["-Xmx384m", "-Xms384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"].map(str::to_owned).to_vec()
 }
 
 /// A node: its files, and its process while it runs.
@@ -176,8 +182,7 @@ impl Node {
             format.args(["format", "-t", &self.setup.cluster, "-c"]).arg(self.config_path());
             Guarded::run("kafka.tools.StorageTool format", format, READY_TIMEOUT)?;
         }
-        let jvm = ["-Xmx384m", "-Xms384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"].map(str::to_owned);
-        let mut java = peers::java("kafka.Kafka", &jvm, &self.log_path())?;
+        let mut java = peers::java("kafka.Kafka", &self.setup.kafka_jvm, &self.log_path())?;
         java.arg(self.config_path());
         Ok(java)
     }
@@ -419,6 +424,7 @@ mod tests {
             prefix: Vec::new(),
             clock: false,
             kafka_settings: vec![("a".to_owned(), "b".to_owned())],
+            kafka_jvm: small_server_jvm(),
         };
         Node::new(setup, &folder.join(format!("n{id}")), None).unwrap()
     }
