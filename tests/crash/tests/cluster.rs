@@ -4,6 +4,7 @@
 //! `TOWPATH_CLUSTER_PEER=kafka cargo test -p towpath-crash --test cluster -- --ignored --nocapture --test-threads 1`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
 
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use towpath_crash::check::Kind;
@@ -13,6 +14,13 @@ use towpath_crash::workload::Load;
 use towpath_harness::cluster::{Cluster, Options};
 
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// One cluster and its clients at a time: on two cores, two of them would measure each other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
 
 fn pause(seconds: u64) {
     std::thread::sleep(Duration::from_secs(seconds));
@@ -47,6 +55,7 @@ fn wait_shrunk(cluster: &mut Cluster, left: &[i32]) {
 
 #[test]
 fn nothing_acknowledged_is_lost_under_faults() {
+    let _alone = alone();
     let plan = Plan::from_environment(Duration::from_secs(120), &Fault::ALL).unwrap();
     let (trial, report) = run("faults", &plan, Options::three(plan.peer)).unwrap();
     if let Err(e) = trial.demand_clean(&report) {
@@ -59,6 +68,7 @@ fn nothing_acknowledged_is_lost_under_faults() {
 #[test]
 #[ignore = "shows that the checker can fail; by hand, with TOWPATH_CLUSTER_PEER=kafka"]
 fn acks_of_the_leader_alone_are_lost() {
+    let _alone = alone();
     let faults = [Fault::Kill, Fault::Isolate];
     let mut plan = Plan::from_environment(Duration::from_secs(120), &faults).unwrap();
     plan.load.acks = "1".to_owned();
@@ -71,6 +81,7 @@ fn acks_of_the_leader_alone_are_lost() {
 
 #[test]
 fn one_of_three_replicas_is_enough() {
+    let _alone = alone();
     let mut trial = trial("two-lost");
     let cluster = &mut trial.cluster;
     cluster.node_mut(1).unwrap().kill9().unwrap();
@@ -94,6 +105,7 @@ fn one_of_three_replicas_is_enough() {
 
 #[test]
 fn a_rolling_restart_fails_no_request() {
+    let _alone = alone();
     let mut trial = trial("rolling");
     for id in [1, 2, 3, 1] {
         trial.cluster.node_mut(id).unwrap().restart().unwrap();
@@ -112,6 +124,7 @@ fn a_rolling_restart_fails_no_request() {
 
 #[test]
 fn a_node_joins_and_another_is_drained() {
+    let _alone = alone();
     let mut trial = trial("drain");
     let added = trial.cluster.add_broker().unwrap();
     trial.writer.nemesis(&format!("added {added}")).unwrap();
@@ -126,6 +139,7 @@ fn a_node_joins_and_another_is_drained() {
 
 #[test]
 fn a_dead_node_is_replaced_by_an_empty_one() {
+    let _alone = alone();
     let mut trial = trial("replaced");
     for id in [2, 3] {
         trial.cluster.node_mut(id).unwrap().kill9().unwrap();
@@ -142,6 +156,7 @@ fn a_dead_node_is_replaced_by_an_empty_one() {
 
 #[test]
 fn all_nodes_killed_at_once_lose_nothing() {
+    let _alone = alone();
     let mut trial = trial("power");
     for _ in 0..3 {
         trial.cluster.power_cut().unwrap();

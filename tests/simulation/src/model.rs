@@ -315,7 +315,8 @@ impl PartitionModel {
         self.was_reset = true;
         let kept = self.holds(node);
         self.canon.truncate(usize::try_from(kept).unwrap_or(0));
-        if let Some(start) = self.mirrors.get(&node).map(|mirror| mirror.start).filter(|start| *start > kept) {
+        if let Some(start) = self.mirrors.get(&node).map(|mirror| mirror.start).filter(|start| *start > kept)
+        {
             // What is before the new leader's log was deleted before, and nobody can see it any more.
             let gone = Entry { epoch: -1, id: FOREIGN };
             self.canon.resize(usize::try_from(start).unwrap_or(0), gone);
