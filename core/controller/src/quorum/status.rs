@@ -129,28 +129,30 @@ impl Node {
         }
     }
 
+    // The metrics are behind a lock, too: neither is held while the other is taken.
     fn note_caught_up(&self) {
         let now = Instant::now();
+        let (replication, last) =
+            self.with_metrics(|metrics| (metrics.replication.clone(), metrics.last_log_index));
         let mut caught_up = self.caught_up.lock();
-        self.with_metrics(|metrics| {
-            let Some(replication) = &metrics.replication else { return caught_up.clear() };
-            caught_up.retain(|id, _| replication.contains_key(id));
-            for (id, matched) in replication {
-                if matched.as_ref().map(|at| at.index()) >= metrics.last_log_index {
-                    caught_up.insert(*id, now);
-                }
+        let Some(replication) = replication else { return caught_up.clear() };
+        caught_up.retain(|id, _| replication.contains_key(id));
+        for (id, matched) in replication {
+            if matched.as_ref().map(|at| at.index()) >= last {
+                caught_up.insert(id, now);
             }
-        });
+        }
     }
 
     /// The voter that has the most of the log.
     pub(crate) fn successor(&self) -> Option<u64> {
+        let caught_up = self.caught_up.lock().clone();
         self.with_metrics(|metrics| {
             let replication = metrics.replication.as_ref()?;
             let voters = metrics.membership_config.membership().voter_ids();
             let others = voters.filter(|id| *id != self.peers.id);
             others
-                .filter(|id| self.caught_up.lock().contains_key(id))
+                .filter(|id| caught_up.contains_key(id))
                 .max_by_key(|id| replication.get(id).copied().flatten().map(|at| at.index()))
         })
     }

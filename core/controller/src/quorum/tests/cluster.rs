@@ -181,7 +181,10 @@ async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
 
 fn topic(name: &str) -> Decision<()> {
     let name = TopicName::new(name).unwrap();
-    Decision { records: vec![MetadataRecord::Topic { name, id: TopicId::random() }], answer: () }
+    Decision {
+        records: vec![MetadataRecord::Topic { name, id: TopicId::random(), mirror: None }],
+        answer: (),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -328,7 +331,7 @@ async fn a_learner_joins_and_gets_a_snapshot() {
     for index in 0..300 {
         let records = (0..20).map(|part| {
             let name = TopicName::new(&format!("{index}-{part}-{}", "x".repeat(200))).unwrap();
-            MetadataRecord::Topic { name, id: TopicId::random() }
+            MetadataRecord::Topic { name, id: TopicId::random(), mirror: None }
         });
         let records: Vec<_> = records.collect();
         let change = |_: &MetadataImage| Decision { records: records.clone(), answer: () };
