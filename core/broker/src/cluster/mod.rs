@@ -265,12 +265,20 @@ impl ClusterNode {
     /// Resolves when this node can be no member any more.
     pub(crate) async fn failed(&self) -> String {
         let mut replaced = self.replaced.subscribe();
+        let replaced = async {
+            loop {
+                let reason = replaced.borrow_and_update().clone();
+                if let Some(reason) = reason {
+                    return reason;
+                }
+                if replaced.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
         tokio::select! {
             reason = self.quorum.failed() => format!("its part in the metadata quorum has failed: {reason}"),
-            replaced = replaced.wait_for(Option::is_some) => match replaced {
-                Ok(reason) => reason.clone().unwrap_or_default(),
-                Err(_) => std::future::pending().await,
-            },
+            reason = replaced => reason,
         }
     }
 

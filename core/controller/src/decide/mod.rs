@@ -38,7 +38,7 @@ pub use elections::{
     rebalance_leaders,
 };
 pub use features::{FeatureUpdate, UpgradeType, update_features};
-pub use heartbeat::{Heartbeat, HeartbeatAnswer, fence_broker, heartbeat};
+pub use heartbeat::{Heartbeat, HeartbeatAnswer, fence_broker, fence_incarnation, heartbeat};
 pub use partitions::{MorePartitions, create_partitions};
 pub use policy::ClusterPolicy;
 pub use producer_ids::{PRODUCER_IDS_PER_BLOCK, ProducerIdBlock, allocate_producer_ids};

@@ -298,10 +298,15 @@ impl Quorum {
     /// Waits until this member fails for good: its disk (R14), or an entry that contradicts the image (R7).
     pub async fn failed(&self) -> String {
         let mut failure = self.failure.clone();
-        match failure.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            // Shut down in order: it does not fail any more.
-            Err(_) => std::future::pending().await,
+        loop {
+            let reason = failure.borrow_and_update().clone();
+            if let Some(reason) = reason {
+                return reason;
+            }
+            if failure.changed().await.is_err() {
+                // Shut down in order: it does not fail any more.
+                std::future::pending::<()>().await;
+            }
         }
     }
 
