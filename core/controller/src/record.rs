@@ -77,6 +77,14 @@ pub enum MetadataRecord {
         /// Its value.
         value: Option<String>,
     },
+    /// The default of a topic's configuration was set for the whole cluster, or (without a value) every node goes by
+    /// its own again.
+    ClusterConfig {
+        /// The configuration's name, as of a topic.
+        name: String,
+        /// Its value.
+        value: Option<String>,
+    },
     /// A block of producer ids was handed out.
     ProducerIds {
         /// The broker that got it.
@@ -120,6 +128,9 @@ pub struct RegisterBroker {
     /// The levels of features that it can work with.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub features: BTreeMap<String, FeatureRange>,
+    /// The identity of its data directory (KIP-858), if known: another one has none of what the last one had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<Uuid>,
 }
 
 impl RegisterBroker {
@@ -136,6 +147,7 @@ impl RegisterBroker {
             fenced: false,
             in_controlled_shutdown: false,
             features: BTreeMap::new(),
+            directory: None,
         }
     }
 }
