@@ -262,6 +262,7 @@ mod tests {
             fenced: true,
             in_controlled_shutdown: true,
             features: BTreeMap::from([("metadata.version".to_owned(), FeatureRange { min: 1, max: 2 })]),
+            directory: Some(Uuid::from_u128(9)),
             ..plain.clone()
         };
         let mirror = MirrorRole {
@@ -288,6 +289,11 @@ mod tests {
             MetadataRecord::RegisterBroker(full),
             MetadataRecord::BrokerState { broker_id, epoch, fenced: true, in_controlled_shutdown: false },
             MetadataRecord::UnregisterBroker { broker_id, epoch },
+            MetadataRecord::ClusterConfig {
+                name: "min.insync.replicas".to_owned(),
+                value: Some("2".to_owned()),
+            },
+            MetadataRecord::ClusterConfig { name: "min.insync.replicas".to_owned(), value: None },
             MetadataRecord::Topic { name: TopicName::new("t").unwrap(), id, mirror: None },
             MetadataRecord::Topic { name: TopicName::new("m").unwrap(), id, mirror: Some(mirror) },
             MetadataRecord::Partition { topic_id: id, partition: 3, state: alone },
@@ -320,6 +326,7 @@ mod tests {
             match record {
                 MetadataRecord::RegisterBroker(broker) => {
                     assert!(!broker.fenced && broker.peer.is_none() && broker.features.is_empty());
+                    assert_eq!(broker.directory, None);
                 }
                 MetadataRecord::Partition { state, .. } => {
                     assert_eq!((state.leader_epoch.get(), state.partition_epoch.get()), (3, 4));
