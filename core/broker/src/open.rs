@@ -123,7 +123,7 @@ pub(crate) fn open_alone(
     let state = state(config, cluster_id, advertised, metadata, Arc::clone(&opened.dir), Arc::clone(&image))?;
     remove_strays(&state, &opened.logs, &image)?;
     for topic in image.topics() {
-        state.set_topic(topic)?;
+        state.set_topic(&image, topic)?;
     }
     Ok(state)
 }

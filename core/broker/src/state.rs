@@ -262,14 +262,15 @@ impl BrokerState {
                 }
             }
         }
+        let has_other_defaults = before.cluster_configs() != after.cluster_configs();
         for topic in after.topics() {
             let known = before.topic_by_id(topic.id);
             // By address where it is the same one, by content where the image comes from a snapshot.
             let is_known = known.is_some_and(|known| Arc::ptr_eq(known, topic) || known == topic);
-            if is_known && !self.unmade.lock().contains(&topic.id) {
+            if is_known && !has_other_defaults && !self.unmade.lock().contains(&topic.id) {
                 continue;
             }
-            match self.set_topic(topic) {
+            match self.set_topic(after, topic) {
                 Ok(()) => {
                     self.unmade.lock().remove(&topic.id);
                 }
@@ -282,8 +283,12 @@ impl BrokerState {
     }
 
     /// Brings one topic's partitions in line.
-    pub(crate) fn set_topic(&self, topic: &TopicImage) -> Result<(), towpath_replica::PartitionError> {
-        let settings = self.settings(topic);
+    pub(crate) fn set_topic(
+        &self,
+        image: &MetadataImage,
+        topic: &TopicImage,
+    ) -> Result<(), towpath_replica::PartitionError> {
+        let settings = self.settings(image, topic);
         let me = self.config.node_id;
         let leaderships = topic
             .partitions
@@ -312,8 +317,8 @@ impl BrokerState {
         }
     }
 
-    fn settings(&self, topic: &TopicImage) -> Settings {
-        match TopicConfig::resolve(&topic.configs, &self.config.topic_defaults) {
+    fn settings(&self, image: &MetadataImage, topic: &TopicImage) -> Settings {
+        match TopicConfig::resolve(&topic.configs, &image.topic_defaults(&self.config.topic_defaults)) {
             Ok(config) => settings(&config),
             Err(problem) => {
                 // Values are checked before they are stored, so only a newer version's can be at fault here.

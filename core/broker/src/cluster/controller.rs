@@ -204,6 +204,14 @@ async fn begin(node: &Arc<ClusterNode>) -> bool {
     };
     tracing::info!(node = %node.me, "this node is the active controller");
     controller.liveness.lock().became_active(&image, controller.now_ms());
+    // Leaders and the controller go by the same defaults, whatever stands in the files of single nodes.
+    let policy = &controller.policy;
+    let defaults =
+        |image: &MetadataImage| decide::set_cluster_defaults(image, policy, &policy.defaults.configs);
+    if let Err(error) = controller.quorum.change(defaults).await {
+        tracing::debug!(error = %ErrorChain(&error), "the cluster's defaults cannot be set");
+        return false;
+    }
     // The last controller may have ended together with a broker: whoever is gone is found now, not after a timeout.
     for broker in image.brokers().filter(|broker| !broker.fenced && broker.id != node.me) {
         tokio::spawn(look_for(Arc::clone(node), broker.id));

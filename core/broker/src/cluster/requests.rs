@@ -58,6 +58,7 @@ fn registration(request: &BrokerRegistrationRequest) -> Option<Registration> {
     broker.peer = Some(PeerEndpoint { host: nodes.host.clone(), port: nodes.port });
     broker.rack.clone_from(&request.rack);
     broker.fenced = true;
+    broker.directory = request.log_dirs.first().copied();
     broker.features = request
         .features
         .iter()

@@ -2,6 +2,7 @@
 
 mod alter_partition;
 mod change;
+mod cluster_defaults;
 mod configs;
 mod elections;
 mod features;
@@ -18,6 +19,8 @@ mod topics;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
+mod lost_disk_tests;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod support;
@@ -32,6 +35,7 @@ use crate::MetadataRecord;
 pub use alter_partition::{
     AlterPartition, IsrMember, PartitionAnswer, PartitionIsr, TopicAnswers, TopicIsrs, alter_partition,
 };
+pub use cluster_defaults::set_cluster_defaults;
 pub use configs::{ConfigChange, ConfigOperation, alter_topic_config, replace_topic_config};
 pub use elections::{
     ElectionKind, ElectionResult, PartitionRef, elect_leaders, elect_where_unclean_is_allowed,

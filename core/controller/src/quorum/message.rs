@@ -11,13 +11,15 @@ use super::types::{LogId, Member, SnapshotMeta, Types, Vote};
 use crate::RecordError;
 
 /// The version of the form: one byte in front of every message.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Who speaks to whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Envelope {
     /// The name of the cluster.
     pub(crate) cluster: String,
+    /// The id of the cluster; empty while the sender does not know it. Two clusters may have the same name.
+    pub(crate) cluster_id: String,
     pub(crate) from: u64,
     /// The sender as it is now.
     pub(crate) sender: Member,
@@ -123,8 +125,8 @@ fn read_vote_request(reader: &mut Reader<'_>) -> Result<VoteRequest<Types>, Code
 /// Encodes a request.
 pub(crate) fn encode(envelope: &Envelope, request: &Request) -> Result<Bytes, RecordError> {
     let mut out = Writer::default();
-    out.u8(VERSION).text(&envelope.cluster).u64(envelope.from).text(&envelope.sender.address);
-    out.uuid(envelope.sender.directory).u64(envelope.to);
+    out.u8(VERSION).text(&envelope.cluster).text(&envelope.cluster_id).u64(envelope.from);
+    out.text(&envelope.sender.address).uuid(envelope.sender.directory).u64(envelope.to);
     out.option(envelope.directory.as_ref(), |out, directory| out.uuid(*directory));
     match request {
         Request::Append(append) => {
@@ -177,10 +179,10 @@ fn read_append(reader: &mut Reader<'_>) -> Result<AppendEntriesRequest<Types>, C
 pub(crate) fn decode(message: &Bytes) -> Result<(Envelope, Request), MessageError> {
     let mut reader = Reader(message);
     version(&mut reader)?;
-    let (cluster, from) = (reader.text()?, reader.u64()?);
+    let (cluster, cluster_id, from) = (reader.text()?, reader.text()?, reader.u64()?);
     let sender = Member { address: reader.text()?, directory: reader.uuid()? };
     let (to, directory) = (reader.u64()?, reader.option(Reader::uuid)?);
-    let envelope = Envelope { cluster, from, sender, to, directory };
+    let envelope = Envelope { cluster, cluster_id, from, sender, to, directory };
     let request = match reader.u8()? {
         1 => Request::Append(read_append(&mut reader)?),
         2 => Request::Vote(read_vote_request(&mut reader)?),
@@ -305,6 +307,7 @@ mod tests {
         let sender = Member { address: "h:1".to_owned(), directory: Uuid::from_u128(1) };
         let envelope = Envelope {
             cluster: "eu".to_owned(),
+            cluster_id: "id".to_owned(),
             from: 1,
             sender,
             to: 2,
@@ -337,7 +340,7 @@ mod tests {
                 assert!(decode(&bytes.slice(..cut)).is_err(), "{request:?} of {cut} bytes");
             }
         }
-        assert!(matches!(decode(&Bytes::from_static(b"\x02")), Err(MessageError::Version(2))));
+        assert!(matches!(decode(&Bytes::from_static(b"\x01")), Err(MessageError::Version(1))));
     }
 
     #[test]

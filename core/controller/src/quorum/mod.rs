@@ -64,6 +64,9 @@ pub struct QuorumConfig {
     pub voters: BTreeMap<BrokerId, String>,
     /// The name of the cluster; nodes of others are refused.
     pub cluster_name: String,
+    /// The id of the cluster that this node belongs to by what else is on its disk; empty if it does not know yet.
+    /// Metadata of another one stops this member (R7).
+    pub cluster_id: String,
     /// Between two heartbeats of the leader, ms.
     pub heartbeat_ms: u64,
     /// The least that a follower waits after the leader's lease before it stands for election, ms.
@@ -90,6 +93,7 @@ impl QuorumConfig {
             dir,
             voters: BTreeMap::new(),
             cluster_name: String::new(),
+            cluster_id: String::new(),
             heartbeat_ms: 100,
             election_timeout_min_ms: 300,
             election_timeout_max_ms: 500,

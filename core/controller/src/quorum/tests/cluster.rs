@@ -13,6 +13,8 @@ use towpath_log::sim::SimStorage;
 use towpath_types::{BrokerId, ProducerId, TopicId, TopicName};
 use uuid::Uuid;
 
+use crate::quorum::message::{self, Envelope, Reply, Request};
+use crate::quorum::types::Member;
 use crate::quorum::{PeerAddress, Quorum, QuorumConfig, QuorumTransport};
 use crate::{ControllerError, Decision, MetadataImage, MetadataRecord, SnapshotPolicy};
 
@@ -541,4 +543,32 @@ async fn what_was_committed_survives_storms() {
     for seed in 0..3 {
         storm(seed).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_another_cluster_is_not_listened_to() {
+    let mut cluster = Cluster::formed(&[1]).await;
+    let node = Arc::clone(&cluster.running[&1]);
+    let hello = |cluster_id: &str| {
+        let envelope = Envelope {
+            cluster: "eu".to_owned(),
+            cluster_id: cluster_id.to_owned(),
+            from: 2,
+            sender: Member { address: "node2:1".to_owned(), directory: Uuid::from_u128(2) },
+            to: 1,
+            directory: None,
+        };
+        message::encode(&envelope, &Request::Hello).unwrap()
+    };
+    let ask = async |cluster_id: &str| message::decode_reply(&node.handle(hello(cluster_id)).await.unwrap());
+    assert!(matches!(ask("a").await.unwrap(), Reply::Hello(_)), "it does not know its own id yet");
+    let record = || MetadataRecord::Cluster { cluster_id: "a".to_owned() };
+    node.change(|_| Decision { records: vec![record()], answer: () }).await.unwrap();
+    assert!(matches!(ask("a").await.unwrap(), Reply::Hello(_)));
+    assert!(matches!(ask("").await.unwrap(), Reply::Hello(_)), "the sender does not know");
+    let refused = ask("b").await.unwrap();
+    assert!(matches!(&refused, Reply::Refused(reason) if reason.contains("id a, not b")), "{refused:?}");
+    cluster.net.nodes.lock().clear();
+    drop(cluster.running.remove(&1));
+    node.shutdown().await;
 }

@@ -19,7 +19,7 @@ use crate::quorum::disk::StoreError;
 use crate::quorum::start::{Opened, open};
 use crate::quorum::state_machine::StateMachine;
 use crate::quorum::storage::LogStore;
-use crate::quorum::types::{Change, Entry, Types, Vote, log_id};
+use crate::quorum::types::{Change, Entry, SnapshotMeta, Types, Vote, log_id};
 use crate::{MetadataRecord, SnapshotPolicy};
 
 const POLICY: SnapshotPolicy = SnapshotPolicy { records_min: 1_000 };
@@ -327,6 +327,48 @@ async fn an_entry_applies_whole_or_not_at_all() {
     assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
     assert_eq!(opened.images.borrow().next_offset().get(), 1);
     assert_eq!(machine.applied_state().await.unwrap().0, Some(log_id(1, 1)));
+}
+
+/// A member that has an image of this cluster, and a snapshot of it.
+async fn with_image_of(cluster: &str, storage: &SimStorage) -> (Opened, bytes::Bytes) {
+    use futures_util::stream;
+    let mut opened = reopen(storage).unwrap();
+    let record = MetadataRecord::Cluster { cluster_id: cluster.to_owned() };
+    let change = Change { base: 0, records: Arc::new(vec![record]) };
+    let entry = Entry::new(log_id(1, 0), EntryPayload::Normal(change));
+    opened.machine.apply(stream::iter([Ok((entry, None))])).await.unwrap();
+    let snapshot = opened.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    (opened, snapshot.snapshot)
+}
+
+#[tokio::test]
+async fn the_image_of_another_cluster_is_never_taken() {
+    use futures_util::stream;
+    let (here, there, fresh) = (SimStorage::new(1), SimStorage::new(2), SimStorage::new(3));
+    let (mut opened, ours) = with_image_of("a", &here).await;
+    let (other, theirs) = with_image_of("b", &there).await;
+    let meta = SnapshotMeta { last_log_id: Some(log_id(9, 90)), ..SnapshotMeta::default() };
+    // R7: a snapshot of another cluster stops the member, and leaves nothing behind.
+    let refused = opened.machine.install_snapshot(&meta, theirs.clone()).await.unwrap_err();
+    assert!(refused.to_string().contains("with the id b"), "{refused}");
+    assert_eq!(opened.images.borrow().cluster_id(), "a");
+    assert_eq!(opened.machine.applied_state().await.unwrap().0, Some(log_id(1, 0)));
+    opened.machine.install_snapshot(&meta, ours.clone()).await.unwrap();
+    assert_eq!(opened.machine.applied_state().await.unwrap().0, Some(log_id(9, 90)));
+    drop(other);
+    // By what else is on the disk, before there is an image.
+    let known = QuorumConfig { cluster_id: "a".to_owned(), ..config(Path::new(DIR)) };
+    let error = open(&known, POLICY, Arc::new(there.clone())).err().unwrap();
+    assert!(matches!(error, StoreError::Foreign(_)), "{error}");
+    let mut opened = open(&known, POLICY, Arc::new(fresh.clone())).unwrap();
+    assert!(opened.machine.install_snapshot(&meta, theirs).await.is_err());
+    let record = MetadataRecord::Cluster { cluster_id: "b".to_owned() };
+    let change = Change { base: 0, records: Arc::new(vec![record]) };
+    let entry = Entry::new(log_id(1, 0), EntryPayload::Normal(change));
+    assert!(opened.machine.apply(stream::iter([Ok((entry, None))])).await.is_err());
+    assert!(opened.images.borrow().cluster_id().is_empty());
+    opened.machine.install_snapshot(&meta, ours).await.unwrap();
+    assert_eq!(opened.images.borrow().cluster_id(), "a");
 }
 
 /// What a log must hold after a crash: one of these, depending on whether the last operation was done.
