@@ -42,17 +42,24 @@ pub(crate) fn check_topic_defaults(config: &BrokerConfig) -> Result<(), BrokerEr
     Ok(())
 }
 
+/// The id of the cluster that the directory belongs to; none for a new one.
+///
+/// # Errors
+/// [`BrokerError::Read`].
+pub(crate) fn stored_cluster_id(config: &BrokerConfig) -> Result<Option<String>, BrokerError> {
+    let path = config.data_dir.join("meta.properties");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("cluster.id=").map(|id| id.trim().to_owned()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(BrokerError::Read { path, source }),
+    }
+}
+
 /// The cluster's id: the configuration's, else the directory's, else a new one.
 fn cluster_id(config: &BrokerConfig) -> Result<String, BrokerError> {
-    let path = config.data_dir.join("meta.properties");
-    let stored = match std::fs::read_to_string(&path) {
-        Ok(text) => text
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("cluster.id=").map(|id| id.trim().to_owned())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(source) => return Err(BrokerError::Read { path, source }),
-    };
-    match (stored, &config.cluster_id) {
+    match (stored_cluster_id(config)?, &config.cluster_id) {
         (Some(found), Some(expected)) if found != *expected => {
             Err(BrokerError::ClusterId { found, expected: expected.clone() })
         }

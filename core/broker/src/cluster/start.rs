@@ -20,6 +20,7 @@ use super::transport::PeerTransport;
 use super::{ActiveController, ClusterNode, ClusterSettings, ReplicationSettings, server};
 use crate::config::{BrokerConfig, Endpoint};
 use crate::error::BrokerError;
+use crate::open;
 
 /// The directory of the quorum's log, below the data directory.
 pub(crate) const QUORUM_DIR: &str = "__cluster_quorum";
@@ -59,7 +60,9 @@ pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, Broker
         made.map_err(|error| BrokerError::Thread(io::Error::other(error)))??
     };
     let incarnation = Uuid::new_v4();
+    let stored = open::stored_cluster_id(config)?;
     let peers = Arc::new(Peers::new(NodeHelloRequest {
+        cluster_id: stored.clone(),
         cluster_name: settings.name.clone(),
         node_id: me.get(),
         incarnation_id: incarnation,
@@ -69,7 +72,8 @@ pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, Broker
         software_version: env!("CARGO_PKG_VERSION").to_owned(),
         ..NodeHelloRequest::default()
     }));
-    let quorum = open_quorum(me, &peer, (directory, dir), &settings, &replication, &peers).await?;
+    let store = Store { directory, dir, cluster_id: stored.unwrap_or_default() };
+    let quorum = open_quorum(me, &peer, store, &settings, &replication, &peers).await?;
     let node = Arc::new(ClusterNode {
         me,
         controller: ActiveController::new(Arc::clone(&quorum), policy, &replication),
@@ -92,10 +96,18 @@ pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, Broker
     Ok(Some(Joined { node, peer, incarnation, directory, tasks }))
 }
 
+/// What the quorum's store is told to be.
+struct Store {
+    directory: Uuid,
+    dir: PathBuf,
+    /// The cluster that the data directory belongs to, if it does; metadata of another one are not taken (R7).
+    cluster_id: String,
+}
+
 async fn open_quorum(
     me: BrokerId,
     peer: &Endpoint,
-    (directory, dir): (Uuid, PathBuf),
+    Store { directory, dir, cluster_id }: Store,
     settings: &ClusterSettings,
     replication: &ReplicationSettings,
     peers: &Arc<Peers>,
@@ -107,6 +119,7 @@ async fn open_quorum(
     let config = QuorumConfig {
         voters,
         cluster_name: settings.name.clone(),
+        cluster_id,
         heartbeat_ms: timeout / 5,
         election_timeout_min_ms: timeout * 3 / 5,
         election_timeout_max_ms: timeout,
@@ -130,7 +143,7 @@ fn advertised(settings: &ClusterSettings, local: SocketAddr) -> Endpoint {
         Some(endpoint) if endpoint.port != 0 => endpoint.clone(),
         Some(endpoint) => Endpoint { host: endpoint.host.clone(), port: local.port() },
         None if local.ip().is_unspecified() => {
-            Endpoint { host: crate::open::host_name(), port: local.port() }
+            Endpoint { host: open::host_name(), port: local.port() }
         }
         None => Endpoint { host: local.ip().to_string(), port: local.port() },
     }
