@@ -220,6 +220,15 @@ impl SimStorage {
             apply_name(&mut disk.durable_names, change);
         }
         disk.names = disk.durable_names.clone();
+        // A directory whose renaming or removal is undone is there again.
+        for path in disk.names.keys() {
+            for dir in path.ancestors().skip(1) {
+                if disk.dirs.contains(dir) {
+                    break;
+                }
+                disk.dirs.insert(dir.to_owned());
+            }
+        }
         let mut ids: Vec<u64> = disk.contents.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {

@@ -340,6 +340,10 @@ impl PartitionModel {
             return Ok(());
         }
         for (offset, id) in (first..).zip(ids) {
+            if self.was_reset && offset < self.deleted_to {
+                // Of what was deleted an unclean leader may have heard nothing.
+                continue;
+            }
             let committed = usize::try_from(offset).ok().and_then(|index| self.canon.get(index));
             if committed.is_none_or(|entry| entry.id != *id) {
                 let detail =

@@ -1,6 +1,6 @@
 //! A node: a disk and clocks that outlive its processes, and the process that runs on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,7 +19,7 @@ use crate::groups::Coordinator;
 use crate::model::Ending;
 use crate::net::ClientId;
 use crate::profile::LAG_MS;
-use crate::sim::Event;
+use crate::sim::{Asked, Event};
 use crate::violation::{Checked, INTERNAL, RECOVERY, Violation};
 
 pub(crate) const CLUSTER: &str = "simulated";
@@ -97,6 +97,10 @@ pub(crate) struct ActiveController {
     pub(crate) term: u64,
     pub(crate) image: Arc<MetadataImage>,
     pub(crate) liveness: Liveness,
+    /// A decision is on its way to the quorum; the others wait, since each is made on the image that the one before it
+    /// left.
+    pub(crate) is_deciding: bool,
+    pub(crate) waiting: VecDeque<Asked>,
 }
 
 /// What a process knows of its registration.

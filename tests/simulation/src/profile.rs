@@ -222,23 +222,29 @@ impl Profile {
             // A leader whose session ends while it goes on, and that is elected again after another one, without
             // having heard of it: from the ELR, since whoever leads alone below min.insync.replicas is all there is.
             Rule::BecomeLeader => {
-                self.faults = Faults { isolate: 4, cut: 3, pause: 2, lag: 6, ..only };
-                self.admin = Administration { preferred: 2, reassign: 1, ..Administration::default() };
-                self.metadata_late_ms = 200;
-                self.topics.iter_mut().for_each(|topic| (topic.factor, topic.min_isr) = (3, 2));
-                self.produce_every_ms = 10;
+                self.nodes = 3;
+                self.faults = Faults { isolate: 6, lag: 6, ..only };
+                self.admin = Administration::default();
+                (self.metadata_late_ms, self.disturbed_ms, self.fault_every_ms) = (5, 900, 60);
+                self.topics.iter_mut().for_each(|topic| (topic.factor, topic.min_isr) = (3, 3));
+                (self.produce_every_ms, self.fetch_bytes) = (10, 1);
             }
             // Fetches that arrive after their sender was restarted, small ones, so that followers are behind.
             Rule::FollowerFetchChecks => {
-                self.faults = Faults { crash: 6, lag: 1, ..only };
-                (self.late, self.late_ms, self.duplicated) = (200, 300, 200);
-                (self.fetch_bytes, self.down_ms, self.produce_every_ms) = (1, 40, 10);
-                self.topics.iter_mut().for_each(|topic| topic.flushed = false);
+                self.faults = Faults { crash: 6, pause: 2, ..only };
+                self.admin = Administration::default();
+                (self.late, self.late_ms, self.duplicated, self.lost) = (300, 400, 300, 0);
+                (self.fetch_bytes, self.down_ms, self.produce_every_ms) = (1, 15, 10);
+                (self.metadata_late_ms, self.disturbed_ms, self.fault_every_ms) = (5, 200, 150);
+                self.topics.iter_mut().for_each(|topic| (topic.flushed, topic.factor) = (false, 3));
             }
             // Leaders that change with records in flight.
             Rule::Divergence | Rule::FollowerTruncation => {
-                self.faults = Faults { kill: 2, isolate: 4, cut: 2, pause: 4, lag: 2, ..only };
-                (self.produce_every_ms, self.late, self.duplicated) = (10, 100, 50);
+                self.faults = Faults { kill: 2, isolate: 4, cut: 2, pause: 4, lag: 4, ..only };
+                self.admin = Administration { preferred: 4, ..Administration::default() };
+                (self.produce_every_ms, self.admin_every_ms, self.fault_every_ms) = (10, 60, 60);
+                (self.late, self.late_ms) = (300, 140);
+                self.topics.iter_mut().for_each(|topic| (topic.factor, topic.min_isr) = (3, 1));
             }
             // A follower that begins at a log start that lies past the end of the leader elected uncleanly next.
             Rule::OutOfRange => {
@@ -255,9 +261,18 @@ impl Profile {
                 self.topics.iter_mut().for_each(|topic| (topic.factor, topic.min_isr) = (2, 1));
                 self.produce_every_ms = 120;
             }
-            Rule::HighWatermark | Rule::IsrExpansion => {
+            Rule::HighWatermark => {
                 self.faults = Faults { crash: 2, pause: 5, isolate: 3, cut: 3, lag: 3, ..only };
                 (self.fetch_bytes, self.produce_every_ms) = (1, 10);
+            }
+            // A slow follower, and leaders that change so often that they do not know how much is committed.
+            Rule::IsrExpansion => {
+                self.faults = Faults { pause: 5, kill: 2, cut: 3, isolate: 2, ..only };
+                self.admin = Administration { preferred: 4, ..Administration::default() };
+                (self.admin_every_ms, self.fault_every_ms, self.down_ms) = (40, 60, 60);
+                (self.fetch_bytes, self.produce_every_ms, self.late, self.late_ms) = (1, 10, 200, 100);
+                self.disturbed_ms = 400;
+                self.topics.iter_mut().for_each(|topic| (topic.factor, topic.min_isr) = (3, 1));
             }
             // Answers of the controller that get lost, followers that restart.
             Rule::AlterPartitionChecks => {

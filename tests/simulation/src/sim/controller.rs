@@ -1,5 +1,6 @@
 //! The active controller, and those that believe to be it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rand::Rng as _;
@@ -18,6 +19,9 @@ use crate::violation::{Checked, METADATA, Violation};
 
 /// How long a controller may be cut off before another is elected.
 const ELECTION_MS: i64 = 120;
+
+/// Requests that wait for a decision.
+const WAITING_MAX: usize = 64;
 
 /// A decision, and what the node that asked is told.
 type Decided = Decision<Option<CallAnswer>>;
@@ -85,7 +89,9 @@ impl Simulation {
         // Whatever it had made of the metadata as a deposed controller is gone.
         self.quorum.forks.remove(&chosen);
         if let Some(process) = self.nodes[chosen].process.as_mut() {
-            process.controller = Some(ActiveController { term, image, liveness });
+            let waiting = VecDeque::new();
+            process.controller =
+                Some(ActiveController { term, image, liveness, is_deciding: false, waiting });
         }
         trace!(self, "node {chosen} is the active controller in term {term}");
     }
@@ -161,6 +167,13 @@ impl Simulation {
         let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
         let number = process.number;
         let Some(controller) = process.controller.as_mut() else { return Ok(()) };
+        if controller.is_deciding {
+            let is_fence = matches!(asked, Asked::Fence(_) | Asked::UncleanElections);
+            if controller.waiting.len() < WAITING_MAX && !is_fence {
+                controller.waiting.push_back(asked);
+            }
+            return Ok(());
+        }
         if is_active && controller.term == self.quorum.term {
             controller.image = head;
         }
@@ -187,6 +200,7 @@ impl Simulation {
             self.reply(node, &asked, decided.answer);
             return Ok(());
         }
+        controller.is_deciding = true;
         let proposal = Proposal {
             node,
             process: number,
@@ -208,8 +222,33 @@ impl Simulation {
         }
     }
 
-    /// Rule 14: what the quorum commits takes effect, and only on the image that it was decided on.
+    /// A decision has come to its end; the next ones are made.
     pub(super) fn commit(&mut self, proposal: Proposal) -> Checked {
+        let node = proposal.node;
+        if let Some(controller) = self.controller_of(&proposal) {
+            controller.is_deciding = false;
+        }
+        let term = proposal.term;
+        self.come_to_an_end(proposal)?;
+        loop {
+            let process = self.nodes[node].process.as_mut();
+            let controller = process.and_then(|process| process.controller.as_mut());
+            let Some(controller) = controller.filter(|known| known.term == term && !known.is_deciding) else {
+                return Ok(());
+            };
+            let Some(next) = controller.waiting.pop_front() else { return Ok(()) };
+            self.decide(node, next)?;
+        }
+    }
+
+    fn controller_of(&mut self, proposal: &Proposal) -> Option<&mut ActiveController> {
+        let process = self.nodes[proposal.node].process.as_mut()?;
+        let is_same = process.number == proposal.process;
+        process.controller.as_mut().filter(|known| is_same && known.term == proposal.term)
+    }
+
+    /// Rule 14: what the quorum commits takes effect, and only on the image that it was decided on.
+    fn come_to_an_end(&mut self, proposal: Proposal) -> Checked {
         let node = proposal.node;
         let running = self.nodes[node].process.as_ref().filter(|p| p.number == proposal.process);
         if running.is_none() || self.nodes[node].is_paused {

@@ -21,7 +21,7 @@ use towpath_log::LogConfig;
 use towpath_types::{BrokerId, Rules};
 
 use self::clients::{Consumer, Producer};
-pub(crate) use self::event::Event;
+pub(crate) use self::event::{Asked, Event};
 use self::event::Planned;
 use crate::counters::Counters;
 use crate::groups::GroupLedger;
@@ -295,7 +295,9 @@ impl Simulation {
             self.counters.messages_lost += 1;
             return;
         }
-        let copies = if self.chance(duplicated) { 2 } else { 1 };
+        // Controllers are asked over one connection at a time, and TCP does not repeat.
+        let is_call = matches!(message, Message::Ask { .. } | Message::Answered { .. });
+        let copies = if self.chance(duplicated) && !is_call { 2 } else { 1 };
         self.counters.messages_duplicated += copies - 1;
         for _ in 0..copies {
             let delay =
