@@ -142,9 +142,7 @@ fn advertised(settings: &ClusterSettings, local: SocketAddr) -> Endpoint {
     match &settings.peer_advertised {
         Some(endpoint) if endpoint.port != 0 => endpoint.clone(),
         Some(endpoint) => Endpoint { host: endpoint.host.clone(), port: local.port() },
-        None if local.ip().is_unspecified() => {
-            Endpoint { host: open::host_name(), port: local.port() }
-        }
+        None if local.ip().is_unspecified() => Endpoint { host: open::host_name(), port: local.port() },
         None => Endpoint { host: local.ip().to_string(), port: local.port() },
     }
 }

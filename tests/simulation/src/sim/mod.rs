@@ -21,8 +21,8 @@ use towpath_log::LogConfig;
 use towpath_types::{BrokerId, Rules};
 
 use self::clients::{Consumer, Producer};
-pub(crate) use self::event::{Asked, Event};
 use self::event::Planned;
+pub(crate) use self::event::{Asked, Event};
 use crate::counters::Counters;
 use crate::groups::GroupLedger;
 use crate::model::PartitionModel;
