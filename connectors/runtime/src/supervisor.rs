@@ -29,9 +29,11 @@ use crate::worker::{self, WorkerConfig};
 pub struct SupervisorConfig {
     /// The cluster.
     pub client: Client,
-    /// Whether the cluster is the broker in this process: topics are then flushed record by record (R1), and have
-    /// one replica.
+    /// Whether the cluster is the broker in this process alone: topics then have one replica, and are flushed.
     pub embedded: bool,
+    /// Whether topics are flushed record by record: where one node may hold the only copy of what counts as written (R1,
+    /// R4).
+    pub flushed: bool,
     /// What relative paths in connectors' options are meant against.
     pub base_dir: PathBuf,
     /// The secrets that no error and no status may show (R13).
@@ -49,6 +51,7 @@ impl SupervisorConfig {
         Self {
             client,
             embedded: false,
+            flushed: false,
             base_dir: PathBuf::from("."),
             redactor: Redactor::default(),
             stop_timeout: Duration::from_secs(30),
@@ -109,7 +112,7 @@ impl Supervisor {
     /// # Errors
     /// When the pipelines contradict each other, or the worker has no identity; the cluster is not asked.
     pub fn start(config: SupervisorConfig, pipelines: Vec<PipelineSpec>) -> Result<Self, SupervisorError> {
-        let topics = Topics::new(config.client.clone(), config.embedded);
+        let topics = Topics::new(config.client.clone(), config.embedded, config.flushed);
         let env = Arc::new(Env {
             schemas: SchemaStore::new(config.client.clone(), Arc::clone(&topics)),
             topics,

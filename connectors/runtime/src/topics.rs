@@ -37,12 +37,13 @@ pub(crate) struct TopicInfo {
 pub(crate) struct Topics {
     client: Client,
     embedded: bool,
+    flushed: bool,
     creating: Mutex<()>,
 }
 
 impl Topics {
-    pub(crate) fn new(client: Client, embedded: bool) -> Arc<Self> {
-        Arc::new(Self { client, embedded, creating: Mutex::default() })
+    pub(crate) fn new(client: Client, embedded: bool, flushed: bool) -> Arc<Self> {
+        Arc::new(Self { client, embedded, flushed: embedded || flushed, creating: Mutex::default() })
     }
 
     /// The topic, created if it does not exist.
@@ -88,7 +89,7 @@ impl Topics {
     }
 
     async fn create(&self, topic: &TopicName, kind: TopicKind<'_>) -> Result<TopicInfo, ConnectorError> {
-        let new = new_topic(topic, kind, self.embedded);
+        let new = new_topic(topic, kind, self.embedded, self.flushed);
         let what = || format!("creating topic `{topic}`");
         let mut created = self
             .client
@@ -115,10 +116,10 @@ impl Topics {
         }
     }
 
-    /// R1, R4: on the embedded broker an acknowledged record must have been flushed, also in a topic that somebody
-    /// else created.
+    /// R1, R4: where one node is all that has it, an acknowledged record must have been flushed, also in a topic that
+    /// somebody else created.
     async fn make_durable(&self, topic: &TopicName) -> Result<(), ConnectorError> {
-        if !self.embedded {
+        if !self.flushed {
             return Ok(());
         }
         let what = || format!("setting `flush.messages` of topic `{topic}`");
@@ -142,12 +143,12 @@ impl Topics {
     }
 }
 
-fn new_topic(topic: &TopicName, kind: TopicKind<'_>, embedded: bool) -> NewTopic {
+fn new_topic(topic: &TopicName, kind: TopicKind<'_>, embedded: bool, flushed: bool) -> NewTopic {
     let mut configs = BTreeMap::new();
     let mut set = |name: &str, value: String| {
         configs.insert(name.to_owned(), value);
     };
-    if embedded {
+    if flushed {
         set("flush.messages", "1".to_owned());
     }
     let (partitions, replication_factor) = match kind {
@@ -180,17 +181,17 @@ mod tests {
     fn new_topics_forget_nothing_unless_told() {
         let topic = TopicName::new("t").unwrap();
         let mut spec = NewTopicSpec { partitions: 3, ..NewTopicSpec::default() };
-        let new = new_topic(&topic, TopicKind::Data(&spec), true);
+        let new = new_topic(&topic, TopicKind::Data(&spec), true, true);
         assert_eq!(new.configs["retention.ms"], "-1");
         assert_eq!(new.configs["flush.messages"], "1");
         assert_eq!((new.partitions, new.replication_factor), (Some(3), Some(1)));
         spec.configs.insert("retention.ms".into(), "1000".into());
-        let new = new_topic(&topic, TopicKind::Data(&spec), false);
+        let new = new_topic(&topic, TopicKind::Data(&spec), false, false);
         assert_eq!(new.configs["retention.ms"], "1000");
         assert!(!new.configs.contains_key("flush.messages"));
         assert_eq!(new.replication_factor, None, "the cluster's default");
-        let dead = new_topic(&topic, TopicKind::DeadLetter(&spec), true);
+        let dead = new_topic(&topic, TopicKind::DeadLetter(&spec), true, true);
         assert_eq!((dead.configs["retention.ms"].as_str(), dead.partitions), ("-1", Some(1)));
-        assert_eq!(new_topic(&topic, TopicKind::State, true).configs["cleanup.policy"], "compact");
+        assert_eq!(new_topic(&topic, TopicKind::State, true, true).configs["cleanup.policy"], "compact");
     }
 }

@@ -38,7 +38,6 @@ pub(crate) async fn run(broker: Arc<BrokerState>) {
     let mut compaction = Due::new(config.compaction_check_interval);
     let mut checkpoint = Due::new(config.checkpoint_interval);
     let mut idle = Due::new(IDLE_CHECK);
-    let mut last_flush = Instant::now();
     loop {
         tokio::time::sleep(TICK).await;
         let (retain, compact, write) = (retention.is_due(), compaction.is_due(), checkpoint.is_due());
@@ -49,11 +48,9 @@ pub(crate) async fn run(broker: Arc<BrokerState>) {
                 tracing::debug!(closed, "idle connections closed");
             }
         }
-        let elapsed_ms = i64::try_from(last_flush.elapsed().as_millis()).unwrap_or(i64::MAX);
-        last_flush = Instant::now();
         let state = Arc::clone(&broker);
         let work = tokio::task::spawn_blocking(move || {
-            state.replicas.flush_old(elapsed_ms);
+            state.replicas.flush_old();
             if retain {
                 state.replicas.enforce_retention();
             }

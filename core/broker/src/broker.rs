@@ -1,8 +1,8 @@
 //! A broker from start to stop.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -167,6 +167,15 @@ impl Broker {
             .collect();
         statuses.sort_by(|a, b| a.partition.cmp(&b.partition));
         statuses
+    }
+
+    /// Resolves when this node can do nothing any more as a member of its cluster: its part in the metadata quorum has
+    /// failed for good (R7, R14). It should end then, and be started again when the cause is gone.
+    pub async fn failed(&self) -> String {
+        match &self.membership {
+            Some(membership) => membership.failed().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Stops: no new connections, what was begun answered, groups written, logs flushed and closed, the marker of a

@@ -9,7 +9,7 @@ use towpath_controller::decide::TopicDefaults;
 use towpath_coordinator::GroupConfig;
 use towpath_types::{BrokerId, limits};
 
-use crate::cluster::ClusterSettings;
+use crate::cluster::{ClusterSettings, ReplicationSettings};
 
 /// The settings of a broker.
 #[derive(Debug, Clone)]
@@ -50,6 +50,8 @@ pub struct BrokerConfig {
     pub checkpoint_interval: Duration,
     /// The cluster that the node belongs to; none for a node that is alone.
     pub cluster: Option<ClusterSettings>,
+    /// How the nodes of that cluster treat each other.
+    pub replication: ReplicationSettings,
 }
 
 /// A host and a port.
@@ -132,6 +134,7 @@ impl BrokerConfig {
             compaction_check_interval: Duration::from_secs(15),
             checkpoint_interval: Duration::from_secs(60),
             cluster: None,
+            replication: ReplicationSettings::default(),
         }
     }
 }

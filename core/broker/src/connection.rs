@@ -209,7 +209,7 @@ impl Connection {
             }
             self.account();
             let may_read = self.has_room();
-            if may_read && (is_held_back || self.broker.memory.is_exhausted()) {
+            if may_read && (is_held_back || self.is_short_of_memory()) {
                 self.wait_for_memory().await?;
                 continue;
             }
@@ -235,13 +235,19 @@ impl Connection {
         self.slots.iter().map(|slot| slot.state.reply_bytes()).sum::<usize>() + self.outgoing.memory_bytes()
     }
 
+    /// Whether nothing more may be begun for want of memory. Followers' fetches always may: what holds the memory may be
+    /// waiting for them. They are few, and as small as their partitions are many.
+    fn is_short_of_memory(&self) -> bool {
+        self.peer.node.is_none() && self.broker.memory.is_exhausted()
+    }
+
     /// Begins every request that is there whole, as far as there is room; `true` when one waits for memory.
     fn begin_requests(&mut self) -> Result<bool, ConnectionEnd> {
         let bytes_max = self.broker.config.limits.request_bytes_max;
         while self.has_room() {
             let Some(length) = frame::announced_length(&self.buffer, bytes_max)? else { return Ok(false) };
             let is_whole = self.buffer.len() - frame::LENGTH_BYTES >= length;
-            if is_whole && length <= SMALL_REQUEST_BYTES && self.broker.memory.is_exhausted() {
+            if is_whole && length <= SMALL_REQUEST_BYTES && self.is_short_of_memory() {
                 return Ok(true);
             }
             let Some(frame) = frame::take_frame(&mut self.buffer, bytes_max)? else { return Ok(false) };

@@ -28,7 +28,7 @@ mod state;
 mod stream;
 
 pub use broker::{Broker, BrokerStatus, PartitionStatus};
-pub use cluster::{ClusterSettings, Roles};
+pub use cluster::{ClusterSettings, ReplicationSettings, Roles};
 pub use config::{BrokerConfig, Endpoint, Limits};
 pub use error::BrokerError;
 pub use open_files::raise_open_files_limit;

@@ -22,7 +22,12 @@ pub(crate) struct Acceptor {
     broker: Arc<BrokerState>,
     places: Arc<Semaphore>,
     places_max: usize,
+    /// For other nodes' connections: clients that hold all places do not keep followers out.
+    node_places: Arc<Semaphore>,
 }
+
+/// Connections of nodes for records that may be open (R10).
+const NODE_CONNECTIONS_MAX: usize = 1024;
 
 /// Connections that may be open at the same time: `max.connections`, and never so many that none of the process's file
 /// descriptors would be left for segments, indexes and checkpoints.
@@ -42,8 +47,9 @@ fn places_max(connections_max: usize, open_files_max: Option<u64>) -> usize {
 
 impl Acceptor {
     pub(crate) fn new(broker: Arc<BrokerState>) -> Arc<Self> {
+        let node_places = Arc::new(Semaphore::new(NODE_CONNECTIONS_MAX));
         let places_max = places_max(broker.config.limits.connections_max, open_files::limit());
-        Arc::new(Self { broker, places: Arc::new(Semaphore::new(places_max)), places_max })
+        Arc::new(Self { broker, places: Arc::new(Semaphore::new(places_max)), places_max, node_places })
     }
 
     /// Connections that are open.
@@ -65,7 +71,8 @@ impl Acceptor {
             return;
         }
         self.broker.metrics.accepted.increment(1);
-        match Arc::clone(&self.places).try_acquire_owned() {
+        let places = if peer.node.is_some() { &self.node_places } else { &self.places };
+        match Arc::clone(places).try_acquire_owned() {
             Ok(place) => {
                 let connection = Connection::new(Arc::clone(&self.broker), stream, peer);
                 tokio::spawn(run(Arc::clone(&self.broker), connection, place));

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -43,17 +42,24 @@ pub(crate) fn check_topic_defaults(config: &BrokerConfig) -> Result<(), BrokerEr
     Ok(())
 }
 
+/// The id of the cluster that the directory belongs to; none for a new one.
+///
+/// # Errors
+/// [`BrokerError::Read`].
+pub(crate) fn stored_cluster_id(config: &BrokerConfig) -> Result<Option<String>, BrokerError> {
+    let path = config.data_dir.join("meta.properties");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("cluster.id=").map(|id| id.trim().to_owned()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(BrokerError::Read { path, source }),
+    }
+}
+
 /// The cluster's id: the configuration's, else the directory's, else a new one.
 fn cluster_id(config: &BrokerConfig) -> Result<String, BrokerError> {
-    let path = config.data_dir.join("meta.properties");
-    let stored = match std::fs::read_to_string(&path) {
-        Ok(text) => text
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("cluster.id=").map(|id| id.trim().to_owned())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(source) => return Err(BrokerError::Read { path, source }),
-    };
-    match (stored, &config.cluster_id) {
+    match (stored_cluster_id(config)?, &config.cluster_id) {
         (Some(found), Some(expected)) if found != *expected => {
             Err(BrokerError::ClusterId { found, expected: expected.clone() })
         }
@@ -89,7 +95,12 @@ fn open_dir(config: &BrokerConfig, cluster_id: &str) -> Result<Opened, BrokerErr
         identity: DirIdentity { cluster_id: cluster_id.to_owned(), node_id: config.node_id.get() },
         tail_bytes_max: config.limits.tail_bytes_max,
     };
-    let dir = LogDir::open(Arc::new(FileStorage), Arc::new(SystemClock), &config.data_dir, &options)?;
+    let (storage, clock) = (Arc::new(FileStorage), Arc::new(SystemClock));
+    let dir = match &config.cluster {
+        None => LogDir::open(storage, clock, &config.data_dir, &options)?,
+        // It may be hours until a controller answers.
+        Some(_) => LogDir::open_to_wait(storage, clock, &config.data_dir, &options)?,
+    };
     let dir = Arc::new(dir);
     let (logs, failed) = dir.open_all(|_, _| LogConfig::default())?;
     let count = failed.len();
@@ -107,7 +118,10 @@ fn open_dir(config: &BrokerConfig, cluster_id: &str) -> Result<Opened, BrokerErr
 ///
 /// # Errors
 /// [`BrokerError`].
-pub(crate) fn open_alone(config: BrokerConfig, advertised: Endpoint) -> Result<Arc<BrokerState>, BrokerError> {
+pub(crate) fn open_alone(
+    config: BrokerConfig,
+    advertised: Endpoint,
+) -> Result<Arc<BrokerState>, BrokerError> {
     let cluster_id = cluster_id(&config)?;
     let opened = open_dir(&config, &cluster_id)?;
     let (controller, broker_epoch) = open_controller(&config, &opened, &cluster_id, &advertised)?;
@@ -116,7 +130,7 @@ pub(crate) fn open_alone(config: BrokerConfig, advertised: Endpoint) -> Result<A
     let state = state(config, cluster_id, advertised, metadata, Arc::clone(&opened.dir), Arc::clone(&image))?;
     remove_strays(&state, &opened.logs, &image)?;
     for topic in image.topics() {
-        state.set_topic(topic)?;
+        state.set_topic(&image, topic)?;
     }
     Ok(state)
 }
@@ -159,8 +173,7 @@ fn state(
     let flush_seconds = metrics::histogram!(names::FLUSH_SECONDS);
     let flusher =
         Flusher::start(move |took| flush_seconds.record(took.as_secs_f64())).map_err(BrokerError::Thread)?;
-    let lag_max = config.cluster.as_ref().map_or(Duration::ZERO, |cluster| cluster.replica_lag_max);
-    let lag_ms_max = i64::try_from(lag_max.as_millis()).unwrap_or(i64::MAX);
+    let lag_ms_max = i64::try_from(config.replication.replica_lag_max.as_millis()).unwrap_or(i64::MAX);
     let environment = Arc::new(Environment::new(config.node_id, lag_ms_max, Arc::new(flusher)));
     let replicas = ReplicaManager::new(ReplicaSettings { dir, environment });
     let apis = handlers::supported();
@@ -181,6 +194,7 @@ fn state(
         answering: AtomicBool::new(false),
         groups: OnceLock::new(),
         changing: Mutex::new(()),
+        unmade: Mutex::default(),
     }))
 }
 

@@ -51,7 +51,7 @@ impl BrokerConfig {
     }
 
     fn try_set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let (groups, limits) = (&mut self.groups, &mut self.limits);
+        let (groups, limits, replication) = (&mut self.groups, &mut self.limits, &mut self.replication);
         match name {
             "auto.create.topics.enable" => number(&mut self.auto_create_topics, value),
             "num.partitions" => at_least(&mut self.partitions_default, value, 1),
@@ -71,6 +71,24 @@ impl BrokerConfig {
             "socket.request.max.bytes" => at_least(&mut limits.request_bytes_max, value, 1024),
             "queued.max.request.bytes" => at_least(&mut limits.request_memory_bytes, value, 1 << 20),
             "fetch.max.bytes" => at_least(&mut limits.fetch_bytes_max, value, 1024),
+            "default.replication.factor" => at_least(&mut self.replication_factor_default, value, 1),
+            "replica.lag.time.max.ms" => milliseconds(&mut replication.replica_lag_max, value),
+            "num.replica.fetchers" => at_least(&mut replication.fetchers, value, 1),
+            "broker.session.timeout.ms" => milliseconds(&mut replication.session_timeout, value),
+            "broker.heartbeat.interval.ms" => milliseconds(&mut replication.heartbeat_interval, value),
+            "controller.quorum.election.timeout.ms" => milliseconds(&mut replication.election_timeout, value),
+            "auto.leader.rebalance.enable" => number(&mut replication.auto_leader_rebalance, value),
+            "replica.selector.class" => {
+                replication.rack_aware_reads = match value.rsplit('.').next() {
+                    Some("RackAwareReplicaSelector") => true,
+                    Some("") | None => false,
+                    _ => return Err("only RackAwareReplicaSelector is known".to_owned()),
+                };
+                Ok(())
+            }
+            "follower.replication.throttled.rate" => {
+                at_least(&mut replication.reassignment_bytes_per_second, value, 1)
+            }
             "log.retention.check.interval.ms" => milliseconds(&mut self.retention_check_interval, value),
             "log.cleaner.backoff.ms" => milliseconds(&mut self.compaction_check_interval, value),
             _ => {

@@ -1,6 +1,6 @@
 //! What all connections of a broker share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -56,6 +56,8 @@ pub(crate) struct BrokerState {
     pub(crate) answering: AtomicBool,
     /// Set once, right after the state is made: the coordinator holds the state in turn.
     pub(crate) groups: OnceLock<GroupCoordinator>,
+    /// Topics whose files could not be made: a follower's are asked for by nobody, so this is tried again.
+    pub(crate) unmade: Mutex<HashSet<TopicId>>,
     /// Held from a decision to the moment when the partitions are as decided.
     pub(crate) changing: Mutex<()>,
 }
@@ -231,6 +233,9 @@ impl BrokerState {
             self.replicas.set_brokers(brokers(&after));
         }
         self.reconcile(&before, &after);
+        if self.is_replaced(&after) {
+            self.replicas.partitions().iter().for_each(towpath_replica::Partition::resign);
+        }
         follow(&self.replicas);
         self.published.send_replace(after);
         self.follow_groups();
@@ -257,20 +262,33 @@ impl BrokerState {
                 }
             }
         }
+        let has_other_defaults = before.cluster_configs() != after.cluster_configs();
         for topic in after.topics() {
             let known = before.topic_by_id(topic.id);
             // By address where it is the same one, by content where the image comes from a snapshot.
-            if !known.is_some_and(|known| Arc::ptr_eq(known, topic) || known == topic)
-                && let Err(error) = self.set_topic(topic)
-            {
-                tracing::error!(topic = %topic.name, error = %ErrorChain(&error), "a topic's files cannot be made");
+            let is_known = known.is_some_and(|known| Arc::ptr_eq(known, topic) || known == topic);
+            if is_known && !has_other_defaults && !self.unmade.lock().contains(&topic.id) {
+                continue;
+            }
+            match self.set_topic(after, topic) {
+                Ok(()) => {
+                    self.unmade.lock().remove(&topic.id);
+                }
+                Err(error) => {
+                    tracing::error!(topic = %topic.name, error = %ErrorChain(&error), "a topic's files cannot be made");
+                    self.unmade.lock().insert(topic.id);
+                }
             }
         }
     }
 
     /// Brings one topic's partitions in line.
-    pub(crate) fn set_topic(&self, topic: &TopicImage) -> Result<(), towpath_replica::PartitionError> {
-        let settings = self.settings(topic);
+    pub(crate) fn set_topic(
+        &self,
+        image: &MetadataImage,
+        topic: &TopicImage,
+    ) -> Result<(), towpath_replica::PartitionError> {
+        let settings = self.settings(image, topic);
         let me = self.config.node_id;
         let leaderships = topic
             .partitions
@@ -283,6 +301,13 @@ impl BrokerState {
         self.replicas.set_topic(&topic.name, topic.id, leaderships, &settings, eager)
     }
 
+    /// Whether the metadata have another incarnation of this broker, or none: what they say of it is not about this one.
+    fn is_replaced(&self, image: &MetadataImage) -> bool {
+        let own = self.metadata.broker_epoch();
+        let known = image.broker(self.config.node_id);
+        self.cluster().is_some() && own.get() >= 0 && known.is_none_or(|known| known.epoch > own)
+    }
+
     /// The groups of the partitions that this broker leads are served here, and no others.
     fn follow_groups(&self) {
         let (Some(groups), Some(_)) = (self.groups.get(), self.cluster()) else { return };
@@ -292,8 +317,8 @@ impl BrokerState {
         }
     }
 
-    fn settings(&self, topic: &TopicImage) -> Settings {
-        match TopicConfig::resolve(&topic.configs, &self.config.topic_defaults) {
+    fn settings(&self, image: &MetadataImage, topic: &TopicImage) -> Settings {
+        match TopicConfig::resolve(&topic.configs, &image.topic_defaults(&self.config.topic_defaults)) {
             Ok(config) => settings(&config),
             Err(problem) => {
                 // Values are checked before they are stored, so only a newer version's can be at fault here.

@@ -159,6 +159,11 @@ fn replication_options() -> impl IntoIterator<Item = Setting> {
             "Connections to each leader that replicas are fetched over (1).",
         ),
         (
+            "follower.replication.throttled.rate",
+            OptionType::int(1, i64::MAX),
+            "Bytes a second that reassignments may bring to this node (no bound).",
+        ),
+        (
             "broker.session.timeout.ms",
             count(),
             "Milliseconds without a heartbeat after which a broker is fenced (9000).",
@@ -167,7 +172,7 @@ fn replication_options() -> impl IntoIterator<Item = Setting> {
         (
             "controller.quorum.election.timeout.ms",
             count(),
-            "Milliseconds without the active controller after which another one is elected (1000).",
+            "Milliseconds for which an active controller that says nothing is still taken for it (500).",
         ),
         (
             "auto.leader.rebalance.enable",

@@ -2,6 +2,7 @@
 
 mod snapshot;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ pub struct MetadataImage {
     names: HashMap<TopicId, TopicName>,
     next_producer_id: i64,
     features: BTreeMap<String, i16>,
+    cluster_configs: BTreeMap<String, String>,
 }
 
 /// A broker that registered.
@@ -50,6 +52,8 @@ pub struct BrokerRegistration {
     pub in_controlled_shutdown: bool,
     /// The levels of features that it can work with (KIP-584).
     pub features: BTreeMap<String, FeatureRange>,
+    /// The identity of its data directory (KIP-858), if known.
+    pub directory: Option<Uuid>,
 }
 
 impl BrokerRegistration {
@@ -70,6 +74,7 @@ impl BrokerRegistration {
             fenced,
             in_controlled_shutdown,
             features,
+            directory,
         } = record;
         Self {
             id: broker_id,
@@ -82,6 +87,7 @@ impl BrokerRegistration {
             fenced,
             in_controlled_shutdown,
             features,
+            directory,
         }
     }
 
@@ -97,6 +103,7 @@ impl BrokerRegistration {
             fenced: self.fenced,
             in_controlled_shutdown: self.in_controlled_shutdown,
             features: self.features.clone(),
+            directory: self.directory,
         }
     }
 }
@@ -309,6 +316,29 @@ impl MetadataImage {
         &self.features
     }
 
+    /// The defaults of topic configurations that hold in the whole cluster. They come after what a topic sets itself,
+    /// and before what a node's own configuration says: leader and controller must not go by different ones.
+    #[must_use]
+    pub const fn cluster_configs(&self) -> &BTreeMap<String, String> {
+        &self.cluster_configs
+    }
+
+    /// A node's own defaults of topic configurations, with those of the cluster in their place: what
+    /// [`crate::TopicConfig::resolve`] takes as the broker's.
+    #[must_use]
+    pub fn topic_defaults<'a>(
+        &self,
+        of_node: &'a BTreeMap<String, String>,
+    ) -> Cow<'a, BTreeMap<String, String>> {
+        let differs = |(name, value): (&String, &String)| of_node.get(name) != Some(value);
+        if !self.cluster_configs.iter().any(differs) {
+            return Cow::Borrowed(of_node);
+        }
+        let mut all = of_node.clone();
+        all.extend(self.cluster_configs.iter().map(|(name, value)| (name.clone(), value.clone())));
+        Cow::Owned(all)
+    }
+
     /// Whether a broker is registered, not fenced and not on its way out.
     #[must_use]
     pub fn is_active(&self, id: BrokerId) -> bool {
@@ -359,6 +389,12 @@ impl MetadataImage {
                 match value {
                     Some(value) => topic.configs.insert(name.clone(), value.clone()),
                     None => topic.configs.remove(name),
+                };
+            }
+            MetadataRecord::ClusterConfig { name, value } => {
+                match value {
+                    Some(value) => self.cluster_configs.insert(name.clone(), value.clone()),
+                    None => self.cluster_configs.remove(name),
                 };
             }
             MetadataRecord::ProducerIds { next, .. } => {

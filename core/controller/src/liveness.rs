@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use towpath_types::{BrokerEpoch, BrokerId, Offset};
 
-use crate::MetadataImage;
+use crate::{BrokerRegistration, MetadataImage};
 
 /// Which broker was heard when. Times are milliseconds of a clock that does not go back, the same for all calls.
 #[derive(Debug, Clone)]
@@ -46,21 +46,40 @@ impl Liveness {
     }
 
     /// This node became the active controller: whoever is not fenced is taken to have been heard now, and to know
-    /// nothing of the metadata.
+    /// nothing of the metadata but what was heard of the same incarnation before. `image` may be older than `now_ms`:
+    /// what was heard of incarnations that it does not know yet stays.
     pub fn became_active(&mut self, image: &MetadataImage, now_ms: i64) {
-        let unfenced = image.brokers().filter(|broker| !broker.fenced);
-        self.sessions = unfenced
-            .map(|broker| {
-                let session = Session {
-                    epoch: broker.epoch,
-                    heard_ms: now_ms,
-                    metadata_offset: Offset::ZERO,
-                    connection: Connection::Up,
-                    shutdown_offset: broker.in_controlled_shutdown.then(|| image.next_offset()),
-                };
-                (broker.id, session)
-            })
-            .collect();
+        self.sessions.retain(|id, session| {
+            let is_newer = session.epoch.get() >= image.next_offset().get();
+            let is_this = |broker: &BrokerRegistration| !broker.fenced && broker.epoch == session.epoch;
+            is_newer || image.broker(*id).is_some_and(is_this)
+        });
+        for broker in image.brokers().filter(|broker| !broker.fenced) {
+            let fresh = Session::fresh(image, broker, now_ms);
+            match self.sessions.get_mut(&broker.id) {
+                None => {
+                    self.sessions.insert(broker.id, fresh);
+                }
+                Some(session) if session.epoch == broker.epoch => {
+                    if session.heard_ms < now_ms {
+                        (session.heard_ms, session.connection) = (now_ms, Connection::Up);
+                    }
+                    session.shutdown_offset = session.shutdown_offset.max(fresh.shutdown_offset);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Every broker that is not fenced has a session: one whose incarnation has none gets a fresh one, as if it had been
+    /// heard now. Without one it would never be due, however long it is silent (rule 10). To be called from time to
+    /// time while this node is the active controller.
+    pub fn cover(&mut self, image: &MetadataImage, now_ms: i64) {
+        for broker in image.brokers().filter(|broker| !broker.fenced) {
+            if self.sessions.get(&broker.id).is_none_or(|session| session.epoch < broker.epoch) {
+                self.sessions.insert(broker.id, Session::fresh(image, broker, now_ms));
+            }
+        }
     }
 
     /// An incarnation of a broker registered or sent a heartbeat; `metadata_offset` is the offset of the next
@@ -109,8 +128,15 @@ impl Liveness {
     /// fenced.
     #[must_use]
     pub fn due(&self, now_ms: i64) -> Vec<BrokerId> {
+        self.due_incarnations(now_ms).into_iter().map(|(broker, _)| broker).collect()
+    }
+
+    /// As [`Self::due`], with the incarnations that were not heard: only these are to be fenced
+    /// ([`crate::decide::fence_incarnation`]), since another one may register meanwhile (R6).
+    #[must_use]
+    pub fn due_incarnations(&self, now_ms: i64) -> Vec<(BrokerId, BrokerEpoch)> {
         let over = self.sessions.iter().filter(|(_, s)| s.is_over(self.session_timeout_ms, now_ms));
-        over.map(|(broker, _)| *broker).collect()
+        over.map(|(broker, session)| (*broker, session.epoch)).collect()
     }
 
     /// When [`Self::due`] is worth asking next if nothing happens before; none while there are no sessions.
@@ -119,9 +145,12 @@ impl Liveness {
         self.sessions.values().map(|session| session.ends_ms(self.session_timeout_ms)).min()
     }
 
-    /// A broker's session is over: it was fenced, stopped, or was unregistered.
-    pub fn ended(&mut self, broker: BrokerId) {
-        self.sessions.remove(&broker);
+    /// The session of an incarnation of a broker is over: it was fenced, stopped, or was unregistered. That of a newer
+    /// one goes on (R6).
+    pub fn ended(&mut self, broker: BrokerId, epoch: BrokerEpoch) {
+        if self.sessions.get(&broker).is_some_and(|session| session.epoch <= epoch) {
+            self.sessions.remove(&broker);
+        }
     }
 
     /// Whether a broker was heard within the session timeout and is not known to be gone (rule 12).
@@ -158,6 +187,17 @@ impl Liveness {
 }
 
 impl Session {
+    /// That of a broker of which nothing is known but its registration.
+    fn fresh(image: &MetadataImage, broker: &BrokerRegistration, now_ms: i64) -> Self {
+        Self {
+            epoch: broker.epoch,
+            heard_ms: now_ms,
+            metadata_offset: Offset::ZERO,
+            connection: Connection::Up,
+            shutdown_offset: broker.in_controlled_shutdown.then(|| image.next_offset()),
+        }
+    }
+
     const fn ends_ms(&self, timeout_ms: i64) -> i64 {
         match self.connection {
             Connection::Refused => self.heard_ms,
@@ -213,7 +253,7 @@ mod tests {
         assert_eq!(liveness.due(9_103), [id(1)], "R6: an older incarnation");
         liveness.heard(id(1), epoch, 9_104, Offset::ZERO);
         assert!(liveness.due(9_104).is_empty());
-        liveness.ended(id(1));
+        liveness.ended(id(1), epoch);
         assert!(!liveness.session_alive(id(1), 9_104));
     }
 
@@ -249,6 +289,58 @@ mod tests {
         assert_eq!(liveness.shutdown_offset(id(3)), Some(image.next_offset()));
         assert_eq!(liveness.shutdown_offset(id(1)), None);
         assert_eq!(liveness.due(50_001 + TIMEOUT), [id(1), id(3), id(4)]);
+    }
+
+    #[test]
+    fn the_end_of_an_incarnation_is_not_that_of_the_next() {
+        let mut liveness = Liveness::new(TIMEOUT);
+        let (old, new) = (BrokerEpoch::new(5), BrokerEpoch::new(6));
+        liveness.heard(id(1), old, 0, Offset::ZERO);
+        assert_eq!(liveness.due_incarnations(TIMEOUT + 1), [(id(1), old)]);
+        liveness.heard(id(1), new, TIMEOUT + 1, Offset::ZERO);
+        liveness.ended(id(1), old);
+        assert!(liveness.session_alive(id(1), TIMEOUT + 1));
+        liveness.ended(id(1), new);
+        assert!(!liveness.session_alive(id(1), TIMEOUT + 1));
+    }
+
+    #[test]
+    fn whoever_is_not_fenced_has_a_session() {
+        let mut image = image(3);
+        set(&mut image, 2, true, false);
+        let mut liveness = Liveness::new(TIMEOUT);
+        let epoch = |broker| image.broker(id(broker)).unwrap().epoch;
+        liveness.heard(id(3), epoch(3), 1_000, Offset::new(3));
+        liveness.cover(&image, 5_000);
+        assert_eq!(liveness.due(1_001 + TIMEOUT), [id(3)], "it was heard, and has not been given more time");
+        assert_eq!(liveness.due(5_001 + TIMEOUT), [id(1), id(3)]);
+        liveness.cover(&image, 6_000);
+        assert_eq!(liveness.due(5_001 + TIMEOUT), [id(1), id(3)], "only those that have none");
+        liveness.heard(id(1), BrokerEpoch::new(99), 20_000, Offset::ZERO);
+        liveness.cover(&image, 50_000);
+        assert_eq!(liveness.due(20_001 + TIMEOUT), [id(1), id(3)], "the image is older than what was heard");
+        let register =
+            MetadataRecord::RegisterBroker(RegisterBroker::new(id(3), Uuid::new_v4(), "h".into(), 1));
+        image.apply(image.next_offset(), &register).unwrap();
+        liveness.cover(&image, 50_000);
+        assert_eq!(liveness.due(50_000), [id(1)], "another incarnation");
+    }
+
+    #[test]
+    fn a_new_controller_keeps_what_it_has_just_heard() {
+        let image = image(3);
+        let mut liveness = Liveness::new(TIMEOUT);
+        let epoch = |broker| image.broker(id(broker)).unwrap().epoch;
+        liveness.heard(id(1), epoch(1), 9_000, Offset::new(3));
+        liveness.heard(id(2), BrokerEpoch::new(50), 1_000, Offset::ZERO);
+        liveness.heard(id(3), epoch(3), 1_000, Offset::new(3));
+        liveness.heard(id(4), BrokerEpoch::new(51), 1_000, Offset::ZERO);
+        liveness.became_active(&image, 5_000);
+        assert_eq!(liveness.due(1_001 + TIMEOUT), [id(2), id(4)], "incarnations that the image lacks");
+        assert_eq!(liveness.due(5_001 + TIMEOUT), [id(2), id(3), id(4)]);
+        assert_eq!(liveness.due(9_001 + TIMEOUT), [id(1), id(2), id(3), id(4)]);
+        liveness.heard(id(2), epoch(2), 1_000, Offset::ZERO);
+        assert_eq!(liveness.lowest_offset_of_others(&image, id(2)), Some(Offset::new(3)));
     }
 
     #[test]

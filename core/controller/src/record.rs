@@ -77,6 +77,14 @@ pub enum MetadataRecord {
         /// Its value.
         value: Option<String>,
     },
+    /// The default of a topic's configuration was set for the whole cluster, or (without a value) every node goes by
+    /// its own again.
+    ClusterConfig {
+        /// The configuration's name, as of a topic.
+        name: String,
+        /// Its value.
+        value: Option<String>,
+    },
     /// A block of producer ids was handed out.
     ProducerIds {
         /// The broker that got it.
@@ -120,6 +128,9 @@ pub struct RegisterBroker {
     /// The levels of features that it can work with.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub features: BTreeMap<String, FeatureRange>,
+    /// The identity of its data directory (KIP-858), if known: another one has none of what the last one had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<Uuid>,
 }
 
 impl RegisterBroker {
@@ -136,6 +147,7 @@ impl RegisterBroker {
             fenced: false,
             in_controlled_shutdown: false,
             features: BTreeMap::new(),
+            directory: None,
         }
     }
 }
@@ -250,6 +262,7 @@ mod tests {
             fenced: true,
             in_controlled_shutdown: true,
             features: BTreeMap::from([("metadata.version".to_owned(), FeatureRange { min: 1, max: 2 })]),
+            directory: Some(Uuid::from_u128(9)),
             ..plain.clone()
         };
         let mirror = MirrorRole {
@@ -276,6 +289,11 @@ mod tests {
             MetadataRecord::RegisterBroker(full),
             MetadataRecord::BrokerState { broker_id, epoch, fenced: true, in_controlled_shutdown: false },
             MetadataRecord::UnregisterBroker { broker_id, epoch },
+            MetadataRecord::ClusterConfig {
+                name: "min.insync.replicas".to_owned(),
+                value: Some("2".to_owned()),
+            },
+            MetadataRecord::ClusterConfig { name: "min.insync.replicas".to_owned(), value: None },
             MetadataRecord::Topic { name: TopicName::new("t").unwrap(), id, mirror: None },
             MetadataRecord::Topic { name: TopicName::new("m").unwrap(), id, mirror: Some(mirror) },
             MetadataRecord::Partition { topic_id: id, partition: 3, state: alone },
@@ -308,6 +326,7 @@ mod tests {
             match record {
                 MetadataRecord::RegisterBroker(broker) => {
                     assert!(!broker.fenced && broker.peer.is_none() && broker.features.is_empty());
+                    assert_eq!(broker.directory, None);
                 }
                 MetadataRecord::Partition { state, .. } => {
                     assert_eq!((state.leader_epoch.get(), state.partition_epoch.get()), (3, 4));

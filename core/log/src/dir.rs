@@ -82,6 +82,22 @@ impl LogDir {
         path: &Path,
         options: &LogDirOptions,
     ) -> Result<Self, LogError> {
+        let dir = Self::open_to_wait(storage, clock, path, options)?;
+        dir.begin()?;
+        Ok(dir)
+    }
+
+    /// As [`Self::open`], for a process that may have to wait before it writes anything: the marker of the last clean
+    /// shutdown stays until [`Self::begin`]. One that ends before that takes nothing away.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_to_wait(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        path: &Path,
+        options: &LogDirOptions,
+    ) -> Result<Self, LogError> {
         let disk = Disk::new(storage, clock, path.to_owned(), options.tail_bytes_max);
         disk.wrote("make", path, disk.storage.create_dir_all(path))?;
         let lock_path = path.join(LOCK_FILE);
@@ -95,9 +111,6 @@ impl LogDir {
         let marker = path.join(CLEAN_SHUTDOWN_FILE);
         let marked = disk.read_small(&marker)?;
         let clean_epoch = marked.as_deref().and_then(marked_epoch);
-        // The marker says something about the past only; a crash from here on is a crash.
-        disk.remove_file(&marker)?;
-        disk.sync_dir(path)?;
         let read = |name: &str| checkpoint::read_offsets(&disk, &path.join(name));
         Ok(Self {
             recovery_points: read(RECOVERY_POINTS_FILE)?,
@@ -132,6 +145,15 @@ impl LogDir {
     #[must_use]
     pub const fn was_clean(&self) -> bool {
         self.clean
+    }
+
+    /// Something may be written from here on: the marker says something about the past only, and a crash is a crash.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn begin(&self) -> Result<(), LogError> {
+        self.disk.remove_file(&self.disk.root.join(CLEAN_SHUTDOWN_FILE))?;
+        self.disk.sync_dir(&self.disk.root)
     }
 
     /// The broker epoch of the last process that shut down cleanly; none where it did not (KIP-966).

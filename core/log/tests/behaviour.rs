@@ -465,6 +465,30 @@ fn leader_epochs_and_truncation() {
     assert_eq!((log.log_start_offset().get(), log.log_end_offset().get()), (500, 500));
 }
 
+/// A term in which nothing was written is no part of any other leader's history: a follower that keeps it would name it
+/// in every fetch, and be told to cut off nothing, for ever.
+#[test]
+fn a_truncation_to_the_end_forgets_epochs_without_records() {
+    for target in [5, 9] {
+        let mut machine = Machine::new(LogConfig::default());
+        let log = machine.log();
+        log.append_as_leader(batch(5, 1000, "x"), LeaderEpoch::new(1), Origin::Client).unwrap();
+        log.assign_epoch(LeaderEpoch::new(3));
+        log.flush().unwrap();
+        assert_eq!(log.latest_epoch(), LeaderEpoch::new(3));
+        log.truncate_to(Offset::new(target)).unwrap();
+        assert_eq!(log.log_end_offset(), Offset::new(5), "nothing else is lost");
+        assert_eq!(log.latest_epoch(), LeaderEpoch::new(1));
+        assert_eq!(log.end_offset_for_epoch(LeaderEpoch::new(3)), None);
+        let log = machine.crash();
+        assert_eq!((log.latest_epoch(), log.log_end_offset()), (LeaderEpoch::new(1), Offset::new(5)));
+    }
+    let machine = Machine::new(LogConfig::default());
+    machine.log().assign_epoch(LeaderEpoch::new(2));
+    machine.log().truncate_to(Offset::ZERO).unwrap();
+    assert_eq!(machine.log().latest_epoch(), LeaderEpoch::NONE, "in an empty log, too");
+}
+
 #[test]
 fn a_follower_takes_the_leaders_batches_as_they_are() {
     let leader = Machine::new(small_segments());

@@ -4,8 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod cluster;
+
+pub(crate) use cluster::{ClusterCommand, PartitionsArgument, QuorumChange, ReassignTo};
+
+use crate::local::{LocalNode, NODES_MAX};
+
 /// What a long-running process logs: what changes, and not who belongs to which group, or what is said anyway.
-const LOG_FILTER_UP: &str = "info,towpath_broker=warn,towpath_coordinator=warn,towpath_runtime::worker=warn,\
+const LOG_FILTER_UP: &str = "info,openraft=warn,towpath_broker=warn,towpath_coordinator=warn,towpath_runtime::worker=warn,\
                              towpath_runtime::sink_assignment=warn";
 
 /// Move data between databases, services, files and Kafka topics: one process, no JVM.
@@ -28,6 +34,7 @@ impl Arguments {
         match (&self.log, &self.command) {
             (Some(filter), _) => filter,
             (None, Command::Up(up)) if !up.until_idle => LOG_FILTER_UP,
+            (None, Command::Broker(_)) => LOG_FILTER_UP,
             (None, _) => "warn",
         }
     }
@@ -37,6 +44,8 @@ impl Arguments {
 pub(crate) enum Command {
     /// Run everything that the files declare: broker, pipelines, HTTP.
     Up(Up),
+    /// Run only the node that the files declare: broker and controller, without their pipelines.
+    Broker(Files),
     /// Look for problems in the files; touches nothing else.
     Validate(Files),
     /// Connect to every system that the files name and say what is missing there; changes nothing.
@@ -49,6 +58,9 @@ pub(crate) enum Command {
     /// Consumer groups of a cluster.
     #[command(subcommand)]
     Groups(Groups),
+    /// Brokers, metadata quorum and replicas of a cluster.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Write lines from standard input as records.
     Produce(Produce),
     /// Print records.
@@ -84,6 +96,14 @@ pub(crate) struct Up {
     /// Start pipelines that have never run without looking at their systems first; they are tried until they work.
     #[arg(long)]
     pub(crate) no_check: bool,
+    /// For development: run so many nodes of one cluster on this machine, each a process of its own with its own
+    /// directory below `data_dir`, on the ports that follow those in the files.
+    #[arg(long, value_name = "N", conflicts_with = "until_idle",
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(NODES_MAX)))]
+    pub(crate) nodes: Option<u16>,
+    /// What `--nodes` tells each of its processes.
+    #[arg(long, hide = true, conflicts_with = "nodes")]
+    pub(crate) local_node: Option<LocalNode>,
 }
 
 /// Which cluster to talk to.

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use towpath_api::pipeline::PipelineSpec;
 use towpath_broker::Broker;
-use towpath_config::Config;
+use towpath_config::{ClusterConfig, Config};
 use towpath_runtime::{PipelineStatus, Supervisor};
 use towpath_telemetry::MetricsHandle;
 
@@ -32,8 +32,10 @@ pub(crate) struct Shown {
     pub(crate) supervisor: OnceLock<Arc<Supervisor>>,
     /// What stays paused.
     pub(crate) paused: Paused,
-    /// Brokers of someone else's cluster.
-    bootstrap_servers: Option<Vec<String>>,
+    /// Set once clients are served and pipelines, where there are any, run.
+    pub(crate) ready: OnceLock<()>,
+    /// Which cluster the files name.
+    cluster: Option<Value>,
     /// What the files say of each pipeline.
     declared: BTreeMap<String, Map<String, Value>>,
     metrics: MetricsHandle,
@@ -47,12 +49,25 @@ impl Shown {
             paused,
             broker: OnceLock::new(),
             supervisor: OnceLock::new(),
-            bootstrap_servers: config.cluster.as_ref().map(|cluster| cluster.bootstrap_servers.clone()),
+            ready: OnceLock::new(),
+            cluster: cluster(config),
             declared: config.pipelines.iter().map(|it| (it.name.clone(), declared(it))).collect(),
             metrics,
             started: SystemTime::now(),
         }
     }
+}
+
+/// Someone else's cluster, or our own and what this node is in it.
+fn cluster(config: &Config) -> Option<Value> {
+    Some(match config.cluster.as_ref()? {
+        ClusterConfig::Foreign { bootstrap_servers } => json!({ "bootstrap_servers": bootstrap_servers }),
+        ClusterConfig::Own(own) => json!({
+            "name": own.name,
+            "node_id": config.node.id,
+            "controllers": own.controllers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        }),
+    })
 }
 
 fn declared(pipeline: &PipelineSpec) -> Map<String, Value> {
@@ -108,7 +123,7 @@ async fn health(State(shown): State<Arc<Shown>>) -> Response {
 
 /// Whether clients can be served and pipelines run.
 async fn ready(State(shown): State<Arc<Shown>>) -> Response {
-    if shown.supervisor.get().is_some() {
+    if shown.ready.get().is_some() {
         return Json(json!({ "status": "ready" })).into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "starting" }))).into_response()
@@ -133,16 +148,15 @@ async fn status(State(shown): State<Arc<Shown>>) -> Response {
             "offline_reason": status.offline_reason,
         })
     });
-    let cluster = shown.bootstrap_servers.as_ref().map(|servers| json!({ "bootstrap_servers": servers }));
     let running = shown.supervisor.get().map(|supervisor| supervisor.status()).unwrap_or_default();
     let pipelines: Vec<_> = running.iter().map(|pipeline| as_json(&shown, pipeline)).collect();
     let uptime = shown.started.elapsed().unwrap_or_default();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "ready": shown.supervisor.get().is_some(),
+        "ready": shown.ready.get().is_some(),
         "uptime_ms": u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
         "broker": broker,
-        "cluster": cluster,
+        "cluster": shown.cluster,
         "pipelines": pipelines,
     }))
     .into_response()
@@ -172,7 +186,11 @@ async fn act(State(shown): State<Arc<Shown>>, Path((name, action)): Path<(String
         (status, Json(json!({ "error": error, "hint": hint }))).into_response()
     };
     let Some(supervisor) = shown.supervisor.get() else {
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, "towpath is starting".to_owned(), None);
+        let why = match shown.ready.get() {
+            Some(()) => "this node runs no pipelines: it was started with `towpath broker`",
+            None => "towpath is starting",
+        };
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, why.to_owned(), None);
     };
     let known = match action.as_str() {
         "pause" => supervisor.pause(&name),

@@ -6,6 +6,7 @@ mod command;
 mod failure;
 mod first_start;
 mod http;
+mod local;
 mod output;
 mod paused;
 mod preflight;

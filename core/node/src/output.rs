@@ -58,7 +58,7 @@ impl Listing {
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(self.columns.iter().map(|(title, _)| *title));
         for row in &self.rows {
-            table.add_row(row.iter().map(cell));
+            table.add_row(self.columns.iter().zip(row).map(|((_, key), value)| shown(key, value)));
         }
         for line in table.lines() {
             // The style begins each line with a space.
@@ -68,10 +68,55 @@ impl Listing {
     }
 }
 
+/// Names and values of one thing: a line each for people, an object for machines.
+#[derive(Default)]
+pub(crate) struct Facts {
+    facts: Vec<(&'static str, &'static str, Json)>,
+}
+
+impl Facts {
+    /// A fact with its name for people, and its key.
+    pub(crate) fn add(&mut self, name: &'static str, key: &'static str, value: Json) {
+        self.facts.push((name, key, value));
+    }
+
+    pub(crate) fn to_json(&self) -> Json {
+        self.facts.iter().map(|(_, key, value)| ((*key).to_owned(), value.clone())).collect()
+    }
+
+    /// Writes the lines to standard output.
+    pub(crate) fn print(&self) -> Result<(), Failure> {
+        self.lines().iter().try_for_each(|line| print_line(line))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let width = self.facts.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);
+        self.facts.iter().map(|(name, _, value)| format!("{name:width$}  {}", cell(value))).collect()
+    }
+}
+
+/// A cell of a column; one of bytes is shown in the largest unit that fits.
+fn shown(key: &str, value: &Json) -> String {
+    match value.as_f64().filter(|_| key.ends_with("_bytes")) {
+        Some(bytes) => byte_size(bytes),
+        None => cell(value),
+    }
+}
+
+fn byte_size(bytes: f64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let fits = units.into_iter().find(|(_, power)| bytes >= f64::from(1 << power));
+    fits.map_or_else(
+        || format!("{bytes} B"),
+        |(unit, power)| format!("{:.1} {unit}", bytes / f64::from(1 << power)),
+    )
+}
+
 fn cell(value: &Json) -> String {
     match value {
         Json::Null => "-".to_owned(),
         Json::String(text) if text.is_empty() => "-".to_owned(),
+        Json::Array(items) if items.is_empty() => "-".to_owned(),
         Json::String(text) => text.clone(),
         Json::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
@@ -114,5 +159,24 @@ mod tests {
         listing.row(vec![json!("a"), json!([1, 2]), Json::Null]);
         assert_eq!(listing.to_json(), json!([{ "topic": "a", "replicas": [1, 2], "error": null }]));
         assert_eq!(listing.rows[0].iter().map(cell).collect::<Vec<_>>(), ["a", "1, 2", "-"]);
+    }
+
+    #[test]
+    fn facts_have_the_same_content_both_ways() {
+        let mut facts = Facts::default();
+        facts.add("brokers alive", "brokers_alive", json!([1, 2]));
+        facts.add("moving", "moving", json!(0));
+        facts.add("fenced", "fenced", json!([]));
+        assert_eq!(facts.to_json(), json!({ "brokers_alive": [1, 2], "moving": 0, "fenced": [] }));
+        assert_eq!(facts.lines(), ["brokers alive  1, 2", "moving         0", "fenced         -"]);
+    }
+
+    #[test]
+    fn bytes_are_shown_in_a_unit_that_fits() {
+        for (bytes, text) in [(0_i64, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5_i64 << 29, "2.5 GiB")] {
+            assert_eq!(shown("size_bytes", &json!(bytes)), text);
+        }
+        assert_eq!(shown("size", &json!(2048)), "2048");
+        assert_eq!(shown("size_bytes", &Json::Null), "-");
     }
 }

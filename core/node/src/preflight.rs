@@ -7,7 +7,7 @@ use towpath_api::pipeline::PipelineSpec;
 use towpath_api::{ConnectorError, TaskContext};
 use towpath_config::{Config, Problem, Problems};
 
-use super::command::cluster;
+use super::command::connection;
 
 /// How long one system may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -58,8 +58,8 @@ pub(crate) fn problems(found: &[Found], config: &Config) -> Problems {
 /// Asks the cluster, where it is someone else's, and the systems of those pipelines that are `wanted`, all at once.
 pub(crate) async fn look(config: &Config, wanted: impl Fn(&PipelineSpec) -> bool) -> Vec<Found> {
     let mut found = Vec::new();
-    if let Some(cluster) = &config.cluster {
-        found.push(look_at_cluster(&cluster.bootstrap_servers).await);
+    if let Some(servers) = config.foreign_servers() {
+        found.push(look_at_cluster(servers).await);
     }
     let mut looking = JoinSet::new();
     let mut count = 0;
@@ -139,7 +139,7 @@ fn look_at_half(
 
 async fn look_at_cluster(bootstrap_servers: &[String]) -> Found {
     let outcome = async {
-        cluster::connect(bootstrap_servers).await?.admin().describe_cluster().await.map_err(Into::into)
+        connection::connect(bootstrap_servers).await?.admin().describe_cluster().await.map_err(Into::into)
     };
     let (verified, errors) = match outcome.await {
         Ok(cluster) => {

@@ -121,9 +121,7 @@ impl FollowerState {
     pub fn answered(&self, plan: &FetchPlan, answer: LeaderAnswer, log: &impl History) -> Step {
         let truncates = self.rules.holds(Rule::FollowerTruncation);
         // Rule 5: between the fetch and its answer the log was cut, or another leader was elected.
-        if truncates
-            && (plan.leader_epoch != self.leadership.leader_epoch || plan.offset != log.log_end())
-        {
+        if truncates && (plan.leader_epoch != self.leadership.leader_epoch || plan.offset != log.log_end()) {
             return Step::Discard;
         }
         match answer {
@@ -131,19 +129,27 @@ impl FollowerState {
             LeaderAnswer::Records => Step::Append { epoch_max: LeaderEpoch::new(i32::MAX) },
             LeaderAnswer::Diverging { epoch, end } => {
                 let to = if truncates { common_end(epoch, end, log) } else { end.min(log.log_end()) };
-                if to < log.log_start() { Step::Restart { at: log.log_start() } } else { Step::Truncate { to } }
+                if to < log.log_start() {
+                    Step::Restart { at: log.log_start() }
+                } else {
+                    Step::Truncate { to }
+                }
             }
-            LeaderAnswer::OutOfRange { start, end } => self.into_range(start, end, log),
+            LeaderAnswer::OutOfRange { start, end } => self.back_into_range(start, end, log),
         }
     }
 
     /// Rule 6: the follower is past the leader's end (after an unclean election only), or before its beginning.
-    fn into_range(&self, start: Offset, end: Offset, log: &impl History) -> Step {
+    fn back_into_range(&self, start: Offset, end: Offset, log: &impl History) -> Step {
         if !self.rules.holds(Rule::OutOfRange) {
             return Step::Restart { at: start.max(log.log_end()) };
         }
         if end < log.log_end() {
-            return if end < log.log_start() { Step::Restart { at: end } } else { Step::Truncate { to: end } };
+            return if end < log.log_start() {
+                Step::Restart { at: end }
+            } else {
+                Step::Truncate { to: end }
+            };
         }
         if start > log.log_end() { Step::Restart { at: start } } else { Step::Discard }
     }

@@ -281,8 +281,7 @@ impl LeaderState {
         if rule && self.leadership.isr.len() < self.min_isr_effective() {
             return None;
         }
-        let mut target =
-            if self.counts_when_flushed { self.flushed.min(self.log_end) } else { self.log_end };
+        let mut target = if self.counts_when_flushed { self.flushed.min(self.log_end) } else { self.log_end };
         for (id, follower) in &self.followers {
             let counts = if rule {
                 self.is_in_maximal_isr(*id)
@@ -313,7 +312,9 @@ impl LeaderState {
         if !self.setup.rules.holds(Rule::IsrExpansion) {
             return true;
         }
-        brokers.get(id).is_some_and(|broker| broker.is_eligible && follower.broker_epoch == Some(broker.epoch))
+        brokers
+            .get(id)
+            .is_some_and(|broker| broker.is_eligible && follower.broker_epoch == Some(broker.epoch))
     }
 
     fn may_join(&self, id: BrokerId, follower: &Follower, brokers: &Brokers) -> bool {
@@ -446,7 +447,13 @@ impl LeaderState {
         self.followers.get(&id).and_then(|follower| follower.log_end)
     }
 
-    /// The log start offset that all replicas have passed (`DeleteRecords` waits for it).
+    /// Where a follower's log began when it last fetched in this leader epoch.
+    #[must_use]
+    pub fn follower_log_start(&self, id: BrokerId) -> Option<Offset> {
+        self.followers.get(&id).map(|follower| follower.log_start)
+    }
+
+    /// The log start offset that all replicas in sync have passed (`DeleteRecords` waits for it).
     #[must_use]
     pub fn low_watermark(&self, own: Offset) -> Offset {
         let isr = self.followers.iter().filter(|(id, _)| self.leadership.isr.contains(id));

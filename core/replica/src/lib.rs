@@ -18,6 +18,8 @@ mod leader;
 mod manager;
 mod partition;
 mod state;
+#[cfg(test)]
+mod testing;
 mod uncommitted;
 mod waiter;
 

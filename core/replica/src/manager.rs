@@ -101,11 +101,17 @@ impl TopicReplicas {
             None => self.dir.create(&id, self.id, settings.log)?,
         };
         let committed = self.dir.high_watermarks().get(&id).copied().unwrap_or(Offset::ZERO);
-        let leadership = slot.leadership.lock().clone();
         let environment = Arc::clone(&self.environment);
-        let partition = Partition::open(log, leadership, committed, &settings, environment);
-        let partition = slot.partition.get_or_init(|| partition);
-        Ok(Some(Arc::clone(partition)))
+        // Held until the partition can be seen: a newer state then reaches it.
+        let leadership = slot.leadership.lock();
+        let partition = Partition::open(log, leadership.clone(), committed, &settings, environment);
+        let partition = Arc::clone(slot.partition.get_or_init(|| partition));
+        drop(leadership);
+        let newer = self.settings.read().clone();
+        if newer != settings {
+            partition.configure(&newer);
+        }
+        Ok(Some(partition))
     }
 
     /// Makes the files of all partitions that have none.
@@ -305,7 +311,11 @@ impl ReplicaManager {
         self.remove_files(&topic, partitions)
     }
 
-    fn remove_files(&self, topic: &TopicReplicas, mut partitions: Vec<TopicPartition>) -> Result<(), LogError> {
+    fn remove_files(
+        &self,
+        topic: &TopicReplicas,
+        mut partitions: Vec<TopicPartition>,
+    ) -> Result<(), LogError> {
         partitions.retain(|id| topic.has_files(id));
         if partitions.is_empty() { Ok(()) } else { self.dir.delete_all(&partitions) }
     }
@@ -359,6 +369,10 @@ impl ReplicaManager {
             if !partition.log().config().compact {
                 continue;
             }
+            // By name: a topic that was created anew is another one.
+            if self.dir.get(partition.id()).is_none_or(|log| log.topic_id() != partition.topic_id()) {
+                continue;
+            }
             match self.dir.clean(partition.id(), partition.high_watermark(), &CleanOptions::default()) {
                 Ok(_) | Err(LogError::Closed(_) | LogError::Partition(_)) => {}
                 Err(error) => tracing::error!(partition = %partition.id(), %error, "compaction failed"),
@@ -380,10 +394,10 @@ impl ReplicaManager {
         }
     }
 
-    /// Asks for the flushes that `flush.ms` wants, `elapsed_ms` after the last call.
-    pub fn flush_old(&self, elapsed_ms: i64) {
+    /// Asks for the flushes that `flush.ms` wants. Called every second.
+    pub fn flush_old(&self) {
         for partition in self.partitions() {
-            partition.flush_if_old(elapsed_ms);
+            partition.flush_if_old();
         }
     }
 

@@ -6,97 +6,41 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use towpath_log::sim::{SimClock, SimStorage};
-use towpath_log::{Clock, DirIdentity, LogConfig, LogDir, LogDirOptions, Storage};
-use towpath_record::{BatchBuilder, Compression, Origin, batches};
+use towpath_log::sim::SimStorage;
+use towpath_log::{LogConfig, Storage};
+use towpath_record::{BatchBuilder, Compression, Origin};
 use towpath_replica::{
-    FetchPosition, FetchWaiter, Flusher, Leadership, Partition, PartitionError, ReplicaManager,
-    ReplicaSettings, Settings,
+    Appended, FetchWaiter, FollowerFetch, Partition, PartitionError, ProcessClock, Reader, Settings,
 };
 use towpath_types::{
-    BrokerId, LeaderEpoch, Offset, PartitionEpoch, ProducerEpoch, ProducerId, TopicId, TopicName,
+    BrokerEpoch, BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Rules, TopicId, TopicName,
     TopicPartition,
 };
 use uuid::Uuid;
 
-const TOPIC: TopicId = TopicId::new(Uuid::from_u64_pair(7, 7));
-
-struct World {
-    manager: ReplicaManager,
-    flushes: Arc<AtomicUsize>,
-}
-
-fn settings(flush_messages: i64) -> Settings {
-    Settings { log: LogConfig::default(), min_insync_replicas: 1, flush_messages, flush_ms: i64::MAX }
-}
-
-fn leadership(epoch: i32, isr: i32) -> Leadership {
-    Leadership {
-        leader_epoch: LeaderEpoch::new(epoch),
-        partition_epoch: PartitionEpoch::new(epoch),
-        replicas: vec![BrokerId::new(1), BrokerId::new(2)],
-        isr: (1..=isr).map(BrokerId::new).collect(),
-    }
-}
+use common::{TOPIC, World, acknowledged, at, batch, leadership, read, settings};
 
 fn open(storage: &Arc<SimStorage>, flush_messages: i64) -> World {
-    let options = LogDirOptions {
-        identity: DirIdentity { cluster_id: "c".to_owned(), node_id: 1 },
-        tail_bytes_max: 1 << 20,
-    };
-    let storage: Arc<dyn Storage> = Arc::clone(storage) as Arc<dyn Storage>;
-    let clock: Arc<dyn Clock> = Arc::new(SimClock::new(0));
-    let dir = Arc::new(LogDir::open(storage, clock, Path::new("/data"), &options).unwrap());
-    let (_, failed) = dir.open_all(|_, _| LogConfig::default()).unwrap();
-    assert!(failed.is_empty(), "{failed:?}");
-    let flushes = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&flushes);
-    let flusher = Flusher::start(move |_| {
-        counter.fetch_add(1, Ordering::Relaxed);
-    })
-    .unwrap();
-    let manager = ReplicaManager::new(ReplicaSettings { dir, flusher: Arc::new(flusher) });
-    let name = TopicName::new("t").unwrap();
-    manager.set_topic(&name, TOPIC, vec![leadership(0, 1)], &settings(flush_messages), true).unwrap();
-    World { manager, flushes }
+    let world = World::open(storage, 1, Arc::new(ProcessClock::default()), Rules::ALL);
+    world.set(leadership(0, 1), &settings(flush_messages));
+    world
 }
 
-impl World {
-    fn partition(&self) -> Arc<Partition> {
-        self.manager.topic("t").unwrap().partition(0).unwrap().unwrap()
+/// Waits until everything before `end` is committed.
+async fn committed_before(partition: &Arc<Partition>, end: i64) {
+    let deadline = tokio::time::Instant::now() + common::PATIENCE;
+    while partition.high_watermark() < at(end) {
+        assert!(tokio::time::Instant::now() < deadline, "{}", partition.high_watermark());
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-}
-
-fn batch(values: &[&str]) -> Bytes {
-    let mut builder = BatchBuilder::new(Compression::None);
-    for value in values {
-        builder.append(0, None, Some(value.as_bytes()), &[]).unwrap();
-    }
-    builder.build().unwrap()
-}
-
-fn read(partition: &Partition) -> Vec<String> {
-    let position = FetchPosition {
-        offset: Offset::ZERO,
-        current_leader_epoch: LeaderEpoch::NONE,
-        last_fetched_epoch: LeaderEpoch::NONE,
-        bytes_max: 1 << 20,
-        min_one: true,
-    };
-    let bytes = partition.fetch(&position).unwrap().data.into_bytes().unwrap();
-    let mut values = Vec::new();
-    for batch in batches(&bytes) {
-        for record in &batch.unwrap().records().unwrap() {
-            values.push(String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap());
-        }
-    }
-    values
 }
 
 #[tokio::test]
@@ -106,7 +50,7 @@ async fn what_is_acknowledged_on_a_flushed_topic_survives_a_loss_of_power() {
     let partition = world.partition();
     for value in ["a", "b"] {
         let appended = partition.append(batch(&[value]), true, Origin::Client).unwrap();
-        partition.committed(appended.info.last_offset).await.unwrap();
+        acknowledged(&partition, &appended).await.unwrap();
     }
     assert_eq!(partition.high_watermark(), Offset::new(2));
     drop(world);
@@ -114,10 +58,7 @@ async fn what_is_acknowledged_on_a_flushed_topic_survives_a_loss_of_power() {
     storage.crash();
     let world = open(&storage, 1);
     let partition = world.partition();
-    tokio::time::timeout(Duration::from_secs(10), partition.committed(Offset::new(1)))
-        .await
-        .unwrap()
-        .unwrap();
+    committed_before(&partition, 2).await;
     assert_eq!(read(&partition), ["a", "b"]);
 }
 
@@ -129,7 +70,7 @@ async fn many_appends_share_a_flush_and_none_is_seen_before_it() {
     let mut waits = Vec::new();
     for index in 0..200 {
         let appended = partition.append(batch(&[&index.to_string()]), true, Origin::Client).unwrap();
-        waits.push(partition.committed(appended.info.last_offset));
+        waits.push(partition.committed(&appended));
         let durable = partition.log().recovery_point();
         assert!(partition.high_watermark() <= durable.max(partition.log().recovery_point()), "R1");
     }
@@ -147,8 +88,7 @@ async fn a_failed_flush_acknowledges_nothing_and_takes_the_directory_offline() {
     let partition = world.partition();
     storage.fail_sync_after(0);
     let appended = partition.append(batch(&["a"]), true, Origin::Client).unwrap();
-    let result =
-        tokio::time::timeout(Duration::from_secs(10), partition.committed(appended.info.last_offset));
+    let result = tokio::time::timeout(common::PATIENCE, partition.committed(&appended));
     assert!(matches!(result.await.unwrap(), Err(PartitionError::Offline(_))), "R14: no ack");
     assert_eq!(partition.high_watermark(), Offset::ZERO, "R3: not seen either");
     let refused = partition.append(batch(&["b"]), true, Origin::Client);
@@ -165,7 +105,7 @@ fn produced(sequence: i32, value: &str) -> Bytes {
 }
 
 /// A record whose flush has failed for lack of a file descriptor; there are some again.
-async fn appended_without_descriptors(storage: &SimStorage, world: &World) -> Offset {
+async fn appended_without_descriptors(storage: &SimStorage, world: &World) -> Appended {
     storage.set_out_of_descriptors(true);
     let appended = world.partition().append(produced(0, "a"), true, Origin::Client).unwrap();
     assert!(!appended.committed);
@@ -175,16 +115,16 @@ async fn appended_without_descriptors(storage: &SimStorage, world: &World) -> Of
     assert_eq!(world.manager.dir().offline_reason(), None);
     assert_eq!(world.partition().high_watermark(), Offset::ZERO);
     storage.set_out_of_descriptors(false);
-    appended.info.last_offset
+    appended
 }
 
 #[tokio::test]
 async fn a_flush_without_file_descriptors_is_tried_again() {
     let storage = Arc::new(SimStorage::new(10));
     let world = open(&storage, 1);
-    let last = appended_without_descriptors(&storage, &world).await;
+    let appended = appended_without_descriptors(&storage, &world).await;
     let partition = world.partition();
-    tokio::time::timeout(Duration::from_secs(10), partition.committed(last)).await.unwrap().unwrap();
+    acknowledged(&partition, &appended).await.unwrap();
     assert_eq!(read(&partition), ["a"]);
 }
 
@@ -192,12 +132,12 @@ async fn a_flush_without_file_descriptors_is_tried_again() {
 async fn a_repetition_of_what_is_not_committed_asks_for_the_flush_again() {
     let storage = Arc::new(SimStorage::new(11));
     let world = open(&storage, 1);
-    let last = appended_without_descriptors(&storage, &world).await;
+    let appended = appended_without_descriptors(&storage, &world).await;
     let partition = world.partition();
     let again = partition.append(produced(0, "a"), true, Origin::Client).unwrap();
-    assert!(again.info.duplicate && again.info.last_offset == last);
+    assert!(again.info.duplicate && again.info.last_offset == appended.info.last_offset);
     // Sooner than the flusher tries it by itself.
-    tokio::time::timeout(Duration::from_secs(1), partition.committed(last)).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(1), partition.committed(&appended)).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -213,6 +153,14 @@ async fn too_few_replicas_in_sync_refuse_before_anything_is_written() {
     assert!(!appended.committed);
     assert!(read(&partition).is_empty(), "the high watermark stands still below min.insync.replicas");
     partition.update(leadership(1, 2));
+    assert!(read(&partition).is_empty(), "the second one has not been heard yet");
+    let fetch = FollowerFetch {
+        broker: BrokerId::new(2),
+        broker_epoch: BrokerEpoch::new(102),
+        log_end: at(1),
+        log_start: at(0),
+    };
+    partition.fetch(Reader::Follower(fetch), &common::position(at(1))).unwrap();
     assert_eq!(read(&partition), ["b"]);
 }
 
@@ -240,7 +188,7 @@ async fn a_waiting_fetch_wakes_for_records_and_for_the_end_of_the_partition() {
     let world = open(&storage, i64::MAX);
     let partition = world.partition();
     let waiter = FetchWaiter::new(1);
-    partition.wait_for_records(&waiter);
+    partition.wait_for_records(&waiter, false);
     partition.append(batch(&["a"]), true, Origin::Client).unwrap();
     tokio::time::timeout(Duration::from_secs(5), waiter.woken()).await.unwrap();
     let woken = waiter.woken();
@@ -268,7 +216,7 @@ fn a_wide_topic_comes_and_goes_with_all_of_its_files() {
     let world = open(&storage, i64::MAX);
     let wide = TopicId::new(Uuid::from_u64_pair(8, 8));
     let name = TopicName::new("wide").unwrap();
-    let leaderships = |count: usize| (0..count).map(|_| leadership(0, 1)).collect::<Vec<_>>();
+    let leaderships = |count: usize| (0..count).map(|_| Some(leadership(0, 1))).collect::<Vec<_>>();
     let directories = || {
         let entries = storage.list(Path::new("/data")).unwrap().into_iter();
         entries.filter(|entry| entry.is_dir && entry.name.starts_with("wide")).count()
@@ -290,7 +238,7 @@ fn a_wide_topic_comes_and_goes_with_all_of_its_files() {
 #[test]
 fn a_creation_that_failed_halfway_does_not_spoil_the_name() {
     let name = TopicName::new("u").unwrap();
-    let leaderships = || vec![leadership(0, 1); 3];
+    let leaderships = || vec![Some(leadership(0, 1)); 3];
     let mut failures = 0;
     for opens in 0..40 {
         let storage = Arc::new(SimStorage::new(12));
@@ -321,7 +269,8 @@ fn the_files_of_another_topic_are_not_taken_over() {
     let id = TopicPartition::new(TopicName::new("u").unwrap(), 0);
     let foreign = world.manager.dir().create(&id, TopicId::random(), LogConfig::default()).unwrap();
     let own = TopicId::new(Uuid::from_u64_pair(8, 8));
-    let set = world.manager.set_topic(&id.topic, own, vec![leadership(0, 1)], &settings(i64::MAX), true);
+    let set =
+        world.manager.set_topic(&id.topic, own, vec![Some(leadership(0, 1))], &settings(i64::MAX), true);
     assert!(matches!(set, Err(PartitionError::Storage(_))), "{set:?}");
     let topic = world.manager.topic("u").unwrap();
     assert!(matches!(topic.partition(0), Err(PartitionError::Storage(_))));

@@ -51,6 +51,8 @@ pub const PRODUCER_BUFFER_BYTES: usize = 32 * 1024 * 1024;
 pub const CONSUMER_BUFFER_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of one YAML file.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes of one line that a node under `towpath up --nodes` says, before it is passed on in pieces.
+pub const OUTPUT_LINE_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of one secret read from a file or the environment.
 pub const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// Fields of one row schema (PostgreSQL allows 1,600 columns).

@@ -9,6 +9,9 @@ use tokio::runtime::{Builder, Runtime};
 use towpath_client::{Client, ClientConfig, NewTopic, OffsetSpec};
 use towpath_types::{TopicName, TopicPartition};
 
+/// Thousands of partitions take their time.
+const LEADERS_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A connection for administration, beside the load's own.
 pub(crate) struct Admin {
     runtime: Runtime,
@@ -18,9 +21,14 @@ pub(crate) struct Admin {
 impl Admin {
     /// Connects.
     pub(crate) fn connect(address: SocketAddr) -> Result<Self> {
+        Self::connect_any(&[address])
+    }
+
+    /// Connects to a cluster through the first of its nodes that answers.
+    pub(crate) fn connect_any(addresses: &[SocketAddr]) -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build().context("no runtime")?;
         let config = ClientConfig {
-            bootstrap_servers: vec![address.to_string()],
+            bootstrap_servers: addresses.iter().map(ToString::to_string).collect(),
             client_id: "towpath-bench-admin".to_owned(),
             ..Default::default()
         };
@@ -30,16 +38,26 @@ impl Admin {
 
     /// Creates a topic with the page-cache durability that both brokers have by default.
     pub(crate) fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
+        self.create(name, partitions, 1, &[])
+    }
+
+    /// Creates a topic with three replicas of which two must have a record before it is acknowledged.
+    pub(crate) fn create_replicated(&self, name: &str, partitions: i32) -> Result<()> {
+        self.create(name, partitions, 3, &[("min.insync.replicas", "2")])
+    }
+
+    fn create(&self, name: &str, partitions: i32, replicas: i16, configs: &[(&str, &str)]) -> Result<()> {
         let mut topic = NewTopic::new(TopicName::new(name)?);
         topic.partitions = Some(partitions);
-        topic.replication_factor = Some(1);
+        topic.replication_factor = Some(replicas);
+        topic.configs = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         self.runtime.block_on(async {
             let results = self.client.admin().create_topics(&[topic], false).await?;
             results.into_values().collect::<Result<Vec<_>, _>>()?;
             anyhow::Ok(())
         })?;
         // Leaders may be named a moment later than the answer comes.
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let deadline = std::time::Instant::now() + LEADERS_TIMEOUT;
         loop {
             match self.end_offsets(name, partitions) {
                 Ok(_) => return Ok(()),
@@ -47,6 +65,13 @@ impl Admin {
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         }
+    }
+
+    /// The active controller; Kafka's brokers tell it in no other way.
+    pub(crate) fn controller(&self) -> Result<u8> {
+        let quorum = self.runtime.block_on(self.client.admin().describe_quorum())?;
+        let leader = quorum.leader.context("the quorum has no leader")?;
+        Ok(u8::try_from(leader)?)
     }
 
     /// Deletes a topic.

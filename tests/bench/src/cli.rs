@@ -11,7 +11,7 @@ pub(crate) struct Arguments {
     /// What to measure.
     #[arg(value_enum)]
     pub(crate) workload: Workload,
-    /// How often each subject runs (7 by default, 2 with --quick).
+    /// How often each subject runs (7 by default, `partitions` once; at most 2 with --quick).
     #[arg(long)]
     pairs: Option<usize>,
     /// A smoke test: two pairs, a twentieth of the work, hardly any warm-up. Its figures mean little.
@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// Use `target/release/examples/broker` instead of the `towpath` binary (W1 to W4, W9).
     #[arg(long)]
     pub(crate) broker_example: bool,
+    /// Nodes of each cluster, 1 or 3 (W1): with 3, every partition has three replicas.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub(crate) nodes: u8,
 }
 
 /// The workloads.
@@ -53,7 +56,11 @@ pub(crate) enum Workload {
     W8,
     /// Time to ready, idle memory.
     W9,
-    /// All of them.
+    /// Three nodes, one killed with -9: time without acknowledgements, time without a controller.
+    Failover,
+    /// One broker with 10,000 partitions: memory when idle, time to ready, also after kill -9 with 10 GB of log.
+    Partitions,
+    /// W1 to W9 on single brokers.
     All,
 }
 
@@ -71,7 +78,12 @@ pub(crate) enum Side {
 impl Arguments {
     /// How often each subject runs.
     pub(crate) fn pairs(&self) -> usize {
-        self.pairs.unwrap_or(if self.quick { 2 } else { 7 }).max(1)
+        self.pairs_or(7)
+    }
+
+    /// How often each subject of a workload runs that is usually repeated `usual` times.
+    pub(crate) fn pairs_or(&self, usual: usize) -> usize {
+        self.pairs.unwrap_or(if self.quick { usual.min(2) } else { usual }).max(1)
     }
 
     /// Records of one run of a workload whose own number is `usual`.
@@ -112,6 +124,8 @@ mod tests {
         assert_eq!((said.pairs(), said.records(1_000), said.warm_up().as_secs()), (3, 9, 0));
         let usual = Arguments::parse_from(["bench", "w1", "--only", "peer"]);
         assert_eq!((usual.pairs(), usual.records(1_000)), (7, 1_000));
+        assert_eq!((usual.nodes, usual.pairs_or(1)), (1, 1));
+        assert!(Arguments::try_parse_from(["bench", "w1", "--nodes", "4"]).is_err());
         assert!(usual.wants(Side::Peer) && !usual.wants(Side::Towpath));
     }
 }

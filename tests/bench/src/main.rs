@@ -1,6 +1,7 @@
-//! Workloads W1 to W9, as ratios against a peer in the same run.
+//! Workloads W1 to W9, failover and many partitions, as ratios against a peer in the same run.
 //!
-//! One command each: `cargo run --release -p towpath-bench -- w1` (… `w9`, `all`). A workload starts its own servers,
+//! One command each: `cargo run --release -p towpath-bench -- w1` (… `w9`, `all`),
+//! `w1 --nodes 3`, `failover`, `partitions`. A workload starts its own servers,
 //! warms them up, runs the subjects in turns (A B B A …), verifies after every run that the work was done, and prints
 //! the median and range of each figure, and of the ratio pair by pair. CPU is the server's or worker's, from `/proc`.
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ mod floor;
 mod load;
 mod machine;
 mod meter;
+mod nodes;
 mod report;
 mod series;
 mod source;

@@ -34,6 +34,27 @@ impl Meter {
     }
 }
 
+/// Readings of several processes that do one piece of work together.
+#[derive(Debug)]
+pub(crate) struct Meters(Vec<Meter>);
+
+impl Meters {
+    /// Begins.
+    pub(crate) fn start(pids: &[u32]) -> Result<Self> {
+        pids.iter().map(|pid| Meter::start(*pid)).collect::<Result<_>>().map(Self)
+    }
+
+    /// What all of them used until now; the wall time is that of the first.
+    pub(crate) fn spent(&self) -> Result<Spent> {
+        let mut sum = Spent { cpu: Duration::ZERO, wall: Duration::ZERO };
+        for meter in &self.0 {
+            let spent = meter.spent()?;
+            sum = Spent { cpu: sum.cpu + spent.cpu, wall: sum.wall.max(spent.wall) };
+        }
+        Ok(sum)
+    }
+}
+
 /// The kernel's sum over all threads has steps of 10 ms; the threads' own counters are exact, but miss the threads
 /// that have ended. The exact one counts unless it has missed something.
 fn cpu_between(before: &Usage, after: &Usage) -> Duration {
@@ -92,6 +113,10 @@ mod tests {
         }
         let spent = meter.spent().unwrap();
         assert!(spent.wall >= Duration::from_millis(60) && spent.cpu > Duration::ZERO);
+        let own = std::process::id();
+        let two = Meters::start(&[own, own]).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(two.spent().unwrap().wall >= Duration::from_millis(5));
         assert!(spent.rate(60.0) <= 1_000.0 && spent.cpu_us_per(1.0) > 0.0);
     }
 }

@@ -1,6 +1,7 @@
 //! Figures of several subjects, run in turns, as a table for people or JSON for machines.
 
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result, bail};
@@ -30,6 +31,18 @@ pub(crate) const fn higher(name: &'static str, unit: &'static str) -> Figure {
     Figure { name, unit, better: Better::Higher }
 }
 
+/// Says that a subject cannot do this work on this machine: the others are measured without it.
+#[derive(Debug)]
+pub(crate) struct Skipped(pub(crate) String);
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
+
 /// One workload's figures: a sample per figure, subject and pair.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -43,7 +56,8 @@ pub(crate) struct Report {
 
 impl Report {
     /// Runs the subjects in turns. The first is the one that the ratios are about. `run` is told the subject and the
-    /// pair, and gives one sample per figure; a run that was not whole is its error.
+    /// pair, and gives one sample per figure; a run that was not whole is its error. A subject whose error is [`Skipped`]
+    /// runs no more.
     pub(crate) fn measure(
         title: String,
         figures: &[Figure],
@@ -52,11 +66,22 @@ impl Report {
         mut run: impl FnMut(usize, usize) -> Result<Vec<f64>>,
     ) -> Result<Self> {
         let mut samples = vec![vec![Vec::with_capacity(pairs); figures.len()]; subjects.len()];
+        let (mut gone, mut skipped) = (BTreeSet::new(), Vec::new());
         for pair in 0..pairs {
-            for subject in turn(subjects.len(), pair) {
+            for subject in
+                turn(subjects.len(), pair).into_iter().filter(|s| !gone.contains(s)).collect::<Vec<_>>()
+            {
                 let name = subjects.get(subject).copied().unwrap_or_default();
                 let context = || format!("{title}: {name}, pair {}", pair + 1);
-                let values = run(subject, pair).with_context(context)?;
+                let values = match run(subject, pair) {
+                    Err(error) if error.is::<Skipped>() => {
+                        skipped.push(format!("{name} is left out: {error:#}"));
+                        say(&format!("{}: left out: {error:#}", context()));
+                        gone.insert(subject);
+                        continue;
+                    }
+                    result => result.with_context(context)?,
+                };
                 if values.len() != figures.len() || values.iter().any(|value| !value.is_finite()) {
                     bail!("{}: {values:?} are no figures", context());
                 }
@@ -67,7 +92,7 @@ impl Report {
             }
         }
         let subjects = subjects.iter().map(|name| (*name).to_owned()).collect();
-        Ok(Self { title, figures: figures.to_vec(), subjects, samples, notes: Vec::new() })
+        Ok(Self { title, figures: figures.to_vec(), subjects, samples, notes: skipped })
     }
 
     /// Adds a line about how it was measured.
@@ -257,6 +282,23 @@ mod tests {
         assert!(measure(Ok(vec![f64::NAN])).is_err());
         assert!(measure(Ok(vec![])).is_err());
         assert!(measure(Ok(vec![1.0])).is_ok());
+    }
+
+    #[test]
+    fn a_subject_that_cannot_is_left_out() {
+        let figures = [lower("CPU", "s/GB")];
+        let mut runs = 0;
+        let report = Report::measure("W".to_owned(), &figures, &["ours", "theirs"], 3, |subject, _| {
+            runs += 1;
+            if subject == 1 { Err(Skipped("too slow".to_owned()).into()) } else { Ok(vec![1.0]) }
+        })
+        .unwrap();
+        assert_eq!(runs, 4);
+        let text = report.text();
+        assert!(
+            text.contains("- theirs is left out: too slow") && text.contains("1.00 (1.00 – 1.00)"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The benchmark itself runs: W9 is the cheapest of its workloads. Its figures are not judged.
+//! The benchmark itself runs: W9 and failover are the cheapest of its workloads. Its figures are not judged.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,6 +10,21 @@ use std::process::Command;
 use std::time::Duration;
 
 use towpath_harness::Guarded;
+
+/// One kill of each kind, of our own nodes only.
+#[test]
+fn failover_ends_each_time() {
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_towpath-bench"));
+    bench.args(["failover", "--pairs", "1", "--only", "towpath", "--json"]);
+    let text = Guarded::run("towpath-bench failover", bench, Duration::from_secs(300)).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let figures = report["figures"].as_array().unwrap();
+    assert_eq!(figures.len(), 3, "{text}");
+    for figure in figures {
+        let samples = figure["subjects"][0]["samples"].as_array().unwrap();
+        assert!(samples.len() == 1 && samples[0].as_f64().unwrap() > 0.0, "{text}");
+    }
+}
 
 #[test]
 fn w9_measures_both_sides() {

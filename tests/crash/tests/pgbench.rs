@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use towpath_crash::{Fire, Table, assert_equal, deliver};
+use towpath_harness::cluster::{self, Cluster, Peer};
 use towpath_harness::process::Options;
 use towpath_harness::{Kafka, Postgres, Towpath, kafka, postgres};
 
@@ -35,7 +36,37 @@ pipelines:
     sink: { type: postgres, url: "${env:WAREHOUSE_URL}", mode: upsert, table: "{topic.2}" }
 "#;
 
-fn under_fire(cluster: Option<&Kafka>) -> Result<()> {
+/// What the pipelines run on.
+enum Through<'a> {
+    Embedded,
+    Kafka(&'a Kafka),
+    /// Three nodes of ours, which are killed one after the other as well.
+    Cluster(&'a mut Cluster),
+}
+
+impl Through<'_> {
+    fn bootstrap(&self) -> Option<String> {
+        match self {
+            Self::Embedded => None,
+            Self::Kafka(kafka) => Some(kafka.bootstrap()),
+            Self::Cluster(cluster) => Some(cluster.bootstrap()),
+        }
+    }
+
+    /// Kills the next node, and starts it again a moment later.
+    fn harm(&mut self, round: u8) -> Result<()> {
+        if let Self::Cluster(cluster) = self {
+            let node = cluster.node_mut(1 + round % 3)?;
+            node.kill9()?;
+            std::thread::sleep(Duration::from_millis(1500));
+            cluster.node_mut(1 + round % 3)?.start()?;
+            cluster.wait_whole(Duration::from_secs(60))?;
+        }
+        Ok(())
+    }
+}
+
+fn under_fire(mut through: Through<'_>) -> Result<()> {
     let mut fire = Fire::new()?;
     eprintln!("seed {}", fire.seed);
     let mut server = Postgres::start(&postgres::Options::logical())?;
@@ -43,8 +74,12 @@ fn under_fire(cluster: Option<&Kafka>) -> Result<()> {
     server.create_database("warehouse")?;
     server.pgbench_init("shop", SCALE)?;
 
-    let yaml = match cluster {
-        Some(kafka) => format!("cluster: {{ bootstrap_servers: [\"{}\"] }}\n{PIPELINES}", kafka.bootstrap()),
+    let cluster = through.bootstrap();
+    let yaml = match &cluster {
+        Some(servers) => {
+            let servers: Vec<_> = servers.split(',').map(|server| format!("\"{server}\"")).collect();
+            format!("cluster: {{ bootstrap_servers: [{}] }}\n{PIPELINES}", servers.join(", "))
+        }
         None => PIPELINES.to_owned(),
     };
     let mut options =
@@ -56,14 +91,16 @@ fn under_fire(cluster: Option<&Kafka>) -> Result<()> {
     // The snapshot is taken while the load runs.
     let mut towpath = Towpath::start(options)?;
     let moments = Duration::from_millis(500)..Duration::from_secs(9);
-    for _ in 0..3 {
+    for round in 0..3 {
         fire.strike(&mut towpath, moments.clone())?;
+        through.harm(round)?;
     }
     let first = load.wait(Duration::from_secs(120))?;
     server.restart()?;
     let load = server.pgbench("shop", CLIENTS, SECONDS / 2, &[])?;
-    for _ in 0..2 {
+    for round in 0..2 {
         fire.strike(&mut towpath, moments.clone())?;
+        through.harm(round)?;
     }
     let second = load.wait(Duration::from_secs(120))?;
     ensure!(first.whole && second.whole, "pgbench was cut short: {} {}", first.text, second.text);
@@ -83,10 +120,17 @@ fn under_fire(cluster: Option<&Kafka>) -> Result<()> {
 
 #[test]
 fn pgbench_through_the_embedded_broker() -> Result<()> {
-    under_fire(None)
+    under_fire(Through::Embedded)
 }
 
 #[test]
 fn pgbench_through_apache_kafka() -> Result<()> {
-    under_fire(Some(&Kafka::start(&kafka::Options::default())?))
+    under_fire(Through::Kafka(&Kafka::start(&kafka::Options::default())?))
+}
+
+/// Connectors outlast the loss of brokers, their own and each other's, and double nothing.
+#[test]
+fn pgbench_through_a_cluster_whose_nodes_are_killed() -> Result<()> {
+    let mut cluster = Cluster::start(cluster::Options::three(Peer::Towpath))?;
+    under_fire(Through::Cluster(&mut cluster))
 }

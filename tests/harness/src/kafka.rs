@@ -23,11 +23,19 @@ pub struct Options {
     pub jvm: Vec<String>,
     /// Words before `java`, such as `taskset -c 0`.
     pub prefix: Vec<String>,
+    /// How long a start, or a clean end, may take.
+    pub timeout: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { heap_mib: 512, settings: Vec::new(), jvm: Vec::new(), prefix: Vec::new() }
+        Self {
+            heap_mib: 512,
+            settings: Vec::new(),
+            jvm: Vec::new(),
+            prefix: Vec::new(),
+            timeout: START_TIMEOUT,
+        }
     }
 }
 
@@ -108,7 +116,7 @@ impl Kafka {
         let command = with_prefix(&self.options.prefix, java);
         let out = self.folder.join("out.log");
         let mut server = Guarded::spawn("Apache Kafka", command, &out, &out)?;
-        let deadline = Instant::now() + START_TIMEOUT;
+        let deadline = Instant::now() + self.options.timeout;
         loop {
             let not_yet = match brokers(self.address(), Duration::from_secs(5)) {
                 Ok(n) if n > 0 => break,
@@ -174,7 +182,7 @@ impl Kafka {
     /// If it does not end in time.
     pub fn stop(&mut self) -> Result<()> {
         match self.server.take() {
-            Some(mut server) => server.terminate(START_TIMEOUT).map(drop),
+            Some(mut server) => server.terminate(self.options.timeout).map(drop),
             None => Ok(()),
         }
     }
@@ -229,7 +237,7 @@ fn with_prefix(prefix: &[String], command: std::process::Command) -> std::proces
 }
 
 /// 16 random bytes as Kafka writes an id: base64 for URLs, without padding.
-fn random_uuid() -> String {
+pub(crate) fn random_uuid() -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     // 22 characters hold 132 bits; the last one carries only 2 of the 128. No leading dash: tools take it for an option.
     let mut bits: u128 = rand::random::<u128>() & (u128::MAX >> 1);

@@ -55,6 +55,8 @@ pub struct Options {
     pub no_broker: bool,
     /// Words before the binary, such as `taskset -c 0`.
     pub prefix: Vec<String>,
+    /// `towpath broker` instead of `towpath up`: the node without pipelines.
+    pub only_broker: bool,
 }
 
 impl Options {
@@ -175,7 +177,10 @@ impl Towpath {
             }
             None => Command::new(&binary),
         };
-        command.arg("up").arg(self.config_path()).args(&self.options.arguments);
+        command
+            .arg(if self.options.only_broker { "broker" } else { "up" })
+            .arg(self.config_path())
+            .args(&self.options.arguments);
         command.envs(self.options.env.iter().map(|(n, v)| (n, v))).current_dir(self.folder.path());
         Ok(command)
     }

@@ -14,17 +14,26 @@ use anyhow::{Context, Result, bail};
 
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP PIPE
-declare -A groups folders
+declare -A groups folders mounts netns links
 while IFS=' ' read -r op arg; do
     case "$op" in
         +g) groups[$arg]=1 ;;
         -g) unset "groups[$arg]" ;;
         +d) folders[$arg]=1 ;;
         -d) unset "folders[$arg]" ;;
+        +m) mounts[$arg]=1 ;;
+        -m) unset "mounts[$arg]" ;;
+        +n) netns[$arg]=1 ;;
+        -n) unset "netns[$arg]" ;;
+        +l) links[$arg]=1 ;;
+        -l) unset "links[$arg]" ;;
     esac
 done
 for g in "${!groups[@]}"; do kill -9 -- "-$g"; done
+for m in "${!mounts[@]}"; do umount -l -- "$m"; done
 for d in "${!folders[@]}"; do rm -rf -- "$d" || { sleep 0.2; rm -rf -- "$d"; }; done
+for n in "${!netns[@]}"; do ip netns del "$n"; done
+for l in "${!links[@]}"; do ip link del "$l"; done
 "#;
 
 static PIPE: OnceLock<Result<Mutex<ChildStdin>, String>> = OnceLock::new();
@@ -82,4 +91,41 @@ pub fn forget_folder(path: &Path) {
     if let Some(text) = path.to_str() {
         drop(tell(&format!("-d {text}\n")));
     }
+}
+
+/// What else is undone when this process ends, after its groups are killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undo {
+    /// A mounted file system, by its path.
+    Mount,
+    /// A network namespace, by its name.
+    Namespace,
+    /// A network device, by its name.
+    Link,
+}
+
+impl Undo {
+    fn letter(self) -> char {
+        match self {
+            Self::Mount => 'm',
+            Self::Namespace => 'n',
+            Self::Link => 'l',
+        }
+    }
+}
+
+/// From now on, this is undone if this process ends.
+///
+/// # Errors
+/// If the watchdog cannot be started or is gone, or the name holds a line break.
+pub fn watch(kind: Undo, name: &str) -> Result<()> {
+    if name.contains('\n') {
+        bail!("a name that holds a line break: {name:?}");
+    }
+    tell(&format!("+{} {name}\n", kind.letter()))
+}
+
+/// Forgets what has been undone.
+pub fn forget(kind: Undo, name: &str) {
+    drop(tell(&format!("-{} {name}\n", kind.letter())));
 }

@@ -180,6 +180,14 @@ fn files_that_are_no_configuration() {
             &["c.yaml:2:9", "`kafka`", "remove"],
         ),
         (
+            "cluster: { name: eu, controllers: [\"1@h:1\", \"2@h\"], bootstrap_servers: [\"h:1\"] }\n",
+            &["c.yaml:1:", "names someone else's cluster", "remove one of them"],
+        ),
+        (
+            "node: { id: 4, kafka: \"h:1\" }\ncluster: { name: eu, controllers: [\"1@h:9093\"] }\n",
+            &["c.yaml:1:13", "this node is 4", "the controllers are 1@h:9093", "roles: [broker]"],
+        ),
+        (
             "node: { kafka: \"127.0.0.1:9999\", http: \"127.0.0.1:9999\" }\n",
             &["c.yaml:1:", "are both 127.0.0.1:9999"],
         ),

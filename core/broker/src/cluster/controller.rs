@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use towpath_controller::decide::{self, AdminError, ClusterPolicy, Decision};
 use towpath_controller::{ControllerError, Liveness, MetadataImage, MetadataRecord, Quorum};
 use towpath_types::{BrokerEpoch, BrokerId, Offset, TopicId};
-use towpath_wire::{ErrorCode, Request};
+use towpath_wire::{BrokerRegistrationRequest, ErrorCode, Request};
 
 use super::peer::Lane;
-use super::{ClusterNode, ClusterSettings};
+use super::{ClusterNode, ReplicationSettings};
 use crate::connection::ErrorChain;
 
 /// How often it is looked whether a broker has been silent for too long.
@@ -45,7 +45,7 @@ pub(crate) struct ActiveController {
 }
 
 impl ActiveController {
-    pub(crate) fn new(quorum: Arc<Quorum>, policy: ClusterPolicy, settings: &ClusterSettings) -> Self {
+    pub(crate) fn new(quorum: Arc<Quorum>, policy: ClusterPolicy, settings: &ReplicationSettings) -> Self {
         let session_ms = i64::try_from(settings.session_timeout.as_millis()).unwrap_or(i64::MAX);
         Self { quorum, policy, liveness: Mutex::new(Liveness::new(session_ms)), started: Instant::now() }
     }
@@ -68,9 +68,9 @@ impl ActiveController {
         self.liveness.lock().moved_leaders(broker, offset);
     }
 
-    /// A broker's session is over.
-    pub(crate) fn ended(&self, broker: BrokerId) {
-        self.liveness.lock().ended(broker);
+    /// An incarnation's session is over.
+    pub(crate) fn ended(&self, broker: BrokerId, epoch: BrokerEpoch) {
+        self.liveness.lock().ended(broker, epoch);
     }
 
     /// Commits a decision that may be refused.
@@ -100,15 +100,40 @@ impl ActiveController {
         }
     }
 
-    /// Takes a broker out of everything that it leads and is in sync with (rule 10).
-    async fn fence(&self, broker: BrokerId, why: &str) {
+    /// Takes an incarnation of a broker out of everything that it leads and is in sync with (rule 10).
+    async fn fence(&self, broker: BrokerId, epoch: BrokerEpoch, why: &str) {
         let policy = &self.policy;
-        let changed = self.quorum.change(|image| decide::fence_broker(image, policy, broker)).await;
-        match changed {
+        let decide = |image: &MetadataImage| decide::fence_incarnation(image, policy, broker, epoch);
+        match self.quorum.change(decide).await {
             Ok(_) => {
-                self.liveness.lock().ended(broker);
-                tracing::warn!(%broker, why, "fenced");
+                self.liveness.lock().ended(broker, epoch);
+                tracing::warn!(%broker, %epoch, why, "fenced");
             }
+            Err(error) => tracing::debug!(%broker, error = %ErrorChain(&error), "cannot be fenced"),
+        }
+    }
+
+    /// Fences a broker that has been silent for too long, unless it is heard meanwhile.
+    async fn fence_silent(&self, broker: BrokerId) {
+        let Some(epoch) = self.quorum.image().broker(broker).map(|known| known.epoch) else { return };
+        let policy = &self.policy;
+        let decide = |image: &MetadataImage| {
+            // A commit takes its time: whoever came back while others were fenced is not fenced in turn.
+            let is_due = self.liveness.lock().due(self.now_ms()).contains(&broker);
+            if is_due {
+                decide::fence_incarnation(image, policy, broker, epoch)
+            } else {
+                Decision::unchanged(())
+            }
+        };
+        match self.quorum.change(decide).await {
+            Ok(((), image))
+                if image.broker(broker).is_none_or(|known| known.fenced || known.epoch != epoch) =>
+            {
+                self.liveness.lock().ended(broker, epoch);
+                tracing::warn!(%broker, %epoch, "fenced: no heartbeat in time");
+            }
+            Ok(_) => {}
             Err(error) => tracing::debug!(%broker, error = %ErrorChain(&error), "cannot be fenced"),
         }
     }
@@ -118,24 +143,38 @@ impl ActiveController {
 pub(crate) async fn run(node: Arc<ClusterNode>) {
     let mut views = node.quorum.controller();
     loop {
-        if !views.borrow_and_update().is_self {
+        let view = views.borrow_and_update().clone();
+        if !view.is_self {
             if views.changed().await.is_err() {
                 return;
             }
             continue;
         }
-        begin(&node).await;
+        let is_still = || {
+            let now = node.quorum.controller().borrow().clone();
+            now.is_self && now.term == view.term
+        };
+        // Nothing is done before the beginning is: without sessions nobody would ever be found silent.
+        if !begin(&node).await {
+            tokio::time::sleep(TICK).await;
+            continue;
+        }
         let (mut rebalanced, mut uncleanly) = (Instant::now(), Instant::now());
-        while views.borrow().is_self {
-            let due = node.controller.liveness.lock().due(node.controller.now_ms());
+        while is_still() {
+            let controller = &node.controller;
+            let due = {
+                let mut liveness = controller.liveness.lock();
+                liveness.cover(&node.image(), controller.now_ms());
+                liveness.due(controller.now_ms())
+            };
             for broker in due {
-                node.controller.fence(broker, "no heartbeat in time").await;
+                controller.fence_silent(broker).await;
             }
             if uncleanly.elapsed() >= UNCLEAN_CHECK {
                 uncleanly = Instant::now();
                 elect_uncleanly(&node).await;
             }
-            if rebalanced.elapsed() >= node.settings.leader_imbalance_check_interval {
+            if rebalanced.elapsed() >= node.replication.leader_imbalance_check_interval {
                 rebalanced = Instant::now();
                 rebalance(&node).await;
             }
@@ -145,60 +184,88 @@ pub(crate) async fn run(node: Arc<ClusterNode>) {
     }
 }
 
-/// This node has become the active controller.
-async fn begin(node: &Arc<ClusterNode>) {
-    tracing::info!(node = %node.me, "this node is the active controller");
+/// This node has become the active controller; whether it is so.
+async fn begin(node: &Arc<ClusterNode>) -> bool {
     let controller = &node.controller;
     let id = TopicId::random().to_string();
     let first = |image: &MetadataImage| {
-        let records = if image.cluster_id().is_empty() {
-            vec![MetadataRecord::Cluster { cluster_id: id.clone() }]
-        } else {
-            Vec::new()
-        };
+        let mut records = Vec::new();
+        if image.cluster_id().is_empty() {
+            records.push(MetadataRecord::Cluster { cluster_id: id.clone() });
+        }
         Decision { records, answer: () }
     };
     let image = match controller.quorum.change(first).await {
         Ok(((), image)) => image,
         Err(error) => {
-            tracing::debug!(error = %ErrorChain(&error), "not the active controller after all");
-            return;
+            tracing::debug!(error = %ErrorChain(&error), "not the active controller, or not yet");
+            return false;
         }
     };
+    tracing::info!(node = %node.me, "this node is the active controller");
     controller.liveness.lock().became_active(&image, controller.now_ms());
+    // Leaders and the controller go by the same defaults, whatever stands in the files of single nodes.
+    let policy = &controller.policy;
+    let defaults =
+        |image: &MetadataImage| decide::set_cluster_defaults(image, policy, &policy.defaults.configs);
+    if let Err(error) = controller.quorum.change(defaults).await {
+        tracing::debug!(error = %ErrorChain(&error), "the cluster's defaults cannot be set");
+        return false;
+    }
     // The last controller may have ended together with a broker: whoever is gone is found now, not after a timeout.
     for broker in image.brokers().filter(|broker| !broker.fenced && broker.id != node.me) {
         tokio::spawn(look_for(Arc::clone(node), broker.id));
     }
+    true
 }
 
 /// A broker's connection has ended: if nobody listens there any more, its process is gone.
 pub(crate) async fn look_for(node: Arc<ClusterNode>, broker: BrokerId) {
+    let should_look = node.controller.liveness.lock().lost_connection(broker, node.controller.now_ms());
+    if should_look {
+        fence_if_gone(&node, broker).await;
+    }
+}
+
+/// Another incarnation of a broker registers. If the one that is registered is gone, nobody waits for its session to end.
+pub(crate) async fn make_way(node: &Arc<ClusterNode>, registering: &BrokerRegistrationRequest) {
+    let id = BrokerId::new(registering.broker_id);
+    let image = node.image();
+    let in_the_way =
+        image.broker(id).filter(|known| !known.fenced && known.incarnation != registering.incarnation_id);
+    if in_the_way.is_some() && node.is_active_controller() {
+        fence_if_gone(node, id).await;
+    }
+}
+
+/// Fences a broker whose listener refuses connections, or belongs to another incarnation of it by now. If it answers, or
+/// nobody can tell, its session decides.
+async fn fence_if_gone(node: &Arc<ClusterNode>, broker: BrokerId) {
     let image = node.image();
     let Some(known) = image.broker(broker).filter(|known| !known.fenced) else { return };
     let Some(peer) = node.peer_of(broker) else { return };
-    let should_look = node.controller.liveness.lock().lost_connection(broker, node.controller.now_ms());
-    if !should_look {
-        return;
-    }
-    match peer.connect(&node.peers.hello()).await {
-        Err(error) if error.is_refused_connection() => {
-            // It may have started again meanwhile: then this incarnation is not fenced in its stead.
-            let is_same = node.image().broker(broker).is_some_and(|now| now.epoch == known.epoch);
-            if is_same && node.is_active_controller() {
-                node.controller.liveness.lock().probe_failed(broker, node.controller.now_ms());
-                node.controller.fence(broker, "its process is gone").await;
-            }
+    let is_gone = if broker == node.me {
+        // Whoever asks is this process.
+        known.incarnation != node.peers.hello().incarnation_id
+    } else {
+        match peer.connect(&node.peers.hello()).await {
+            Err(error) => error.is_refused_connection(),
+            Ok((_, answer)) => answer.incarnation_id != known.incarnation,
         }
-        // It lives, or nobody can tell: its session decides.
-        outcome => tracing::debug!(%broker, ok = outcome.is_ok(), "its connection ended"),
+    };
+    // It may have registered again meanwhile: then the new incarnation is not fenced in its stead.
+    let is_same = node.image().broker(broker).is_some_and(|now| now.epoch == known.epoch);
+    if is_gone && is_same && node.is_active_controller() {
+        node.controller.liveness.lock().probe_failed(broker, node.controller.now_ms());
+        node.controller.fence(broker, known.epoch, "its process is gone").await;
     }
 }
 
 /// Topics that are configured so get a leader that may lack records, where there is no other.
 async fn elect_uncleanly(node: &ClusterNode) {
     let policy = &node.controller.policy;
-    let decide = |image: &MetadataImage| decide::elect_where_unclean_is_allowed(image, policy, REBALANCE_STEP);
+    let decide =
+        |image: &MetadataImage| decide::elect_where_unclean_is_allowed(image, policy, REBALANCE_STEP);
     match node.quorum.change(decide).await {
         Ok((elected, _)) => {
             for (topic, partition) in elected {
@@ -211,7 +278,7 @@ async fn elect_uncleanly(node: &ClusterNode) {
 
 /// Preferred leaders lead again where they can (`auto.leader.rebalance.enable`).
 async fn rebalance(node: &ClusterNode) {
-    if !node.settings.auto_leader_rebalance {
+    if !node.replication.auto_leader_rebalance {
         return;
     }
     let policy = &node.controller.policy;

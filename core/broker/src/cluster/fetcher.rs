@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::fetch_session::{FollowerSession, Wanted, key};
 use super::peer::{PeerAddress, PeerError, encode, read_frame, version_of};
+use super::throttle::Throttle;
 use crate::connection::ErrorChain;
 
 /// How long a partition that could not be fetched waits (`replica.fetch.backoff.ms`).
@@ -45,6 +46,8 @@ pub(crate) trait FetchContext: Send + Sync + 'static {
     fn hello(&self, broker: BrokerId) -> Option<(PeerAddress, towpath_wire::NodeHelloRequest)>;
     /// The connection to a leader broke.
     fn lost(&self, broker: BrokerId, error: &PeerError);
+    /// The bound on what reassignments bring here, if there is one.
+    fn throttle(&self) -> Option<&Throttle>;
 }
 
 /// The partitions that a loop fetches.
@@ -62,8 +65,13 @@ struct FetchLoop {
 /// The loops, by leader.
 pub(crate) struct Fetchers {
     context: Arc<dyn FetchContext>,
-    loops: Mutex<HashMap<BrokerId, FetchLoop>>,
+    /// Loops for each leader (`num.replica.fetchers`).
+    per_leader: usize,
+    loops: Mutex<HashMap<Lane, FetchLoop>>,
 }
+
+/// A loop: its leader, and which of the loops for this leader it is.
+type Lane = (BrokerId, usize);
 
 impl std::fmt::Debug for Fetchers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -72,32 +80,42 @@ impl std::fmt::Debug for Fetchers {
 }
 
 impl Fetchers {
-    pub(crate) fn new(context: Arc<dyn FetchContext>) -> Self {
-        Self { context, loops: Mutex::default() }
+    pub(crate) fn new(context: Arc<dyn FetchContext>, per_leader: usize) -> Self {
+        Self { context, per_leader: per_leader.max(1), loops: Mutex::default() }
+    }
+
+    /// Which of a leader's loops a partition belongs to; always the same.
+    fn index(&self, (topic, partition): &Key) -> usize {
+        let id = topic.as_u128() as usize;
+        id.wrapping_add(usize::try_from(*partition).unwrap_or(0)) % self.per_leader
     }
 
     /// Fetches exactly these partitions, each from its leader.
     pub(crate) fn assign(&self, partitions: impl IntoIterator<Item = Arc<Partition>>) {
         let me = self.context.me();
-        let mut by_leader: HashMap<BrokerId, HashMap<Key, Arc<Partition>>> = HashMap::new();
+        let mut by_leader: HashMap<Lane, HashMap<Key, Arc<Partition>>> = HashMap::new();
         for partition in partitions {
             if let Some(leader) = partition.leader().filter(|leader| *leader != me) {
                 let key = key(partition.topic_id(), partition.id().partition);
-                by_leader.entry(leader).or_default().insert(key, partition);
+                by_leader.entry((leader, self.index(&key))).or_default().insert(key, partition);
             }
         }
         let mut loops = self.loops.lock();
-        loops.retain(|leader, running| {
-            let stays = by_leader.contains_key(leader);
+        loops.retain(|lane, running| {
+            let stays = by_leader.contains_key(lane);
             if !stays {
                 running.task.abort();
             }
             stays
         });
-        for (leader, partitions) in by_leader {
-            let running = loops.entry(leader).or_insert_with(|| {
+        for (lane, partitions) in by_leader {
+            if loops.get(&lane).is_some_and(|running| running.task.is_finished()) {
+                tracing::error!(leader = %lane.0, "the loop that fetches from a leader had ended; it begins anew");
+                loops.remove(&lane);
+            }
+            let running = loops.entry(lane).or_insert_with(|| {
                 let assigned = Arc::new(Assigned::default());
-                let work = Work::new(Arc::clone(&self.context), leader, Arc::clone(&assigned));
+                let work = Work::new(Arc::clone(&self.context), lane.0, Arc::clone(&assigned));
                 FetchLoop { assigned, task: tokio::spawn(work.run()) }
             });
             *running.assigned.partitions.lock() = partitions;
@@ -144,20 +162,14 @@ impl Work {
 
     async fn run(mut self) {
         loop {
-            let wanted = match self.plan().await {
-                Ok(wanted) if !wanted.is_empty() => wanted,
-                Ok(_) => {
-                    // Nothing to fetch, or everything waits after an error.
-                    let wait = if self.delayed.is_empty() { IDLE } else { BACKOFF / 4 };
-                    drop(tokio::time::timeout(wait, self.assigned.changed.notified()).await);
-                    continue;
-                }
-                Err(error) => {
-                    tracing::error!(leader = %self.leader, error = %ErrorChain(&error), "cannot fetch");
-                    tokio::time::sleep(BACKOFF).await;
-                    continue;
-                }
-            };
+            let wanted = self.plan().await;
+            if wanted.is_empty() {
+                // Nothing to fetch, or everything waits: after an error, or for its turn.
+                let waits = !self.delayed.is_empty() || self.context.throttle().is_some();
+                let wait = if waits { BACKOFF / 4 } else { IDLE };
+                drop(tokio::time::timeout(wait, self.assigned.changed.notified()).await);
+                continue;
+            }
             if let Err(error) = self.round(wanted).await {
                 tracing::debug!(leader = %self.leader, error = %ErrorChain(&error), "the connection to a leader broke");
                 self.connection = None;
@@ -169,27 +181,19 @@ impl Work {
     }
 
     /// The fetches that are due; what has to be durable before them is.
-    async fn plan(&mut self) -> Result<HashMap<Key, Wanted>, PartitionError> {
+    async fn plan(&mut self) -> HashMap<Key, Wanted> {
         let partitions: Vec<(Key, Arc<Partition>)> = {
             let assigned = self.assigned.partitions.lock();
             assigned.iter().map(|(key, partition)| (*key, Arc::clone(partition))).collect()
         };
         let now = Instant::now();
         self.delayed.retain(|_, until| *until > now);
-        let unflushed: Vec<Arc<Partition>> = partitions
-            .iter()
-            .map(|(_, partition)| partition)
-            .filter(|partition| partition.counts_when_flushed())
-            .filter(|partition| partition.log().recovery_point() < partition.log().log_end_offset())
-            .cloned()
-            .collect();
-        if !unflushed.is_empty() {
-            // R1: the leader counts what this fetch says is here.
-            blocking(move || unflushed.iter().try_for_each(|partition| partition.flush_fetched())).await?;
-        }
+        self.flush(&partitions).await;
         let mut wanted = HashMap::with_capacity(partitions.len());
+        let (me, throttle) = (self.context.me(), self.context.throttle());
+        let is_open = throttle.is_none_or(|throttle| throttle.is_open(now));
         for (key, partition) in partitions {
-            if self.delayed.contains_key(&key) {
+            if self.delayed.contains_key(&key) || (!is_open && partition.is_being_added(me)) {
                 continue;
             }
             let Some(plan) = partition.plan_fetch().filter(|plan| plan.leader == self.leader) else {
@@ -198,7 +202,30 @@ impl Work {
             let high_watermark = partition.high_watermark();
             wanted.insert(key, Wanted { partition, plan, high_watermark });
         }
-        Ok(wanted)
+        wanted
+    }
+
+    /// R1: the leader counts what the next fetch says is here. A partition that cannot be flushed waits.
+    async fn flush(&mut self, partitions: &[(Key, Arc<Partition>)]) {
+        let unflushed: Vec<(Key, Arc<Partition>)> = partitions
+            .iter()
+            .filter(|(_, partition)| partition.counts_when_flushed())
+            .filter(|(_, partition)| partition.log().recovery_point() < partition.log().log_end_offset())
+            .cloned()
+            .collect();
+        if unflushed.is_empty() {
+            return;
+        }
+        let flushing = move || {
+            let flush = |(key, partition): &(Key, Arc<Partition>)| (*key, partition.flush_fetched());
+            unflushed.iter().map(flush).collect::<Vec<_>>()
+        };
+        for (key, result) in blocking(flushing).await {
+            if let Err(error) = result {
+                tracing::debug!(topic = %key.0, partition = key.1, error = %ErrorChain(&error), "cannot be flushed");
+                self.delay(key);
+            }
+        }
     }
 
     async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response, PeerError> {
@@ -216,7 +243,8 @@ impl Work {
             Some(open) => (&mut open.0, &mut open.1),
             closed => {
                 let hello = towpath_wire::NodeHelloRequest { is_for_records: true, ..hello };
-                let open = closed.insert((peer.connect(&hello).await?, BytesMut::new()));
+                let (stream, _) = peer.connect(&hello).await?;
+                let open = closed.insert((stream, BytesMut::new()));
                 (&mut open.0, &mut open.1)
             }
         };
@@ -264,8 +292,9 @@ impl Work {
         Ok(())
     }
 
+    /// Leaves a partition out for a while. The next request says so to the leader, which would else answer each one at
+    /// once with the same error.
     fn delay(&mut self, key: Key) {
-        self.session.repeat(&key);
         self.delayed.insert(key, Instant::now() + BACKOFF);
     }
 
@@ -329,12 +358,19 @@ impl Work {
     async fn apply(&mut self, answers: Vec<(Key, Wanted, FollowerAnswer)>) {
         let (quick, slow): (Vec<_>, Vec<_>) =
             answers.into_iter().partition(|(_, _, answer)| answer.answer == LeaderAnswer::Records);
-        let mut results: Vec<(Key, Result<Applied, PartitionError>)> = quick.iter().map(apply_one).collect();
+        let me = self.context.me();
+        let mut results: Vec<_> = quick.iter().map(|one| apply_one(me, one)).collect();
         if !slow.is_empty() {
-            results.extend(blocking(move || slow.iter().map(apply_one).collect::<Vec<_>>()).await);
+            let applying = move || slow.iter().map(|one| apply_one(me, one)).collect::<Vec<_>>();
+            results.extend(blocking(applying).await);
         }
-        for (key, result) in results {
+        for (key, adding, result) in results {
             match result {
+                Ok(Applied::Appended(bytes)) if adding => {
+                    if let Some(throttle) = self.context.throttle() {
+                        throttle.take(bytes);
+                    }
+                }
                 Ok(Applied::Nothing | Applied::Appended(_)) => {}
                 Ok(Applied::Cut(_)) => self.session.repeat(&key),
                 Err(PartitionError::Deleted) => self.delay(key),
@@ -347,10 +383,13 @@ impl Work {
     }
 }
 
+/// Applies one answer; tells also whether a reassignment brings the partition here.
 fn apply_one(
+    me: BrokerId,
     (key, wanted, answer): &(Key, Wanted, FollowerAnswer),
-) -> (Key, Result<Applied, PartitionError>) {
-    (*key, wanted.partition.apply_fetched(&wanted.plan, answer))
+) -> (Key, bool, Result<Applied, PartitionError>) {
+    let adding = wanted.partition.is_being_added(me);
+    (*key, adding, wanted.partition.apply_fetched(&wanted.plan, answer))
 }
 
 /// Runs what waits for a disk on another thread.

@@ -103,15 +103,21 @@ async fn forward(node: &ClusterNode, broker: &BrokerState, request: &ForwardRequ
         }
         if let Some(peer) = node.active_controller().filter(|peer| peer.node != node.me()) {
             match node.peers().call(&peer, Lane::Requests, request, ATTEMPT).await {
+                Ok(response) if response.error_code == ErrorCode::NotController.code() => {}
                 Ok(response) if response.error_code == ErrorCode::None.code() => {
                     // The client sees what it did also where it asked for it.
                     node.wait_for_metadata(broker, response.metadata_offset, CATCH_UP).await;
                     return Forwarded::Answer(response.response);
                 }
-                Ok(_) => {}
+                // It cannot be read there: nor would it be the next time.
+                Ok(_) => return Forwarded::GivenUp,
                 Err(error) => {
                     tracing::debug!(%error, "a request cannot be passed on");
                     node.lost_node(peer.node, &error);
+                    if !error.was_not_sent() {
+                        // It may have been carried out: a deletion that is sent again could hit another topic of the name.
+                        return Forwarded::GivenUp;
+                    }
                 }
             }
         }

@@ -16,6 +16,8 @@ use crate::state::BrokerState;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long after an answer that has to be asked for again.
 const RETRY: Duration = Duration::from_millis(50);
+/// How often it is looked for followers that have fallen behind, at least.
+const LOOK: Duration = Duration::from_secs(1);
 /// Changes in one request (R10).
 const CHANGES_MAX: usize = 4096;
 
@@ -26,8 +28,12 @@ pub(crate) async fn run(node: Arc<ClusterNode>, broker: Arc<BrokerState>) {
     let queue = Arc::clone(broker.replicas.environment());
     let mut left: Vec<Arc<Partition>> = Vec::new();
     loop {
-        if left.is_empty() {
-            queue.isr_queue().filled().await;
+        if left.is_empty() && tokio::time::timeout(LOOK, queue.isr_queue().filled()).await.is_err() {
+            // Rule 8: who says nothing any more is found only by looking.
+            let replicas = Arc::clone(&broker);
+            if tokio::task::spawn_blocking(move || replicas.replicas.consider_isrs()).await.is_err() {
+                tracing::error!("cannot look for followers that have fallen behind");
+            }
         }
         left.extend(queue.isr_queue().take());
         let now: Vec<_> = left.drain(..left.len().min(CHANGES_MAX)).collect();
@@ -54,8 +60,8 @@ pub(crate) async fn run(node: Arc<ClusterNode>, broker: Arc<BrokerState>) {
             let answer = answers.get(&key).copied().unwrap_or(ProposalAnswer::Retry);
             tracing::debug!(partition = %partition.id(), ?proposal, ?answer, "in-sync replicas");
             partition.isr_answered(&proposal, answer);
-            again |= answer == ProposalAnswer::Retry;
-            // Refused or to be repeated: it may have something to say at once.
+            // What was refused may be proposed again at once, and would be refused again until newer metadata are here.
+            again |= matches!(answer, ProposalAnswer::Retry | ProposalAnswer::Refused);
             partition.consider_isr();
         }
         if again {

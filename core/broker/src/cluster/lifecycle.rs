@@ -9,7 +9,7 @@ use towpath_wire::broker_registration::{Feature, Listener};
 use towpath_wire::{BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, ErrorCode};
 use uuid::Uuid;
 
-use super::ClusterNode;
+use super::{ClusterNode, controller};
 use crate::config::Endpoint;
 use crate::error::BrokerError;
 use crate::handlers::api_versions::FEATURES;
@@ -81,6 +81,8 @@ pub(crate) async fn register(
     let request = registration.request(node);
     let mut said = None;
     let epoch = loop {
+        // Where this node is the active controller itself; another one does the same.
+        controller::make_way(node, &request).await;
         let outcome = match node.ask_controller(&request, PATIENCE).await {
             Ok(response) => match ErrorCode::from_code(response.error_code) {
                 ErrorCode::None => break BrokerEpoch::new(response.broker_epoch),
@@ -94,12 +96,12 @@ pub(crate) async fn register(
             tracing::info!(node = %node.me(), outcome, "waiting to be registered");
             said = Some(Instant::now());
         }
-        tokio::time::sleep(RETRY).await;
+        node.wait_or_fail(tokio::time::sleep(RETRY)).await?;
     };
     node.set_broker_epoch(epoch);
     let mut images = node.quorum().images();
-    let arrived =
-        images.wait_for(|image| image.broker(node.me()).is_some_and(|known| known.epoch >= epoch)).await;
+    let arrived = images.wait_for(|image| image.broker(node.me()).is_some_and(|known| known.epoch >= epoch));
+    let arrived = node.wait_or_fail(arrived).await?;
     arrived.map(drop).map_err(|_| BrokerError::Registration("the quorum has ended".to_owned()))
 }
 
@@ -134,18 +136,25 @@ pub(crate) async fn run(node: Arc<ClusterNode>, broker: Arc<BrokerState>) {
 fn after(node: &ClusterNode, response: &BrokerHeartbeatResponse) -> Duration {
     match ErrorCode::from_code(response.error_code) {
         ErrorCode::None if response.is_fenced => EAGER,
-        ErrorCode::None => node.settings().heartbeat_interval,
-        code => {
-            // Another incarnation of this broker has registered, or somebody has unregistered it.
-            tracing::error!(?code, "the controller does not take this broker's heartbeats; restart the node");
-            node.settings().heartbeat_interval
+        ErrorCode::None => node.replication().heartbeat_interval,
+        code @ (ErrorCode::StaleBrokerEpoch | ErrorCode::BrokerIdNotRegistered) => {
+            // Another incarnation of this broker has registered, or somebody has unregistered it (R6).
+            tracing::error!(?code, "the controller does not take this broker's heartbeats");
+            node.is_replaced(&format!(
+                "the cluster does not know this process as broker {} any more ({}): another one has its id, or it was \
+                 unregistered",
+                node.me(),
+                code.name()
+            ));
+            node.replication().heartbeat_interval
         }
+        _ => RETRY,
     }
 }
 
 /// Asks to be let go, and waits until others lead what this broker led.
 pub(crate) async fn shut_down_in_order(node: &ClusterNode, broker: &BrokerState) {
-    let deadline = Instant::now() + node.settings().controlled_shutdown_max;
+    let deadline = Instant::now() + node.replication().controlled_shutdown_max;
     while Instant::now() < deadline {
         let request = heartbeat(node, broker, true);
         let left = deadline.saturating_duration_since(Instant::now()).min(PATIENCE);

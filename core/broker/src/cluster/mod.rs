@@ -18,6 +18,7 @@ mod requests;
 mod server;
 mod settings;
 mod start;
+mod throttle;
 mod transport;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -25,13 +26,13 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use towpath_controller::{MetadataImage, Quorum};
 use towpath_controller::decide::{AdminError, NewTopic};
+use towpath_controller::{MetadataImage, Quorum};
 use towpath_types::{BrokerEpoch, BrokerId};
 use towpath_wire::create_topics::{CreatableTopic, CreatableTopicConfig};
 use towpath_wire::{CreateTopicsRequest, ErrorCode};
 
-pub use settings::{ClusterSettings, Roles};
+pub use settings::{ClusterSettings, ReplicationSettings, Roles};
 
 pub(crate) use controller::ActiveController;
 pub(crate) use fetcher::Fetchers;
@@ -42,6 +43,8 @@ pub(crate) use start::{Joined, QUORUM_DIR, join};
 use self::controller::ControllerRequest;
 use self::fetcher::FetchContext;
 use self::peer::{PeerAddress, PeerError, Peers};
+use self::throttle::Throttle;
+use crate::error::BrokerError;
 use crate::listener::Acceptor;
 use crate::state::BrokerState;
 
@@ -60,9 +63,13 @@ pub(crate) struct NoController;
 pub(crate) struct ClusterNode {
     me: BrokerId,
     settings: ClusterSettings,
+    replication: ReplicationSettings,
     peers: Arc<Peers>,
     quorum: Arc<Quorum>,
     controller: ActiveController,
+    throttle: Option<Throttle>,
+    /// Why this incarnation is none of the cluster's any more.
+    replaced: tokio::sync::watch::Sender<Option<String>>,
     broker_epoch: AtomicI64,
     broker: OnceLock<Weak<BrokerState>>,
     acceptor: OnceLock<Weak<Acceptor>>,
@@ -75,6 +82,10 @@ impl ClusterNode {
 
     pub(crate) const fn settings(&self) -> &ClusterSettings {
         &self.settings
+    }
+
+    pub(crate) const fn replication(&self) -> &ReplicationSettings {
+        &self.replication
     }
 
     pub(crate) const fn quorum(&self) -> &Arc<Quorum> {
@@ -137,6 +148,8 @@ impl ClusterNode {
 
     async fn wait_for_controller_change(&self, at_most: Duration) {
         let mut view = self.quorum.controller();
+        // Only what is new from here on: a receiver that has seen nothing would resolve at once, every time.
+        view.mark_unchanged();
         drop(tokio::time::timeout(at_most, view.changed()).await);
     }
 
@@ -249,13 +262,54 @@ impl ClusterNode {
         }
     }
 
-    /// Ends what this node says to others.
-    pub(crate) async fn close(&self) {
+    /// Resolves when this node can be no member any more.
+    pub(crate) async fn failed(&self) -> String {
+        let mut replaced = self.replaced.subscribe();
+        let replaced = async {
+            loop {
+                let reason = replaced.borrow_and_update().clone();
+                if let Some(reason) = reason {
+                    return reason;
+                }
+                if replaced.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            reason = self.quorum.failed() => format!("its part in the metadata quorum has failed: {reason}"),
+            reason = replaced => reason,
+        }
+    }
+
+    /// The controller does not know this incarnation any more: it leads nothing from here on.
+    fn is_replaced(&self, reason: &str) {
+        self.replaced.send_replace(Some(reason.to_owned()));
+    }
+
+    /// Waits for something while a node starts, unless the node fails meanwhile.
+    ///
+    /// # Errors
+    /// [`BrokerError::Registration`].
+    pub(crate) async fn wait_or_fail<T>(&self, what: impl Future<Output = T>) -> Result<T, BrokerError> {
+        tokio::select! {
+            result = what => Ok(result),
+            reason = self.failed() => Err(BrokerError::Registration(reason)),
+        }
+    }
+
+    /// Lets another controller decide, if this node does.
+    pub(crate) async fn hand_over_controller(&self) {
         if self.is_active_controller()
             && let Err(error) = self.quorum.transfer_leadership(None).await
         {
             tracing::debug!(%error, "the controller's role cannot be handed over");
         }
+    }
+
+    /// Ends what this node says to others.
+    pub(crate) async fn close(&self) {
+        self.hand_over_controller().await;
         self.quorum.shutdown().await;
         self.peers.close();
     }
@@ -287,5 +341,9 @@ impl FetchContext for ClusterNode {
 
     fn lost(&self, broker: BrokerId, error: &PeerError) {
         self.lost_node(broker, error);
+    }
+
+    fn throttle(&self) -> Option<&Throttle> {
+        self.throttle.as_ref()
     }
 }

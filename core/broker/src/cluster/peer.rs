@@ -16,10 +16,12 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use towpath_types::{BrokerId, limits};
 use towpath_wire::frame;
-use towpath_wire::{ErrorCode, NodeHelloRequest, Request};
+use towpath_wire::{ErrorCode, NodeHelloRequest, NodeHelloResponse, Request};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The least time that a request has once there is a connection.
+const CALL_MIN: Duration = Duration::from_millis(50);
 /// Requests that wait for answers on one connection.
 const PENDING_MAX: usize = 4096;
 /// Bytes for which room is made at once.
@@ -36,6 +38,9 @@ pub(crate) enum PeerError {
         #[source]
         source: io::Error,
     },
+    /// The connection could not be made.
+    #[error(transparent)]
+    NoConnection(Box<PeerError>),
     /// The other side does not take us for one of its own.
     #[error("node {node} at {address} refuses: {message}")]
     Refused { node: BrokerId, address: Arc<str>, message: String },
@@ -45,14 +50,24 @@ pub(crate) enum PeerError {
 }
 
 impl PeerError {
+    /// Whether the request certainly did not go out: there was no connection.
+    pub(crate) fn was_not_sent(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::NoConnection(_)) || self.is_refused_connection()
+    }
+
     /// Whether nobody listens there: the process is gone.
     pub(crate) fn is_refused_connection(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
+        match self {
+            Self::NoConnection(error) => error.is_refused_connection(),
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::ConnectionRefused,
+            _ => false,
+        }
     }
 
     /// As an error of the quorum's transport.
     pub(crate) fn into_io(self) -> io::Error {
         let kind = match &self {
+            Self::NoConnection(_) => io::ErrorKind::NotConnected,
             Self::Io { source, .. } => source.kind(),
             Self::Refused { .. } => io::ErrorKind::PermissionDenied,
             Self::Timeout { .. } => io::ErrorKind::TimedOut,
@@ -78,11 +93,14 @@ impl PeerAddress {
         PeerError::Timeout { node: self.node, address: Arc::clone(&self.address), within }
     }
 
-    /// Opens a connection and says who we are.
+    /// Opens a connection and says who we are; returns it with what the other side says of itself.
     ///
     /// # Errors
     /// [`PeerError`].
-    pub(crate) async fn connect(&self, hello: &NodeHelloRequest) -> Result<TcpStream, PeerError> {
+    pub(crate) async fn connect(
+        &self,
+        hello: &NodeHelloRequest,
+    ) -> Result<(TcpStream, NodeHelloResponse), PeerError> {
         let opening = async {
             let mut stream = TcpStream::connect(&*self.address).await.map_err(|error| self.io(error))?;
             stream.set_nodelay(true).map_err(|error| self.io(error))?;
@@ -101,7 +119,7 @@ impl PeerAddress {
                     message,
                 });
             }
-            Ok(stream)
+            Ok((stream, answer))
         };
         timeout(CONNECT_TIMEOUT, opening).await.unwrap_or_else(|_| Err(self.timeout(CONNECT_TIMEOUT)))
     }
@@ -118,8 +136,17 @@ pub(crate) async fn read_frame<S: AsyncReadExt + Unpin>(
     stream: &mut S,
     buffer: &mut BytesMut,
 ) -> io::Result<Bytes> {
+    read_frame_within(stream, buffer, limits::RESPONSE_BYTES_MAX).await
+}
+
+/// As [`read_frame`], of so many bytes at most.
+pub(crate) async fn read_frame_within<S: AsyncReadExt + Unpin>(
+    stream: &mut S,
+    buffer: &mut BytesMut,
+    bytes_max: usize,
+) -> io::Result<Bytes> {
     loop {
-        let taken = frame::take_frame(buffer, limits::RESPONSE_BYTES_MAX)
+        let taken = frame::take_frame(buffer, bytes_max)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         if let Some(frame) = taken {
             return Ok(frame);
@@ -145,18 +172,21 @@ struct Channel {
     pending: Mutex<HashMap<i32, oneshot::Sender<Bytes>>>,
     correlation: AtomicI32,
     broken: AtomicBool,
+    retired: AtomicBool,
     reader: Mutex<Option<AbortHandle>>,
 }
 
 impl Channel {
     async fn open(peer: &PeerAddress, hello: &NodeHelloRequest) -> Result<Arc<Self>, PeerError> {
-        let (read, write) = peer.connect(hello).await?.into_split();
+        let (stream, _) = peer.connect(hello).await?;
+        let (read, write) = stream.into_split();
         let channel = Arc::new(Self {
             peer: peer.clone(),
             write: tokio::sync::Mutex::new(write),
             pending: Mutex::default(),
             correlation: AtomicI32::new(1),
             broken: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
             reader: Mutex::new(None),
         });
         let reading = tokio::spawn(Self::read(Arc::downgrade(&channel), read));
@@ -183,6 +213,11 @@ impl Channel {
     fn break_off(&self) {
         self.broken.store(true, Ordering::Release);
         self.pending.lock().clear();
+    }
+
+    /// Whether new requests go over another connection.
+    fn is_retired(&self) -> bool {
+        self.is_broken() || self.retired.load(Ordering::Acquire)
     }
 
     fn is_broken(&self) -> bool {
@@ -219,8 +254,9 @@ impl Channel {
             Ok(answer) => answer?,
             Err(_) => {
                 self.pending.lock().remove(&correlation);
-                // A frame may be half written, and a peer that is this slow is asked on a new connection.
-                self.break_off();
+                // A frame may be half written, and a peer that is this slow is asked on a new connection; what others
+                // wait for may yet be answered on this one.
+                self.retired.store(true, Ordering::Release);
                 return Err(self.peer.timeout(within));
             }
         };
@@ -288,20 +324,27 @@ impl Peers {
         request: &R,
         within: Duration,
     ) -> Result<R::Response, PeerError> {
-        let slot = Arc::clone(self.slots.lock().entry((peer.node, lane)).or_default());
-        let channel = {
-            let mut open = slot.lock().await;
-            match &*open {
-                Some(channel) if !channel.is_broken() && channel.peer == *peer => Arc::clone(channel),
-                _ => {
-                    *open = None;
-                    let channel = Channel::open(peer, &self.hello()).await?;
-                    *open = Some(Arc::clone(&channel));
-                    channel
-                }
-            }
+        let begun = tokio::time::Instant::now();
+        // The wait for a connection counts: somebody else may be waiting for one in vain.
+        let channel = match timeout(within, self.channel(peer, lane)).await {
+            Ok(channel) => channel.map_err(|error| PeerError::NoConnection(Box::new(error)))?,
+            Err(_) => return Err(PeerError::NoConnection(Box::new(peer.timeout(within)))),
         };
-        channel.call(request, within).await
+        channel.call(request, within.saturating_sub(begun.elapsed()).max(CALL_MIN)).await
+    }
+
+    async fn channel(&self, peer: &PeerAddress, lane: Lane) -> Result<Arc<Channel>, PeerError> {
+        let slot = Arc::clone(self.slots.lock().entry((peer.node, lane)).or_default());
+        let mut open = slot.lock().await;
+        match &*open {
+            Some(channel) if !channel.is_retired() && channel.peer == *peer => Ok(Arc::clone(channel)),
+            _ => {
+                *open = None;
+                let channel = Channel::open(peer, &self.hello()).await?;
+                *open = Some(Arc::clone(&channel));
+                Ok(channel)
+            }
+        }
     }
 
     /// Ends all connections.

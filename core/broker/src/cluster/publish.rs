@@ -1,6 +1,7 @@
 //! Brings this node in line with the metadata as they are committed, image by image.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use towpath_controller::MetadataImage;
 
@@ -8,13 +9,18 @@ use super::{ClusterNode, Fetchers};
 use crate::connection::ErrorChain;
 use crate::state::BrokerState;
 
+/// How long until files are made again that could not be.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// Runs until the task is aborted. Images that come while one is applied are taken together.
 pub(crate) async fn run(node: Arc<ClusterNode>, broker: Arc<BrokerState>, fetchers: Arc<Fetchers>) {
     let mut images = node.quorum().images();
     loop {
         let image = images.borrow_and_update().clone();
         apply(&broker, &fetchers, image).await;
-        if images.changed().await.is_err() {
+        let wait = if broker.unmade.lock().is_empty() { Duration::MAX } else { RETRY };
+        let Ok(changed) = tokio::time::timeout(wait, images.changed()).await else { continue };
+        if changed.is_err() {
             tracing::error!("the quorum has ended: this node does not hear of changes any more");
             return;
         }
@@ -27,6 +33,15 @@ pub(crate) async fn apply(broker: &Arc<BrokerState>, fetchers: &Arc<Fetchers>, i
     let applied = tokio::task::spawn_blocking(move || {
         let _changing = state.changing.lock();
         if state.is_stopping() || image.next_offset() < state.image().next_offset() {
+            return;
+        }
+        if image.cluster_id() != state.cluster_id {
+            // R7: another cluster's metadata say nothing about what is on this disk.
+            tracing::error!(
+                found = image.cluster_id(),
+                ours = state.cluster_id,
+                "metadata of another cluster are not taken"
+            );
             return;
         }
         state.publish(image, |replicas| fetchers.assign(replicas.partitions()));

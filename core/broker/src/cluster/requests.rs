@@ -58,6 +58,7 @@ fn registration(request: &BrokerRegistrationRequest) -> Option<Registration> {
     broker.peer = Some(PeerEndpoint { host: nodes.host.clone(), port: nodes.port });
     broker.rack.clone_from(&request.rack);
     broker.fenced = true;
+    broker.directory = request.log_dirs.first().copied();
     broker.features = request
         .features
         .iter()
@@ -109,7 +110,7 @@ impl ControllerRequest for BrokerHeartbeatRequest {
                     controller.moved_leaders(id, image.next_offset());
                 }
                 if answer.should_shut_down {
-                    controller.ended(id);
+                    controller.ended(id, epoch);
                 }
                 BrokerHeartbeatResponse {
                     is_caught_up: answer.is_caught_up,

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use towpath_types::BrokerId;
+use towpath_types::{BrokerId, limits};
 use towpath_wire::frame::{self, RequestHeader};
 use towpath_wire::{
     AllocateProducerIdsRequest, AlterPartitionRequest, ApiKey, BrokerHeartbeatRequest,
@@ -21,14 +21,16 @@ use towpath_wire::{
 
 use super::ClusterNode;
 use super::controller::ControllerRequest;
-use super::peer::read_frame;
+use super::peer::read_frame_within;
 use crate::connection::{ErrorChain, Peer};
 use crate::stream::Stream;
 
 /// How long a caller may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a hello: nobody has said yet that it is a node (R10).
+const HELLO_BYTES_MAX: usize = 16 * 1024;
 /// Messages of one connection in work (R10).
-const IN_WORK_MAX: usize = 256;
+const IN_WORK_MAX: usize = 64;
 /// Connections that nodes may have open here (R10).
 const CONNECTIONS_MAX: usize = 4096;
 /// How long to wait after a failed accept.
@@ -77,7 +79,9 @@ async fn serve(node: &Arc<ClusterNode>, mut stream: TcpStream, address: SocketAd
     stream.set_nodelay(true)?;
     rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
     let mut buffer = BytesMut::new();
-    let first = tokio::time::timeout(HELLO_TIMEOUT, read_frame(&mut stream, &mut buffer)).await;
+    let first =
+        tokio::time::timeout(HELLO_TIMEOUT, read_frame_within(&mut stream, &mut buffer, HELLO_BYTES_MAX))
+            .await;
     let first = first.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let (header, hello) = frame::decode_request::<NodeHelloRequest>(first).map_err(invalid)?;
     let (answer, caller) = greet(node, &hello, address);
@@ -196,7 +200,7 @@ async fn messages(
 }
 
 async fn read_request<S: AsyncReadExt + Unpin>(stream: &mut S, buffer: &mut BytesMut) -> io::Result<Bytes> {
-    read_frame(stream, buffer).await
+    read_frame_within(stream, buffer, limits::REQUEST_BYTES_MAX).await
 }
 
 fn encode<M: Message>(header: &RequestHeader, key: ApiKey, response: &M) -> io::Result<Bytes> {
@@ -236,7 +240,11 @@ async fn answer(
             };
             encode(header, ApiKey::Quorum, &response)
         }
-        ApiKey::BrokerRegistration => ask::<BrokerRegistrationRequest>(node, header, body).await,
+        ApiKey::BrokerRegistration => {
+            let request: BrokerRegistrationRequest = decode(header, body)?;
+            super::controller::make_way(node, &request).await;
+            encode(header, ApiKey::BrokerRegistration, &request.answer(node.controller()).await)
+        }
         ApiKey::BrokerHeartbeat => ask::<BrokerHeartbeatRequest>(node, header, body).await,
         ApiKey::AlterPartition => ask::<AlterPartitionRequest>(node, header, body).await,
         ApiKey::AllocateProducerIds => ask::<AllocateProducerIdsRequest>(node, header, body).await,

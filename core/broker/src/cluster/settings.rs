@@ -35,23 +35,6 @@ pub struct ClusterSettings {
     pub peer_listen: SocketAddr,
     /// What other nodes are told, where it differs.
     pub peer_advertised: Option<Endpoint>,
-    /// `broker.session.timeout.ms`.
-    pub session_timeout: Duration,
-    /// `broker.heartbeat.interval.ms`.
-    pub heartbeat_interval: Duration,
-    /// `replica.lag.time.max.ms`.
-    pub replica_lag_max: Duration,
-    /// `controller.quorum.election.timeout.ms`: the least of the times after which a controller that hears nothing from
-    /// the leader stands for election.
-    pub election_timeout: Duration,
-    /// `auto.leader.rebalance.enable`.
-    pub auto_leader_rebalance: bool,
-    /// `leader.imbalance.check.interval.seconds`.
-    pub leader_imbalance_check_interval: Duration,
-    /// `controlled.shutdown`: how long a stopping broker waits until others lead in its place.
-    pub controlled_shutdown_max: Duration,
-    /// `replica.selector.class` is the rack-aware one: consumers that name their rack read from a replica there (KIP-392).
-    pub rack_aware_reads: bool,
 }
 
 impl ClusterSettings {
@@ -62,20 +45,50 @@ impl ClusterSettings {
         controllers: Vec<(BrokerId, Endpoint)>,
         peer_listen: SocketAddr,
     ) -> Self {
+        Self { name: name.into(), roles: Roles::default(), controllers, peer_listen, peer_advertised: None }
+    }
+}
+
+/// How the nodes of a cluster treat each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicationSettings {
+    /// `broker.session.timeout.ms`.
+    pub session_timeout: Duration,
+    /// `broker.heartbeat.interval.ms`.
+    pub heartbeat_interval: Duration,
+    /// `replica.lag.time.max.ms`.
+    pub replica_lag_max: Duration,
+    /// `controller.quorum.election.timeout.ms`: how long a leader of the quorum that says nothing is still taken for it.
+    /// Where its process is gone, nobody waits for this.
+    pub election_timeout: Duration,
+    /// `auto.leader.rebalance.enable`.
+    pub auto_leader_rebalance: bool,
+    /// `leader.imbalance.check.interval.seconds`.
+    pub leader_imbalance_check_interval: Duration,
+    /// `controlled.shutdown`: how long a stopping broker waits until others lead in its place.
+    pub controlled_shutdown_max: Duration,
+    /// `replica.selector.class` is the rack-aware one: consumers that name their rack read from a replica there (KIP-392).
+    pub rack_aware_reads: bool,
+    /// `num.replica.fetchers`: loops that fetch from one leader.
+    pub fetchers: usize,
+    /// `follower.replication.throttled.rate`: bytes a second that partitions may fetch which a reassignment brings here;
+    /// no bound where it is the largest number.
+    pub reassignment_bytes_per_second: u64,
+}
+
+impl Default for ReplicationSettings {
+    fn default() -> Self {
         Self {
-            name: name.into(),
-            roles: Roles::default(),
-            controllers,
-            peer_listen,
-            peer_advertised: None,
             session_timeout: Duration::from_secs(9),
             heartbeat_interval: Duration::from_secs(2),
             replica_lag_max: Duration::from_secs(30),
-            election_timeout: Duration::from_millis(300),
+            election_timeout: Duration::from_millis(500),
             auto_leader_rebalance: true,
             leader_imbalance_check_interval: Duration::from_secs(300),
             controlled_shutdown_max: Duration::from_secs(30),
-            rack_aware_reads: true,
+            rack_aware_reads: false,
+            fetchers: 1,
+            reassignment_bytes_per_second: u64::MAX,
         }
     }
 }

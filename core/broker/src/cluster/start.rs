@@ -15,10 +15,12 @@ use towpath_wire::NodeHelloRequest;
 use uuid::Uuid;
 
 use super::peer::Peers;
+use super::throttle::Throttle;
 use super::transport::PeerTransport;
-use super::{ActiveController, ClusterNode, ClusterSettings, server};
+use super::{ActiveController, ClusterNode, ClusterSettings, ReplicationSettings, server};
 use crate::config::{BrokerConfig, Endpoint};
 use crate::error::BrokerError;
+use crate::open;
 
 /// The directory of the quorum's log, below the data directory.
 pub(crate) const QUORUM_DIR: &str = "__cluster_quorum";
@@ -45,7 +47,7 @@ pub(crate) struct Joined {
 /// [`BrokerError`]: the listener, the directory, the quorum's log.
 pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, BrokerError> {
     let Some(settings) = config.cluster.clone() else { return Ok(None) };
-    let policy = ClusterPolicy::new(config.topic_defaults());
+    let (policy, replication) = (ClusterPolicy::new(config.topic_defaults()), config.replication.clone());
     let (me, address) = (config.node_id, settings.peer_listen);
     let listener =
         TcpListener::bind(address).await.map_err(|source| BrokerError::Listen { address, source })?;
@@ -58,7 +60,9 @@ pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, Broker
         made.map_err(|error| BrokerError::Thread(io::Error::other(error)))??
     };
     let incarnation = Uuid::new_v4();
+    let stored = open::stored_cluster_id(config)?;
     let peers = Arc::new(Peers::new(NodeHelloRequest {
+        cluster_id: stored.clone(),
         cluster_name: settings.name.clone(),
         node_id: me.get(),
         incarnation_id: incarnation,
@@ -68,11 +72,15 @@ pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, Broker
         software_version: env!("CARGO_PKG_VERSION").to_owned(),
         ..NodeHelloRequest::default()
     }));
-    let quorum = open_quorum(me, &peer, directory, dir, &settings, &peers).await?;
+    let store = Store { directory, dir, cluster_id: stored.unwrap_or_default() };
+    let quorum = open_quorum(me, &peer, store, &settings, &replication, &peers).await?;
     let node = Arc::new(ClusterNode {
         me,
-        controller: ActiveController::new(Arc::clone(&quorum), policy, &settings),
+        controller: ActiveController::new(Arc::clone(&quorum), policy, &replication),
         settings,
+        replaced: tokio::sync::watch::Sender::new(None),
+        throttle: Throttle::new(replication.reassignment_bytes_per_second),
+        replication,
         peers,
         quorum,
         broker_epoch: AtomicI64::new(-1),
@@ -88,23 +96,33 @@ pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, Broker
     Ok(Some(Joined { node, peer, incarnation, directory, tasks }))
 }
 
+/// What the quorum's store is told to be.
+struct Store {
+    directory: Uuid,
+    dir: PathBuf,
+    /// The cluster that the data directory belongs to, if it does; metadata of another one are not taken (R7).
+    cluster_id: String,
+}
+
 async fn open_quorum(
     me: BrokerId,
     peer: &Endpoint,
-    directory: Uuid,
-    dir: PathBuf,
+    Store { directory, dir, cluster_id }: Store,
     settings: &ClusterSettings,
+    replication: &ReplicationSettings,
     peers: &Arc<Peers>,
 ) -> Result<Arc<Quorum>, BrokerError> {
     let address = |endpoint: &Endpoint| format!("{}:{}", endpoint.host, endpoint.port);
     let voters = settings.controllers.iter().map(|(id, endpoint)| (*id, address(endpoint))).collect();
-    let least = u64::try_from(settings.election_timeout.as_millis()).unwrap_or(u64::MAX).clamp(100, 60_000);
+    let timeout =
+        u64::try_from(replication.election_timeout.as_millis()).unwrap_or(u64::MAX).clamp(100, 60_000);
     let config = QuorumConfig {
         voters,
         cluster_name: settings.name.clone(),
-        heartbeat_ms: least / 3,
-        election_timeout_min_ms: least,
-        election_timeout_max_ms: least + least * 2 / 3,
+        cluster_id,
+        heartbeat_ms: timeout / 5,
+        election_timeout_min_ms: timeout * 3 / 5,
+        election_timeout_max_ms: timeout,
         ..QuorumConfig::new(me, address(peer), directory, dir)
     };
     let transport = Arc::new(PeerTransport::new(Arc::clone(peers)));
@@ -114,7 +132,7 @@ async fn open_quorum(
 /// Waits until the metadata are those of a cluster.
 async fn formed(node: &ClusterNode) -> Result<Arc<MetadataImage>, BrokerError> {
     let mut images = node.quorum.images();
-    let formed = images.wait_for(|image| !image.cluster_id().is_empty()).await;
+    let formed = node.wait_or_fail(images.wait_for(|image| !image.cluster_id().is_empty())).await?;
     formed
         .map(|image| Arc::clone(&image))
         .map_err(|_| BrokerError::Registration("the quorum has ended".to_owned()))
@@ -124,9 +142,7 @@ fn advertised(settings: &ClusterSettings, local: SocketAddr) -> Endpoint {
     match &settings.peer_advertised {
         Some(endpoint) if endpoint.port != 0 => endpoint.clone(),
         Some(endpoint) => Endpoint { host: endpoint.host.clone(), port: local.port() },
-        None if local.ip().is_unspecified() => {
-            Endpoint { host: crate::open::host_name(), port: local.port() }
-        }
+        None if local.ip().is_unspecified() => Endpoint { host: open::host_name(), port: local.port() },
         None => Endpoint { host: local.ip().to_string(), port: local.port() },
     }
 }

@@ -75,10 +75,12 @@ fn succeeded(
     created: &CreatedTopic,
     validate_only: bool,
 ) -> CreatableTopicResult {
+    let image = broker.image();
+    let defaults = image.topic_defaults(&broker.config.topic_defaults);
     let configs = towpath_controller::topic_config::KEYS
         .iter()
         .filter_map(|key| {
-            let values = key.values(&created.configs, &broker.config.topic_defaults);
+            let values = key.values(&created.configs, &defaults);
             let (value, source) = values.first()?;
             Some(CreatableTopicConfigs {
                 name: key.name.to_owned(),

@@ -93,8 +93,8 @@ fn describe_topic(
     let topic = image.topic(name).ok_or_else(|| {
         AdminError::new(ErrorCode::UnknownTopicOrPartition, format!("The topic '{name}' does not exist."))
     })?;
-    let (set, defaults) = (&topic.configs, &broker.config.topic_defaults);
-    Ok(KEYS.iter().map(|key| describe_key(key, set, defaults, show)).collect())
+    let defaults = image.topic_defaults(&broker.config.topic_defaults);
+    Ok(KEYS.iter().map(|key| describe_key(key, &topic.configs, &defaults, show)).collect())
 }
 
 fn describe_key(

@@ -64,6 +64,10 @@ enum Who {
 
 /// From here on consumers may read from followers (KIP-392).
 const VERSION_ANY_REPLICA: i16 = 11;
+/// From here on an answer can say who leads.
+const VERSION_LEADER: i16 = 12;
+/// From here on an answer can say where that is (KIP-951).
+const VERSION_ENDPOINTS: i16 = 16;
 
 impl Who {
     fn is_follower(&self) -> bool {
@@ -250,17 +254,19 @@ impl Fetch {
             match &found.result {
                 Err(_) => return true,
                 Ok(fetched) if fetched.diverging.is_some() => return true,
-                // A follower that does not know the high watermark hears of it at once (KAFKA-18616).
-                Ok(fetched)
-                    if self.who.is_follower()
-                        && fetched.high_watermark.get() > target.wanted.high_watermark =>
-                {
-                    return true;
-                }
+                Ok(fetched) if self.has_news(target, fetched) => return true,
                 Ok(fetched) => bytes += fetched.data.len(),
             }
         }
         found.is_empty() || bytes >= self.bytes_min
+    }
+
+    /// Whether a follower knows another high watermark than it should, or has records that were deleted: it hears of
+    /// that at once (KAFKA-18616).
+    fn has_news(&self, target: &Target, fetched: &FetchedPartition) -> bool {
+        self.who.is_follower()
+            && (fetched.high_watermark.get() > target.wanted.high_watermark
+                || fetched.log_start_offset.get() > target.wanted.log_start)
     }
 
     fn bytes(found: &[Found]) -> usize {
@@ -315,7 +321,10 @@ impl Fetch {
         let mut last: Option<&TopicKey> = None;
         let image = self.broker.image();
         for (target, found) in self.targets.iter().zip(found) {
-            let must = found.result.as_ref().map_or(true, |fetched| fetched.diverging.is_some());
+            let mut must = found
+                .result
+                .as_ref()
+                .map_or(true, |fetched| fetched.diverging.is_some() || self.has_news(target, fetched));
             let (mut partition, mut records) = self.partition_data(target.wanted.partition, found.result);
             self.tell_leader(&image, target, &mut partition, &mut response.node_endpoints);
             if let Some(nearer) = self.nearer_replica(&image, target, &partition) {
@@ -323,6 +332,7 @@ impl Fetch {
                 partition.preferred_read_replica = nearer.get();
                 partition.records = Some(Bytes::new());
                 records = FetchedData::Empty;
+                must = true;
             }
             if let Some((session, incremental)) = &mut session {
                 let told =
@@ -362,7 +372,8 @@ impl Fetch {
         endpoints: &mut Vec<NodeEndpoint>,
     ) {
         let code = ErrorCode::from_code(data.error_code);
-        if !matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
+        let is_wrong_broker = matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
+        if !is_wrong_broker || self.cx.version < VERSION_LEADER {
             return;
         }
         let topic = match &target.wanted.topic {
@@ -375,7 +386,8 @@ impl Fetch {
         };
         data.current_leader =
             LeaderIdAndEpoch { leader_id: leader.id.get(), leader_epoch: leader.epoch.get() };
-        if !endpoints.iter().any(|endpoint| endpoint.node_id == leader.id.get()) {
+        let is_told = endpoints.iter().any(|endpoint| endpoint.node_id == leader.id.get());
+        if !is_told && self.cx.version >= VERSION_ENDPOINTS {
             endpoints.push(NodeEndpoint {
                 node_id: leader.id.get(),
                 host: leader.host,
@@ -393,7 +405,7 @@ impl Fetch {
         data: &PartitionData,
     ) -> Option<BrokerId> {
         let Who::Consumer { rack } = &self.who else { return None };
-        let node = self.broker.cluster().filter(|node| node.settings().rack_aware_reads)?;
+        let node = self.broker.cluster().filter(|node| node.replication().rack_aware_reads)?;
         if rack.is_empty() || data.error_code != 0 || data.diverging_epoch.epoch >= 0 {
             return None;
         }

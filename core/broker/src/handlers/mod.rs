@@ -197,6 +197,7 @@ pub(crate) fn begin(
         && let Ok(key) = ApiKey::try_from(peek_request(&frame)?.api_key)
         && forward::is_for_controller(key)
         && broker.apis.contains(&key)
+        && served_versions(key).contains(peek_request(&frame)?.api_version)
     {
         let header = RequestHeader::decode(&mut Decoder::new(frame.clone()))?;
         let cx = RequestContext {

@@ -22,10 +22,15 @@ use crate::state::BrokerState;
 /// The client id under which Kafka's tools may write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
-/// An append that is not committed yet.
+/// From here on an answer can say who leads (KIP-951).
+const VERSION_LEADER: i16 = 10;
+
+/// An append that is not acknowledged yet.
 struct Uncommitted {
     partition: Arc<Partition>,
     appended: Appended,
+    /// Whether this broker's own disk is enough (`acks=1`).
+    here: bool,
     /// Where its response is.
     at: (usize, usize),
 }
@@ -234,7 +239,7 @@ impl Work {
                     let topic = self.responses.len().saturating_sub(1);
                     let at =
                         (topic, self.responses.last().map_or(0, |topic| topic.partition_responses.len()));
-                    self.uncommitted.push(Uncommitted { partition, appended, at });
+                    self.uncommitted.push(Uncommitted { partition, appended, here: self.acks == 1, at });
                 }
                 self.broker.metrics.bytes_in.increment(appended.bytes);
                 let records = appended.info.last_offset.get() - appended.info.first_offset.get() + 1;
@@ -256,19 +261,22 @@ impl Work {
             return Begun::Done(if failed { Reply::Close } else { Reply::Nothing });
         }
         if uncommitted.is_empty() {
-            tell_leaders(&broker, &mut response);
+            tell_leaders(&broker, cx.version, &mut response);
             return Begun::Done(cx.reply(ApiKey::Produce, &response));
         }
         Begun::Waiting(Box::pin(async move {
             wait(&mut response, uncommitted, timeout).await;
-            tell_leaders(&broker, &mut response);
+            tell_leaders(&broker, cx.version, &mut response);
             cx.reply(ApiKey::Produce, &response)
         }))
     }
 }
 
 /// Whoever asks the wrong broker is told the right one (KIP-951).
-fn tell_leaders(broker: &BrokerState, response: &mut ProduceResponse) {
+fn tell_leaders(broker: &BrokerState, version: i16, response: &mut ProduceResponse) {
+    if version < VERSION_LEADER {
+        return;
+    }
     let mut image = None;
     for topic in &mut response.responses {
         for partition in &mut topic.partition_responses {
@@ -369,13 +377,22 @@ fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
     }
 }
 
+impl Uncommitted {
+    async fn acknowledged(&self) -> Result<(), PartitionError> {
+        if self.here {
+            self.partition.durable(&self.appended).await
+        } else {
+            self.partition.committed(&self.appended).await
+        }
+    }
+}
+
 /// Waits until everything is committed; what is not in time is said to be so. The waits go on side by side: one
 /// flush may end several of them.
 async fn wait(response: &mut ProduceResponse, uncommitted: Vec<Uncommitted>, timeout: Duration) {
     let deadline = tokio::time::Instant::now() + timeout;
     for append in uncommitted {
-        let committed = append.partition.committed(&append.appended);
-        let refusal: Refusal = match tokio::time::timeout_at(deadline, committed).await {
+        let refusal: Refusal = match tokio::time::timeout_at(deadline, append.acknowledged()).await {
             Ok(Ok(())) => continue,
             Ok(Err(error)) => error.into(),
             Err(_) => ErrorCode::RequestTimedOut.into(),

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use towpath_record::batches;
 
-use crate::nodes::TestCluster;
+use crate::nodes::{PATIENCE, TestCluster, moment};
 use crate::support::batch;
 
 /// The values of a topic's first partition as its leader gives them.
-async fn values(cluster: &TestCluster, topic: &str) -> Vec<String> {
+pub(crate) async fn values(cluster: &TestCluster, topic: &str) -> Vec<String> {
     let leader = cluster.leader(topic).await;
     let mut client = cluster.client(leader);
     let mut found = Vec::new();
@@ -27,6 +27,20 @@ async fn values(cluster: &TestCluster, topic: &str) -> Vec<String> {
                 found.push(String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap());
             }
         }
+    }
+}
+
+/// Waits until the values are these: after a restart of all, the leader's high watermark comes back as followers fetch.
+pub(crate) async fn until_values(cluster: &TestCluster, topic: &str, expected: &[String]) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let found = values(cluster, topic).await;
+        if found == expected {
+            return;
+        }
+        assert!(expected.starts_with(&found), "{found:?}, not {expected:?}");
+        assert!(tokio::time::Instant::now() < deadline, "{found:?}, not {expected:?}");
+        moment().await;
     }
 }
 
@@ -74,7 +88,10 @@ async fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
         let begun = Instant::now();
         let value = format!("{round}-after");
         cluster.produce("t", batch(&[&value])).await;
-        eprintln!("round {round}: node {leader} killed, the next record acknowledged after {:?}", begun.elapsed());
+        eprintln!(
+            "round {round}: node {leader} killed, the next record acknowledged after {:?}",
+            begun.elapsed()
+        );
         written.push(value);
         assert_eq!(values(&cluster, "t").await, written);
         cluster.start_node(leader).await;

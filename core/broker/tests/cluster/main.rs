@@ -10,5 +10,10 @@
 #[path = "../broker/support.rs"]
 mod support;
 
+mod admin;
+mod brokers;
 mod failover;
+mod groups;
 mod nodes;
+mod reading;
+mod restarts;

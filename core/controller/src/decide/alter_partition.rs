@@ -122,7 +122,8 @@ fn alter_one(
         check_shape(old, asked)?;
     }
     let isr = asked.isr.iter().map(|member| member.broker_id).collect();
-    let mut change = PartitionChange::new(*cluster, cluster.policy.topic(topic), old).with_isr(isr);
+    let mut change =
+        PartitionChange::new(*cluster, cluster.policy.topic(cluster.image, topic), old).with_isr(isr);
     change.recovering = asked.recovering;
     let Some(next) = change.finish() else { return Ok(PartitionAnswer::of(old)) };
     let answer = PartitionAnswer::of(&next);

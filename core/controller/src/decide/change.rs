@@ -29,12 +29,14 @@ pub(super) struct Cluster<'a> {
     pub(super) going: Option<BrokerId>,
     /// The broker that may have lost records (rule 11).
     pub(super) unclean: Option<BrokerId>,
+    /// The broker that has lost everything: its data directory is another one, or it is gone for good.
+    pub(super) lost: Option<BrokerId>,
 }
 
 impl<'a> Cluster<'a> {
     /// The image as it is.
     pub(super) const fn new(image: &'a MetadataImage, policy: &'a ClusterPolicy) -> Self {
-        Self { image, policy, coming: None, going: None, unclean: None }
+        Self { image, policy, coming: None, going: None, unclean: None, lost: None }
     }
 
     /// With a broker that is unfenced.
@@ -68,7 +70,7 @@ impl<'a> Cluster<'a> {
             let mut policy = None;
             for (index, partition) in (0..).zip(&topic.partitions) {
                 if concerns(partition) {
-                    let policy = *policy.get_or_insert_with(|| self.policy.topic(topic));
+                    let policy = *policy.get_or_insert_with(|| self.policy.topic(self.image, topic));
                     let next = change(PartitionChange::new(*self, policy, partition)).finish();
                     records.extend(next.map(|state| record(topic.id, index, state)));
                 }
@@ -171,7 +173,9 @@ impl<'a> PartitionChange<'a> {
         }
         if self.isr.is_empty() && !self.cluster.policy.elr_enabled {
             // Rule 10: without eligible leader replicas the last member is all that tells who has the records.
-            self.isr = self.old.isr.iter().copied().filter(|member| self.replicas.contains(member)).collect();
+            let remains =
+                |member: &BrokerId| self.replicas.contains(member) && self.cluster.lost != Some(*member);
+            self.isr = self.old.isr.iter().copied().filter(remains).collect();
         }
         let last_known_elr = self.last_known(leader);
         let elr = self.elr(eligible, unclean);
@@ -270,11 +274,15 @@ impl<'a> PartitionChange<'a> {
         if !self.cluster.policy.elr_enabled || leader.is_some() {
             return Vec::new();
         }
-        if !self.isr.is_empty() || old.isr.is_empty() {
-            return old.last_known_elr.clone();
-        }
-        let mut candidates = old.leader.iter().chain(&old.isr).copied();
-        candidates.find(|last| self.replicas.contains(last)).into_iter().collect()
+        let mut last = if !self.isr.is_empty() || old.isr.is_empty() {
+            old.last_known_elr.clone()
+        } else {
+            let mut candidates = old.leader.iter().chain(&old.isr).copied();
+            candidates.find(|last| self.replicas.contains(last)).into_iter().collect()
+        };
+        // Whoever begins with nothing has less than anybody else. Who is to lead is an operator's decision then.
+        last.retain(|last| self.cluster.lost != Some(*last));
+        last
     }
 
     /// Rule 10: elects from the ISR, and where it is empty from the eligible leader replicas.

@@ -78,7 +78,7 @@ pub fn alter_topic_config(
         }
         apply(&mut configs, change, &policy.defaults.configs)?;
     }
-    finish(topic, &configs, policy)
+    finish(image, topic, &configs, policy)
 }
 
 /// Decides about all of a topic's configurations at once: those not named go back to their defaults.
@@ -103,7 +103,7 @@ pub fn replace_topic_config(
             return Err(AdminError::new(ErrorCode::InvalidRequest, message));
         }
     }
-    finish(topic, &new, policy)
+    finish(image, topic, &new, policy)
 }
 
 fn apply(
@@ -148,6 +148,7 @@ fn apply(
 
 /// Checks the whole, and makes the records of what differs.
 fn finish(
+    image: &MetadataImage,
     topic: &TopicImage,
     new: &BTreeMap<String, String>,
     policy: &ClusterPolicy,
@@ -158,31 +159,31 @@ fn finish(
             topic_config::check(name, value).map_err(|problem| invalid(problem.to_string()))?;
         }
     }
-    TopicConfig::resolve(new, broker).map_err(|problem| invalid(problem.to_string()))?;
+    TopicConfig::resolve(new, &image.topic_defaults(broker))
+        .map_err(|problem| invalid(problem.to_string()))?;
     let record = |name: &String, value: Option<&String>| MetadataRecord::TopicConfig {
         topic_id: topic.id,
         name: name.clone(),
         value: value.cloned(),
     };
+    let (before, after) =
+        (policy.topic(image, topic), TopicPolicy::new(new, image.cluster_configs(), broker));
+    let eligible =
+        if after.asks_for_as_many_as(before) { Vec::new() } else { without_eligible_replicas(topic, policy) };
     let set = new.iter().filter(|(name, value)| topic.configs.get(*name) != Some(value));
     let removed = topic.configs.keys().filter(|name| !new.contains_key(*name));
     let records = set
         .map(|(name, value)| record(name, Some(value)))
         .chain(removed.map(|name| record(name, None)))
-        .chain(without_eligible_replicas(topic, TopicPolicy::new(new, broker), policy))
+        .chain(eligible)
         .collect();
     Ok(Decision { records, answer: () })
 }
 
 /// Rule 11: who is eligible depends on how many had to be in sync; when that changes, nobody is any more. Where
 /// nobody is in sync, nothing was acknowledged since, and those that are eligible stay so: they are all there is.
-fn without_eligible_replicas(
-    topic: &TopicImage,
-    new: TopicPolicy,
-    policy: &ClusterPolicy,
-) -> Vec<MetadataRecord> {
-    let is_same = new.asks_for_as_many_as(policy.topic(topic));
-    if is_same || !policy.rules.holds(Rule::EligibleLeaderReplicas) {
+pub(super) fn without_eligible_replicas(topic: &TopicImage, policy: &ClusterPolicy) -> Vec<MetadataRecord> {
+    if !policy.rules.holds(Rule::EligibleLeaderReplicas) {
         return Vec::new();
     }
     let concerned = (0..).zip(&topic.partitions).filter(|(_, state)| !state.isr.is_empty());

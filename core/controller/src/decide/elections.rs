@@ -110,7 +110,8 @@ fn elect(
         let message = "Leader election not needed for topic partition.";
         return Err(AdminError::new(ErrorCode::ElectionNotNeeded, message));
     }
-    let change = PartitionChange::new(*cluster, cluster.policy.topic(topic), old).with_election(election);
+    let change = PartitionChange::new(*cluster, cluster.policy.topic(cluster.image, topic), old)
+        .with_election(election);
     match change.finish() {
         Some(next) if next.leader.is_some() && next.leader != old.leader => {
             records.push(record(topic.id, partition, next));
@@ -179,7 +180,7 @@ pub fn elect_where_unclean_is_allowed(
     let cluster = Cluster::new(image, policy);
     let (mut records, mut answer) = (Vec::new(), Vec::new());
     for topic in image.topics() {
-        let topic_policy = policy.topic(topic);
+        let topic_policy = policy.topic(image, topic);
         if !topic_policy.unclean {
             continue;
         }

@@ -106,6 +106,22 @@ pub fn fence_broker(image: &MetadataImage, policy: &ClusterPolicy, id: BrokerId)
     Decision { records, answer: () }
 }
 
+/// As [`fence_broker`], but only while this incarnation is the registered one: another one may have registered since it
+/// was found to be gone (R6).
+#[must_use]
+pub fn fence_incarnation(
+    image: &MetadataImage,
+    policy: &ClusterPolicy,
+    id: BrokerId,
+    epoch: BrokerEpoch,
+) -> Decision<()> {
+    if image.broker(id).is_some_and(|broker| broker.epoch == epoch) {
+        fence_broker(image, policy, id)
+    } else {
+        Decision::unchanged(())
+    }
+}
+
 const fn state(broker: &BrokerRegistration, fenced: bool, in_controlled_shutdown: bool) -> MetadataRecord {
     MetadataRecord::BrokerState { broker_id: broker.id, epoch: broker.epoch, fenced, in_controlled_shutdown }
 }

@@ -2,6 +2,7 @@
 
 mod alter_partition;
 mod change;
+mod cluster_defaults;
 mod configs;
 mod elections;
 mod features;
@@ -18,6 +19,8 @@ mod topics;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
+mod lost_disk_tests;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod support;
@@ -32,13 +35,14 @@ use crate::MetadataRecord;
 pub use alter_partition::{
     AlterPartition, IsrMember, PartitionAnswer, PartitionIsr, TopicAnswers, TopicIsrs, alter_partition,
 };
+pub use cluster_defaults::set_cluster_defaults;
 pub use configs::{ConfigChange, ConfigOperation, alter_topic_config, replace_topic_config};
 pub use elections::{
     ElectionKind, ElectionResult, PartitionRef, elect_leaders, elect_where_unclean_is_allowed,
     rebalance_leaders,
 };
 pub use features::{FeatureUpdate, UpgradeType, update_features};
-pub use heartbeat::{Heartbeat, HeartbeatAnswer, fence_broker, heartbeat};
+pub use heartbeat::{Heartbeat, HeartbeatAnswer, fence_broker, fence_incarnation, heartbeat};
 pub use partitions::{MorePartitions, create_partitions};
 pub use policy::ClusterPolicy;
 pub use producer_ids::{PRODUCER_IDS_PER_BLOCK, ProducerIdBlock, allocate_producer_ids};

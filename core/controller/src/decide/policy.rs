@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use towpath_types::{Rule, Rules};
 
 use super::TopicDefaults;
-use crate::{TopicImage, topic_config};
+use crate::{MetadataImage, TopicImage, topic_config};
 
 /// What the controller of a cluster goes by: settings that are the same on every node that may be the active one.
 #[derive(Debug, Clone)]
@@ -41,18 +41,23 @@ impl ClusterPolicy {
     }
 
     /// What the topic's configurations say.
-    pub(super) fn topic(&self, topic: &TopicImage) -> TopicPolicy {
-        TopicPolicy::new(&topic.configs, &self.defaults.configs)
+    pub(super) fn topic(&self, image: &MetadataImage, topic: &TopicImage) -> TopicPolicy {
+        TopicPolicy::new(&topic.configs, image.cluster_configs(), &self.defaults.configs)
     }
 }
 
 impl TopicPolicy {
-    /// What a topic's and its broker's configurations say. They were checked when they were set; a value that
-    /// nevertheless makes no sense counts as the default.
-    pub(super) fn new(topic: &BTreeMap<String, String>, broker: &BTreeMap<String, String>) -> Self {
+    /// What a topic's configurations say, else those of the whole cluster, else this node's. They were checked when
+    /// they were set; a value that nevertheless makes no sense counts as the default.
+    pub(super) fn new(
+        topic: &BTreeMap<String, String>,
+        cluster: &BTreeMap<String, String>,
+        node: &BTreeMap<String, String>,
+    ) -> Self {
         let value = |name| {
             let key = topic_config::key(name)?;
-            key.values(topic, broker).first().map(|(value, _)| value.trim().to_owned())
+            let set = [topic, cluster, node].into_iter().find_map(|configs| configs.get(name));
+            Some(set.map_or(key.default, String::as_str).trim())
         };
         let min_insync_replicas = value("min.insync.replicas").and_then(|value| value.parse().ok());
         Self {

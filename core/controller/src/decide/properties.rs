@@ -7,7 +7,6 @@ use proptest::prelude::*;
 use towpath_types::{BrokerEpoch, BrokerId, Offset, Rule, Rules, TopicId};
 use uuid::Uuid;
 
-use super::policy::TopicPolicy;
 use super::support::*;
 use super::*;
 use crate::image::{SnapshotError, SnapshotRecord};
@@ -48,6 +47,8 @@ struct World {
     logs: BTreeMap<(Key, BrokerId), u64>,
     /// What was acknowledged.
     committed: BTreeMap<Key, u64>,
+    /// Partitions whose last in-sync replica was unregistered.
+    lost: BTreeSet<Key>,
     /// Requests of leaders that are on their way, or come late.
     pending: Vec<AlterPartition>,
     brokers: usize,
@@ -77,6 +78,7 @@ impl World {
             image: image(0),
             logs: BTreeMap::new(),
             committed: BTreeMap::new(),
+            lost: BTreeSet::new(),
             pending: Vec::new(),
             brokers,
             topics: 0,
@@ -116,7 +118,7 @@ impl World {
 
     fn min_isr(&self, key: Key, replicas: usize) -> usize {
         let topic = self.image.topic_by_id(key.0).unwrap();
-        TopicPolicy::new(&topic.configs, &self.policy.defaults.configs).min_isr(replicas)
+        self.policy.topic(&self.image, topic).min_isr(replicas)
     }
 
     fn step(&mut self) -> Result<(), String> {
@@ -363,7 +365,12 @@ impl World {
     fn unregister(&mut self) -> Result<(), String> {
         let id = self.broker();
         match unregister_broker(&self.image, &self.policy, BrokerId::new(id)) {
-            Ok(decision) => self.commit(&format!("unregister {id}"), decision, May::Plain),
+            Ok(decision) => {
+                let all = self.partitions().into_iter();
+                let last = all.filter(|(_, _, _, state)| state.isr == ids(&[id]));
+                self.lost.extend(last.map(|(topic, _, index, _)| (topic, index)));
+                self.commit(&format!("unregister {id}"), decision, May::Plain)
+            }
             Err(_) => Ok(()),
         }
     }
@@ -428,7 +435,8 @@ impl World {
             let committed = self.committed.get(&key).copied().unwrap_or(0);
             ensure(end >= committed, "a leader lacks acknowledged records")?;
         } else {
-            let unclean = before.topic_by_id(key.0).is_some_and(|topic| self.policy.topic(topic).unclean);
+            let unclean =
+                before.topic_by_id(key.0).is_some_and(|topic| self.policy.topic(before, topic).unclean);
             let allowed = unclean || may == May::ElectUncleanly || old.last_known_elr == [leader];
             ensure(allowed, "an unclean election that nobody allowed")?;
             ensure(next.recovering && next.isr == [leader] && next.elr.is_empty(), "unclean election")?;
@@ -461,8 +469,9 @@ impl World {
         if self.policy.elr_enabled {
             ensure(all(&state.isr, &serves), "rule 10: a fenced member of the ISR")?;
         } else {
-            ensure(state.elr.is_empty() && !state.isr.is_empty(), "without ELR the last member stays")?;
-            ensure(state.isr.len() == 1 || all(&state.isr, &serves), "a fenced member of the ISR")?;
+            ensure(state.elr.is_empty(), "ELR where there is none")?;
+            ensure(self.lost.contains(&key) || !state.isr.is_empty(), "without ELR the last member stays")?;
+            ensure(state.isr.len() <= 1 || all(&state.isr, &serves), "a fenced member of the ISR")?;
         }
         let min_isr = self.min_isr(key, state.replicas.len());
         ensure(state.elr.is_empty() || state.isr.len() < min_isr, "rule 11: ELR with enough in sync")?;

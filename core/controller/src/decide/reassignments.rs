@@ -97,7 +97,8 @@ fn reassign(
         original.clone_from(&old.replicas);
         isr.clone_from(&old.isr);
     }
-    let mut change = PartitionChange::new(*cluster, cluster.policy.topic(topic), old).with_isr(isr);
+    let mut change =
+        PartitionChange::new(*cluster, cluster.policy.topic(cluster.image, topic), old).with_isr(isr);
     change.adding = target.iter().copied().filter(|replica| !original.contains(replica)).collect();
     change.removing = original.iter().copied().filter(|replica| !target.contains(replica)).collect();
     change.replicas = target.iter().chain(&change.removing).copied().collect();
@@ -114,7 +115,7 @@ fn revert(
         let message = "No partition reassignment is in progress.";
         return Err(AdminError::new(ErrorCode::NoReassignmentInProgress, message));
     }
-    let topic_policy = cluster.policy.topic(topic);
+    let topic_policy = cluster.policy.topic(cluster.image, topic);
     let replicas: Vec<BrokerId> = old.original().collect();
     let isr: Vec<BrokerId> = old.isr.iter().copied().filter(|member| replicas.contains(member)).collect();
     // Whoever has all records must not be dropped for those that lack some.

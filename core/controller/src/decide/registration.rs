@@ -25,7 +25,8 @@ pub struct Registration {
 ///
 /// The broker is fenced until its heartbeats show that it knows of this registration. Whatever it led or was in sync
 /// for is taken from it in the same decision, and before it: what its last incarnation had says nothing about what
-/// this one has.
+/// this one has. Where its data directory is another one than before, it is not the last known leader of anything
+/// either: partitions that nobody else can lead wait for an unclean election by hand.
 ///
 /// # Errors
 /// [`AdminError`]: `INCONSISTENT_CLUSTER_ID`, `DUPLICATE_BROKER_REGISTRATION` while another incarnation serves,
@@ -62,8 +63,14 @@ pub fn register_broker(
         }
     }
     check_features(image, broker)?;
+    let disks = (stored.and_then(|stored| stored.directory), broker.directory);
     let is_clean = stored.is_some_and(|stored| stored.epoch == registration.previous_broker_epoch);
-    let mut records = leave(image, policy, id, is_clean);
+    let stop = match disks {
+        (Some(before), Some(now)) if before != now => Stop::EmptyDisk,
+        _ if is_clean => Stop::Clean,
+        _ => Stop::Unclean,
+    };
+    let mut records = leave(image, policy, id, stop);
     records.push(MetadataRecord::RegisterBroker(RegisterBroker {
         fenced: true,
         in_controlled_shutdown: false,
@@ -73,13 +80,31 @@ pub fn register_broker(
     Ok(Decision { records, answer: BrokerEpoch::new(offset) })
 }
 
+/// What a broker still has of what it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Everything.
+    Clean,
+    /// It may lack the last records.
+    Unclean,
+    /// Nothing: its data directory is another one, or it does not come back.
+    EmptyDisk,
+}
+
 /// Rule 11: where a broker's last stop was not clean, it may have lost records that it acknowledged, so it is not
-/// eligible either.
-fn leave(image: &MetadataImage, policy: &ClusterPolicy, id: BrokerId, is_clean: bool) -> Vec<MetadataRecord> {
-    let unclean = (!is_clean && policy.holds(Rule::EligibleLeaderReplicas)).then_some(id);
-    let cluster = Cluster { unclean, ..Cluster::new(image, policy).going(id) };
+/// eligible either. One that has nothing any more is not the last known leader of anything, either: elected as such, it
+/// would make all others truncate what they have.
+fn leave(image: &MetadataImage, policy: &ClusterPolicy, id: BrokerId, stop: Stop) -> Vec<MetadataRecord> {
+    let holds = policy.holds(Rule::EligibleLeaderReplicas);
+    let unclean = (holds && stop != Stop::Clean).then_some(id);
+    let lost = (holds && stop == Stop::EmptyDisk).then_some(id);
+    let cluster = Cluster { unclean, lost, ..Cluster::new(image, policy).going(id) };
     cluster.each_partition(
-        |partition| involves(partition, id) || (unclean.is_some() && partition.elr.contains(&id)),
+        |partition| {
+            involves(partition, id)
+                || (unclean.is_some() && partition.elr.contains(&id))
+                || (lost.is_some() && partition.last_known_elr.contains(&id))
+        },
         |change| change.without(id),
     )
 }
@@ -147,7 +172,7 @@ pub fn unregister_broker(
             format!("Broker {id} is in service; stop it before it is removed from the cluster's metadata.");
         return Err(AdminError::new(ErrorCode::InvalidRequest, message));
     }
-    let mut records = leave(image, policy, id, false);
+    let mut records = leave(image, policy, id, Stop::EmptyDisk);
     records.push(MetadataRecord::UnregisterBroker { broker_id: id, epoch: broker.epoch });
     Ok(Decision { records, answer: () })
 }

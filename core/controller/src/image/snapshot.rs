@@ -24,6 +24,8 @@ pub(crate) enum SnapshotRecord {
     Broker { epoch: BrokerEpoch, broker: RegisterBroker },
     /// A feature that the cluster uses.
     Feature { name: String, level: i16 },
+    /// A default of the whole cluster.
+    ClusterConfig { name: String, value: String },
     /// A topic.
     Topic {
         name: TopicName,
@@ -93,6 +95,10 @@ impl MetadataImage {
             .features
             .iter()
             .map(|(name, level)| SnapshotRecord::Feature { name: name.clone(), level: *level });
+        let configs = self
+            .cluster_configs
+            .iter()
+            .map(|(name, value)| SnapshotRecord::ClusterConfig { name: name.clone(), value: value.clone() });
         let topics = self.topics.values().flat_map(|topic| {
             let head = SnapshotRecord::Topic {
                 name: topic.name.clone(),
@@ -104,10 +110,12 @@ impl MetadataImage {
             std::iter::once(head).chain(partitions)
         });
         let partitions = self.topics.values().map(|topic| topic.partitions.len());
-        let heads = 1 + self.brokers.len() + self.features.len() + self.topics.len();
+        let heads =
+            1 + self.brokers.len() + self.features.len() + self.cluster_configs.len() + self.topics.len();
         let records = heads + partitions.sum::<usize>();
         let end = SnapshotRecord::End { records: records as u64 };
-        std::iter::once(begin).chain(brokers).chain(features).chain(topics).chain(std::iter::once(end))
+        let heads = std::iter::once(begin).chain(brokers).chain(features).chain(configs);
+        heads.chain(topics).chain(std::iter::once(end))
     }
 
     /// The image that a snapshot's records describe.
@@ -157,6 +165,9 @@ impl MetadataImage {
             SnapshotRecord::Feature { name, level } => {
                 self.features.insert(name, level);
             }
+            SnapshotRecord::ClusterConfig { name, value } => {
+                self.cluster_configs.insert(name, value);
+            }
             SnapshotRecord::Topic { name, id, configs, mirror } => {
                 self.add_topic(&name, id, mirror)?;
                 self.topic_mut(id)?.configs = configs;
@@ -191,6 +202,7 @@ mod tests {
             peer: Some(PeerEndpoint { host: "p".to_owned(), port: 9093 }),
             fenced: true,
             features: [("metadata.version".to_owned(), FeatureRange { min: 1, max: 3 })].into(),
+            directory: Some(Uuid::from_u128(5)),
             ..plain.clone()
         };
         let mirror = MirrorRole {
@@ -221,6 +233,10 @@ mod tests {
                 in_controlled_shutdown: true,
             },
             MetadataRecord::FeatureLevel { name: "metadata.version".to_owned(), level: 2 },
+            MetadataRecord::ClusterConfig {
+                name: "min.insync.replicas".to_owned(),
+                value: Some("2".to_owned()),
+            },
             MetadataRecord::Topic {
                 name: TopicName::new("empty").unwrap(),
                 id: TopicId::random(),

@@ -14,7 +14,8 @@ const ATTEMPTS: usize = 16;
 
 impl Quorum {
     /// Decides on the newest image, commits, and returns when this node has applied the records. Decisions run one at a
-    /// time, each on the image that the one before it left; `decide` is called again if the image moved meanwhile.
+    /// time, each on the image that the one before it left; `decide` is called again if the image moved meanwhile. A
+    /// decision without records is answered on this leader's word, within its lease.
     ///
     /// # Errors
     /// [`ControllerError::NotController`]: nothing was changed. [`ControllerError::Uncertain`]: leadership or the majority

@@ -17,6 +17,8 @@ use super::message::{Reply, Request};
 const TURN: Duration = Duration::from_millis(60);
 /// How long another member's opinion is waited for.
 const OPINION_TIMEOUT: Duration = Duration::from_millis(150);
+/// An election is asked for again after this time.
+const ATTEMPT: Duration = Duration::from_millis(500);
 /// How often the others are asked.
 const ROUNDS: u32 = 4;
 
@@ -25,7 +27,10 @@ const ROUNDS: u32 = 4;
 pub(crate) struct Lost {
     pub(crate) leader: u64,
     term: u64,
+    /// When that was last seen.
     since: Instant,
+    /// When an election was last asked for because of that.
+    stood: Instant,
 }
 
 impl Node {
@@ -63,7 +68,19 @@ impl Node {
         if leader != Some(peer) || peer == self.peers.id {
             return None;
         }
-        *self.lost.lock() = Some(Lost { leader: peer, term, since: Instant::now() });
+        let now = Instant::now();
+        {
+            let mut lost = self.lost.lock();
+            // Everybody who calls the leader sees that it is gone, again and again; one election at a time is enough.
+            let stood = lost
+                .filter(|lost| lost.leader == peer && lost.term == term)
+                .map(|lost| lost.stood)
+                .filter(|stood| now.duration_since(*stood) < ATTEMPT);
+            *lost = Some(Lost { leader: peer, term, since: now, stood: stood.unwrap_or(now) });
+            if stood.is_some() {
+                return None;
+            }
+        }
         let voters: Vec<u64> = self.membership().voter_ids().collect();
         // Voters take turns, so that they do not stand against each other.
         let others = voters.iter().filter(|id| **id != peer);

@@ -48,6 +48,15 @@ impl Node {
         if envelope.cluster != peers.cluster {
             return Some(format!("this is the cluster `{}`, not `{}`", peers.cluster, envelope.cluster));
         }
+        let (ours, theirs) = (peers.cluster_id(), &envelope.cluster_id);
+        if !ours.is_empty() && !theirs.is_empty() && ours != *theirs {
+            // One of the two has the wrong disk, or the wrong addresses. It asks again and again.
+            if peers.heard_foreign(envelope.from, theirs) {
+                let from = envelope.from;
+                tracing::error!(from, ours, theirs, "a node of another cluster of the same name is refused");
+            }
+            return Some(format!("this is the cluster with the id {ours}, not {theirs}"));
+        }
         if envelope.to != peers.id {
             return Some(format!("this is node {}, not {}", peers.id, envelope.to));
         }
@@ -137,7 +146,7 @@ impl Node {
 
     /// Notes that `from` leads and lives.
     fn heard_from_leader(&self, from: u64) {
-        *self.last_contact.lock() = Instant::now();
+        *self.last_contact.lock() = Some(Instant::now());
         let mut lost = self.lost.lock();
         if lost.as_ref().is_some_and(|lost| lost.leader == from) {
             *lost = None;

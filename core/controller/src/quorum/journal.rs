@@ -267,7 +267,9 @@ fn replay(
                     let entry = reader.bytes(bytes as usize).map_err(bad)?;
                     let id = Reader(entry).log_id().map_err(bad)?;
                     let last = found.last();
-                    if id.index() != last.map_or(0, |last| last.index() + 1) || Some(id) <= last {
+                    // Where an empty log begins is not the journal's matter.
+                    let is_next = last.is_none_or(|last| id.index() == last.index() + 1 && id > last);
+                    if !is_next {
                         return Err(corrupt(segment, at, format!("{id} after {last:?}")));
                     }
                     let place = Place { file: Arc::clone(file), at: at as u64, bytes, crc };

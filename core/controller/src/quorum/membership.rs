@@ -40,6 +40,8 @@ const JOINING_MAX: usize = 1024;
 pub(crate) struct Keeper {
     asked: Option<Instant>,
     logged: Option<Instant>,
+    /// The other controllers know where this node is now.
+    greeted: bool,
     /// It was a voter once since its start. If it is none any more, somebody wanted that.
     was_voter: bool,
 }
@@ -77,11 +79,16 @@ impl Node {
         let is_voter = membership.voter_ids().any(|id| id == self.peers.id);
         keeper.was_voter |= is_voter;
         let wants_vote = is_configured && !keeper.was_voter;
+        if is_formed && !keeper.greeted {
+            // It may have moved, and the others with it: the addresses in the membership are of no use then.
+            keeper.greeted = true;
+            self.greet().await;
+        }
         if self.is_leader() && is_voter {
             return;
         }
         let is_known = membership.get_node(&self.peers.id) == Some(&self.peers.this);
-        let is_silent = self.last_contact.lock().elapsed() >= SILENCE;
+        let is_silent = self.last_contact.lock().unwrap_or(self.started).elapsed() >= SILENCE;
         if is_formed && is_known && !wants_vote && !is_silent {
             return;
         }
@@ -94,6 +101,11 @@ impl Node {
         } else {
             self.ask_to_join(keeper, wants_vote, self.leader()).await;
         }
+    }
+
+    async fn greet(&self) {
+        let others = self.peers.voters.keys().filter(|id| **id != self.peers.id);
+        join_all(others.map(|id| self.peers.ask(*id, None, &Request::Hello, GREETING_TIMEOUT))).await;
     }
 
     /// Asks all other configured controllers what they have.
@@ -117,6 +129,12 @@ impl Node {
             }
         }
         if let Some(formed) = greetings.values().find(|greeting| greeting.initialized) {
+            if formed.known_as.is_some_and(|directory| directory != self.peers.this.directory) {
+                keeper.log(|| {
+                    let cluster = &self.peers.cluster;
+                    format!("the cluster {cluster} knows this node by another data directory; with this empty one it begins anew")
+                });
+            }
             self.ask_to_join(keeper, true, formed.leader.clone()).await;
         } else if missing.is_empty() {
             self.form(keeper, &greetings).await;

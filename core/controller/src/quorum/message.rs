@@ -11,13 +11,15 @@ use super::types::{LogId, Member, SnapshotMeta, Types, Vote};
 use crate::RecordError;
 
 /// The version of the form: one byte in front of every message.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Who speaks to whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Envelope {
     /// The name of the cluster.
     pub(crate) cluster: String,
+    /// The id of the cluster; empty while the sender does not know it. Two clusters may have the same name.
+    pub(crate) cluster_id: String,
     pub(crate) from: u64,
     /// The sender as it is now.
     pub(crate) sender: Member,
@@ -123,8 +125,8 @@ fn read_vote_request(reader: &mut Reader<'_>) -> Result<VoteRequest<Types>, Code
 /// Encodes a request.
 pub(crate) fn encode(envelope: &Envelope, request: &Request) -> Result<Bytes, RecordError> {
     let mut out = Writer::default();
-    out.u8(VERSION).text(&envelope.cluster).u64(envelope.from).text(&envelope.sender.address);
-    out.uuid(envelope.sender.directory).u64(envelope.to);
+    out.u8(VERSION).text(&envelope.cluster).text(&envelope.cluster_id).u64(envelope.from);
+    out.text(&envelope.sender.address).uuid(envelope.sender.directory).u64(envelope.to);
     out.option(envelope.directory.as_ref(), |out, directory| out.uuid(*directory));
     match request {
         Request::Append(append) => {
@@ -177,10 +179,10 @@ fn read_append(reader: &mut Reader<'_>) -> Result<AppendEntriesRequest<Types>, C
 pub(crate) fn decode(message: &Bytes) -> Result<(Envelope, Request), MessageError> {
     let mut reader = Reader(message);
     version(&mut reader)?;
-    let (cluster, from) = (reader.text()?, reader.u64()?);
+    let (cluster, cluster_id, from) = (reader.text()?, reader.text()?, reader.u64()?);
     let sender = Member { address: reader.text()?, directory: reader.uuid()? };
     let (to, directory) = (reader.u64()?, reader.option(Reader::uuid)?);
-    let envelope = Envelope { cluster, from, sender, to, directory };
+    let envelope = Envelope { cluster, cluster_id, from, sender, to, directory };
     let request = match reader.u8()? {
         1 => Request::Append(read_append(&mut reader)?),
         2 => Request::Vote(read_vote_request(&mut reader)?),
@@ -293,4 +295,86 @@ pub(crate) fn decode_reply(message: &[u8]) -> Result<Reply, MessageError> {
     };
     reader.end()?;
     Ok(reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quorum::types::{StoredMembership, log_id};
+
+    #[test]
+    fn messages_survive_their_bytes_and_half_of_one_is_none() {
+        let sender = Member { address: "h:1".to_owned(), directory: Uuid::from_u128(1) };
+        let envelope = Envelope {
+            cluster: "eu".to_owned(),
+            cluster_id: "id".to_owned(),
+            from: 1,
+            sender,
+            to: 2,
+            directory: Some(Uuid::from_u128(2)),
+        };
+        let vote = Vote::new_committed(3, 1);
+        let meta =
+            SnapshotMeta { last_log_id: Some(log_id(1, 5)), last_membership: StoredMembership::default() };
+        let requests = [
+            Request::Append(AppendEntriesRequest {
+                vote,
+                prev_log_id: Some(log_id(2, 7)),
+                entries: vec![openraft::entry::RaftEntry::new_blank(log_id(3, 8))],
+                leader_commit: None,
+            }),
+            Request::Vote(VoteRequest::new(vote, Some(log_id(2, 7)))),
+            Request::PreVote(VoteRequest::new(vote, None)),
+            Request::Chunk(Chunk { vote, meta, total: 9, at: 3, bytes: Bytes::from_static(b"abc") }),
+            Request::Transfer(TransferLeaderRequest::new(vote, 2, None)),
+            Request::Hello,
+            Request::Join { wants_vote: true },
+            Request::LeaderLost { leader: 1, term: 3 },
+        ];
+        for request in requests {
+            let bytes = encode(&envelope, &request).unwrap();
+            let (read, again) = decode(&bytes).unwrap();
+            assert_eq!(read, envelope);
+            assert_eq!(format!("{again:?}"), format!("{request:?}"));
+            for cut in 0..bytes.len() {
+                assert!(decode(&bytes.slice(..cut)).is_err(), "{request:?} of {cut} bytes");
+            }
+        }
+        assert!(matches!(decode(&Bytes::from_static(b"\x01")), Err(MessageError::Version(1))));
+    }
+
+    #[test]
+    fn replies_survive_their_bytes() {
+        let greeting = Greeting {
+            directory: Uuid::from_u128(1),
+            initialized: true,
+            leader: Some((1, "h:1".to_owned())),
+            known_as: Some(Uuid::from_u128(2)),
+            voters: vec![1, 2, 3],
+        };
+        let vote = Vote::new_committed(3, 1);
+        let replies = [
+            Reply::Append(AppendEntriesResponse::Success),
+            Reply::Append(AppendEntriesResponse::PartialSuccess(Some(log_id(1, 2)))),
+            Reply::Append(AppendEntriesResponse::Conflict),
+            Reply::Append(AppendEntriesResponse::HigherVote(vote)),
+            Reply::Vote(VoteResponse::new(vote, Some(log_id(1, 2)), true)),
+            Reply::Next(7),
+            Reply::Installed(vote),
+            Reply::Transfer(true),
+            Reply::Hello(greeting),
+            Reply::Joining,
+            Reply::NotLeader(Some((3, "h:3".to_owned()))),
+            Reply::NotLeader(None),
+            Reply::LeaderLost(true),
+            Reply::Refused("no".to_owned()),
+        ];
+        for reply in replies {
+            let bytes = encode_reply(&reply);
+            assert_eq!(format!("{:?}", decode_reply(&bytes).unwrap()), format!("{reply:?}"));
+            for cut in 0..bytes.len() {
+                assert!(decode_reply(&bytes[..cut]).is_err(), "{reply:?} of {cut} bytes");
+            }
+        }
+    }
 }

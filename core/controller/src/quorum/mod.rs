@@ -64,6 +64,9 @@ pub struct QuorumConfig {
     pub voters: BTreeMap<BrokerId, String>,
     /// The name of the cluster; nodes of others are refused.
     pub cluster_name: String,
+    /// The id of the cluster that this node belongs to by what else is on its disk; empty if it does not know yet.
+    /// Metadata of another one stops this member (R7).
+    pub cluster_id: String,
     /// Between two heartbeats of the leader, ms.
     pub heartbeat_ms: u64,
     /// The least that a follower waits after the leader's lease before it stands for election, ms.
@@ -90,6 +93,7 @@ impl QuorumConfig {
             dir,
             voters: BTreeMap::new(),
             cluster_name: String::new(),
+            cluster_id: String::new(),
             heartbeat_ms: 100,
             election_timeout_min_ms: 300,
             election_timeout_max_ms: 500,
@@ -132,7 +136,9 @@ struct Node {
     deciding: tokio::sync::Mutex<()>,
     changing_members: tokio::sync::Mutex<()>,
     incoming: tokio::sync::Mutex<Option<inbound::Incoming>>,
-    last_contact: Mutex<Instant>,
+    started: Instant,
+    /// When a leader last spoke to this member.
+    last_contact: Mutex<Option<Instant>>,
     lost: Mutex<Option<election::Lost>>,
     /// Nodes that asked to be taken in, and whether they want to vote.
     joining: Mutex<BTreeMap<u64, (Member, bool)>>,
@@ -190,6 +196,7 @@ pub struct Quorum {
     view: watch::Receiver<ControllerView>,
     failure: watch::Receiver<Option<String>>,
     tasks: Mutex<tokio::task::JoinSet<()>>,
+    runtime: tokio::runtime::Handle,
     _lock: Box<dyn towpath_log::StorageLock>,
 }
 
@@ -232,7 +239,7 @@ impl Quorum {
         if let Some(election) = self.node.peer_lost(node_id(id)) {
             let mut tasks = self.tasks.lock();
             while tasks.try_join_next().is_some() {}
-            tasks.spawn(election);
+            tasks.spawn_on(election, &self.runtime);
         }
     }
 
@@ -295,10 +302,15 @@ impl Quorum {
     /// Waits until this member fails for good: its disk (R14), or an entry that contradicts the image (R7).
     pub async fn failed(&self) -> String {
         let mut failure = self.failure.clone();
-        match failure.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            // Shut down in order: it does not fail any more.
-            Err(_) => std::future::pending().await,
+        loop {
+            let reason = failure.borrow_and_update().clone();
+            if let Some(reason) = reason {
+                return reason;
+            }
+            if failure.changed().await.is_err() {
+                // Shut down in order: it does not fail any more.
+                std::future::pending::<()>().await;
+            }
         }
     }
 

@@ -14,17 +14,22 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{RaftNetworkFactory, RaftNetworkV2};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 use towpath_types::BrokerId;
 use uuid::Uuid;
 
+use super::QuorumConfig;
 use super::message::{self, Chunk, Envelope, Reply, Request};
-use super::types::{Member, Snapshot, Types, Vote, broker_id};
+use super::types::{Member, Snapshot, Types, Vote, broker_id, node_id};
+use crate::MetadataImage;
 
 /// Bytes of a snapshot in one message.
 pub(crate) const CHUNK_BYTES: usize = 512 * 1024;
 /// How long entries may take to be written by a member that answers at all: it syncs its disk.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// Nodes whose word about themselves is kept.
+const SEEN_MAX: usize = 10_000;
 /// How often a snapshot may begin anew, because the receiver took another one meanwhile.
 const RESTARTS_MAX: u32 = 3;
 /// How long a piece of a snapshot may take; the last one includes its installation.
@@ -57,8 +62,13 @@ pub(crate) struct Peers {
     pub(crate) this: Member,
     /// The configured controllers.
     pub(crate) voters: BTreeMap<u64, String>,
+    /// The id of the cluster by what else is on the disk; empty if it does not say.
+    known_cluster_id: String,
+    images: watch::Receiver<Arc<MetadataImage>>,
     /// What others said of themselves.
     seen: RwLock<BTreeMap<u64, Member>>,
+    /// The last node of another cluster that spoke to this one, with the id of its cluster.
+    foreign: Mutex<Option<(u64, String)>>,
     transport: Arc<dyn QuorumTransport>,
 }
 
@@ -70,19 +80,49 @@ impl std::fmt::Debug for Peers {
 
 impl Peers {
     pub(crate) fn new(
-        cluster: String,
-        id: u64,
-        this: Member,
-        voters: BTreeMap<u64, String>,
+        config: &QuorumConfig,
+        images: watch::Receiver<Arc<MetadataImage>>,
         transport: Arc<dyn QuorumTransport>,
     ) -> Self {
-        Self { cluster, id, this, voters, seen: RwLock::default(), transport }
+        let voters = config.voters.iter().map(|(id, address)| (node_id(*id), address.clone()));
+        Self {
+            cluster: config.cluster_name.clone(),
+            id: node_id(config.id),
+            this: Member { address: config.address.clone(), directory: config.directory },
+            voters: voters.collect(),
+            known_cluster_id: config.cluster_id.clone(),
+            images,
+            seen: RwLock::default(),
+            foreign: Mutex::default(),
+            transport,
+        }
+    }
+
+    /// The id of the cluster that this member belongs to; empty while it does not know.
+    pub(crate) fn cluster_id(&self) -> String {
+        let images = self.images.borrow();
+        let known = if images.cluster_id().is_empty() { &self.known_cluster_id } else { images.cluster_id() };
+        known.to_owned()
+    }
+
+    /// Notes that a node of another cluster has spoken; says whether that is new.
+    pub(crate) fn heard_foreign(&self, id: u64, cluster_id: &str) -> bool {
+        let mut last = self.foreign.lock();
+        let is_known = last.as_ref().is_some_and(|(known, of)| *known == id && of == cluster_id);
+        if !is_known {
+            *last = Some((id, cluster_id.to_owned()));
+        }
+        !is_known
     }
 
     /// Notes where a member is that has just spoken.
     pub(crate) fn saw(&self, id: u64, member: &Member) {
-        if self.seen.read().get(&id) != Some(member) {
-            self.seen.write().insert(id, member.clone());
+        if self.seen.read().get(&id) == Some(member) {
+            return;
+        }
+        let mut seen = self.seen.write();
+        if seen.len() < SEEN_MAX || seen.contains_key(&id) {
+            seen.insert(id, member.clone());
         }
     }
 
@@ -118,6 +158,7 @@ impl Peers {
         let number = super::types::node_id(to.id);
         let envelope = Envelope {
             cluster: self.cluster.clone(),
+            cluster_id: self.cluster_id(),
             from: self.id,
             sender: self.this.clone(),
             to: number,

@@ -14,10 +14,10 @@ use super::codec::{Reader, Writer};
 use super::disk::{Files, StoreError};
 use super::network::{Network, Peers, QuorumTransport};
 use super::snapshots::Snapshots;
-use super::state_machine::StateMachine;
+use super::state_machine::{Identity, StateMachine};
 use super::status::ControllerView;
 use super::storage::LogStore;
-use super::types::{Member, node_id};
+use super::types::node_id;
 use super::{Node, Quorum, QuorumConfig, QuorumError, Timing};
 use crate::{ControllerError, MetadataImage, SnapshotPolicy};
 
@@ -78,18 +78,18 @@ pub(crate) fn open(
     let lock = files.lock()?;
     check_identity(&files, &config.cluster_name, node_id(config.id), config.directory)?;
     let (snapshots, restored) = Snapshots::open(&files)?;
+    let ours = Identity(config.cluster_id.clone());
+    ours.check(&restored.image).map_err(|problem| StoreError::Foreign(problem.to_string()))?;
     let log = LogStore::open(&files, snapshots.keep_from())?;
-    if log.base() > restored.meta.last_log_id {
+    let restored_next = restored.meta.last_log_id.map_or(0, |id| id.index() + 1);
+    if log.first() > restored_next {
         // R7: what lies between is nowhere.
-        let problem = format!(
-            "the log begins after {:?}, and the newest snapshot that can be read ends at {:?}",
-            log.base(),
-            restored.meta.last_log_id
-        );
+        let first = log.first();
+        let problem = format!("the log begins at {first}, and no snapshot that can be read reaches it");
         return Err(StoreError::Corrupt { path: files.path(""), at: 0, problem });
     }
     let (published, images) = watch::channel(Arc::new(MetadataImage::new()));
-    let machine = StateMachine::new(Arc::new(snapshots), restored, policy, published);
+    let machine = StateMachine::new(Arc::new(snapshots), (restored, ours), policy, published);
     Ok(Opened { log, machine, images, lock })
 }
 
@@ -121,7 +121,7 @@ fn check(config: &QuorumConfig) -> Result<(), QuorumError> {
         "a node id is negative"
     } else if config.voters.is_empty() {
         "there are no controllers"
-    } else if config.cluster_name.len() > 256 || config.address.len() > 512 {
+    } else if config.cluster_name.len() > 256 || config.cluster_id.len() > 256 || config.address.len() > 512 {
         "a name is too long"
     } else {
         return Ok(());
@@ -159,12 +159,11 @@ impl Quorum {
             change: Duration::from_millis(config.change_timeout_ms),
         };
         let id = node_id(config.id);
-        let this = Member { address: config.address.clone(), directory: config.directory };
-        let voters = config.voters.iter().map(|(id, address)| (node_id(*id), address.clone())).collect();
-        let peers = Arc::new(Peers::new(config.cluster_name.clone(), id, this, voters, transport));
-        let opening = tokio::task::spawn_blocking(move || open(&config, config.snapshots, storage)).await;
+        let opened = config.clone();
+        let opening = tokio::task::spawn_blocking(move || open(&opened, opened.snapshots, storage)).await;
         let Opened { log, machine, images, lock } =
             opening.map_err(|error| QuorumError::Stopped(error.to_string()))??;
+        let peers = Arc::new(Peers::new(&config, images.clone(), transport));
         let network = Network(Arc::clone(&peers));
         let raft = openraft::Raft::new(id, raft_config, network, log.clone(), machine).await;
         let raft = raft.map_err(|error| QuorumError::Store(error.to_string()))?;
@@ -178,7 +177,8 @@ impl Quorum {
             deciding: tokio::sync::Mutex::default(),
             changing_members: tokio::sync::Mutex::default(),
             incoming: tokio::sync::Mutex::default(),
-            last_contact: Mutex::new(Instant::now()),
+            started: Instant::now(),
+            last_contact: Mutex::default(),
             lost: Mutex::default(),
             joining: Mutex::new(BTreeMap::new()),
             promoting: Mutex::new(BTreeSet::new()),
@@ -189,6 +189,7 @@ impl Quorum {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(Arc::clone(&node).keep_membership());
         tasks.spawn(Arc::clone(&node).keep_view(view, failure));
-        Ok(Arc::new(Self { node, view: viewed, failure: failed, tasks: Mutex::new(tasks), _lock: lock }))
+        let (tasks, runtime) = (Mutex::new(tasks), tokio::runtime::Handle::current());
+        Ok(Arc::new(Self { node, view: viewed, failure: failed, tasks, runtime, _lock: lock }))
     }
 }

@@ -16,10 +16,36 @@ use super::snapshots::{self, Restored, Snapshots};
 use super::types::{Change, Entry, LogId, Outcome, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::{ImageError, MetadataImage, SnapshotPolicy};
 
+/// The id of the cluster that this member's disk belongs to; empty if it is not known.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity(pub(crate) String);
+
+/// Metadata of another cluster than the one that this member belongs to.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this is the metadata of the cluster with the id {found}, and this node belongs to the one with the id {ours}"
+)]
+pub(crate) struct OtherCluster {
+    ours: String,
+    found: String,
+}
+
+impl Identity {
+    /// R7: whatever this member has would be deleted by the image of another cluster.
+    pub(crate) fn check(&self, image: &MetadataImage) -> Result<(), OtherCluster> {
+        let (ours, found) = (&self.0, image.cluster_id());
+        if ours.is_empty() || found.is_empty() || ours == found {
+            return Ok(());
+        }
+        Err(OtherCluster { ours: ours.clone(), found: found.to_owned() })
+    }
+}
+
 /// The image, and what led to it.
 #[derive(Debug)]
 pub(crate) struct StateMachine {
     image: Arc<MetadataImage>,
+    identity: Identity,
     applied: Option<LogId>,
     membership: StoredMembership,
     published: watch::Sender<Arc<MetadataImage>>,
@@ -35,6 +61,11 @@ fn invalid(error: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
+fn refused(error: OtherCluster) -> io::Error {
+    tracing::error!(%error, "this member of the metadata quorum stops: what it was given is not its cluster's");
+    invalid(error)
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
@@ -42,7 +73,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 impl StateMachine {
     pub(crate) fn new(
         snapshots: Arc<Snapshots>,
-        restored: Restored,
+        (restored, identity): (Restored, Identity),
         policy: SnapshotPolicy,
         published: watch::Sender<Arc<MetadataImage>>,
     ) -> Self {
@@ -51,6 +82,7 @@ impl StateMachine {
         let applied = restored.meta.last_log_id;
         Self {
             image,
+            identity,
             applied,
             membership: restored.meta.last_membership,
             published,
@@ -75,6 +107,12 @@ impl StateMachine {
         Ok(Outcome::Applied)
     }
 
+    /// The cluster that this member belongs to, by its image or else by its disk.
+    fn ours(&self) -> Identity {
+        let id = self.image.cluster_id();
+        if id.is_empty() { self.identity.clone() } else { Identity(id.to_owned()) }
+    }
+
     fn take(&mut self, image: &mut Arc<MetadataImage>, entry: Entry) -> io::Result<Outcome> {
         let id = entry.log_id();
         let outcome = match entry.payload {
@@ -89,6 +127,7 @@ impl StateMachine {
                 Outcome::Applied
             }
         };
+        self.ours().check(image).map_err(refused)?;
         self.applied = Some(id);
         Ok(outcome)
     }
@@ -173,9 +212,10 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
-        let (meta, snapshots) = (meta.clone(), Arc::clone(&self.snapshots));
+        let (meta, snapshots, ours) = (meta.clone(), Arc::clone(&self.snapshots), self.ours());
         let (meta, image, records) = blocking(move || {
             let (image, records) = crate::snapshot_content::decode(&snapshot).map_err(invalid)?;
+            ours.check(&image).map_err(refused)?;
             snapshots.write(&meta, &snapshot)?;
             Ok((meta, image, records))
         })

@@ -34,7 +34,7 @@ pub struct QuorumStatus {
     pub leader_epoch: u64,
     /// The offset after the last entry that is known to be committed.
     pub high_watermark: u64,
-    /// The voters.
+    /// The voters, as of the last change that is complete.
     pub voters: Vec<QuorumMember>,
     /// The learners.
     pub observers: Vec<QuorumMember>,
@@ -83,8 +83,11 @@ impl Node {
 
     fn view(&self) -> ControllerView {
         let leader = self.leader();
+        // Until it speaks, the leader of before the start may be long gone; so may one whose connection broke.
+        let is_silent = !self.is_leader() && (self.last_contact.lock().is_none() || self.is_leader_lost());
         self.with_metrics(|metrics| {
-            let is_lost = metrics.running_state.is_err()
+            let is_lost = is_silent
+                || metrics.running_state.is_err()
                 || (metrics.state == ServerState::Leader && !self.has_majority(metrics));
             let leader = leader.filter(|_| !is_lost);
             ControllerView {
@@ -126,28 +129,30 @@ impl Node {
         }
     }
 
+    // The metrics are behind a lock, too: neither is held while the other is taken.
     fn note_caught_up(&self) {
         let now = Instant::now();
+        let (replication, last) =
+            self.with_metrics(|metrics| (metrics.replication.clone(), metrics.last_log_index));
         let mut caught_up = self.caught_up.lock();
-        self.with_metrics(|metrics| {
-            let Some(replication) = &metrics.replication else { return caught_up.clear() };
-            caught_up.retain(|id, _| replication.contains_key(id));
-            for (id, matched) in replication {
-                if matched.as_ref().map(|at| at.index()) >= metrics.last_log_index {
-                    caught_up.insert(*id, now);
-                }
+        let Some(replication) = replication else { return caught_up.clear() };
+        caught_up.retain(|id, _| replication.contains_key(id));
+        for (id, matched) in replication {
+            if matched.as_ref().map(|at| at.index()) >= last {
+                caught_up.insert(id, now);
             }
-        });
+        }
     }
 
     /// The voter that has the most of the log.
     pub(crate) fn successor(&self) -> Option<u64> {
+        let caught_up = self.caught_up.lock().clone();
         self.with_metrics(|metrics| {
             let replication = metrics.replication.as_ref()?;
             let voters = metrics.membership_config.membership().voter_ids();
             let others = voters.filter(|id| *id != self.peers.id);
             others
-                .filter(|id| self.caught_up.lock().contains_key(id))
+                .filter(|id| caught_up.contains_key(id))
                 .max_by_key(|id| replication.get(id).copied().flatten().map(|at| at.index()))
         })
     }
@@ -156,7 +161,10 @@ impl Node {
         let caught_up = self.caught_up.lock().clone();
         self.with_metrics(|metrics| {
             let leads = metrics.state == ServerState::Leader;
-            let membership = metrics.membership_config.membership();
+            // What is settled: a change of the voters shows when it is complete.
+            let membership = metrics.committed_membership_config.membership();
+            let voters = membership.get_joint_config().first().cloned().unwrap_or_default();
+            let learners = membership.nodes().map(|(id, _)| *id).filter(|id| !voters.contains(id));
             let member = |id: u64| {
                 let known = membership.get_node(&id).cloned().unwrap_or_default();
                 let is_self = id == self.peers.id;
@@ -180,8 +188,8 @@ impl Node {
                 leader: metrics.current_leader.map(broker_id),
                 leader_epoch: metrics.current_term,
                 high_watermark: metrics.local_committed.as_ref().map_or(0, |id| id.index() + 1),
-                voters: membership.voter_ids().map(member).collect(),
-                observers: membership.learner_ids().map(member).collect(),
+                voters: voters.iter().copied().map(member).collect(),
+                observers: learners.map(member).collect(),
             }
         })
     }

@@ -51,7 +51,8 @@ struct Index {
 
 impl Index {
     fn first(&self) -> u64 {
-        self.base.map_or(0, |base| base.index() + 1)
+        let next = || self.base.map_or(0, |base| base.index() + 1);
+        self.slots.front().map_or_else(next, |slot| slot.id.index())
     }
 
     fn last(&self) -> Option<LogId> {
@@ -199,9 +200,9 @@ impl LogStore {
         Ok(Self { shared, operations })
     }
 
-    /// The entry before the first one.
-    pub(crate) fn base(&self) -> Option<LogId> {
-        self.shared.index.lock().base
+    /// The index of the first entry.
+    pub(crate) fn first(&self) -> u64 {
+        self.shared.index.lock().first()
     }
 
     async fn send(&self, operation: Operation) -> io::Result<()> {
@@ -357,6 +358,21 @@ impl RaftLogStorage<Types> for LogStore {
     }
 }
 
+/// Answers what comes after the end.
+fn refuse(mut operations: mpsc::Receiver<Operation>) {
+    operations.close();
+    while let Some(operation) = operations.blocking_recv() {
+        match operation {
+            Operation::Append { done, .. } => done.io_completed(Err(closed())),
+            Operation::Truncate { done, .. }
+            | Operation::Purge { done, .. }
+            | Operation::Vote { done, .. }
+            | Operation::Close { done } => drop(done.send(Err(closed()))),
+            Operation::Committed(_) => {}
+        }
+    }
+}
+
 /// The one thread that writes.
 struct Worker {
     shared: Arc<Shared>,
@@ -374,7 +390,7 @@ impl Worker {
                 if let Operation::Close { done } = operation {
                     self.flush(&mut appended);
                     let _ = done.send(self.journal.close().map_err(io::Error::from));
-                    return;
+                    return refuse(operations);
                 }
                 self.take(operation, &mut appended);
                 taken += 1;
@@ -422,9 +438,7 @@ impl Worker {
                 let written = files.check().and_then(|()| write_vote(files, &vote));
                 let _ = done.send(written.map_err(io::Error::from));
             }
-            Operation::Close { done } => {
-                let _ = done.send(Ok(()));
-            }
+            Operation::Close { done } => drop(done.send(Err(closed()))),
         }
     }
 

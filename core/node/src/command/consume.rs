@@ -12,7 +12,7 @@ use towpath_client::{
 };
 use towpath_types::{GroupId, Offset, TopicName, TopicPartition};
 
-use super::cluster::{all_done, connect};
+use super::connection::{all_done, connect};
 use crate::cli::Consume;
 use crate::failure::Failure;
 

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use towpath_client::{Admin, CommittedOffset, OffsetSpec};
 use towpath_types::{GroupId, Offset, TopicPartition};
 
-use super::cluster::{all_done, connect, group_ids, sorted_out};
+use super::connection::{all_done, connect, group_ids, sorted_out};
 use crate::cli::{Groups, ResetTo};
 use crate::failure::Failure;
 use crate::output::{Listing, tell};
@@ -140,7 +140,7 @@ async fn reset(
         .filter(|at| topics.is_empty() || topics.iter().any(|topic| topic == at.topic.as_str()))
         .cloned()
         .collect();
-    for topic in super::cluster::topic_names(topics)? {
+    for topic in super::connection::topic_names(topics)? {
         for (name, described) in all_done(admin.describe_topics(std::slice::from_ref(&topic)).await?)? {
             partitions.extend(
                 described.partitions.iter().map(|it| TopicPartition::new(name.clone(), it.partition)),

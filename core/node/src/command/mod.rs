@@ -1,14 +1,18 @@
 //! One file a subcommand.
 
+mod broker;
 mod check;
-pub(crate) mod cluster;
+mod cluster;
 mod completions;
+pub(crate) mod connection;
 mod connectors;
 mod consume;
 mod groups;
+mod nodes;
 mod pipelines;
 mod produce;
 mod schema;
+mod start;
 mod topics;
 mod up;
 mod validate;
@@ -21,11 +25,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let json = arguments.json;
     match arguments.command {
         Command::Up(up) => up::run(up, json).await,
+        Command::Broker(files) => broker::run(&files, json).await,
         Command::Validate(files) => validate::run(&files, json),
         Command::Check(files) => check::run(&files, json).await,
         Command::Schema => schema::run(),
         Command::Topics(command) => topics::run(command, json).await,
         Command::Groups(command) => groups::run(command, json).await,
+        Command::Cluster(command) => cluster::run(command, json).await,
         Command::Produce(produce) => produce::run(produce, json).await,
         Command::Consume(consume) => consume::run(consume, json).await,
         Command::Pipelines(command) => pipelines::run(command, json).await,

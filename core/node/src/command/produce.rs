@@ -5,7 +5,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use towpath_client::{Acks, Codec as ClientCodec, Compression, ProducerConfig, ProducerRecord};
 use towpath_types::{TopicName, limits};
 
-use super::cluster::connect;
+use super::connection::connect;
 use crate::cli::{AcksArgument, Codec, Produce};
 use crate::failure::Failure;
 use crate::output::{print_json, tell};

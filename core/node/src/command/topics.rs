@@ -8,7 +8,7 @@ use towpath_client::{
 };
 use towpath_types::{TopicName, TopicPartition};
 
-use super::cluster::{all_done, connect, sorted_out, topic_names};
+use super::connection::{all_done, connect, sorted_out, topic_names};
 use crate::cli::Topics;
 use crate::failure::Failure;
 use crate::output::{Listing, tell};

@@ -2,16 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
-use towpath_broker::{Broker, BrokerConfig, BrokerError};
-use towpath_client::{Client, ClientConfig, ClientError, InProcessTransport};
+use towpath_broker::Broker;
+use towpath_client::{Client, ClientConfig, ClientError, InProcessTransport, NearbyTransport};
 use towpath_config::{Config, Problem};
 use towpath_runtime::{Supervisor, SupervisorConfig, WorkerConfig};
 
-use super::check::tell_problems_if_any;
+use super::nodes;
+use super::start::{Signals, configuration, in_use, quorum_failed, shown_listeners, start_broker};
 use crate::cli::Up;
 use crate::failure::{Failure, chain};
 use crate::first_start::Remembered;
@@ -20,23 +20,20 @@ use crate::output::{Listing, tell};
 use crate::paused::Paused;
 use crate::preflight;
 use crate::progress::Progress;
-use crate::registry::built_in;
 use crate::settings::broker_config;
 
 /// How often the progress is drawn.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// How often someone else's cluster is looked for.
 const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
-/// A terminal and whoever started us may both pass one Ctrl-C on: what comes this soon after is the same one.
-const SAME_SIGNAL: Duration = Duration::from_millis(500);
-
 pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
-    let mut config = towpath_config::load(&up.files.files, &built_in())?;
-    let redactor = config.redactor.clone();
-    towpath_telemetry::redact_with(move |text| redactor.redact(text).into_owned());
-    tell_problems_if_any(&config, json);
+    let mut config = configuration(&up.files, up.local_node.as_ref(), json)?;
     let settings = broker_config(&config)?;
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::new(up.local_node.is_some())?;
+    if let Some(count) = up.nodes {
+        return nodes::run(&config, &up, count, &mut signals, json).await;
+    }
+    needs_broker(&config)?;
     let mut remembered = Remembered::load(&config.node.data_dir);
     tokio::select! {
         outcome = check_first(&config, &remembered, &up) => outcome?,
@@ -51,8 +48,11 @@ pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
     let http = http::serve(&config.node.http, Arc::clone(&shown))
         .await
         .map_err(|error| in_use("HTTP", "http", &config.node.http, &error))?;
-    let broker = match &config.cluster {
-        None => Some(start_broker(&config, settings).await?),
+    let broker = match config.foreign_servers() {
+        None => Some(tokio::select! {
+            started = start_broker(&config, settings) => started?,
+            () = signals.wait() => return Err(Failure::new("interrupted before the broker was ready")),
+        }),
         Some(_) => None,
     };
     if let Some(broker) = &broker {
@@ -65,10 +65,11 @@ pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
     if let Err(error) = remembered.save(&pipelines) {
         tracing::warn!(%error, "what has been started cannot be remembered");
     }
-    let supervisor = Supervisor::start(supervisor_config(&config, client, broker.is_some()), pipelines)
+    let supervisor = Supervisor::start(supervisor_config(&config, client), pipelines)
         .map_err(|error| Failure::new(chain(&error)))?;
     let supervisor = Arc::new(supervisor);
     drop(shown.supervisor.set(Arc::clone(&supervisor)));
+    shown.ready.get_or_init(|| ());
     greet(&config, broker.as_deref(), http, &supervisor);
     let outcome = if up.until_idle {
         tokio::select! {
@@ -76,16 +77,28 @@ pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
             () = signals.wait() => Err(Failure::new("interrupted before everything was delivered")),
         }
     } else {
-        watch(&supervisor, &mut signals).await;
+        let outcome = tokio::select! {
+            () = watch(&supervisor, &mut signals) => Ok(()),
+            reason = failed(broker.as_deref()) => Err(quorum_failed(&reason)),
+        };
         tell("ending: what is on its way is delivered first (Ctrl-C again ends at once)");
-        Ok(())
+        outcome
     };
     stop(&supervisor, broker.as_deref(), &mut signals).await?;
     outcome
 }
 
+/// Pipelines reach the cluster through the broker of this node.
+fn needs_broker(config: &Config) -> Result<(), Failure> {
+    if config.node.roles.broker || config.foreign_servers().is_some() {
+        return Ok(());
+    }
+    Err(Failure::new("this node does not have the role `broker`, and `towpath up` runs pipelines on one")
+        .with_hint("`towpath broker FILE` starts a node that is just a controller"))
+}
+
 /// Pipelines that have never run are checked, and nothing is started when one of them cannot work.
-async fn check_first(config: &Config, remembered: &Remembered, up: &Up) -> Result<(), Failure> {
+pub(super) async fn check_first(config: &Config, remembered: &Remembered, up: &Up) -> Result<(), Failure> {
     if up.no_check || !config.pipelines.iter().any(|pipeline| remembered.is_new(pipeline)) {
         return Ok(());
     }
@@ -133,7 +146,7 @@ fn tell_gone(remembered: &Remembered, config: &Config) {
 
 /// Without an embedded broker, whose log directory is locked anyway, two processes must not be the same worker.
 fn lock_data_dir(config: &Config) -> Result<Option<std::fs::File>, Failure> {
-    if config.cluster.is_none() {
+    if config.foreign_servers().is_none() {
         return Ok(None);
     }
     let dir = &config.node.data_dir;
@@ -154,61 +167,6 @@ fn lock_data_dir(config: &Config) -> Result<Option<std::fs::File>, Failure> {
     }
 }
 
-fn in_use(what: &str, option: &str, address: &str, error: &std::io::Error) -> Failure {
-    let failure = Failure::new(format!("{what} cannot listen on {address}: {error}"));
-    failure.with_hint(match error.kind() {
-        std::io::ErrorKind::AddrInUse => format!(
-            "if a towpath is running already, `towpath pipelines status` shows it; to run a second one, give it its own \
-             `http:`, `kafka:` and `data_dir:` under `node:` (here it is `{option}:`)"
-        ),
-        _ => format!("set `node: {option}:` to host:port of this machine, such as 127.0.0.1:8083"),
-    })
-}
-
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-async fn resolve(address: &str, option: &str) -> Result<SocketAddr, Failure> {
-    let found = tokio::net::lookup_host(address).await.ok().and_then(|mut addresses| addresses.next());
-    found.ok_or_else(|| {
-        Failure::new(format!("`{address}` is no address of this machine"))
-            .with_hint(format!("set `node: {option}:` to host:port, such as 127.0.0.1:9092"))
-    })
-}
-
-async fn start_broker(config: &Config, settings: BrokerConfig) -> Result<Arc<Broker>, Failure> {
-    towpath_broker::raise_open_files_limit();
-    let listen = resolve(&config.node.kafka, "kafka").await?;
-    let settings = BrokerConfig { listen: Some(listen), ..settings };
-    match Broker::start(settings).await {
-        Ok(broker) => Ok(Arc::new(broker)),
-        Err(BrokerError::Listen { address, source }) => {
-            Err(in_use("the broker", "kafka", &address.to_string(), &source))
-        }
-        Err(error) => {
-            Err(Failure::new(format!("the broker cannot start: {}", chain(&error))).with_hint(format!(
-                "the data directory is {}; `node: data_dir:` names another",
-                config.node.data_dir.display()
-            )))
-        }
-    }
-}
-
 /// Someone else's cluster may be away for a while: everything that is wrong with its addresses was told by the check.
 async fn connect(
     config: &Config,
@@ -216,21 +174,26 @@ async fn connect(
     signals: &mut Signals,
 ) -> Result<Client, Failure> {
     let mut settings = ClientConfig { client_id: "towpath".to_owned(), ..ClientConfig::default() };
-    match (broker, &config.cluster) {
+    match (broker, config.foreign_servers()) {
         (Some(broker), _) => {
-            let endpoint = broker.advertised();
-            settings.bootstrap_servers = vec![format!("{}:{}", endpoint.host, endpoint.port)];
+            let endpoint = broker.advertised().clone();
+            settings.bootstrap_servers = vec![endpoint_text(&endpoint)];
             let broker = Arc::clone(broker);
-            settings.transport =
-                Arc::new(InProcessTransport::new(move |stream| broker.accept_stream(stream)));
+            let near = InProcessTransport::new(move |stream| broker.accept_stream(stream));
+            settings.transport = match config.own_cluster() {
+                None => Arc::new(near),
+                // The other nodes are elsewhere.
+                Some(_) => Arc::new(NearbyTransport::new(endpoint.host, endpoint.port, near)),
+            };
         }
-        (None, Some(cluster)) => settings.bootstrap_servers.clone_from(&cluster.bootstrap_servers),
+        (None, Some(servers)) => settings.bootstrap_servers = servers.to_vec(),
         (None, None) => {}
     }
+    let waits = broker.is_none() || config.own_cluster().is_some();
     loop {
         let error = match Client::connect(settings.clone()).await {
             Ok(client) => return Ok(client),
-            Err(error @ ClientError::Bootstrap { .. }) if broker.is_none() => error,
+            Err(error @ ClientError::Bootstrap { .. }) if waits => error,
             Err(error) => return Err(error.into()),
         };
         tracing::warn!(error = chain(&error), "the cluster does not answer; trying again");
@@ -241,9 +204,17 @@ async fn connect(
     }
 }
 
-fn supervisor_config(config: &Config, client: Client, embedded: bool) -> SupervisorConfig {
+fn endpoint_text(endpoint: &towpath_broker::Endpoint) -> String {
+    let towpath_broker::Endpoint { host, port } = endpoint;
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn supervisor_config(config: &Config, client: Client) -> SupervisorConfig {
     SupervisorConfig {
-        embedded,
+        // A cluster of our own outlives this process, and keeps records on several nodes: it is like any other.
+        embedded: config.cluster.is_none(),
+        // R4: where one node is enough for a record to count.
+        flushed: config.own_cluster().is_some_and(|own| own.min_insync_replicas == 1),
         redactor: config.redactor.clone(),
         worker: Some(WorkerConfig::new(config.node.data_dir.clone())),
         ..SupervisorConfig::new(client)
@@ -252,14 +223,11 @@ fn supervisor_config(config: &Config, client: Client, embedded: bool) -> Supervi
 
 /// Tells people where things are.
 fn greet(config: &Config, broker: Option<&Broker>, http: SocketAddr, supervisor: &Supervisor) {
-    let kafka = match broker.and_then(Broker::local_addr) {
-        Some(address) => format!("kafka {address}"),
-        None => format!("cluster {}", shown_servers(config)),
-    };
+    let listeners = shown_listeners(config, broker);
     let count = supervisor.status().len();
     let noun = if count == 1 { "pipeline" } else { "pipelines" };
     tell(&format!(
-        "towpath {} is up: {kafka}, http://{http}/status, {count} {noun}",
+        "towpath {} is up: {listeners}, http://{http}/status, {count} {noun}",
         env!("CARGO_PKG_VERSION")
     ));
     if let Some(message) = &config.node.message {
@@ -267,8 +235,12 @@ fn greet(config: &Config, broker: Option<&Broker>, http: SocketAddr, supervisor:
     }
 }
 
-fn shown_servers(config: &Config) -> String {
-    config.cluster.as_ref().map(|cluster| cluster.bootstrap_servers.join(",")).unwrap_or_default()
+/// Resolves when the broker in this process has failed for good.
+async fn failed(broker: Option<&Broker>) -> String {
+    match broker {
+        Some(broker) => broker.failed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Shows snapshots until a signal comes.
@@ -336,14 +308,8 @@ async fn stop(
             None => Ok(()),
         }
     };
-    let began = Instant::now();
-    let again = async {
-        while began.elapsed() < SAME_SIGNAL {
-            signals.wait().await;
-        }
-    };
     tokio::select! {
         outcome = graceful => outcome,
-        () = again => Err(Failure::new("stopped at once; what was not durable will be done again")),
+        () = signals.again() => Err(Failure::new("stopped at once; what was not durable will be done again")),
     }
 }

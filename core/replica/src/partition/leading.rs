@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use towpath_log::{AppendInfo, Effort};
 use towpath_record::Origin;
-use towpath_types::{BrokerId, Offset};
+use towpath_types::{BrokerId, LeaderEpoch, Offset};
 
 use super::{Partition, Role};
 use crate::leader::{FollowerFetch, IsrProposal, LeaderState, ProposalAnswer};
@@ -31,12 +31,15 @@ impl Partition {
     /// Takes a newer state in which this broker goes on to lead.
     pub(super) fn go_on_leading(&self, state: &mut LeaderState, leadership: Leadership) {
         let epoch = leadership.leader_epoch;
+        let (now, brokers) = (self.environment.now_ms(), self.environment.brokers());
         self.set_limits(state);
-        if state.lead(leadership, self.environment.now_ms()) {
+        // Whoever has just appended may not have told yet; a new term begins where the log ends.
+        let before = state.appended(self.log.log_end_offset(), now, &brokers);
+        if state.lead(leadership, now) {
             self.log.assign_epoch(epoch);
         }
-        let moved = state.advance(self.environment.now_ms(), &self.environment.brokers());
-        self.publish(moved);
+        let moved = state.advance(now, &brokers);
+        self.publish(moved.or(before));
     }
 
     /// Rule 2: the new term is in the epoch cache before anything else happens in it, also if nothing is ever written.
@@ -99,7 +102,10 @@ impl Partition {
             self.environment.flusher().request(Arc::clone(self));
         }
         let bytes = if info.duplicate { 0 } else { bytes };
-        Ok(Appended { info, committed: self.high_watermark() > info.last_offset, bytes, term })
+        // In this order, as in `committed`.
+        let committed =
+            self.high_watermark() > info.last_offset && self.roles_taken.load(Ordering::Acquire) == term;
+        Ok(Appended { info, committed, bytes, term })
     }
 
     fn appended(self: &Arc<Self>, info: &AppendInfo, bytes: u64) {
@@ -139,18 +145,8 @@ impl Partition {
         self: &Arc<Self>,
         appended: &Appended,
     ) -> impl Future<Output = Result<(), PartitionError>> + use<> {
-        let partition = Arc::clone(self);
-        let appended = *appended;
-        async move {
-            loop {
-                let mut moved = pin!(partition.moved.notified());
-                moved.as_mut().enable();
-                if partition.is_committed(&appended)? {
-                    return Ok(());
-                }
-                moved.await;
-            }
-        }
+        let last = appended.info.last_offset;
+        leading_until(Arc::clone(self), appended.term, move |partition| partition.high_watermark() > last)
     }
 
     /// Whether what was appended is committed by now.
@@ -169,14 +165,52 @@ impl Partition {
         Ok(committed)
     }
 
-    /// A follower fetched: all before its log's end it has. Called after its fetch was found to be in order.
+    /// Resolves when what was appended is durable here, whatever followers have of it (`acks=1` where a record counts
+    /// only once it is flushed).
+    ///
+    /// # Errors
+    /// As [`Self::committed`].
+    pub fn durable(
+        self: &Arc<Self>,
+        appended: &Appended,
+    ) -> impl Future<Output = Result<(), PartitionError>> + use<> {
+        let last = appended.info.last_offset;
+        leading_until(Arc::clone(self), appended.term, move |partition| partition.log.recovery_point() > last)
+    }
+
+    /// Resolves when all replicas in sync have moved their log start offset up to `offset`.
+    ///
+    /// # Errors
+    /// As [`Self::committed`].
+    pub fn deleted_before(
+        self: &Arc<Self>,
+        offset: Offset,
+    ) -> impl Future<Output = Result<(), PartitionError>> + use<> {
+        let term = self.roles_taken.load(Ordering::Acquire);
+        leading_until(Arc::clone(self), term, move |partition| partition.low_watermark() >= offset)
+    }
+
+    /// A follower fetched: all before its log's end it has. Called after its fetch was found to be in order in the term
+    /// `epoch`.
     ///
     /// # Errors
     /// [`PartitionError::NotLeader`], [`PartitionError::Follower`].
-    pub(super) fn follower_fetched(self: &Arc<Self>, fetch: &FollowerFetch) -> Result<(), PartitionError> {
+    pub(super) fn follower_fetched(
+        self: &Arc<Self>,
+        fetch: &FollowerFetch,
+        epoch: LeaderEpoch,
+    ) -> Result<(), PartitionError> {
         let mut role = self.role.lock();
         let Role::Leader(state) = &mut *role else { return Err(PartitionError::NotLeader) };
+        // Rule 3: between the check and this the log may have been cut under another leader.
+        if state.leadership().leader_epoch != epoch {
+            return Err(PartitionError::NotLeader);
+        }
+        let before = state.follower_log_start(fetch.broker);
         let moved = state.fetched(fetch, self.environment.now_ms(), &self.environment.brokers())?;
+        if before != Some(fetch.log_start) {
+            self.moved.notify_waiters();
+        }
         self.publish(moved);
         drop(role);
         self.consider_isr();
@@ -185,8 +219,14 @@ impl Partition {
 
     /// Queues the partition if its leader has something to say to the controller.
     pub fn consider_isr(self: &Arc<Self>) {
-        let has = match &*self.role.lock() {
-            Role::Leader(state) => state.has_proposal(self.environment.now_ms(), &self.environment.brokers()),
+        let has = match &mut *self.role.lock() {
+            Role::Leader(state) => {
+                let (now, brokers) = (self.environment.now_ms(), self.environment.brokers());
+                // Who is no member and has been silent for too long holds nothing up any more.
+                let moved = state.advance(now, &brokers);
+                self.publish(moved);
+                state.has_proposal(now, &brokers)
+            }
             Role::Follower(_) => false,
         };
         if has && !self.in_isr_queue.swap(true, Ordering::AcqRel) {
@@ -266,6 +306,28 @@ impl Partition {
             Role::Leader(state) => state.low_watermark(own),
             Role::Follower(_) => own,
         }
+    }
+}
+
+/// Resolves when `is_so`, which may begin to hold whenever `moved` is notified, and this broker has led without a break.
+async fn leading_until(
+    partition: Arc<Partition>,
+    term: u64,
+    is_so: impl Fn(&Partition) -> bool,
+) -> Result<(), PartitionError> {
+    loop {
+        let mut moved = pin!(partition.moved.notified());
+        moved.as_mut().enable();
+        // In this order: a watermark that another leader's records have moved acknowledges nothing.
+        let is_so = is_so(&partition);
+        if partition.roles_taken.load(Ordering::Acquire) != term {
+            return Err(PartitionError::NotLeader);
+        }
+        if is_so {
+            return Ok(());
+        }
+        partition.check_online()?;
+        moved.await;
     }
 }
 

@@ -21,6 +21,9 @@ use crate::environment::Environment;
 use crate::uncommitted::Uncommitted;
 use crate::{FetchWaiter, FollowerState, LeaderState, Leadership, PartitionError};
 
+/// How often it is looked whether something is due to be flushed (ms).
+const LOOK_MS: i64 = 1000;
+
 /// A topic's settings, as far as a replica is concerned.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -69,6 +72,8 @@ pub struct Partition {
     flush_ms: AtomicI64,
     /// Records since the last flush.
     unflushed: AtomicI64,
+    /// Since when something has not been flushed, as far as `flush.ms` has noticed (ms); the largest number for nothing.
+    unflushed_since: AtomicI64,
     /// Bytes above the high watermark. Changed with the role's lock held.
     uncommitted: Mutex<Uncommitted>,
     /// Whether the partition is in the flusher's queue.
@@ -96,7 +101,8 @@ impl Partition {
         settings: &Settings,
         environment: Arc<Environment>,
     ) -> Arc<Self> {
-        let committed = committed.min(log.log_end_offset());
+        // What was deleted was committed, also where the checkpoint is older.
+        let committed = committed.max(log.log_start_offset()).min(log.log_end_offset());
         let role = Role::Follower(FollowerState::new(
             Leadership { leader: None, ..leadership.clone() },
             environment.rules(),
@@ -112,6 +118,7 @@ impl Partition {
             flush_messages: AtomicI64::new(i64::MAX),
             flush_ms: AtomicI64::new(i64::MAX),
             unflushed: AtomicI64::new(0),
+            unflushed_since: AtomicI64::new(i64::MAX),
             uncommitted: Mutex::default(),
             queued: AtomicBool::new(false),
             in_isr_queue: AtomicBool::new(false),
@@ -202,6 +209,12 @@ impl Partition {
         self.flush_what_counts();
         self.consider_isr();
         self.wake_all();
+    }
+
+    /// This process is none of the cluster's brokers any more: it leads nothing (R6).
+    pub fn resign(self: &Arc<Self>) {
+        let leadership = self.role.lock().leadership().clone();
+        self.update(Leadership { leader: None, ..leadership });
     }
 
     /// The brokers have changed: whoever was fenced or came back may change what is in sync.
@@ -304,6 +317,8 @@ impl Partition {
                     let moved = state.flushed(durable, self.environment.now_ms(), &brokers);
                     self.publish(moved);
                 }
+                // Whoever waits for the disk alone.
+                self.moved.notify_waiters();
                 false
             }
             Err(LogError::Closed(_)) => {
@@ -320,9 +335,17 @@ impl Partition {
     }
 
     /// Asks for a flush if `flush.ms` says so.
-    pub(crate) fn flush_if_old(self: &Arc<Self>, since_last_ms: i64) {
-        let behind = self.log.recovery_point() < self.log.log_end_offset();
-        if behind && since_last_ms >= self.flush_ms.load(Ordering::Relaxed) {
+    pub(crate) fn flush_if_old(self: &Arc<Self>) {
+        let limit = self.flush_ms.load(Ordering::Relaxed);
+        if limit == i64::MAX || self.log.recovery_point() >= self.log.log_end_offset() {
+            self.unflushed_since.store(i64::MAX, Ordering::Relaxed);
+            return;
+        }
+        let now = self.environment.now_ms();
+        let since = self.unflushed_since.fetch_min(now, Ordering::Relaxed).min(now);
+        // It is looked once a second: what would be too late by then is flushed now.
+        if now.saturating_sub(since).saturating_add(LOOK_MS) >= limit {
+            self.unflushed_since.store(i64::MAX, Ordering::Relaxed);
             self.environment.flusher().request(Arc::clone(self));
         }
     }

@@ -6,8 +6,8 @@ use towpath_log::{FetchedData, TimestampAndOffset};
 use towpath_types::{LeaderEpoch, Offset, Rule};
 
 use super::{Partition, Role, compare_epochs};
-use crate::leader::FollowerFetch;
 use crate::PartitionError;
+use crate::leader::FollowerFetch;
 
 /// Who reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Partition {
         position: &FetchPosition,
     ) -> Result<FetchedPartition, PartitionError> {
         self.check_online()?;
-        self.check_reader(reader, position)?;
+        let term = self.check_reader(reader, position)?;
         let mut fetched = self.look();
         if position.last_fetched_epoch >= LeaderEpoch::new(0) && self.checks_divergence(reader) {
             match self.log.end_offset_for_epoch(position.last_fetched_epoch) {
@@ -90,7 +90,7 @@ impl Partition {
         };
         fetched.data = self.log.read(position.offset, position.bytes_max, upper, position.min_one)?;
         if let Reader::Follower(fetch) = reader {
-            self.follower_fetched(&fetch)?;
+            self.follower_fetched(&fetch, term)?;
             // What this very fetch has committed.
             fetched.high_watermark = self.high_watermark();
         }
@@ -114,22 +114,25 @@ impl Partition {
         !matches!(reader, Reader::Follower(_)) || self.environment.rules().holds(Rule::Divergence)
     }
 
-    fn check_reader(&self, reader: Reader, position: &FetchPosition) -> Result<(), PartitionError> {
+    /// Whether the reader may read here and now; the term in which it may.
+    fn check_reader(&self, reader: Reader, position: &FetchPosition) -> Result<LeaderEpoch, PartitionError> {
         let role = self.role.lock();
+        let term = role.leadership().leader_epoch;
         match (&*role, reader) {
             (Role::Follower(_), Reader::Consumer | Reader::Follower(_)) => {
                 // The epoch first: whoever is behind learns that (KIP-320).
-                compare_epochs(position.current_leader_epoch, role.leadership().leader_epoch)?;
-                Err(PartitionError::NotLeader)
+                compare_epochs(position.current_leader_epoch, term)?;
+                return Err(PartitionError::NotLeader);
             }
             (Role::Leader(state), Reader::Follower(fetch)) => {
                 if self.environment.rules().holds(Rule::FollowerFetchChecks) {
-                    compare_epochs(position.current_leader_epoch, state.leadership().leader_epoch)?;
+                    compare_epochs(position.current_leader_epoch, term)?;
                 }
-                Ok(state.check_follower(&fetch, &self.environment.brokers())?)
+                state.check_follower(&fetch, &self.environment.brokers())?;
             }
-            _ => compare_epochs(position.current_leader_epoch, role.leadership().leader_epoch),
+            _ => compare_epochs(position.current_leader_epoch, term)?,
         }
+        Ok(term)
     }
 
     /// The high watermark for `ListOffsets`.

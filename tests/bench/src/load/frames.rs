@@ -9,10 +9,11 @@ use towpath_wire::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use towpath_wire::frame::{decode_response, encode_request};
 use towpath_wire::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 
+use super::link::CLIENT_ID;
+
 /// Both brokers are asked in these versions, the last that name topics.
 const PRODUCE_VERSION: i16 = 12;
 const FETCH_VERSION: i16 = 12;
-const CLIENT_ID: &str = "towpath-bench";
 
 /// One record batch of equal records with values that do not compress, and how many records it has.
 pub(crate) fn batch(seed: u64, value_bytes: usize, batch_bytes: usize) -> Result<(Bytes, u32)> {

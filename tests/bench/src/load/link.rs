@@ -8,12 +8,15 @@ use anyhow::{Context as _, Result, bail};
 use bytes::{Buf as _, Bytes, BytesMut};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
-use towpath_wire::frame;
+use towpath_wire::Request;
+use towpath_wire::frame::{self, decode_response, encode_request};
 
 /// Where the correlation id stands in a request frame.
 const CORRELATION_AT: std::ops::Range<usize> = 8..12;
 const FRAME_BYTES_MAX: usize = 128 << 20;
 const OUTBOX_BYTES_MAX: usize = 512 << 20;
+/// The name by which brokers know the load.
+pub(super) const CLIENT_ID: &str = "towpath-bench";
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connection.
@@ -119,6 +122,14 @@ impl Link {
         }
         self.received += 1;
         Ok(Some(frame))
+    }
+
+    /// Sends a request in the given version, and waits for its answer; nothing else may be under way.
+    pub(crate) fn ask<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response> {
+        let frame = encode_request(request, version, 0, Some(CLIENT_ID))?;
+        self.send(&mut frame.into_bytes().to_vec())?;
+        let (_, response) = decode_response::<R>(self.receive()?, version)?;
+        Ok(response)
     }
 
     /// Waits for the next response.

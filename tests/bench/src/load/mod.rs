@@ -1,11 +1,15 @@
-//! Load generators that cost little: frames encoded beforehand, blocking sockets, nothing per record.
+//! Load generators that cost little: frames encoded beforehand, blocking sockets, nothing per record. [`Steady`] is
+//! another thing: a real client that survives its broker.
 
 mod consume;
 mod frames;
 mod link;
 mod paced;
 mod produce;
+mod steady;
 
 pub(crate) use consume::{ConsumeLoad, consume};
+pub(crate) use link::Link;
 pub(crate) use paced::{PacedLoad, PacedResult, paced};
-pub(crate) use produce::{ProduceLoad, produce};
+pub(crate) use produce::{ProduceLoad, produce, produce_part};
+pub(crate) use steady::{Steady, settings};

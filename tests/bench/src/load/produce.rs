@@ -22,21 +22,30 @@ pub(crate) struct ProduceLoad {
 }
 
 /// Frames that differ, so that no cache of the processor makes it look cheaper than it is.
-const FRAMES_MIN: i32 = 16;
+const FRAMES_MIN: usize = 16;
 
 /// Produces into a new topic, one connection, the partitions in turn; gives the number of records. Every response is
 /// checked: no error, and the offset that must come next.
 pub(crate) fn produce(address: SocketAddr, load: &ProduceLoad) -> Result<u64> {
-    let rounds = FRAMES_MIN.div_euclid(load.partitions).max(1);
+    produce_part(address, load, &(0..load.partitions).collect::<Vec<_>>())
+}
+
+/// As [`produce`], but only the share of these partitions, which the broker at `address` leads.
+pub(crate) fn produce_part(address: SocketAddr, load: &ProduceLoad, partitions: &[i32]) -> Result<u64> {
     let mut frames = Vec::new();
     let mut per_batch = 0;
-    for seed in 0..rounds * load.partitions {
-        let (batch, records) = batch(u64::try_from(seed)? + 1, load.value_bytes, load.batch_bytes)?;
-        frames.push(produce_frame(&load.topic, seed % load.partitions, batch)?);
-        per_batch = u64::from(records);
+    let mut seed = 0;
+    for _ in 0..(FRAMES_MIN / partitions.len().max(1)).max(1) {
+        for partition in partitions {
+            seed += 1;
+            let (batch, records) = batch(seed, load.value_bytes, load.batch_bytes)?;
+            frames.push(produce_frame(&load.topic, *partition, batch)?);
+            per_batch = u64::from(records);
+        }
     }
-    let partitions = u64::try_from(load.partitions)?;
-    let requests = load.records.div_ceil(per_batch * partitions) * partitions;
+    let each = load.records.div_ceil(per_batch.max(1) * u64::try_from(load.partitions)?);
+    let partitions = partitions.len() as u64;
+    let requests = each * partitions;
     let mut link = Link::connect(address, 16 << 10)?;
     let mut acknowledged = 0u64;
     let mut check = |link: &mut Link| {

@@ -2,8 +2,11 @@
 
 mod capture;
 mod consume;
+mod failover;
 mod latency;
+mod partitions;
 mod produce;
+mod replicated;
 mod sink;
 mod snapshot;
 mod start;
@@ -18,6 +21,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     use Workload::{All, W1, W2, W3, W4, W6, W7, W8, W9};
     if cfg!(debug_assertions) {
         bail!("figures of an unoptimised build mean nothing: cargo run --release -p towpath-bench -- …");
+    }
+    if arguments.nodes != 1 && (arguments.workload != W1 || arguments.nodes != 3) {
+        bail!("`--nodes 3` is for w1 alone, and no other number of nodes is measured");
     }
     let chosen: &[Workload] = match arguments.workload {
         All => &[W1, W2, W3, W4, W6, W7, W8, W9],
@@ -34,6 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 fn one(workload: Workload, arguments: &Arguments) -> Result<Vec<Report>> {
     match workload {
+        Workload::W1 if arguments.nodes == 3 => replicated::w1(arguments),
         Workload::W1 => produce::w1(arguments),
         Workload::W2 => produce::w2(arguments),
         Workload::W3 => consume::w3(arguments),
@@ -42,6 +49,8 @@ fn one(workload: Workload, arguments: &Arguments) -> Result<Vec<Report>> {
         Workload::W7 => snapshot::w7(arguments),
         Workload::W8 => sink::w8(arguments),
         Workload::W9 => start::w9(arguments),
+        Workload::Failover => failover::failover(arguments),
+        Workload::Partitions => partitions::partitions(arguments),
         Workload::All => bail!("all is not one"),
     }
 }

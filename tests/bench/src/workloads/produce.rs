@@ -12,8 +12,10 @@ use crate::machine;
 use crate::meter::{Meter, Spent};
 use crate::report::{Report, higher, lower, say};
 
-const BATCH_BYTES: usize = 96 << 10;
-const IN_FLIGHT: i32 = 5;
+/// Bytes of a batch, which is a request.
+pub(super) const BATCH_BYTES: usize = 96 << 10;
+/// Requests under way on a connection.
+pub(super) const IN_FLIGHT: i32 = 5;
 
 struct Spec {
     value_bytes: usize,

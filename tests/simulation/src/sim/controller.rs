@@ -127,8 +127,9 @@ impl Simulation {
             trace!(self, "node {node} hears that it is not the active controller any more");
             return Ok(());
         }
-        for broker in controller.liveness.due(now) {
-            self.decide(node, Asked::Fence(broker))?;
+        controller.liveness.cover(&Arc::clone(&controller.image), now);
+        for (broker, epoch) in controller.liveness.due_incarnations(now) {
+            self.decide(node, Asked::Fence(broker, epoch))?;
         }
         if self.profile.unclean && self.chance(100) {
             self.decide(node, Asked::UncleanElections)?;
@@ -168,7 +169,7 @@ impl Simulation {
         let number = process.number;
         let Some(controller) = process.controller.as_mut() else { return Ok(()) };
         if controller.is_deciding {
-            let is_fence = matches!(asked, Asked::Fence(_) | Asked::UncleanElections);
+            let is_fence = matches!(asked, Asked::Fence(..) | Asked::UncleanElections);
             if controller.waiting.len() < WAITING_MAX && !is_fence {
                 controller.waiting.push_back(asked);
             }
@@ -183,10 +184,10 @@ impl Simulation {
                 let broker = BrokerId::new(i32::try_from(caller.node).unwrap_or(0) + 1);
                 decide_call(&image, &policy, &controller.liveness, (broker, now), call)
             }
-            Asked::Fence(broker) => {
-                let decision = decide::fence_broker(&image, &policy, *broker);
+            Asked::Fence(broker, epoch) => {
+                let decision = decide::fence_incarnation(&image, &policy, *broker, *epoch);
                 if decision.records.is_empty() {
-                    controller.liveness.ended(*broker);
+                    controller.liveness.ended(*broker, *epoch);
                 }
                 Decision { records: decision.records, answer: None }
             }
@@ -319,16 +320,16 @@ impl Simulation {
                         controller.liveness.heard(broker, registered.epoch, now, Offset::ZERO);
                     }
                 }
-                Asked::Call(caller, Call::Heartbeat { .. }) => {
+                Asked::Call(caller, Call::Heartbeat { epoch, .. }) => {
                     let broker = BrokerId::new(i32::try_from(caller.node).unwrap_or(0) + 1);
                     if next.broker(broker).is_some_and(|broker| broker.in_controlled_shutdown) {
                         controller.liveness.moved_leaders(broker, next.next_offset());
                     }
                     if matches!(proposal.answer, Some(CallAnswer::Heartbeat(Ok(true)))) {
-                        controller.liveness.ended(broker);
+                        controller.liveness.ended(broker, *epoch);
                     }
                 }
-                Asked::Fence(broker) => controller.liveness.ended(*broker),
+                Asked::Fence(broker, epoch) => controller.liveness.ended(*broker, *epoch),
                 _ => {}
             }
         }

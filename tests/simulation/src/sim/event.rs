@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use towpath_controller::MetadataRecord;
-use towpath_types::{BrokerId, Offset};
+use towpath_types::{BrokerEpoch, BrokerId, Offset};
 
 use super::admin::AdminCall;
 use crate::net::{Call, CallAnswer, Caller, Envelope, Party};
@@ -14,7 +14,7 @@ pub(crate) enum Asked {
     /// By a node.
     Call(Caller, Call),
     /// By time: a broker is not heard any more.
-    Fence(BrokerId),
+    Fence(BrokerId, BrokerEpoch),
     /// By time: partitions without a leader.
     UncleanElections,
     /// By an operator.

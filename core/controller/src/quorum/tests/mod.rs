@@ -1,1 +1,4 @@
-//! Tests of the quorum.
+//! The quorum over links that can be cut, and disks that can fail.
+
+mod cluster;
+mod store;

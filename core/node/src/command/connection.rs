@@ -51,6 +51,23 @@ const fn hint_of(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::NonEmptyGroup | ErrorCode::UnknownMemberId => {
             Some("the group has members: end them first; `towpath groups describe NAME` shows them")
         }
+        ErrorCode::InvalidReplicaAssignment | ErrorCode::BrokerIdNotRegistered => {
+            Some("`towpath cluster brokers` shows which brokers there are")
+        }
+        ErrorCode::NoReassignmentInProgress => Some("`towpath cluster reassign --list` shows what moves"),
+        ErrorCode::ReassignmentInProgress => {
+            Some("it is being moved: `towpath cluster reassign --list` shows how, `--cancel` takes it back")
+        }
+        ErrorCode::PreferredLeaderNotAvailable | ErrorCode::EligibleLeadersNotAvailable => Some(
+            "no replica that may lead is there: `towpath cluster status` shows which are in sync; start their brokers \
+             (or, and acknowledged records may be lost, `towpath cluster elect --unclean TOPIC:PARTITION`)",
+        ),
+        ErrorCode::DuplicateVoter | ErrorCode::VoterNotFound => {
+            Some("`towpath cluster quorum` shows every node and what it is")
+        }
+        ErrorCode::InvalidReplicationFactor => {
+            Some("fewer brokers are there than replicas are wanted: `towpath cluster brokers` shows them")
+        }
         _ => None,
     }
 }
