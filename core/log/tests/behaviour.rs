@@ -467,6 +467,23 @@ fn leader_epochs_and_truncation() {
 
 /// A term in which nothing was written is no part of any other leader's history: a follower that keeps it would name it
 /// in every fetch, and be told to cut off nothing, for ever.
+/// Batches are whole: what is before the cut and in the same batch goes as well, and the log does not pretend to have it.
+#[test]
+fn a_truncation_within_a_batch_takes_all_of_it() {
+    let mut machine = Machine::new(small_segments());
+    let log = machine.log();
+    for count in [2, 3, 1] {
+        append(&log, batch(count, 1000, "b")).unwrap();
+    }
+    log.flush().unwrap();
+    log.truncate_to(Offset::new(3)).unwrap();
+    assert_eq!((log.log_end_offset(), log.recovery_point()), (Offset::new(2), Offset::new(2)));
+    assert_eq!(read_all(&log).len(), 2);
+    append(&log, batch(1, 1000, "c")).unwrap();
+    let log = machine.kill();
+    assert_eq!(read_all(&log).iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [0, 1, 2]);
+}
+
 #[test]
 fn a_truncation_to_the_end_forgets_epochs_without_records() {
     for target in [5, 9] {

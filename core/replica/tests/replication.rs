@@ -428,6 +428,51 @@ fn a_follower_that_was_away_for_too_long_begins_where_the_leader_does() {
     assert_eq!(replicas.partition(2).log().log_start_offset(), Offset::new(3));
 }
 
+/// DeleteRecords goes by offsets, and batches are whole: a follower may have to begin in the middle of one.
+#[test]
+fn a_follower_can_begin_within_a_batch() {
+    let mut replicas = Replicas::start(2, settings(i64::MAX));
+    replicas.commit(&[1]);
+    let leader = replicas.partition(1);
+    leader.append(batch(&["a", "b"]), true, Origin::Client).unwrap();
+    leader.delete_records_before(Some(at(1))).unwrap();
+    assert_eq!(replicas.fetch(2).unwrap(), Applied::Cut(at(1)));
+    assert!(matches!(replicas.fetch(2).unwrap(), Applied::Appended(_)));
+    let log = Arc::clone(replicas.partition(2).log());
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (at(1), at(2)));
+    replicas.append("c");
+    replicas.catch_up(2);
+}
+
+/// As above, where the follower has a record of another history there, which cannot be told any more.
+#[test]
+fn what_is_deleted_at_the_leader_keeps_no_follower_from_a_batch() {
+    let mut replicas = Replicas::start(2, settings(i64::MAX));
+    replicas.append("of the first leader only");
+    replicas.elect(2, &[2]);
+    let leader = replicas.partition(2);
+    leader.append(batch(&["a", "b"]), true, Origin::Client).unwrap();
+    leader.delete_records_before(Some(at(1))).unwrap();
+    assert!(matches!(replicas.fetch(1).unwrap(), Applied::Appended(_)));
+    assert_eq!(replicas.partition(1).log().log_start_offset(), at(1));
+    replicas.append("c");
+    replicas.catch_up(1);
+}
+
+/// Rule 7: an ISR that shrinks and a higher `min.insync.replicas` that come together are never apart.
+#[test]
+fn a_state_and_its_settings_take_effect_together() {
+    let mut replicas = Replicas::start(2, settings(i64::MAX));
+    replicas.append("a");
+    replicas.settings = Settings { min_insync_replicas: 2, ..settings(i64::MAX) };
+    replicas.commit(&[1]);
+    let leader = replicas.partition(1);
+    assert_eq!(leader.high_watermark(), at(0), "one is in sync, and two are needed");
+    replicas.settings = settings(i64::MAX);
+    replicas.elect(2, &[2]);
+    assert_eq!(leader.high_watermark(), at(0), "it was deposed before one was enough");
+}
+
 /// Rule 6: only an unclean election brings a follower past the leader's end, and below its own high watermark.
 #[test]
 fn after_an_unclean_election_all_go_by_what_the_leader_has() {

@@ -26,6 +26,9 @@ struct Appending {
     until: i64,
 }
 
+/// The offsets that are acknowledged now, and what was appended.
+type Driven = (Vec<i64>, Option<(Appended, Bytes)>);
+
 /// The coordinator in one term of leading.
 pub(crate) struct Coordinator {
     pub(crate) term: LeaderEpoch,
@@ -155,11 +158,7 @@ impl Coordinator {
 
     /// Goes on with what waits for the log: one append at a time. Returns the offsets that are acknowledged now, and
     /// whether something was appended.
-    pub(crate) fn drive(
-        &mut self,
-        partition: &std::sync::Arc<Partition>,
-        ms: i64,
-    ) -> Checked<(Vec<i64>, Option<(Appended, Bytes)>)> {
+    pub(crate) fn drive(&mut self, partition: &std::sync::Arc<Partition>, ms: i64) -> Checked<Driven> {
         let mut acknowledged = Vec::new();
         if let Some(out) = self.out.take() {
             let result = match partition.is_committed(&out.appended) {

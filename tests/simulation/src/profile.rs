@@ -300,6 +300,15 @@ impl Profile {
                 self.disturbed_ms = 400;
                 self.topics.iter_mut().for_each(|topic| (topic.factor, topic.min_isr) = (3, 1));
             }
+            rule => self.bend_controller(rule, random),
+        }
+        self
+    }
+
+    /// As [`Self::focused`], for the rules that the controller enforces.
+    fn bend_controller(&mut self, rule: Rule, random: &mut ChaCha8Rng) {
+        let only = Faults::default();
+        match rule {
             // Answers of the controller that get lost, followers that restart.
             Rule::AlterPartitionChecks => {
                 self.faults = Faults { crash: 4, kill: 3, pause: 3, isolate: 2, lag: 4, ..only };
@@ -332,8 +341,8 @@ impl Profile {
                 self.faults = Faults { isolate: 3, cut: 3, depose: 8, kill: 2, ..only };
                 self.nodes = [4, 5][random.random_range(0..2)];
             }
+            _ => {}
         }
-        self
     }
 }
 

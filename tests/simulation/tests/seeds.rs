@@ -1,4 +1,5 @@
 //! The same seeds every time, some that nobody has run before, and all scenarios.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test ends at the first surprise")]
 #![allow(clippy::print_stdout, reason = "the seeds and what they met are the test's report")]
 
 use std::cell::RefCell;

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use towpath_types::{BrokerId, LeaderEpoch, TopicId, limits};
+use towpath_types::{BrokerId, LeaderEpoch, Offset, TopicId, limits};
 use towpath_wire::ErrorCode;
 
 use super::support::*;
@@ -265,4 +265,32 @@ proptest! {
         let (least, most) = (led.values().min().unwrap(), led.values().max().unwrap());
         prop_assert!(most - least <= 1 || led.len() < brokers as usize);
     }
+}
+
+/// KAFKA-19522: who is the last in sync may be on its way out, and lead nothing; it is remembered all the same.
+#[test]
+fn the_last_in_sync_is_remembered_although_it_could_not_lead() {
+    let (mut image, policy) = (image(3), policy());
+    assigned(&mut image, "u", &[1, 2], &[("min.insync.replicas", "2")]);
+    set_isr(&mut image, &policy, "u", &[1]);
+    let leaving =
+        Heartbeat { want_shutdown: true, lowest_offset_of_others: Some(Offset::ZERO), ..beat(&image, 1) };
+    let decision = heartbeat(&image, &policy, &leaving).unwrap();
+    commit(&mut image, decision);
+    let request = isr_request(&image, "u", &[1, 2]);
+    assert_eq!(alter(&mut image, &policy, &request), Err(ErrorCode::NewLeaderElected));
+    fence(&mut image, &policy, 2);
+    let state = partition(&image, "u");
+    assert_eq!((state.leader, &state.isr[..], &state.elr[..]), (None, &ids(&[1])[..], &ids(&[2])[..]));
+    fence(&mut image, &policy, 1);
+    for broker in [1, 2] {
+        register(&mut image, &policy, broker, false);
+    }
+    let state = partition(&image, "u");
+    assert!(state.isr.is_empty() && state.elr.is_empty());
+    unfence(&mut image, &policy, 2);
+    assert_eq!(partition(&image, "u").leader, None, "it left before the last one did");
+    unfence(&mut image, &policy, 1);
+    let state = partition(&image, "u");
+    assert_eq!((state.leader, state.recovering), (Some(BrokerId::new(1)), true));
 }
