@@ -19,11 +19,13 @@ mod node;
 mod profile;
 mod records;
 mod run;
+mod scripts;
 mod sim;
 mod violation;
 
 pub use counters::{Counters, REQUIRED};
 pub use profile::{Administration, Faults, Profile, TopicProfile};
 pub use run::{Outcome, Run};
+pub use scripts::Script;
 pub use sim::{Simulation, Tracer};
-pub use violation::{Checked, Violation};
+pub use violation::{Checked, INTERNAL, LIVENESS, Violation};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
-use towpath_simulation::{Counters, Outcome, Run, Tracer};
+use towpath_simulation::{Counters, Outcome, Run, Script, Tracer};
 use towpath_types::Rule;
 
 /// Run a replicated cluster from seeds, every failure included, and check the invariants after every step.
@@ -25,6 +25,9 @@ struct Arguments {
     /// Keep all rules, and bend the run to where this one matters.
     #[arg(long, value_parser = rule, global = true)]
     focus: Option<Rule>,
+    /// Play a scenario, by its name.
+    #[arg(long, value_parser = script, global = true)]
+    script: Option<Script>,
     /// Print every event.
     #[arg(long)]
     trace: bool,
@@ -62,6 +65,14 @@ fn rule(text: &str) -> Result<Rule, String> {
         .ok_or_else(|| "there are rules 1 to 14".to_owned())
 }
 
+fn script(text: &str) -> Result<Script, String> {
+    let known = || Script::ALL.map(|script| format!("{script:?}")).join(", ");
+    Script::ALL
+        .into_iter()
+        .find(|script| format!("{script:?}") == text)
+        .ok_or_else(|| format!("there are {}", known()))
+}
+
 fn say(line: &str) {
     // Nothing is left to be done when standard output is gone.
     let _ = writeln!(std::io::stdout().lock(), "{line}");
@@ -86,6 +97,7 @@ fn many(arguments: &Arguments, from: u64, count: u64, all: bool) -> ExitCode {
             steps: arguments.steps,
             without: arguments.without,
             focus: arguments.focus,
+            script: arguments.script,
             ..Run::new(seed)
         };
         let outcome = run.run(None);
@@ -134,6 +146,7 @@ fn main() -> ExitCode {
                 steps: arguments.steps,
                 without: arguments.without,
                 focus: arguments.focus,
+                script: arguments.script,
                 ..Run::new(arguments.seed.unwrap_or_default())
             };
             let tracer: Option<Tracer> = arguments.trace.then(|| Box::new(|line: &str| say(line)) as Tracer);

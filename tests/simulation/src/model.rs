@@ -278,6 +278,11 @@ impl PartitionModel {
         let Some(mirror) = self.mirrors.get(&node) else { return Ok(0) };
         let mut new = Vec::new();
         for offset in first..end {
+            if self.was_reset && offset < mirror.start {
+                // Deleted before it could be seen.
+                new.push(Entry { epoch: -1, id: FOREIGN });
+                continue;
+            }
             let entry = mirror.at(offset).ok_or_else(|| {
                 let detail = format!("leader {node} has committed offset {offset}, which it does not have");
                 Violation::new(VISIBLE, detail)

@@ -134,6 +134,11 @@ impl Links {
         self.is_open(a, b, now) && self.is_open(b, a, now)
     }
 
+    pub(crate) fn heal_node(&mut self, node: usize) {
+        self.0[node].fill(0);
+        self.0.iter_mut().for_each(|row| row[node] = 0);
+    }
+
     pub(crate) fn heal(&mut self) {
         self.0.iter_mut().for_each(|row| row.fill(0));
     }

@@ -212,6 +212,32 @@ impl Profile {
         }
     }
 
+    /// A profile without chance: `nodes` nodes, and one topic beside that of groups, with all its replicas on the first
+    /// nodes. For scripts.
+    #[must_use]
+    pub fn calm(nodes: usize, topic: TopicProfile, unclean: bool) -> Self {
+        let groups = TopicProfile { flushed: false, factor: 3.min(nodes), min_isr: 1 };
+        Self {
+            nodes,
+            topics: vec![topic, groups],
+            unclean,
+            lost: 0,
+            duplicated: 0,
+            late: 0,
+            late_ms: 0,
+            fault_every_ms: 1000,
+            faults: Faults::default(),
+            admin_every_ms: 1000,
+            admin: Administration::default(),
+            down_ms: 20,
+            disturbed_ms: 100,
+            produce_every_ms: 40,
+            fetch_bytes: 1,
+            segment_bytes: 1 << 20,
+            metadata_late_ms: 5,
+        }
+    }
+
     /// Bends the profile towards where a rule matters.
     #[must_use]
     pub fn focused(mut self, rule: Rule, random: &mut ChaCha8Rng) -> Self {

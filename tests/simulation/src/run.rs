@@ -6,8 +6,9 @@ use towpath_types::{Rule, Rules};
 
 use crate::counters::Counters;
 use crate::profile::Profile;
+use crate::scripts::Script;
 use crate::sim::{Simulation, Tracer};
-use crate::violation::Violation;
+use crate::violation::{MISSED, Violation};
 
 /// What is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Run {
     pub without: Option<Rule>,
     /// The rule that the run is about, with all rules in force.
     pub focus: Option<Rule>,
+    /// The scenario that is played; else everything comes by chance.
+    pub script: Option<Script>,
 }
 
 /// What came of it.
@@ -29,13 +32,15 @@ pub struct Outcome {
     pub counters: Counters,
     /// The invariant that did not hold, if there was one.
     pub violation: Option<Violation>,
+    /// Whether chance kept the script from what it is about.
+    pub is_missed: bool,
 }
 
 impl Run {
     /// A run of a seed with all rules.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { seed, steps: 1000, without: None, focus: None }
+        Self { seed, steps: 1000, without: None, focus: None, script: None }
     }
 
     /// The command that repeats it.
@@ -51,6 +56,9 @@ impl Run {
         if let Some(rule) = self.focus {
             command.push_str(&format!(" --focus {}", rule.number()));
         }
+        if let Some(script) = self.script {
+            command.push_str(&format!(" --script {script:?}"));
+        }
         command + " --trace"
     }
 
@@ -63,18 +71,23 @@ impl Run {
             profile = profile.focused(rule, &mut random);
         }
         let rules = self.without.map_or(Rules::ALL, |rule| Rules::ALL.without(rule));
+        if let Some(script) = self.script {
+            profile = script.profile();
+        }
         let mut simulation = match Simulation::new(self.seed, profile, rules, tracer) {
             Ok(simulation) => simulation,
-            Err(violation) => return Outcome { counters: Counters::default(), violation: Some(violation) },
-        };
-        let mut result = Ok(());
-        for _ in 0..self.steps {
-            result = simulation.step().map(drop);
-            if result.is_err() {
-                break;
+            Err(violation) => {
+                let counters = Counters::default();
+                return Outcome { counters, violation: Some(violation), is_missed: false };
             }
-        }
+        };
+        let result = match self.script {
+            Some(script) => script.play(&mut simulation),
+            None => (0..self.steps).try_for_each(|_| simulation.step().map(drop)),
+        };
+        let is_missed = result.as_ref().is_err_and(|violation| violation.invariant == MISSED);
+        let result = if is_missed { Ok(()) } else { result };
         let result = result.and_then(|()| simulation.settle());
-        Outcome { counters: *simulation.counters(), violation: result.err() }
+        Outcome { counters: *simulation.counters(), violation: result.err(), is_missed }
     }
 }

@@ -74,7 +74,11 @@ impl Simulation {
         }
         self.plan(60, Event::Create(topic));
         let wanted = self.profile.topics[topic];
-        let brokers = self.some_nodes(wanted.factor);
+        let brokers = if self.is_calm {
+            self.nodes.iter().map(|node| node.id).take(wanted.factor).collect()
+        } else {
+            self.some_nodes(wanted.factor)
+        };
         let mut configs = vec![("min.insync.replicas".to_owned(), Some(wanted.min_isr.to_string()))];
         if wanted.flushed {
             configs.push(("flush.messages".to_owned(), Some("1".to_owned())));
@@ -92,7 +96,7 @@ impl Simulation {
         self.ask_as_operator(AdminCall::Create { id: topic as u64 + 1, topic: new })
     }
 
-    fn ask_as_operator(&mut self, call: AdminCall) -> Checked {
+    pub(super) fn ask_as_operator(&mut self, call: AdminCall) -> Checked {
         let Some(active) = self.quorum.active.filter(|active| self.nodes[*active].is_running()) else {
             return Ok(());
         };
@@ -103,6 +107,10 @@ impl Simulation {
 
     pub(super) fn administer(&mut self) -> Checked {
         if self.settling {
+            return Ok(());
+        }
+        if self.is_calm {
+            self.plan(50, Event::Administer);
             return Ok(());
         }
         let again = self.between(1, self.profile.admin_every_ms * 2);
@@ -157,8 +165,17 @@ impl Simulation {
         };
         let end = partition.high_watermark().get();
         let to = self.between(partition.log().log_start_offset().get(), end);
-        let before = if self.chance(300) { None } else { Some(Offset::new(to)) };
-        if let Ok(start) = partition.delete_records_before(before) {
+        let to = if self.chance(300) { None } else { Some(to) };
+        self.delete_at(node, topic, to)
+    }
+
+    /// Deletes records at a node that leads.
+    pub(super) fn delete_at(&mut self, node: usize, topic: usize, to: Option<i64>) -> Checked {
+        let process = self.nodes[node].process.as_ref();
+        let Some(partition) = process.and_then(|process| process.partition(&self.names[topic])) else {
+            return Ok(());
+        };
+        if let Ok(start) = partition.delete_records_before(to.map(Offset::new)) {
             self.counters.records_deleted += 1;
             trace!(self, "the records of {} before {start} are deleted", self.names[topic]);
             let model = &mut self.models[topic];

@@ -17,7 +17,7 @@ use crate::net::{Call, CallAnswer, Caller, FetchOutcome, Message, Party};
 use crate::node::{CLUSTER, IsrRequest, Stage};
 use crate::profile::HEARTBEAT_MS;
 use crate::records::{entries, read_log};
-use crate::violation::{Checked, INTERNAL, RECOVERY, Violation};
+use crate::violation::{Checked, INTERNAL, RANGE, RECOVERY, Violation};
 
 /// How long an answer is waited for.
 const PATIENCE_MS: i64 = 150;
@@ -473,6 +473,15 @@ impl Simulation {
             Ok(Applied::Cut(to)) => {
                 let is_restart = matches!(answer.answer, LeaderAnswer::OutOfRange { .. });
                 model.cut(node, to.get());
+                if let LeaderAnswer::OutOfRange { start, end } = answer.answer
+                    && (*to < start || *to > end)
+                {
+                    let detail = format!(
+                        "{}: node {node} goes to {to}; its leader has what is from {start} to {end}",
+                        self.names[topic]
+                    );
+                    return Err(Violation::new(RANGE, detail));
+                }
                 if is_restart {
                     self.counters.restarts_of_logs += 1;
                 } else if *to < before {

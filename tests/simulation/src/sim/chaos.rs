@@ -14,6 +14,10 @@ impl Simulation {
         if self.settling {
             return Ok(());
         }
+        if self.is_calm {
+            self.plan(50, Event::Fault);
+            return Ok(());
+        }
         let again = self.between(1, self.profile.fault_every_ms * 2);
         self.plan(again, Event::Fault);
         let node = self.random.random_range(0..self.nodes.len());
@@ -121,7 +125,7 @@ impl Simulation {
     }
 
     /// Asks a broker to stop in good order.
-    fn stop(&mut self, node: usize) {
+    pub(super) fn stop(&mut self, node: usize) {
         let Some(process) = self.nodes[node].running() else { return };
         process.is_stopping = true;
         trace!(self, "node {node} is asked to stop");

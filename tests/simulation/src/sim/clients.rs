@@ -97,6 +97,9 @@ impl Simulation {
     pub(super) fn produce(&mut self, index: usize) -> Checked {
         let again = self.between(5, self.profile.produce_every_ms);
         self.plan(again, Event::Produce(index));
+        if self.is_quiet {
+            return Ok(());
+        }
         let now = self.now;
         let producer = &mut self.producers[index];
         match &mut producer.out {

@@ -5,6 +5,7 @@ mod broker;
 mod chaos;
 mod clients;
 mod controller;
+mod director;
 mod event;
 mod head;
 mod observe;
@@ -20,6 +21,7 @@ use towpath_controller::{MetadataImage, MetadataRecord};
 use towpath_log::LogConfig;
 use towpath_types::{BrokerId, Rules};
 
+use self::admin::AdminCall;
 use self::clients::{Consumer, Producer};
 use self::event::Planned;
 pub(crate) use self::event::{Asked, Event};
@@ -76,6 +78,10 @@ pub struct Simulation {
     /// What this step has touched.
     touched: Vec<(usize, usize)>,
     settling: bool,
+    /// Whether producers and the group's reader are at rest.
+    is_quiet: bool,
+    /// Whether faults and operators come by chance.
+    is_calm: bool,
     counters: Counters,
     tracer: Option<Tracer>,
 }
@@ -146,6 +152,8 @@ impl Simulation {
             next_request: 1,
             touched: Vec::new(),
             settling: false,
+            is_quiet: false,
+            is_calm: false,
             counters: Counters::default(),
             tracer,
             profile,

@@ -36,7 +36,7 @@ impl Simulation {
 
     fn heal(&mut self) -> Checked {
         trace!(self, "everything is healed");
-        self.settling = true;
+        (self.settling, self.is_quiet) = (true, false);
         // Whoever is far behind must have a chance.
         (self.profile.fetch_bytes, self.profile.produce_every_ms) = (1 << 20, 150);
         self.links.heal();
