@@ -118,8 +118,9 @@ fn revert(
     let topic_policy = cluster.policy.topic(cluster.image, topic);
     let replicas: Vec<BrokerId> = old.original().collect();
     let isr: Vec<BrokerId> = old.isr.iter().copied().filter(|member| replicas.contains(member)).collect();
-    // Whoever has all records must not be dropped for those that lack some.
-    let candidates = if old.isr.is_empty() { &old.elr } else { &old.isr };
+    // Whoever has all records must not be dropped for those that lack some; nor the last leader, if there is nobody else.
+    let candidates = [&old.isr, &old.elr, &old.last_known_elr].into_iter().find(|list| !list.is_empty());
+    let candidates = candidates.map_or(&[][..], Vec::as_slice);
     let none_is_left = !candidates.iter().any(|candidate| replicas.contains(candidate));
     let is_unclean = none_is_left && !candidates.is_empty();
     let mut change = PartitionChange::new(*cluster, topic_policy, old).with_isr(isr);

@@ -291,7 +291,8 @@ impl Log {
         let snapshot = segment_path(&self.dir, base, SNAPSHOT);
         writer.producers.write_snapshot(disk, &snapshot)?;
         if self.recovery_point_stale.load(Ordering::Acquire) {
-            // Before the next segment is there: recovery would not look at this one again.
+            // Before the next segment is there: recovery would not look at this one again, for its epochs neither.
+            self.write_epochs()?;
             closing.sync(disk)?;
             closing.sync_indexes(disk)?;
             super::flush::sync_file(disk, &snapshot)?;
