@@ -8,6 +8,7 @@ use std::path::Path;
 use common::{Machine, ROOT, append, batch, file, partition, produced, read_all, small_segments};
 use proptest::prelude::*;
 use towpath_log::{AppendError, LogConfig, LogError, OpenMode, Storage};
+use towpath_record::Origin;
 use towpath_types::{LeaderEpoch, Offset, TopicId};
 
 fn first_log() -> std::path::PathBuf {
@@ -542,5 +543,30 @@ proptest! {
         let log = machine.restart();
         prop_assert_eq!(log.log_end_offset().get() as usize, model.values.len());
         prop_assert_eq!(read_all(&log).len(), model.values.len());
+    }
+}
+
+/// After a truncation recovery does not look at segments that lie before the recovery point on disk: whose records they
+/// are has to be known without it.
+#[test]
+fn epochs_of_segments_that_recovery_trusts_are_not_forgotten() {
+    for seed in 0..40 {
+        let mut machine = Machine::seeded(small_segments(), seed);
+        let log = machine.log();
+        for _ in 0..40 {
+            append(&log, batch(1, 1000, "old")).unwrap();
+        }
+        log.flush().unwrap();
+        machine.dir().checkpoint().unwrap();
+        log.truncate_to(Offset::new(5)).unwrap();
+        for _ in 0..35 {
+            log.append_as_leader(batch(1, 1000, "new"), LeaderEpoch::new(1), Origin::Client).unwrap();
+        }
+        let log = machine.crash();
+        assert!(log.log_end_offset() > Offset::new(5), "what was rolled is durable");
+        for offset in 0..log.log_end_offset().get() {
+            let epoch = LeaderEpoch::new(i32::from(offset >= 5));
+            assert_eq!(log.epoch_at(Offset::new(offset)), Some(epoch), "seed {seed}, offset {offset}");
+        }
     }
 }

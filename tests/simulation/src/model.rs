@@ -190,6 +190,13 @@ impl PartitionModel {
             Ending::Kept => before.end(),
             Ending::Lost => before.durable,
         };
+        if start > before.start.max(self.deleted_to) && start > 0 && keeps > before.start {
+            let detail = format!(
+                "node {node}'s log began at {} and begins at {start} after its restart",
+                before.start
+            );
+            return Err(Violation::new(RECOVERY, detail));
+        }
         // What is deleted may be another replica's by now.
         for offset in before.start.max(start).max(self.deleted_to)..before.end() {
             if mirror.at(offset) != before.at(offset) && offset < keeps {
@@ -382,6 +389,10 @@ impl PartitionModel {
             return Ok(());
         }
         let (holds, end) = (self.holds(node), self.committed_end());
+        if self.was_reset && end <= self.deleted_to {
+            // After an unclean election what was deleted before may lie past all that there is.
+            return Ok(());
+        }
         let start = self.mirrors.get(&node).map_or(0, |mirror| mirror.start);
         if holds < end || start > self.deleted_to {
             let detail = format!(

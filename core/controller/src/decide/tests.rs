@@ -294,3 +294,32 @@ fn the_last_in_sync_is_remembered_although_it_could_not_lead() {
     let state = partition(&image, "u");
     assert_eq!((state.leader, state.recovering), (Some(BrokerId::new(1)), true));
 }
+
+#[test]
+fn a_reassignment_is_not_undone_if_that_drops_the_last_leader() {
+    let (mut image, policy) = (image(2), policy());
+    assigned(&mut image, "u", &[1], &[]);
+    let of = PartitionRef { topic: "u".to_owned(), partition: 0 };
+    let asked =
+        |replicas: Option<&[i32]>| Reassignment { partition: of.clone(), replicas: replicas.map(ids) };
+    let decision = alter_partition_reassignments(&image, &policy, &[asked(Some(&[2]))], true);
+    commit(&mut image, decision);
+    let decision = alter_partition_reassignments(&image, &policy, &[asked(Some(&[2, 1]))], true);
+    commit(&mut image, decision);
+    let state = partition(&image, "u");
+    assert_eq!((&state.adding_replicas[..], &state.isr[..]), (&ids(&[2])[..], &ids(&[1])[..]));
+    fence(&mut image, &policy, 1);
+    register(&mut image, &policy, 1, false);
+    let mut state = partition(&image, "u").clone();
+    assert_eq!((state.leader, &state.last_known_elr[..]), (None, &ids(&[1])[..]));
+    // As after an election of the replica that was being added.
+    state.last_known_elr = ids(&[2]);
+    state.partition_epoch = towpath_types::PartitionEpoch::new(state.partition_epoch.get() + 1);
+    let topic_id = image.topic("u").unwrap().id;
+    commit(
+        &mut image,
+        Decision { records: vec![MetadataRecord::Partition { topic_id, partition: 0, state }], answer: () },
+    );
+    let decision = alter_partition_reassignments(&image, &policy, &[asked(None)], true);
+    assert_eq!(decision.answer[0].as_ref().unwrap_err().code, ErrorCode::InvalidReplicaAssignment);
+}

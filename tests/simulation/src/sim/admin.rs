@@ -175,7 +175,11 @@ impl Simulation {
         let Some(partition) = process.and_then(|process| process.partition(&self.names[topic])) else {
             return Ok(());
         };
-        if let Ok(start) = partition.delete_records_before(to.map(Offset::new)) {
+        let before = partition.log().log_start_offset();
+        // What fails afterwards does not undo it.
+        let deleted = partition.delete_records_before(to.map(Offset::new));
+        let start = partition.log().log_start_offset();
+        if deleted.is_ok() || start > before {
             self.counters.records_deleted += 1;
             trace!(self, "the records of {} before {start} are deleted", self.names[topic]);
             let model = &mut self.models[topic];
