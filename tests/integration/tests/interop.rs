@@ -100,6 +100,15 @@ fn run(client: &str, bootstrap: &str, more: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// For a client that sometimes stands still by itself on a busy machine: the second failure is ours.
+fn against_towpath_twice(client: &str) {
+    let broker = Towpath::broker().unwrap();
+    if let Err(error) = run(client, &broker.bootstrap(), &[]) {
+        println!("{client} failed and is tried once more: {error:#}\n{}", broker.log_tail());
+        against_towpath(client);
+    }
+}
+
 fn against_towpath(client: &str) {
     let broker = Towpath::broker().unwrap();
     let result = run(client, &broker.bootstrap(), &[]);
@@ -115,7 +124,9 @@ fn confluent_kafka() {
 
 #[test]
 fn kafka_python() {
-    against_towpath("kafka_python");
+    // Its 3.0.12 loses a wake-up between its own threads now and then: a member waits in `ensure_coordinator_ready` for ever,
+    // with no request open at the broker, until its session is over.
+    against_towpath_twice("kafka_python");
 }
 
 #[test]
