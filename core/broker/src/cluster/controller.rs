@@ -9,8 +9,9 @@ use towpath_controller::decide::{self, AdminError, ClusterPolicy, Decision};
 use towpath_controller::{ControllerError, Liveness, MetadataImage, MetadataRecord, Quorum};
 use towpath_types::{BrokerEpoch, BrokerId, Offset, TopicId};
 use towpath_wire::{BrokerRegistrationRequest, ErrorCode, Request};
+use uuid::Uuid;
 
-use super::peer::Lane;
+use super::peer::{Lane, PeerAddress};
 use super::{ClusterNode, ReplicationSettings};
 use crate::connection::ErrorChain;
 
@@ -18,6 +19,9 @@ use crate::connection::ErrorChain;
 const TICK: Duration = Duration::from_millis(100);
 /// How far from its preferred leaders the cluster may be (`leader.imbalance.per.broker.percentage`).
 const IMBALANCE_PERCENT: u32 = 10;
+/// How long it is looked whether a process is gone, and how often.
+const PROBING: Duration = Duration::from_millis(500);
+const PROBE_AGAIN: Duration = Duration::from_millis(20);
 /// How often partitions without a leader are looked at whose topics allow an unclean election.
 const UNCLEAN_CHECK: Duration = Duration::from_secs(5);
 /// Leaders that move in one step.
@@ -248,16 +252,28 @@ async fn fence_if_gone(node: &Arc<ClusterNode>, broker: BrokerId) {
         // Whoever asks is this process.
         known.incarnation != node.peers.hello().incarnation_id
     } else {
-        match peer.connect(&node.peers.hello()).await {
-            Err(error) => error.is_refused_connection(),
-            Ok((_, answer)) => answer.incarnation_id != known.incarnation,
-        }
+        is_gone(node, &peer, known.incarnation).await
     };
     // It may have registered again meanwhile: then the new incarnation is not fenced in its stead.
     let is_same = node.image().broker(broker).is_some_and(|now| now.epoch == known.epoch);
     if is_gone && is_same && node.is_active_controller() {
         node.controller.liveness.lock().probe_failed(broker, node.controller.now_ms());
         node.controller.fence(broker, known.epoch, "its process is gone").await;
+    }
+}
+
+/// Whether a process is gone: its listener refuses, or another incarnation answers. A process that is being killed closes its
+/// sockets one after the other, and the listener may come after the connection whose end was seen: it resets once more
+/// before it refuses.
+async fn is_gone(node: &ClusterNode, peer: &PeerAddress, incarnation: Uuid) -> bool {
+    let begun = Instant::now();
+    loop {
+        match peer.connect(&node.peers.hello()).await {
+            Ok((_, answer)) => return answer.incarnation_id != incarnation,
+            Err(error) if error.is_refused_connection() => return true,
+            Err(_) if begun.elapsed() >= PROBING => return false,
+            Err(_) => tokio::time::sleep(PROBE_AGAIN).await,
+        }
     }
 }
 
