@@ -383,6 +383,11 @@ impl PartitionModel {
         Ok(())
     }
 
+    /// Whether a node has all that is committed.
+    pub(crate) fn has_all(&mut self, node: usize) -> bool {
+        self.holds(node) >= self.committed_end()
+    }
+
     /// Whether a node that may lead without a loss has all that is committed.
     pub(crate) fn check_candidate(&mut self, node: usize, invariant: &'static str) -> Checked {
         if self.is_unsettled() {

@@ -274,11 +274,17 @@ impl<'a> PartitionChange<'a> {
         if !self.cluster.policy.elr_enabled || leader.is_some() {
             return Vec::new();
         }
-        let mut last = if !self.isr.is_empty() || old.isr.is_empty() {
+        let stays = |replica: &&BrokerId| self.replicas.contains(replica);
+        let mut last: Vec<BrokerId> = if !self.isr.is_empty() || old.last_known_elr.iter().any(|r| stays(&r))
+        {
             old.last_known_elr.clone()
+        } else if !old.isr.is_empty() {
+            old.leader.iter().chain(&old.isr).find(stays).copied().into_iter().collect()
+        } else if !old.last_known_elr.is_empty() {
+            // A reassignment that was undone has dropped it. Whoever is eligible has as much.
+            old.elr.iter().find(stays).copied().into_iter().collect()
         } else {
-            let mut candidates = old.leader.iter().chain(&old.isr).copied();
-            candidates.find(|last| self.replicas.contains(last)).into_iter().collect()
+            Vec::new()
         };
         // Whoever begins with nothing has less than anybody else. Who is to lead is an operator's decision then.
         last.retain(|last| self.cluster.lost != Some(*last));

@@ -95,9 +95,7 @@ impl Simulation {
             self.models[topic].allow_loss(epoch);
             return Ok(());
         }
-        if self.models[topic].is_unsettled()
-            || self.models[topic].check_candidate(leader, LEADER_COMPLETENESS).is_ok()
-        {
+        if self.models[topic].is_unsettled() || self.models[topic].has_all(leader) {
             return Ok(());
         }
         if !crate::node::is_flushed(image) && self.nodes[leader].has_ever_lost {
