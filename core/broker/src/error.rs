@@ -59,9 +59,7 @@ pub enum BrokerError {
     #[error("the cluster does not take this broker: {0}")]
     Registration(String),
     /// A directory of a node that was alone.
-    #[error(
-        "{0} was written by a node without a cluster; a node of a cluster needs a directory of its own (mirror the topics, or start with an empty directory)"
-    )]
+    #[error("{0} was written by a node without a cluster; a node of a cluster begins with an empty one")]
     NotOfCluster(PathBuf),
     /// A directory of a node of a cluster.
     #[error("{0} belongs to a node of a cluster; configure `cluster:`, or use another directory")]

@@ -19,23 +19,13 @@ const CONSUMER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
 
 /// One run of one tool through one node; what it said, on both outputs.
 fn run(cluster: &Cluster, node: u8, class: &str, arguments: &[&str]) -> String {
-    let bootstrap = cluster.node(node).unwrap().kafka_address().to_string();
-    let arguments = [&["--bootstrap-server", &bootstrap], arguments].concat();
-    let output = kafka::tool(class, &arguments, Duration::from_secs(120)).unwrap();
-    let said = format!("{}{}", output.stdout, output.stderr);
-    assert!(
-        output.status.success(),
-        "{class} {arguments:?}: {}\n{said}\n{}",
-        output.status,
-        cluster.log_tails()
-    );
-    said
+    run_command(cluster, node, class, &[], arguments)
 }
 
-/// The same, with the command before the bootstrap server, as some tools want it.
-fn run_command(cluster: &Cluster, node: u8, class: &str, command: &str, rest: &[&str]) -> String {
+/// The same with words before the bootstrap server, as some tools want their command.
+fn run_command(cluster: &Cluster, node: u8, class: &str, command: &[&str], rest: &[&str]) -> String {
     let bootstrap = cluster.node(node).unwrap().kafka_address().to_string();
-    let arguments = [&[command, "--bootstrap-server", &bootstrap], rest].concat();
+    let arguments = [command, &["--bootstrap-server", &bootstrap], rest].concat();
     let output = kafka::tool(class, &arguments, Duration::from_secs(120)).unwrap();
     let said = format!("{}{}", output.stdout, output.stderr);
     assert!(
@@ -107,5 +97,5 @@ fn reassignments_elections_and_the_quorum() {
         if said.matches("Leader: 3").count() == 2 { Ok(()) } else { Err(said) }
     });
 
-    assert!(run_command(&cluster, 1, CLUSTER, "cluster-id", &[]).contains("Cluster ID: "));
+    assert!(run_command(&cluster, 1, CLUSTER, &["cluster-id"], &[]).contains("Cluster ID: "));
 }
