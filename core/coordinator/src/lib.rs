@@ -1,4 +1,5 @@
-//! Group coordination: classic consumer groups and committed offsets, with exactly Kafka's semantics.
+//! Group coordination: consumer groups of both protocols (classic, and KIP-848) and committed offsets, also those of
+//! transactions, with exactly Kafka's semantics.
 //!
 //! - [`machine`] is the pure part: a [`GroupMachine`] holds the groups of one partition of `__consumer_offsets`.
 //!   Requests, the passing of time and finished appends go in; answers and records to append come out
@@ -10,8 +11,7 @@
 //! An answer to a commit, and the assignment of a generation, leave only after their records are committed in the
 //! offsets topic.
 //!
-//! Two rooms are kept free beside [`machine`]: `consumer` for the groups of KIP-848 and `transaction` for the
-//! transaction coordinator, with transactional offsets as one more kind of pending offset in `machine::offsets`.
+//! A room is kept free beside [`machine`]: `transaction` for the transaction coordinator.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -20,13 +20,17 @@ mod log;
 pub mod machine;
 pub mod record;
 mod service;
+mod topics;
 
-pub use config::GroupConfig;
+pub use config::{GroupConfig, MigrationPolicy};
 pub use hash::{java_hash, partition_for};
 pub use log::{
     CoordinatorBatch, CoordinatorLog, CoordinatorLogError, EndMarker, LoadedChunk, LoadedEntry,
     TransactionalProducer,
 };
-pub use machine::{ClientContext, Command, GroupMachine, Now, Reply, Waiter};
+pub use machine::{
+    ASSIGNORS, ClientContext, Command, GroupMachine, Now, Reply, ResolvedRegexes, Waiter, resolve_regexes,
+};
 pub use record::{BadRecord, OffsetsRecord};
 pub use service::{Clock, GroupCoordinator, PartitionState, PartitionStatus};
+pub use topics::{NoTopics, TopicInfo, Topics};
