@@ -142,6 +142,17 @@ fn offset_records_encode_as_their_field_tables_say() {
         as_the_table_says::<ConsumerGroupCurrentMemberAssignmentValue>();
         as_the_table_says::<ConsumerGroupRegularExpressionValue>();
     }
+    {
+        use towpath_wire::share_group_records::*;
+        as_the_table_says::<ShareGroupMemberMetadataValue>();
+        as_the_table_says::<ShareGroupMetadataValue>();
+        as_the_table_says::<ShareGroupTargetAssignmentMetadataValue>();
+        as_the_table_says::<ShareGroupTargetAssignmentMemberValue>();
+        as_the_table_says::<ShareGroupCurrentMemberAssignmentValue>();
+        as_the_table_says::<ShareGroupStatePartitionMetadataValue>();
+        as_the_table_says::<ShareSnapshotValue>();
+        as_the_table_says::<ShareUpdateValue>();
+    }
 }
 
 macro_rules! own_apis {

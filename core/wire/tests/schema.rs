@@ -1,6 +1,6 @@
 //! Every field table against the schemas that Apache Kafka 4.3 ships in its own jars.
 //!
-//! `TOWPATH_KAFKA_CLIENTS_JAR` and `TOWPATH_KAFKA_GROUP_COORDINATOR_JAR` name the jars; without them Maven fetches them
+//! `TOWPATH_KAFKA_CLIENTS_JAR`, `TOWPATH_KAFKA_GROUP_COORDINATOR_JAR` and `TOWPATH_KAFKA_SHARE_COORDINATOR_JAR` name the jars; without them Maven fetches them
 //! into the target folder.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
@@ -275,8 +275,15 @@ fn every_field_table_is_that_of_kafka() {
     let (differences, fields, keys) = towpath_wire::for_each_request!(check_all);
     assert!(differences.is_empty(), "{} differences\n{}", differences.len(), differences.join("\n"));
     assert!(fields > 900, "only {fields} fields were compared");
-    let wanted: BTreeSet<i16> =
-        (0..=3).chain(8..=37).chain(42..=51).chain(55..=57).chain(60..=69).chain([74, 75, 80, 81]).collect();
+    let wanted: BTreeSet<i16> = (0..=3)
+        .chain(8..=37)
+        .chain(42..=51)
+        .chain(55..=57)
+        .chain(60..=69)
+        .chain(74..=81)
+        .chain(83..=87)
+        .chain(90..=92)
+        .collect();
     assert_eq!(keys, wanted);
 }
 
@@ -306,6 +313,26 @@ fn what_travels_inside_messages_and_topics_is_that_of_kafka() {
         check::<ConsumerGroupCurrentMemberAssignmentValue>(&records, &mut differences);
         check::<ConsumerGroupRegularExpressionKey>(&records, &mut differences);
         check::<ConsumerGroupRegularExpressionValue>(&records, &mut differences);
+    }
+    {
+        use towpath_wire::share_group_records::*;
+        check::<ShareGroupMemberMetadataKey>(&records, &mut differences);
+        check::<ShareGroupMemberMetadataValue>(&records, &mut differences);
+        check::<ShareGroupMetadataKey>(&records, &mut differences);
+        check::<ShareGroupMetadataValue>(&records, &mut differences);
+        check::<ShareGroupTargetAssignmentMetadataKey>(&records, &mut differences);
+        check::<ShareGroupTargetAssignmentMetadataValue>(&records, &mut differences);
+        check::<ShareGroupTargetAssignmentMemberKey>(&records, &mut differences);
+        check::<ShareGroupTargetAssignmentMemberValue>(&records, &mut differences);
+        check::<ShareGroupCurrentMemberAssignmentKey>(&records, &mut differences);
+        check::<ShareGroupCurrentMemberAssignmentValue>(&records, &mut differences);
+        check::<ShareGroupStatePartitionMetadataKey>(&records, &mut differences);
+        check::<ShareGroupStatePartitionMetadataValue>(&records, &mut differences);
+        let state = schemas("kafka-share-coordinator", "TOWPATH_KAFKA_SHARE_COORDINATOR_JAR");
+        check::<ShareSnapshotKey>(&state, &mut differences);
+        check::<ShareSnapshotValue>(&state, &mut differences);
+        check::<ShareUpdateKey>(&state, &mut differences);
+        check::<ShareUpdateValue>(&state, &mut differences);
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }

@@ -151,14 +151,9 @@ impl Turn<'_> {
 
     /// The records of a consumer group, those included that are on their way or could not be written.
     fn buried_keys(&mut self) -> BTreeSet<Key> {
-        let mut keys = std::mem::take(&mut self.group.unwritten);
+        let mut keys = self.group.store.bury();
         if let Some(consumer) = self.group.consumer() {
             keys.extend(consumer.keys());
-        }
-        if self.group.in_flight.is_some() || self.group.appends > 0 {
-            let on_their_way =
-                self.shared.appends.values().filter_map(|pending| pending.keys_of(&self.group.id));
-            keys.extend(on_their_way.flatten().cloned());
         }
         keys
     }

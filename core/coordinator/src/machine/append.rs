@@ -53,7 +53,7 @@ pub(super) enum Effect {
     /// The group is deleted, by request or because its last offset expired.
     DeleteGroup { waiter: Option<Waiter>, keys: BTreeSet<Key> },
     /// What a consumer group has become.
-    Store { keys: BTreeSet<Key>, replies: Vec<(Waiter, Reply)> },
+    Store,
 }
 
 /// An append that is not done.
@@ -94,26 +94,7 @@ impl Pending {
             Effect::Commit { waiter, .. } | Effect::TransactionalCommit { waiter, .. } => vec![*waiter],
             Effect::DeleteOffsets { answer, .. } => answer.iter().map(|(waiter, _)| *waiter).collect(),
             Effect::DeleteGroup { waiter, .. } => waiter.iter().copied().collect(),
-            Effect::Store { replies, .. } => replies.iter().map(|(waiter, _)| *waiter).collect(),
-            Effect::Emptied | Effect::StaticRejoin(_) | Effect::Assign { .. } => Vec::new(),
-        }
-    }
-
-    /// The answers that wait for a change of a consumer group.
-    pub(super) const fn replies_mut(&mut self) -> Option<&mut Vec<(Waiter, Reply)>> {
-        match self {
-            Self::Group { effect: Effect::Store { replies, .. }, .. } => Some(replies),
-            _ => None,
-        }
-    }
-
-    /// The records that go to the log for a group.
-    pub(super) fn keys_of(&self, group: &str) -> Option<&BTreeSet<Key>> {
-        match self {
-            Self::Group { group: owner, effect: Effect::Store { keys, .. } } if **owner == *group => {
-                Some(keys)
-            }
-            _ => None,
+            Effect::Emptied | Effect::StaticRejoin(_) | Effect::Assign { .. } | Effect::Store => Vec::new(),
         }
     }
 
@@ -135,13 +116,6 @@ impl Pending {
                 (waiter, Reply::OffsetDelete(OffsetDeleteResponse { error_code, ..Default::default() }))
             }
             Effect::DeleteGroup { waiter: Some(waiter), .. } => (waiter, Reply::DeleteGroup(error)),
-            Effect::Store { replies, .. } => {
-                let failed = |(waiter, reply): (Waiter, Reply)| Command::Respond {
-                    waiter,
-                    reply: reply.failed(error),
-                };
-                return replies.into_iter().map(failed).collect();
-            }
             _ => return Vec::new(),
         };
         vec![Command::Respond { waiter, reply }]
@@ -173,7 +147,7 @@ impl GroupMachine {
         let is_deletion = matches!(effect, Effect::DeleteGroup { .. }) && result.is_ok();
         self.turn(&group, now, out, |turn| {
             turn.group.appends = turn.group.appends.saturating_sub(1);
-            turn.finish(token, effect, result);
+            turn.finish(effect, result);
         });
         if is_deletion && let Some(gone) = self.groups.remove(&group) {
             self.shared.bytes -= gone.size_in_bytes();
@@ -184,8 +158,8 @@ impl GroupMachine {
 
 impl Turn<'_> {
     /// Sends records to the log.
-    pub(super) fn append(&mut self, records: Vec<OffsetsRecord>, effect: Effect) -> AppendToken {
-        self.append_as(records, effect, None)
+    pub(super) fn append(&mut self, records: Vec<OffsetsRecord>, effect: Effect) {
+        self.append_as(records, effect, None);
     }
 
     /// Sends records to the log, within a producer's transaction if there is one.
@@ -194,7 +168,7 @@ impl Turn<'_> {
         records: Vec<OffsetsRecord>,
         effect: Effect,
         producer: Option<TransactionalProducer>,
-    ) -> AppendToken {
+    ) {
         if matches!(effect, Effect::Emptied | Effect::StaticRejoin(_) | Effect::Assign { .. }) {
             // From here on the log may know the group: it is not forgotten without a tombstone.
             self.group.persisted = true;
@@ -204,10 +178,9 @@ impl Turn<'_> {
         let pending = Pending::Group { group: Arc::clone(&self.group.id), effect };
         self.shared.appends.insert(token, pending);
         self.out.push(Command::Append { token, records, producer });
-        token
     }
 
-    fn finish(&mut self, token: AppendToken, effect: Effect, result: Result<(), ErrorCode>) {
+    fn finish(&mut self, effect: Effect, result: Result<(), ErrorCode>) {
         match effect {
             Effect::Emptied => {
                 if let Err(error) = result {
@@ -235,7 +208,7 @@ impl Turn<'_> {
                 };
                 self.respond(waiter, Reply::TransactionalCommit(response));
             }
-            Effect::Store { keys, replies } => self.finish_store(token, keys, replies, result),
+            Effect::Store => self.finish_store(result),
             Effect::DeleteOffsets { answer, places } => {
                 if result.is_ok() {
                     places.iter().for_each(|place| self.group.offsets.remove(place));
@@ -284,7 +257,7 @@ impl Turn<'_> {
             self.group.state = GroupState::Empty;
             if !keys.is_empty() {
                 // The tombstones may be there all the same.
-                self.group.unwritten.extend(keys);
+                self.group.store.unwritten.extend(keys);
                 self.store(None);
             }
             return;

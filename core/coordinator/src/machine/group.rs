@@ -7,8 +7,7 @@ use towpath_wire::join_group::JoinGroupResponseMember;
 use towpath_wire::offset_records::MemberMetadata;
 use towpath_wire::{ConsumerProtocolSubscription, Decoder, ErrorCode, GroupMetadataValue, Message};
 
-use super::append::AppendToken;
-use super::consumer::{ConsumerGroup, Key};
+use super::consumer::{ConsumerGroup, Store};
 use super::member::{Member, MemberId, Protocol, Registration};
 use super::offsets::Offsets;
 
@@ -92,12 +91,8 @@ pub(super) struct Group {
     pub(super) offsets: Offsets,
     /// Appends that are not done: what follows from them needs the group.
     pub(super) appends: usize,
-    /// Records that have to be written, or written again.
-    pub(super) unwritten: BTreeSet<Key>,
-    /// The newest append of changes of a consumer group that is on its way.
-    pub(super) in_flight: Option<AppendToken>,
-    /// Appends up to this one were made on top of one that failed.
-    pub(super) tainted: Option<AppendToken>,
+    /// What is written of a consumer group, or of what is left of one.
+    pub(super) store: Store,
     /// How many members support a protocol.
     supporters: HashMap<String, usize>,
     joined: usize,
@@ -125,9 +120,7 @@ impl Group {
             persisted: false,
             offsets: Offsets::default(),
             appends: 0,
-            unwritten: BTreeSet::new(),
-            in_flight: None,
-            tainted: None,
+            store: Store::default(),
             supporters: HashMap::new(),
             joined: 0,
             member_bytes: 0,
@@ -157,9 +150,7 @@ impl Group {
         self.state_since_ms = old.state_since_ms;
         self.offsets = old.offsets;
         self.appends = old.appends;
-        self.unwritten = old.unwritten;
-        self.in_flight = old.in_flight;
-        self.tainted = old.tainted;
+        self.store = old.store;
         self.kind = kind;
         old.kind
     }
@@ -443,7 +434,7 @@ impl Group {
         self.state == GroupState::Empty
             && self.consumer().is_none()
             && !self.persisted
-            && self.unwritten.is_empty()
+            && self.store.is_idle()
             && self.members.is_empty()
             && self.pending.is_empty()
             && self.offsets.is_empty()

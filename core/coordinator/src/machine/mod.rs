@@ -196,11 +196,6 @@ impl Shared {
         token
     }
 
-    /// The newest append.
-    const fn last_append(&self) -> AppendToken {
-        AppendToken(self.next_append.saturating_sub(1))
-    }
-
     const fn next_stamp(&mut self) -> u64 {
         self.stamp += 1;
         self.stamp
@@ -289,7 +284,8 @@ impl GroupMachine {
         let members = self.groups.values().flat_map(|group| group.members.values());
         let waiting = members.flat_map(|member| [member.awaiting_join, member.awaiting_sync]);
         let appending = self.shared.appends.values().flat_map(Pending::waiters);
-        let mut waiters: Vec<Waiter> = waiting.flatten().chain(appending).collect();
+        let storing = self.groups.values().flat_map(|group| group.store.waiters());
+        let mut waiters: Vec<Waiter> = waiting.flatten().chain(appending).chain(storing).collect();
         waiters.sort_unstable();
         waiters.dedup();
         waiters
@@ -339,6 +335,7 @@ impl GroupMachine {
             for (id, member) in std::mem::take(&mut group.members) {
                 turn::fail_waiters(&id, &member, error, out);
             }
+            group.store.fail(error, out);
         }
         for (_, pending) in self.shared.appends.drain() {
             out.extend(pending.into_failure(error));

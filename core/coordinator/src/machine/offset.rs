@@ -265,7 +265,7 @@ impl Turn<'_> {
                     stamp: self.shared.next_stamp(),
                 };
                 let place = (Arc::clone(&name), partition.partition_index);
-                let error = match self.offset_record(&place, &committed) {
+                let error = match self.offset_record(&place, &committed, false) {
                     Ok(record) => {
                         self.group.offsets.begin(place.clone(), false);
                         records.push(record);
@@ -294,14 +294,16 @@ impl Turn<'_> {
         &self,
         place: &Place,
         committed: &Committed,
+        is_transactional: bool,
     ) -> Result<OffsetsRecord, ErrorCode> {
         let config = &self.shared.config;
         // Kafka counts Java chars, whatever the setting's name says.
         if committed.metadata.encode_utf16().count() > config.offset_metadata_max {
             return Err(ErrorCode::OffsetMetadataTooLarge);
         }
-        // R10: a partition that is known already needs no more room.
-        if self.shared.bytes >= config.partition_bytes_max && !self.group.offsets.knows(&place.0, place.1) {
+        // R10: a partition that is known already needs no more room, but each open transaction does.
+        let needs_room = is_transactional || !self.group.offsets.knows(&place.0, place.1);
+        if self.shared.bytes >= config.partition_bytes_max && needs_room {
             return Err(ErrorCode::InvalidCommitOffsetSize);
         }
         record::offset_record(&self.offset_key(place), Some(&committed.to_value()), self.now.wall_ms).map_err(

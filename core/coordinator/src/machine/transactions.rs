@@ -164,7 +164,7 @@ impl Turn<'_> {
                     stamp: self.shared.next_stamp(),
                 };
                 let place = (Arc::clone(&name), partition.partition_index);
-                let error = match self.offset_record(&place, &committed) {
+                let error = match self.offset_record(&place, &committed, true) {
                     Ok(record) => {
                         self.group.offsets.begin(place.clone(), true);
                         records.push(record);

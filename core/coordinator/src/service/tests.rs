@@ -9,12 +9,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
-use towpath_types::{LeaderEpoch, Offset, Term, TopicPartition};
+use towpath_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Term, TopicId, TopicPartition};
 use towpath_wire::join_group::JoinGroupRequestProtocol;
 use towpath_wire::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 
+use towpath_wire::txn_offset_commit::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic};
+use towpath_wire::{ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, TxnOffsetCommitRequest};
+
 use super::*;
-use crate::log::{CoordinatorBatch, LoadedChunk, LoadedEntry};
+use crate::log::{CoordinatorBatch, EndMarker, LoadedChunk, LoadedEntry, TransactionalProducer};
+use crate::topics::TopicInfo;
 
 /// The offsets topic in memory.
 struct MemoryLog {
@@ -86,12 +90,17 @@ impl CoordinatorLog for MemoryLog {
         if self.term(partition) != Some(term) {
             return Err(CoordinatorLogError::NotLeader { partition });
         }
-        let CoordinatorBatch::Records { records, producer } = batch else {
-            panic!("no transaction ends here");
-        };
         self.appends.fetch_add(1, Ordering::SeqCst);
         let mut log = self.records.lock();
         let log = log.entry(partition).or_default();
+        let (records, producer) = match batch {
+            CoordinatorBatch::Records { records, producer } => (records, producer),
+            CoordinatorBatch::Marker(marker) => {
+                let offset = Offset::new(log.len() as i64);
+                log.push(LoadedEntry::Marker { offset, producer: marker.producer, commit: marker.commit });
+                return Ok(());
+            }
+        };
         for record in records {
             log.push(LoadedEntry::Record {
                 offset: Offset::new(log.len() as i64),
@@ -487,4 +496,162 @@ async fn names_are_needed_where_kafka_needs_them() {
     assert_eq!(committed(&coordinator, ""), 4);
     let deleted = coordinator.delete_groups(&DeleteGroupsRequest { groups_names: vec![String::new()] }).await;
     assert_eq!(deleted.results[0].error_code, 0);
+}
+
+/// One topic with four partitions.
+#[derive(Debug)]
+struct OneTopic;
+
+impl Topics for OneTopic {
+    fn epoch(&self) -> i64 {
+        1
+    }
+
+    fn by_name(&self, name: &str) -> Option<TopicInfo> {
+        let id = TopicId::new(uuid::Uuid::from_u128(1));
+        (name == "orders").then(|| TopicInfo { id, name: Arc::from("orders"), partitions: 4 })
+    }
+
+    fn by_id(&self, _: TopicId) -> Option<TopicInfo> {
+        self.by_name("orders")
+    }
+
+    fn names(&self) -> Vec<Arc<str>> {
+        vec![Arc::from("orders")]
+    }
+
+    fn racks(&self, _: TopicId, _: i32) -> Vec<Arc<str>> {
+        Vec::new()
+    }
+}
+
+fn beat(member: &str, epoch: i32) -> ConsumerGroupHeartbeatRequest {
+    ConsumerGroupHeartbeatRequest {
+        group_id: "g".into(),
+        member_id: member.into(),
+        member_epoch: epoch,
+        rebalance_timeout_ms: if epoch == 0 { 60_000 } else { -1 },
+        subscribed_topic_regex: (epoch == 0).then(|| "ord.*".to_owned()),
+        topic_partitions: (epoch == 0).then(Vec::new),
+        ..Default::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn consumer_groups_are_served_and_their_expressions_resolved_beside() {
+    let log = MemoryLog::new();
+    let coordinator = active(&log).await;
+    let topics: Arc<dyn Topics> = Arc::new(OneTopic);
+    coordinator.topics_changed(&topics);
+    let client = ClientContext { client_id: "c".into(), host: "/h".into() };
+    let joined = coordinator.consumer_group_heartbeat(&client, beat("a", 0), 1).await;
+    assert_eq!((joined.error_code, joined.member_epoch), (0, 1));
+    // The expression is resolved on another thread, in real time.
+    let mut epoch = joined.member_epoch;
+    for _ in 0..1_000 {
+        std::thread::sleep(Duration::from_millis(1));
+        tokio::task::yield_now().await;
+        let beaten = coordinator.consumer_group_heartbeat(&client, beat("a", epoch), 1).await;
+        assert_eq!(beaten.error_code, 0);
+        epoch = beaten.member_epoch;
+        if let Some(assignment) = beaten.assignment {
+            assert_eq!(assignment.topic_partitions[0].partitions, [0, 1, 2, 3]);
+            break;
+        }
+    }
+    assert_eq!(epoch, 2);
+    coordinator.shutdown().await;
+    let second = coordinator_of(&log, Some(&topics)).await;
+    let request = ConsumerGroupDescribeRequest {
+        group_ids: vec!["g".into(), "nobody".into(), String::new()],
+        ..Default::default()
+    };
+    let described = second.consumer_group_describe(&request).groups;
+    assert_eq!((described[0].group_state.as_str(), described[0].group_epoch), ("Stable", 2));
+    assert_eq!(described[0].members[0].assignment.topic_partitions[0].topic_name, "orders");
+    assert_eq!(described[1].error_code, ErrorCode::GroupIdNotFound.code());
+    assert_eq!(described[2].error_code, ErrorCode::InvalidGroupId.code());
+    let nameless = ConsumerGroupHeartbeatRequest { group_id: String::new(), ..beat("a", 0) };
+    let refused = second.consumer_group_heartbeat(&client, nameless, 1).await;
+    assert_eq!(refused.error_code, ErrorCode::InvalidRequest.code());
+    second.shutdown().await;
+    let late = second.consumer_group_heartbeat(&client, beat("a", 2), 1).await;
+    assert_eq!(late.error_code, ErrorCode::CoordinatorNotAvailable.code());
+}
+
+async fn coordinator_of(log: &Arc<MemoryLog>, topics: Option<&Arc<dyn Topics>>) -> GroupCoordinator {
+    let coordinator = coordinator(log);
+    topics.into_iter().for_each(|topics| coordinator.topics_changed(topics));
+    coordinator.start();
+    settle(&coordinator, PartitionState::Active).await;
+    coordinator
+}
+
+fn in_transaction(offset: i64) -> TxnOffsetCommitRequest {
+    TxnOffsetCommitRequest {
+        transactional_id: "t".into(),
+        group_id: "a".into(),
+        producer_id: 7,
+        topics: vec![TxnOffsetCommitRequestTopic {
+            name: "t".into(),
+            partitions: vec![TxnOffsetCommitRequestPartition {
+                committed_offset: offset,
+                ..Default::default()
+            }],
+        }],
+        ..Default::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_of_transactions_are_written_apart_and_ended_by_markers() {
+    let log = MemoryLog::new();
+    let coordinator = active(&log).await;
+    coordinator.commit_offsets(commit("a", 1), 9).await;
+    let producer = TransactionalProducer { id: ProducerId::new(7), epoch: ProducerEpoch::new(0) };
+    let marker = move |commit| EndMarker { producer, coordinator_epoch: 0, commit, bumps_epoch: true };
+    let partition = coordinator.partition_of("a").unwrap();
+    // All at once, behind a slow log: each goes as a batch of its own, in its place.
+    log.hold();
+    let waiting: Vec<_> = [(5, true), (6, false)]
+        .into_iter()
+        .map(|(offset, ends_well)| {
+            let coordinator = coordinator.clone();
+            tokio::spawn(async move {
+                let plain = coordinator.commit_offsets(commit("b", 1), 9);
+                let inside = coordinator.txn_offset_commit(in_transaction(offset));
+                let ended = coordinator.complete_transaction(partition, marker(ends_well));
+                let (_, inside, ended) = tokio::join!(plain, inside, ended);
+                (inside.topics[0].partitions[0].error_code, ended)
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    log.permits.add_permits(1_000_000);
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap(), (0, ErrorCode::None));
+    }
+    assert_eq!(committed(&coordinator, "a"), 5);
+    coordinator.txn_offset_commit(in_transaction(9)).await;
+    let request = |require_stable| OffsetFetchRequest {
+        group_id: "a".into(),
+        topics: None,
+        require_stable,
+        ..Default::default()
+    };
+    let error = |require_stable| {
+        coordinator.fetch_offsets(request(require_stable), 7).topics[0].partitions[0].error_code
+    };
+    assert_eq!((error(false), error(true)), (0, ErrorCode::UnstableOffsetCommit.code()));
+    coordinator.shutdown().await;
+    let second = coordinator_of(&log, None).await;
+    assert_eq!(committed(&second, "a"), 5);
+    assert_eq!(second.complete_transaction(partition, marker(true)).await, ErrorCode::None);
+    assert_eq!(committed(&second, "a"), 9);
+    let nameless = TxnOffsetCommitRequest { group_id: String::new(), ..in_transaction(1) };
+    let refused = second.txn_offset_commit(nameless).await;
+    assert_eq!(refused.topics[0].partitions[0].error_code, ErrorCode::InvalidGroupId.code());
+    second.shutdown().await;
+    let late = second.complete_transaction(partition, marker(true)).await;
+    assert_eq!(late, ErrorCode::CoordinatorNotAvailable);
 }

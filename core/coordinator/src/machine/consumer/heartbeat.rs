@@ -405,7 +405,10 @@ impl ConsumerGroup {
         }
         let names_changed = member.topics != found.member.topics;
         let replaced = found.replaces.clone();
-        self.admit_member(&id, &found, member);
+        // Most heartbeats say nothing new.
+        if found.is_new || member != found.member {
+            self.admit_member(&id, &found, member);
+        }
         let raise = self.epoch == 0 || names_changed || regex.is_resolved;
         self.refresh_metadata(raise, context);
         let to_resolve = self.regexes_to_resolve(regex.is_new, context);
@@ -414,7 +417,8 @@ impl ConsumerGroup {
         }
         let subscription_changed = names_changed || regex.has_changed;
         let revokes_anew = self.reconcile(&id, beat.owned.as_ref(), subscription_changed, context)?;
-        let assignment = self.members.get(&id).and_then(|member| {
+        let changed = self.members.get(&id).filter(|member| member.assigned != found.member.assigned);
+        let assignment = changed.and_then(|member| {
             let (now, before) = (without_epochs(&member.assigned), without_epochs(&found.member.assigned));
             (now != before).then_some(now)
         });
@@ -457,7 +461,7 @@ impl ConsumerGroup {
             subscribed: &subscribed,
             owned,
             subscription_changed,
-            is_held: &|topic, partition| self.is_held(topic, partition),
+            is_held: &|topic, partition| self.is_held_by_others(id, topic, partition),
         };
         let next = reconcile::next(member, &goal).map_err(|reconcile::Fenced| {
             let message = "The consumer group member is in a unknown state. \

@@ -154,17 +154,6 @@ impl ConsumerMember {
         of(&self.assigned).or_else(|| of(&self.revoking))
     }
 
-    /// Every partition that nobody else may have.
-    pub(in crate::machine) fn held(&self) -> impl Iterator<Item = (TopicId, i32)> {
-        let places = |owned: &'_ Owned| {
-            let places = owned
-                .iter()
-                .flat_map(|(topic, partitions)| partitions.keys().map(|partition| (*topic, *partition)));
-            places.collect::<Vec<_>>()
-        };
-        places(&self.assigned).into_iter().chain(places(&self.revoking))
-    }
-
     /// Bytes of what the member says.
     pub(in crate::machine) fn metadata_bytes(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
@@ -186,6 +175,11 @@ impl ConsumerMember {
     pub(in crate::machine) fn size_in_bytes(&self) -> usize {
         self.metadata_bytes() + owned_bytes(&self.assigned) + owned_bytes(&self.revoking)
     }
+}
+
+/// The partitions one by one.
+pub(in crate::machine) fn places(owned: &Owned) -> impl Iterator<Item = (TopicId, i32)> {
+    owned.iter().flat_map(|(topic, partitions)| partitions.keys().map(|partition| (*topic, *partition)))
 }
 
 fn owned_bytes(owned: &Owned) -> usize {

@@ -204,7 +204,7 @@ impl Turn<'_> {
         self.cancel_timer(TimerKind::Join);
         self.cancel_timer(TimerKind::Sync);
         if self.group.persisted {
-            self.group.unwritten.insert(Key::Classic);
+            self.group.store.unwritten.insert(Key::Classic);
         }
         self.group.become_kind(Kind::Consumer(Box::new(consumer)));
     }
@@ -216,8 +216,8 @@ impl Turn<'_> {
         tracing::info!(
             group = %self.group.id, members = consumer.members.len(), "a consumer group becomes a classic group"
         );
-        self.group.unwritten.extend(keys_of(&consumer));
-        self.group.unwritten.insert(Key::Classic);
+        self.group.store.unwritten.extend(keys_of(&consumer));
+        self.group.store.unwritten.insert(Key::Classic);
         self.group.generation = consumer.epoch;
         self.group.persisted = true;
         for (id, member) in &consumer.members {
@@ -261,7 +261,7 @@ impl Turn<'_> {
     /// A consumer group without members makes room for a classic one of the same name.
     pub(in crate::machine) fn replace_empty_consumer(&mut self) {
         if let Kind::Consumer(consumer) = self.group.become_kind(Kind::Classic) {
-            self.group.unwritten.extend(keys_of(&consumer));
+            self.group.store.unwritten.extend(keys_of(&consumer));
             self.store(None);
         }
     }

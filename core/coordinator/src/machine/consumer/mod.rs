@@ -29,11 +29,12 @@ use towpath_wire::ErrorCode;
 
 pub use self::assignor::ASSIGNORS;
 pub(crate) use self::heartbeat::heartbeat_error;
-use self::member::partitions_bytes;
 pub(in crate::machine) use self::member::{ConsumerMember, Partitions};
+use self::member::{partitions_bytes, places};
 pub(in crate::machine) use self::offsets::{CommitKind, CommittedPartition};
 pub(in crate::machine) use self::records::Key;
 pub use self::regexes::{ResolvedRegexes, resolve_regexes};
+pub(in crate::machine) use self::store::Store;
 use super::Now;
 use super::member::MemberId;
 use crate::config::GroupConfig;
@@ -162,9 +163,9 @@ impl ConsumerGroup {
         self.instances.get(instance)
     }
 
-    /// Whether somebody has a partition, or has not given it up yet.
-    fn is_held(&self, topic: TopicId, partition: i32) -> bool {
-        self.holders.contains_key(&(topic, partition))
+    /// Whether somebody else has a partition, or has not given it up yet.
+    fn is_held_by_others(&self, id: &MemberId, topic: TopicId, partition: i32) -> bool {
+        self.holders.get(&(topic, partition)).is_some_and(|holder| holder != id)
     }
 
     fn subscribers_of_regex(&self, regex: &str) -> usize {
@@ -238,8 +239,12 @@ impl ConsumerGroup {
         if let Some(instance) = &member.instance_id {
             self.instances.insert(instance.clone(), Arc::clone(id));
         }
-        for place in member.held() {
+        for place in places(&member.assigned) {
             self.holders.insert(place, Arc::clone(id));
+        }
+        for place in places(&member.revoking) {
+            // After a change that reached the log by half somebody may have it already.
+            self.holders.entry(place).or_insert_with(|| Arc::clone(id));
         }
         self.members.insert(Arc::clone(id), member);
     }
@@ -252,7 +257,7 @@ impl ConsumerGroup {
         {
             self.instances.remove(instance);
         }
-        for place in member.held() {
+        for place in places(&member.assigned).chain(places(&member.revoking)) {
             if self.holders.get(&place) == Some(id) {
                 self.holders.remove(&place);
             }

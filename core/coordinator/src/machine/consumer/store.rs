@@ -1,15 +1,18 @@
 //! What a group has changed goes to the log, and answers wait for it.
+//!
+//! Of one group one append is on its way at a time; what changes meanwhile goes with the next one, together. So the log
+//! never has a change without those that it was made on top of, whatever fails and whenever the process dies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use towpath_wire::ErrorCode;
 
 use super::records::{self, Key};
-use crate::machine::append::{AppendToken, Effect};
+use crate::machine::append::Effect;
 use crate::machine::group::GroupState;
 use crate::machine::timers::TimerKind;
 use crate::machine::turn::Turn;
-use crate::machine::{Reply, Waiter};
+use crate::machine::{Command, Reply, Waiter};
 use crate::record::OffsetsRecord;
 
 /// Bytes of records in one append; more are written in several. Well below what a batch of the topic may have.
@@ -17,103 +20,140 @@ const APPEND_BYTES_MAX: usize = 512 * 1024;
 /// How long after a failed append its records are written again, when nothing else asks for it.
 const REPAIR_MS: i32 = 1_000;
 
+/// What a group writes.
+#[derive(Debug, Default)]
+pub(in crate::machine) struct Store {
+    /// Records that have to be written, or written again.
+    pub(in crate::machine) unwritten: BTreeSet<Key>,
+    /// Records that are on their way; none when there is no append.
+    sent: BTreeSet<Key>,
+    is_sending: bool,
+    /// What goes after the append that is on its way, before anything else.
+    parts: VecDeque<Vec<OffsetsRecord>>,
+    /// Answers that wait for what is on its way.
+    waiting: Vec<(Waiter, Reply)>,
+    /// Answers that wait for what goes next.
+    waiting_next: Vec<(Waiter, Reply)>,
+}
+
+impl Store {
+    pub(in crate::machine) fn is_idle(&self) -> bool {
+        self.unwritten.is_empty() && !self.is_sending
+    }
+
+    pub(in crate::machine) fn waiters(&self) -> impl Iterator<Item = Waiter> {
+        self.waiting.iter().chain(&self.waiting_next).map(|(waiter, _)| *waiter)
+    }
+
+    /// Every record that the log may have or get: none of them may outlive the group.
+    pub(in crate::machine) fn bury(&mut self) -> BTreeSet<Key> {
+        self.parts.clear();
+        let mut keys = std::mem::take(&mut self.unwritten);
+        keys.extend(self.sent.iter().cloned());
+        keys
+    }
+
+    /// Answers everybody who waits with an error.
+    pub(in crate::machine) fn fail(&mut self, error: ErrorCode, out: &mut Vec<Command>) {
+        let waiting = self.waiting.drain(..).chain(self.waiting_next.drain(..));
+        out.extend(waiting.map(|(waiter, reply)| Command::Respond { waiter, reply: reply.failed(error) }));
+    }
+}
+
+fn parts_of(records: Vec<OffsetsRecord>) -> VecDeque<Vec<OffsetsRecord>> {
+    let mut parts: VecDeque<Vec<OffsetsRecord>> = VecDeque::new();
+    let mut bytes = usize::MAX;
+    for record in records {
+        let size = record.size_in_bytes() + 64;
+        if bytes.saturating_add(size) > APPEND_BYTES_MAX {
+            parts.push_back(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(part) = parts.back_mut() {
+            part.push(record);
+        }
+    }
+    parts
+}
+
 impl Turn<'_> {
     /// Sends what has changed to the log; `answer` is given when it is there, and all that the group wrote before.
     pub(in crate::machine) fn store(&mut self, answer: Option<(Waiter, Reply)>) {
         if let Some(consumer) = self.group.consumer_mut() {
             let mut changed = std::mem::take(&mut consumer.changed);
-            self.group.unwritten.append(&mut changed);
+            self.group.store.unwritten.append(&mut changed);
         }
-        if self.group.unwritten.is_empty() {
-            self.answer_in_order(answer);
+        let store = &mut self.group.store;
+        if store.is_sending {
+            let queue = if store.unwritten.is_empty() { &mut store.waiting } else { &mut store.waiting_next };
+            queue.extend(answer);
             return;
         }
-        let keys = std::mem::take(&mut self.group.unwritten);
+        store.waiting_next.extend(answer);
+        self.send();
+    }
+
+    fn send(&mut self) {
+        let store = &mut self.group.store;
+        let keys = std::mem::take(&mut store.unwritten);
+        store.waiting = std::mem::take(&mut store.waiting_next);
         self.cancel_timer(TimerKind::Repair);
         match records::records(self.group, &keys, self.now.wall_ms) {
-            Ok(records) if records.is_empty() => self.answer_in_order(answer),
-            Ok(records) => self.append_in_parts(records, keys, answer),
+            Ok(records) => {
+                let store = &mut self.group.store;
+                store.parts = parts_of(records);
+                store.sent = keys;
+                self.send_part();
+            }
             Err(error) => {
                 // A name that no record can hold is refused before; nothing is answered as if it were stored.
                 tracing::error!(group = %self.group.id, %error, "a group cannot be stored");
-                if let Some((waiter, reply)) = answer {
-                    self.respond(waiter, reply.failed(ErrorCode::UnknownServerError));
-                }
+                self.group.store.fail(ErrorCode::UnknownServerError, self.out);
             }
         }
     }
 
-    /// Without records of its own an answer still tells of what others have written.
-    fn answer_in_order(&mut self, answer: Option<(Waiter, Reply)>) {
-        let Some((waiter, reply)) = answer else { return };
-        let pending = self.group.in_flight.and_then(|token| self.shared.appends.get_mut(&token));
-        match pending.and_then(|pending| pending.replies_mut()) {
-            Some(replies) => replies.push((waiter, reply)),
-            None => self.respond(waiter, reply),
+    /// Sends the next part; when there is none, all is done.
+    fn send_part(&mut self) {
+        let store = &mut self.group.store;
+        if let Some(part) = store.parts.pop_front() {
+            store.is_sending = true;
+            self.append(part, Effect::Store);
+            return;
         }
-    }
-
-    fn append_in_parts(
-        &mut self,
-        records: Vec<OffsetsRecord>,
-        keys: BTreeSet<Key>,
-        answer: Option<(Waiter, Reply)>,
-    ) {
-        let mut parts: Vec<Vec<OffsetsRecord>> = Vec::new();
-        let mut bytes = usize::MAX;
-        for record in records {
-            let size = record.size_in_bytes() + 64;
-            if bytes.saturating_add(size) > APPEND_BYTES_MAX {
-                parts.push(Vec::new());
-                bytes = 0;
-            }
-            bytes += size;
-            if let Some(part) = parts.last_mut() {
-                part.push(record);
-            }
+        store.is_sending = false;
+        store.sent.clear();
+        for (waiter, reply) in std::mem::take(&mut store.waiting) {
+            self.out.push(Command::Respond { waiter, reply });
         }
-        let last = parts.pop();
-        for part in parts {
-            // When this one fails, all are written again, and the answer in the last one fails with it.
-            self.append(part, Effect::Store { keys: keys.clone(), replies: Vec::new() });
-        }
-        if let Some(last) = last {
-            let replies = answer.into_iter().collect();
-            let token = self.append(last, Effect::Store { keys, replies });
-            self.group.in_flight = Some(token);
+        let has_more = !self.group.store.unwritten.is_empty() || !self.group.store.waiting_next.is_empty();
+        if has_more && self.group.state != GroupState::Dead {
+            self.send();
         }
     }
 
     /// Records of the group are in the log, or perhaps not.
-    pub(in crate::machine) fn finish_store(
-        &mut self,
-        token: AppendToken,
-        keys: BTreeSet<Key>,
-        replies: Vec<(Waiter, Reply)>,
-        result: Result<(), ErrorCode>,
-    ) {
-        if self.group.in_flight == Some(token) {
-            self.group.in_flight = None;
-        }
-        if result.is_err() {
-            // They may be there or not: the log must catch up with what the group is now. What was sent after this was
-            // made on top of it, and is told to have failed, too.
-            self.group.tainted = Some(self.shared.last_append());
-            self.group.unwritten.extend(keys);
-            if self.group.state != GroupState::Dead {
-                self.set_timer(TimerKind::Repair, REPAIR_MS);
+    pub(in crate::machine) fn finish_store(&mut self, result: Result<(), ErrorCode>) {
+        let is_dead = self.group.state == GroupState::Dead;
+        let Err(error) = result else {
+            if is_dead {
+                // What was left to write goes with the group.
+                self.group.store.fail(ErrorCode::CoordinatorNotAvailable, self.out);
             }
-        }
-        let is_tainted = self.group.tainted.is_some_and(|tainted| token <= tainted);
-        let error = result.err().or(is_tainted.then_some(ErrorCode::CoordinatorNotAvailable));
-        for (waiter, reply) in replies {
-            self.respond(
-                waiter,
-                match error {
-                    Some(error) => reply.failed(error),
-                    None => reply,
-                },
-            );
+            self.send_part();
+            return;
+        };
+        // They may be there or not: the log must catch up with what the group is now. Who waits for what was made on top
+        // of them is told the same.
+        let store = &mut self.group.store;
+        store.is_sending = false;
+        store.parts.clear();
+        let mut sent = std::mem::take(&mut store.sent);
+        store.unwritten.append(&mut sent);
+        store.fail(error, self.out);
+        if !is_dead {
+            self.set_timer(TimerKind::Repair, REPAIR_MS);
         }
     }
 

@@ -83,7 +83,7 @@ impl ConsumerGroup {
             let assigned = member.assigned.get(topic);
             partitions.iter().any(|partition| {
                 !assigned.is_some_and(|assigned| assigned.contains_key(partition))
-                    && self.is_held(*topic, *partition)
+                    && self.is_held_by_others(id, *topic, *partition)
             })
         })
     }

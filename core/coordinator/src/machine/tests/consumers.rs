@@ -432,11 +432,11 @@ fn a_failed_append_is_as_a_lost_answer() {
     let joined = world.send_beat(join_request("b", &["orders"]), 1);
     let beside = world.send_beat(beat_request("a", 1), 1);
     let after = world.send_beat(join_request("c", &["orders"]), 1);
-    // The first append fails; the second one was made on top of it and is told to have failed, too.
-    let (token, _) = world.appends.pop_front().unwrap();
+    // What was made on top of the append that fails is not written before it.
+    assert_eq!(world.appends.len(), 1);
     let error = ErrorCode::CoordinatorNotAvailable;
-    world.act(|machine, now, out| machine.appended(now, token, Err(error), out));
-    world.commit_appends();
+    world.fail_appends(error);
+    assert!(world.appends.is_empty());
     for waiter in [joined, beside, after] {
         assert_eq!(world.beaten(waiter).error_code, code(error), "{waiter:?}");
     }
@@ -475,17 +475,17 @@ fn a_large_change_is_written_in_parts() {
         (0..3).map(|number| world.send_beat(join_request(&format!("m{number}"), &names), 1)).collect();
     world.fail_appends(ErrorCode::CoordinatorNotAvailable);
     let waiter = world.send_beat(join_request("m0", &names), 1);
-    assert!(world.appends.len() > 1, "all four subscriptions are written again");
-    let sizes: Vec<usize> = world
-        .appends
-        .iter()
-        .map(|(_, appended)| match appended {
-            Appended::Records(records, _) => records.iter().map(OffsetsRecord::size_in_bytes).sum(),
-            Appended::Marker(_) => 0,
-        })
-        .collect();
-    assert!(sizes.iter().all(|size| *size < 600 * 1024), "{sizes:?}");
-    world.commit_appends();
+    let mut parts = 0;
+    while let Some((token, appended)) = world.appends.pop_front() {
+        let Appended::Records(records, _) = &appended else { panic!("no transaction ends here") };
+        let size: usize = records.iter().map(OffsetsRecord::size_in_bytes).sum();
+        assert!(size < 600 * 1024, "{size}");
+        assert!(!world.replies.contains_key(&waiter) && world.appends.is_empty(), "one after the other");
+        appended.write_to(&mut world.log);
+        world.act(|machine, now, out| machine.appended(now, token, Ok(()), out));
+        parts += 1;
+    }
+    assert!(parts > 1, "all four subscriptions are written again");
     assert_eq!(world.beaten(waiter).error_code, 0);
     assert_eq!(
         world.restarted().machine.describe_consumer_group("g"),

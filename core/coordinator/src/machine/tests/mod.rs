@@ -3,6 +3,7 @@
 mod admin;
 mod commits;
 mod consumer_offsets;
+mod consumer_simulation;
 mod consumers;
 mod membership;
 mod migrations;

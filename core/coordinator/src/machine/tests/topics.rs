@@ -43,6 +43,10 @@ impl FakeTopics {
         self.rack = Some(Arc::from(rack));
     }
 
+    pub(super) fn partitions(&self, name: &str) -> i32 {
+        self.topics.get(name).map_or(0, |(_, partitions)| *partitions)
+    }
+
     pub(super) fn id(&self, name: &str) -> TopicId {
         self.topics[name].0
     }
