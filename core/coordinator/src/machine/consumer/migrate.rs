@@ -102,8 +102,9 @@ impl ConsumerGroup {
             consumer.put_member(id, classic_member(member, subscription, &assigned, group.generation));
             consumer.put_target(id, assigned);
         }
+        // The hash stays unset: whoever joins, also without a subscription, begins a rebalance. The classic group may have been
+        // in the middle of one, with nobody assigned.
         consumer.set_target_epoch(group.generation, 0);
-        consumer.metadata_hash = consumer.hash_of_topics(topics);
         Ok(consumer)
     }
 

@@ -160,6 +160,18 @@ fn a_rebalance_of_the_classic_group_ends_with_its_upgrade() {
 }
 
 #[test]
+fn an_upgrade_amid_a_rebalance_assigns_although_nothing_is_subscribed_to_anew() {
+    let (mut world, _) = world();
+    let id = world.new_id();
+    world.join(joining(&id));
+    assert_eq!(world.state(), Some(GroupState::CompletingRebalance));
+    world.join_as("new", &[]);
+    assert_eq!(world.consumer_state(), (ConsumerGroupState::Reconciling, 2));
+    assert_eq!(world.classic_join(rejoining(&id, &[])), 2);
+    assert_eq!(world.classic_sync(&id, 2), [0, 1, 2, 3]);
+}
+
+#[test]
 fn an_upgrade_can_be_refused() {
     let upgrade = |config: GroupConfig, prepare: &dyn Fn(&mut World)| {
         let mut world = World::with(config);

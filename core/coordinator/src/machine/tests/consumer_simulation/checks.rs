@@ -176,10 +176,12 @@ impl Simulation {
     pub(super) fn check_settled(&mut self) {
         assert!(
             self.has_settled(),
-            "{:#?}\n{:#?}\n{:?}",
+            "{:#?}\n{:#?}\n{:?}\n{:?}\n{:?}",
             self.described(),
             self.clients,
-            self.machine.group(GROUP)
+            self.machine.group(GROUP),
+            self.topics,
+            self.waiting
         );
         assert!(self.owned().values().all(|count| *count == 1), "each partition has one owner");
         if let Some(described) = self.described() {
