@@ -203,11 +203,11 @@ impl Comparison<'_> {
         let field_type = json["type"].as_str().unwrap();
         let versions = range_of(json, "versions").and_then(|versions| versions.intersect(parent));
         let within = |range: Option<VersionRange>| range.and_then(|range| range.intersect(versions?));
-        let default = match &json["default"] {
-            Json::Null => None,
-            Json::String(text) => Some(text.clone()),
-            other => Some(other.to_string()),
-        };
+        // Some schemas write null, some "null".
+        let default = json.get("default").map(|default| match default {
+            Json::String(text) => text.clone(),
+            other => other.to_string(),
+        });
         let theirs = (
             field_type.to_owned(),
             versions,

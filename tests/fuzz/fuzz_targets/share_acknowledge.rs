@@ -1,0 +1,5 @@
+//! ShareAcknowledge: the request, the response and the frame.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| towpath_fuzz::exercise::<towpath_wire::ShareAcknowledgeRequest>(data));

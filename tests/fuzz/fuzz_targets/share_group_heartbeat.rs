@@ -1,0 +1,5 @@
+//! ShareGroupHeartbeat: the request, the response and the frame.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| towpath_fuzz::exercise::<towpath_wire::ShareGroupHeartbeatRequest>(data));
