@@ -14,10 +14,10 @@ use towpath_types::{Offset, TopicPartition};
 
 use crate::config::{BrokerConfig, Endpoint};
 use crate::connection::{LAST_ANSWERS_MAX, Peer};
+use crate::coordinator_log::BrokerCoordinatorLog;
 use crate::error::BrokerError;
 use crate::listener::Acceptor;
-use crate::offsets_log::BrokerOffsetsLog;
-use crate::state::{BrokerState, Metadata};
+use crate::state::{BrokerState, Metadata, OFFSETS_TOPIC};
 use crate::stream::Stream;
 use crate::{background, cluster, open};
 
@@ -93,8 +93,10 @@ impl Broker {
                 (Arc::clone(&opened.state), Some(opened))
             }
         };
-        let groups =
-            GroupCoordinator::new(state.config.groups.clone(), Arc::new(BrokerOffsetsLog::new(&state)));
+        let groups = GroupCoordinator::new(
+            state.config.groups.clone(),
+            Arc::new(BrokerCoordinatorLog::new(&state, OFFSETS_TOPIC)),
+        );
         let groups = state.groups.get_or_init(|| groups);
         let acceptor = Acceptor::new(Arc::clone(&state));
         let membership = match joined.zip(member) {

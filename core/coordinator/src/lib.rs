@@ -4,7 +4,7 @@
 //!   Requests, the passing of time and finished appends go in; answers and records to append come out
 //!   ([`Command`]). It does no I/O, has no clock and makes no random choice of its own.
 //! - [`GroupCoordinator`] is the thin driver: it maps a group to its partition, loads a partition when its broker
-//!   leads it, writes what the machine wants written through [`OffsetsLog`], and lets time pass.
+//!   leads it, writes what the machine wants written through [`CoordinatorLog`], and lets time pass.
 //! - [`record`] is the form of a group in the offsets topic: Kafka's own, so that Kafka's tools can read it.
 //!
 //! An answer to a commit, and the assignment of a generation, leave only after their records are committed in the
@@ -23,7 +23,10 @@ mod service;
 
 pub use config::GroupConfig;
 pub use hash::{java_hash, partition_for};
-pub use log::{LoadedChunk, OffsetsLog, OffsetsLogError, StoredRecord};
+pub use log::{
+    CoordinatorBatch, CoordinatorLog, CoordinatorLogError, EndMarker, LoadedChunk, LoadedEntry,
+    TransactionalProducer,
+};
 pub use machine::{ClientContext, Command, GroupMachine, Now, Reply, Waiter};
 pub use record::{BadRecord, OffsetsRecord};
 pub use service::{Clock, GroupCoordinator, PartitionState, PartitionStatus};

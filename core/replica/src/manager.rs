@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use towpath_log::{CleanOptions, LogDir, LogError};
-use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
+use towpath_types::{Offset, Term, TopicId, TopicName, TopicPartition};
 
 use crate::{Brokers, Environment, Leadership, Partition, PartitionError, Settings};
 
@@ -136,6 +136,21 @@ impl TopicReplicas {
     pub fn open_partition(&self, index: i32) -> Option<Arc<Partition>> {
         let slots = self.slots.read();
         slots.get(usize::try_from(index).ok()?)?.as_ref()?.partition.get().cloned()
+    }
+
+    /// The term in which this broker leads the partition of an index; `None` while it does not.
+    #[must_use]
+    pub fn term(&self, index: i32) -> Option<Term> {
+        let slot = self.slots.read().get(usize::try_from(index).ok()?)?.clone()?;
+        match slot.partition.get() {
+            Some(partition) => partition.term(),
+            None => {
+                let leadership = slot.leadership.lock();
+                (leadership.leader == Some(self.environment.me()))
+                    // Whoever opens the partition begins its first term.
+                    .then_some(Term { leader_epoch: leadership.leader_epoch, number: 1 })
+            }
+        }
     }
 
     /// Whether this broker leads the partition of an index: what its role says, or, before it is opened, the metadata.

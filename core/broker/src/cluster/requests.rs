@@ -140,7 +140,7 @@ impl ControllerRequest for AlterPartitionRequest {
             topics: self.topics.iter().map(isrs).collect(),
         };
         let decided = controller
-            .decide(|image, _, _| decide::alter_partition(image, controller.policy(), &request))
+            .decide_or_confirm(|image, _, _| decide::alter_partition(image, controller.policy(), &request))
             .await;
         match decided {
             Ok((answers, _)) => {

@@ -28,6 +28,25 @@ pub(super) async fn handle(
     cx: RequestContext,
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
+    let mut partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
+    if !partitions.any(|asked| asked.timestamp >= 0 || asked.timestamp == MAX_TIMESTAMP) {
+        return list_all(&broker, &cx, &request);
+    }
+    // Times are looked up in files: not on a thread that serves connections.
+    let place = Arc::clone(&broker.heavy_work).acquire_owned().await;
+    let task = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        list_all(&broker, &cx, &request)
+    });
+    match task.await {
+        Ok(response) => response,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime ends.
+        Err(_) => ListOffsetsResponse::default(),
+    }
+}
+
+fn list_all(broker: &BrokerState, cx: &RequestContext, request: &ListOffsetsRequest) -> ListOffsetsResponse {
     let mut seen = HashSet::new();
     let mut twice = HashSet::new();
     for topic in &request.topics {
@@ -49,7 +68,7 @@ pub(super) async fn handle(
                 }
                 let partition = replicas.as_ref().map_or(Ok(None), |topic| topic.partition(asked.partition_index));
                 match partition {
-                    Ok(Some(partition)) => list(&partition, cx.version, reader(&cx, request.replica_id), asked),
+                    Ok(Some(partition)) => list(&partition, cx.version, reader(cx, request.replica_id), asked),
                     Ok(None) => failed(asked, ErrorCode::UnknownTopicOrPartition),
                     Err(error) => failed(asked, partition_error_code(&error)),
                 }

@@ -32,7 +32,7 @@ use self::partition::Partition;
 pub use self::partition::{PartitionState, PartitionStatus};
 use crate::config::GroupConfig;
 use crate::hash::partition_for;
-use crate::log::{OffsetsLog, OffsetsLogError};
+use crate::log::{CoordinatorLog, CoordinatorLogError};
 use crate::machine::{ClientContext, Reply, commit_error, join_error, sync_error};
 
 /// Milliseconds since 1970 UTC, for what is stored.
@@ -54,7 +54,7 @@ impl Clock for SystemClock {
 
 struct Inner {
     config: GroupConfig,
-    log: Arc<dyn OffsetsLog>,
+    log: Arc<dyn CoordinatorLog>,
     clock: Arc<dyn Clock>,
     partitions: Mutex<HashMap<i32, Arc<Partition>>>,
     is_stopped: AtomicBool,
@@ -77,13 +77,13 @@ impl fmt::Debug for GroupCoordinator {
 impl GroupCoordinator {
     /// A coordinator over `log`, by the system's clock.
     #[must_use]
-    pub fn new(config: GroupConfig, log: Arc<dyn OffsetsLog>) -> Self {
+    pub fn new(config: GroupConfig, log: Arc<dyn CoordinatorLog>) -> Self {
         Self::with_clock(config, log, Arc::new(SystemClock))
     }
 
     /// A coordinator by a clock of its own.
     #[must_use]
-    pub fn with_clock(config: GroupConfig, log: Arc<dyn OffsetsLog>, clock: Arc<dyn Clock>) -> Self {
+    pub fn with_clock(config: GroupConfig, log: Arc<dyn CoordinatorLog>, clock: Arc<dyn Clock>) -> Self {
         let partitions = Mutex::new(HashMap::new());
         Self { inner: Arc::new(Inner { config, log, clock, partitions, is_stopped: AtomicBool::new(false) }) }
     }
@@ -138,7 +138,7 @@ impl GroupCoordinator {
     ///
     /// # Errors
     /// When it cannot be created.
-    pub async fn ensure_topic(&self) -> Result<(), OffsetsLogError> {
+    pub async fn ensure_topic(&self) -> Result<(), CoordinatorLogError> {
         if self.inner.log.partition_count().is_some() {
             return Ok(());
         }
@@ -152,17 +152,23 @@ impl GroupCoordinator {
         if self.inner.is_stopped.load(Ordering::Acquire) {
             return Err(ErrorCode::CoordinatorNotAvailable);
         }
-        if !self.inner.log.is_leader(id) {
-            self.resigned(id);
-            return Err(ErrorCode::NotCoordinator);
-        }
         let mut partitions = self.inner.partitions.lock();
+        // With the lock held: of two that ask, none goes by an older term than the other.
+        let Some(term) = self.inner.log.term(id) else {
+            if let Some(partition) = partitions.remove(&id) {
+                partition.close();
+            }
+            return Err(ErrorCode::NotCoordinator);
+        };
         if let Some(partition) = partitions.get(&id) {
-            return Ok(Arc::clone(partition));
+            if partition.term() == term {
+                return Ok(Arc::clone(partition));
+            }
+            partition.close();
         }
         let inner = &self.inner;
-        let partition =
-            Partition::new(id, inner.config.clone(), Arc::clone(&inner.log), Arc::clone(&inner.clock));
+        let log = Arc::clone(&inner.log);
+        let partition = Partition::new(id, term, inner.config.clone(), log, Arc::clone(&inner.clock));
         partitions.insert(id, Arc::clone(&partition));
         tokio::spawn(Arc::clone(&partition).run());
         Ok(partition)

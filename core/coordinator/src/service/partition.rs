@@ -2,19 +2,19 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
-use towpath_types::Offset;
+use towpath_types::{Offset, Term};
 use towpath_wire::ErrorCode;
 use uuid::Uuid;
 
 use super::Clock;
 use crate::config::GroupConfig;
-use crate::log::{LoadedChunk, OffsetsLog, OffsetsLogError};
+use crate::log::{CoordinatorBatch, CoordinatorLog, CoordinatorLogError, LoadedChunk, LoadedEntry};
 use crate::machine::{AppendToken, Command, GroupMachine, MachineStats, Now, Reply, Waiter};
 use crate::record::OffsetsRecord;
 
@@ -64,24 +64,26 @@ struct Core {
     next_waiter: u64,
 }
 
-/// A partition that this broker leads.
+/// A partition that this broker leads, for one term.
 pub(super) struct Partition {
     id: i32,
-    log: Arc<dyn OffsetsLog>,
+    term: Term,
+    log: Arc<dyn CoordinatorLog>,
     clock: Arc<dyn Clock>,
     born: Instant,
     core: Mutex<Core>,
     wake_writer: Notify,
     wake_timer: Notify,
     finished: Notify,
-    is_finished: AtomicU64,
+    is_finished: AtomicBool,
 }
 
 impl Partition {
     pub(super) fn new(
         id: i32,
+        term: Term,
         config: GroupConfig,
-        log: Arc<dyn OffsetsLog>,
+        log: Arc<dyn CoordinatorLog>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
         let core = Core {
@@ -96,6 +98,7 @@ impl Partition {
         };
         Arc::new(Self {
             id,
+            term,
             log,
             clock,
             born: Instant::now(),
@@ -103,8 +106,12 @@ impl Partition {
             wake_writer: Notify::new(),
             wake_timer: Notify::new(),
             finished: Notify::new(),
-            is_finished: AtomicU64::new(0),
+            is_finished: AtomicBool::new(false),
         })
+    }
+
+    pub(super) const fn term(&self) -> Term {
+        self.term
     }
 
     pub(super) fn status(&self) -> PartitionStatus {
@@ -207,7 +214,7 @@ impl Partition {
     pub(super) async fn finished(&self) {
         loop {
             let notified = self.finished.notified();
-            if self.is_finished.load(Ordering::Acquire) != 0 {
+            if self.is_finished.load(Ordering::Acquire) {
                 return;
             }
             notified.await;
@@ -220,6 +227,7 @@ impl Partition {
 
     /// The partition's life.
     pub(super) async fn run(self: Arc<Self>) {
+        let _finished = Finished(&self);
         if self.load().await {
             tokio::join!(self.write(), self.pass_time());
         }
@@ -229,8 +237,6 @@ impl Partition {
             core.waiters.clear();
             core.queue.clear();
         }
-        self.is_finished.store(1, Ordering::Release);
-        self.finished.notify_waiters();
     }
 
     /// Reads the log; true when the partition is active.
@@ -242,28 +248,28 @@ impl Partition {
             if self.is_closed() {
                 return false;
             }
-            let chunk = match self.log.read(self.id, from, LOAD_BYTES).await {
+            let chunk = match self.log.read(self.id, self.term, from, LOAD_BYTES).await {
                 Ok(chunk) => chunk,
-                Err(error @ OffsetsLogError::Corrupt { .. }) => {
+                Err(error @ CoordinatorLogError::Corrupt { .. }) => {
                     self.fail(&error.to_string());
                     return false;
                 }
                 Err(error) => {
-                    tracing::warn!(partition = self.id, %error, "the offsets topic cannot be read; trying again");
-                    // Closing is noticed at the latest when this has passed.
-                    tokio::time::sleep(retry).await;
-                    retry = (retry * 2).min(LOAD_RETRY_MAX);
+                    if !self.wait_after(&error, &mut retry).await {
+                        return false;
+                    }
                     continue;
                 }
             };
             retry = LOAD_RETRY_MIN;
-            records += chunk.records.len();
+            records += chunk.entries.len();
             let (next, at_end) = (chunk.next_offset, chunk.at_end);
             if let Err(reason) = self.replay(&chunk) {
                 self.fail(&reason);
                 return false;
             }
             if at_end {
+                from = next;
                 break;
             }
             if next <= from {
@@ -272,6 +278,53 @@ impl Partition {
             }
             from = next;
         }
+        self.until_committed(from).await && self.activate(records)
+    }
+
+    /// Waits until all that was read is committed; what is served before may never have been (R3). False when the
+    /// partition is closed.
+    async fn until_committed(&self, end: Offset) -> bool {
+        let mut retry = LOAD_RETRY_MIN;
+        loop {
+            let closed = async {
+                loop {
+                    let notified = self.wake_timer.notified();
+                    if self.is_closed() {
+                        return;
+                    }
+                    notified.await;
+                }
+            };
+            let committed = tokio::select! {
+                committed = self.log.committed(self.id, self.term, end) => committed,
+                () = closed => return false,
+            };
+            match committed {
+                Ok(()) => return true,
+                Err(error) => {
+                    if !self.wait_after(&error, &mut retry).await {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets some time pass after a failure to read; false when the partition is closed, as it is when its term has ended.
+    async fn wait_after(&self, error: &CoordinatorLogError, retry: &mut Duration) -> bool {
+        if matches!(error, CoordinatorLogError::NotLeader { .. }) && self.log.term(self.id) != Some(self.term)
+        {
+            self.close();
+            return false;
+        }
+        tracing::warn!(partition = self.id, %error, "the coordinator's topic cannot be read; trying again");
+        // Closing is noticed at the latest when this has passed.
+        tokio::time::sleep(*retry).await;
+        *retry = (*retry * 2).min(LOAD_RETRY_MAX);
+        !self.is_closed()
+    }
+
+    fn activate(&self, records: usize) -> bool {
         let mut core = self.core.lock();
         if core.state != PartitionState::Loading {
             return false;
@@ -287,10 +340,16 @@ impl Partition {
 
     fn replay(&self, chunk: &LoadedChunk) -> Result<(), String> {
         let mut core = self.core.lock();
-        for record in &chunk.records {
-            core.machine
-                .replay(record.key.as_ref(), record.value.as_ref())
-                .map_err(|error| format!("the record at offset {} is of no use: {error}", record.offset))?;
+        for entry in &chunk.entries {
+            match entry {
+                LoadedEntry::Record { offset, key, value, producer: None } => core
+                    .machine
+                    .replay(key.as_ref(), value.as_ref())
+                    .map_err(|error| format!("the record at offset {offset} is of no use: {error}"))?,
+                LoadedEntry::Record { offset, .. } | LoadedEntry::Marker { offset, .. } => {
+                    return Err(format!("at offset {offset} there is a part of a transaction"));
+                }
+            }
         }
         Ok(())
     }
@@ -338,7 +397,8 @@ impl Partition {
                 self.wake_writer.notified().await;
                 continue;
             }
-            let result = self.log.append(self.id, &records).await;
+            let batch = CoordinatorBatch::Records { records: &records, producer: None };
+            let result = self.log.append(self.id, self.term, batch).await;
             if let Err(error) = &result {
                 let cause = std::error::Error::source(error).map(ToString::to_string);
                 tracing::warn!(partition = self.id, %error, cause, "groups or offsets could not be stored");
@@ -374,5 +434,22 @@ impl Partition {
                 self.act_locked(&mut core, |machine, now, out| machine.tick(now, out));
             }
         }
+    }
+}
+
+/// Says that a partition's life is over, also where it ended by a panic.
+struct Finished<'a>(&'a Partition);
+
+impl Drop for Finished<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Nobody waits for answers that will not come, and nothing is served from a state that is half changed.
+            let mut core = self.0.core.lock();
+            core.state = PartitionState::Failed;
+            core.error = Some("the coordinator has a fault; its log says more".to_owned());
+            core.waiters.clear();
+        }
+        self.0.is_finished.store(true, Ordering::Release);
+        self.0.finished.notify_waiters();
     }
 }

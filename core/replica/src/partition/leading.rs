@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use towpath_log::{AppendInfo, Effort};
 use towpath_record::Origin;
-use towpath_types::{BrokerId, LeaderEpoch, Offset};
+use towpath_types::{BrokerId, LeaderEpoch, Offset, Term};
 
 use super::{Partition, Role};
 use crate::leader::{FollowerFetch, IsrProposal, LeaderState, ProposalAnswer};
@@ -28,6 +28,18 @@ pub struct Appended {
 }
 
 impl Partition {
+    /// The term in which this broker leads; `None` while it does not.
+    #[must_use]
+    pub fn term(&self) -> Option<Term> {
+        match &*self.role.lock() {
+            Role::Leader(state) => Some(Term {
+                leader_epoch: state.leadership().leader_epoch,
+                number: self.roles_taken.load(Ordering::Acquire),
+            }),
+            Role::Follower(_) => None,
+        }
+    }
+
     /// Takes a newer state in which this broker goes on to lead.
     pub(super) fn go_on_leading(&self, state: &mut LeaderState, leadership: Leadership) {
         let epoch = leadership.leader_epoch;
@@ -79,6 +91,32 @@ impl Partition {
         origin: Origin,
         effort: Effort,
     ) -> Result<Appended, PartitionError> {
+        self.append_while(|_| true, batch, all, origin, effort)
+    }
+
+    /// As [`Self::append`], but only within a term: what a coordinator decided from what it had read then is not written
+    /// once somebody else may have decided otherwise (R6).
+    ///
+    /// # Errors
+    /// As there; [`PartitionError::NotLeader`] when the term has ended.
+    pub fn append_in_term(
+        self: &Arc<Self>,
+        term: Term,
+        batch: Bytes,
+        all: bool,
+        origin: Origin,
+    ) -> Result<Appended, PartitionError> {
+        self.append_while(|number| number == term.number, batch, all, origin, Effort::Any)
+    }
+
+    fn append_while(
+        self: &Arc<Self>,
+        is_term: impl Fn(u64) -> bool,
+        batch: Bytes,
+        all: bool,
+        origin: Origin,
+        effort: Effort,
+    ) -> Result<Appended, PartitionError> {
         self.check_online()?;
         let leading = self.changing_role.read();
         let epoch = match &*self.role.lock() {
@@ -92,6 +130,9 @@ impl Partition {
             Role::Follower(_) => return Err(PartitionError::NotLeader),
         };
         let term = self.roles_taken.load(Ordering::Acquire);
+        if !is_term(term) {
+            return Err(PartitionError::NotLeader);
+        }
         let bytes = batch.len() as u64;
         let info = self.log.append_as_leader_within(batch, epoch, origin, effort)?;
         drop(leading);
@@ -147,6 +188,18 @@ impl Partition {
     ) -> impl Future<Output = Result<(), PartitionError>> + use<> {
         let last = appended.info.last_offset;
         leading_until(Arc::clone(self), appended.term, move |partition| partition.high_watermark() > last)
+    }
+
+    /// Resolves when all before `end` is committed, within a term.
+    ///
+    /// # Errors
+    /// As [`Self::committed`].
+    pub fn committed_before(
+        self: &Arc<Self>,
+        term: Term,
+        end: Offset,
+    ) -> impl Future<Output = Result<(), PartitionError>> + use<> {
+        leading_until(Arc::clone(self), term.number, move |partition| partition.high_watermark() >= end)
     }
 
     /// Whether what was appended is committed by now.

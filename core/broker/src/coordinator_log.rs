@@ -1,0 +1,201 @@
+//! The topic in which a coordinator keeps what it knows, as the coordinator sees it.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use towpath_coordinator::{
+    CoordinatorBatch, CoordinatorLog, CoordinatorLogError, LoadedChunk, LoadedEntry, OffsetsRecord,
+    TransactionalProducer,
+};
+use towpath_log::AppendError;
+use towpath_record::{
+    BatchBuilder, BatchError, Codec, Compression, ControlType, Origin, RecordBatch, ValidateError, batches,
+    control_record,
+};
+use towpath_replica::{Partition, PartitionError, TopicReplicas};
+use towpath_types::{Offset, Term};
+
+use crate::state::BrokerState;
+
+/// How long an append may take to be committed (`offsets.commit.timeout.ms`).
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reaches an internal topic through the broker's partitions. Weak, because the broker holds the coordinator.
+pub(crate) struct BrokerCoordinatorLog {
+    broker: Weak<BrokerState>,
+    topic: &'static str,
+}
+
+impl BrokerCoordinatorLog {
+    pub(crate) fn new(broker: &Arc<BrokerState>, topic: &'static str) -> Self {
+        Self { broker: Arc::downgrade(broker), topic }
+    }
+
+    fn broker(&self) -> Result<Arc<BrokerState>, CoordinatorLogError> {
+        self.broker.upgrade().ok_or_else(|| CoordinatorLogError::Storage("the broker is gone".into()))
+    }
+
+    fn topic(&self) -> Option<Arc<TopicReplicas>> {
+        self.broker.upgrade()?.replicas.topic(self.topic)
+    }
+
+    fn partition(&self, partition: i32) -> Result<Arc<Partition>, CoordinatorLogError> {
+        self.topic()
+            .ok_or(CoordinatorLogError::UnknownPartition { partition })?
+            .partition(partition)
+            .map_err(|error| CoordinatorLogError::Storage(error.into()))?
+            .ok_or(CoordinatorLogError::UnknownPartition { partition })
+    }
+}
+
+fn append_error(partition: i32, error: PartitionError, bytes: usize) -> CoordinatorLogError {
+    match error {
+        PartitionError::NotLeader | PartitionError::Deleted => CoordinatorLogError::NotLeader { partition },
+        PartitionError::NotEnoughReplicas { .. } => CoordinatorLogError::NotEnoughReplicas,
+        PartitionError::Append(AppendError::Invalid(ValidateError::TooLarge { .. }))
+        | PartitionError::Append(AppendError::LargerThanSegment { .. }) => {
+            CoordinatorLogError::TooLarge { bytes }
+        }
+        error => CoordinatorLogError::Storage(error.into()),
+    }
+}
+
+#[async_trait]
+impl CoordinatorLog for BrokerCoordinatorLog {
+    fn partition_count(&self) -> Option<i32> {
+        i32::try_from(self.topic()?.partition_count()).ok().filter(|count| *count > 0)
+    }
+
+    async fn ensure_topic(&self) -> Result<(), CoordinatorLogError> {
+        let broker = self.broker()?;
+        broker.auto_create(self.topic).await.map_err(|error| CoordinatorLogError::Storage(error.into()))
+    }
+
+    fn term(&self, partition: i32) -> Option<Term> {
+        self.topic()?.term(partition)
+    }
+
+    async fn append(
+        &self,
+        partition: i32,
+        term: Term,
+        batch: CoordinatorBatch<'_>,
+    ) -> Result<(), CoordinatorLogError> {
+        let log = self.partition(partition)?;
+        let CoordinatorBatch::Records { records, producer: None } = batch else {
+            return Err(CoordinatorLogError::Storage("there are no transactions".into()));
+        };
+        let bytes: usize = records.iter().map(OffsetsRecord::size_in_bytes).sum();
+        let too_large = |_| CoordinatorLogError::TooLarge { bytes };
+        let mut builder = BatchBuilder::new(Codec::from(Compression::None));
+        for record in records {
+            builder
+                .append(record.timestamp_ms, Some(&record.key), record.value.as_deref(), &[])
+                .map_err(too_large)?;
+        }
+        let batch = builder.build().map_err(too_large)?;
+        let appended = log
+            .append_in_term(term, batch, true, Origin::Coordinator)
+            .map_err(|error| append_error(partition, error, bytes))?;
+        if appended.committed {
+            return Ok(());
+        }
+        match tokio::time::timeout(COMMIT_TIMEOUT, log.committed(&appended)).await {
+            Ok(result) => result.map_err(|error| append_error(partition, error, bytes)),
+            Err(_) => Err(CoordinatorLogError::TimedOut),
+        }
+    }
+
+    async fn read(
+        &self,
+        partition: i32,
+        term: Term,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<LoadedChunk, CoordinatorLogError> {
+        let is_cluster = self.broker()?.cluster().is_some();
+        let topic = self.topic().ok_or(CoordinatorLogError::UnknownPartition { partition })?;
+        let Some(log) = topic.open_partition(partition) else {
+            if is_cluster {
+                // In a cluster all have files: these could not be made or opened.
+                return Err(CoordinatorLogError::NotLeader { partition });
+            }
+            // No files yet: nothing was ever written.
+            return Ok(LoadedChunk { entries: Vec::new(), next_offset: Offset::ZERO, at_end: true });
+        };
+        if log.term() != Some(term) {
+            return Err(CoordinatorLogError::NotLeader { partition });
+        }
+        let task = tokio::task::spawn_blocking(move || read(&log, from, bytes_max));
+        task.await.map_err(|error| CoordinatorLogError::Storage(error.into()))?
+    }
+
+    async fn committed(&self, partition: i32, term: Term, end: Offset) -> Result<(), CoordinatorLogError> {
+        let topic = self.topic().ok_or(CoordinatorLogError::UnknownPartition { partition })?;
+        let Some(log) = topic.open_partition(partition).filter(|_| end > Offset::ZERO) else {
+            // Nothing was read.
+            return Ok(());
+        };
+        log.committed_before(term, end).await.map_err(|error| append_error(partition, error, 0))
+    }
+}
+
+fn read(partition: &Partition, from: Offset, bytes_max: usize) -> Result<LoadedChunk, CoordinatorLogError> {
+    let log = partition.log();
+    let end = log.log_end_offset();
+    let from = from.max(log.log_start_offset());
+    let mut chunk = LoadedChunk { entries: Vec::new(), next_offset: from, at_end: from >= end };
+    if chunk.at_end {
+        return Ok(chunk);
+    }
+    let storage = |error: Box<dyn std::error::Error + Send + Sync>| CoordinatorLogError::Storage(error);
+    let data = log.read(from, bytes_max, end, true).map_err(|error| storage(error.into()))?;
+    let bytes = data.into_bytes().map_err(|error| storage(error.into()))?;
+    for batch in batches(&bytes) {
+        // R7: what cannot be read is an error, never a gap.
+        let corrupt = |error: BatchError, at: Offset| CoordinatorLogError::Corrupt {
+            offset: at.get(),
+            reason: error.to_string(),
+        };
+        let batch = batch.map_err(|error| corrupt(error, chunk.next_offset))?;
+        entries(&batch, from, &mut chunk.entries).map_err(|error| corrupt(error, batch.base_offset))?;
+        chunk.next_offset = batch.next_offset();
+    }
+    if bytes.is_empty() {
+        // Compaction has removed what was here up to the end.
+        chunk.next_offset = end;
+    }
+    chunk.at_end = chunk.next_offset >= end;
+    Ok(chunk)
+}
+
+/// What stands in a batch from `from` on.
+fn entries(batch: &RecordBatch, from: Offset, entries: &mut Vec<LoadedEntry>) -> Result<(), BatchError> {
+    batch.verify_crc()?;
+    let producer = TransactionalProducer { id: batch.producer_id, epoch: batch.producer_epoch };
+    let records = batch.records()?;
+    for record in &records {
+        let record = record?;
+        if record.offset < from {
+            continue;
+        }
+        let offset = record.offset;
+        if !batch.is_control() {
+            entries.push(LoadedEntry::Record {
+                offset,
+                key: record.key.map(|key| records.share(key)),
+                value: record.value.map(|value| records.share(value)),
+                producer: batch.is_transactional().then_some(producer),
+            });
+            continue;
+        }
+        let commit = match control_record(&record)?.control_type {
+            ControlType::Commit => true,
+            ControlType::Abort => false,
+            _ => continue,
+        };
+        entries.push(LoadedEntry::Marker { offset, producer, commit });
+    }
+    Ok(())
+}
