@@ -1,5 +1,8 @@
 //! What a request does to a transactional id of which no change is on its way. Nothing here has an effect.
 
+#[cfg(test)]
+mod tests;
+
 use towpath_types::{ProducerEpoch, ProducerId};
 use towpath_wire::ErrorCode;
 

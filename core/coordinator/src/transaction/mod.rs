@@ -22,8 +22,8 @@ mod service;
 
 pub use config::TransactionConfig;
 pub use machine::{
-    EndTransaction, InitProducer, TransactionCommand, TransactionFilter, TransactionMachine, TransactionReply,
-    TransactionStats, TransactionToken,
+    AddPartitions, EndTransaction, InitProducer, TransactionCommand, TransactionFilter, TransactionMachine,
+    TransactionReply, TransactionStats, TransactionToken,
 };
 pub use metadata::{ClientVersion, TransactionState};
 pub use partitions::Partitions;

@@ -73,9 +73,9 @@ impl Partitions {
     /// Whether all of them are among `others`.
     #[must_use]
     pub fn is_subset(&self, others: &Self) -> bool {
-        self.topics.iter().all(|(topic, indexes)| {
-            others.topics.get(topic).is_some_and(|others| indexes.is_subset(others))
-        })
+        self.topics
+            .iter()
+            .all(|(topic, indexes)| others.topics.get(topic).is_some_and(|others| indexes.is_subset(others)))
     }
 
     /// Adds all of `others`.

@@ -122,7 +122,8 @@ pub(super) fn state_record(
     metadata: Option<&Metadata>,
     timestamp_ms: i64,
 ) -> Result<OffsetsRecord, EncodeError> {
-    let value = metadata.map(|metadata| encode(VALUE_VERSION, &to_value(metadata), VALUE_VERSION)).transpose()?;
+    let value =
+        metadata.map(|metadata| encode(VALUE_VERSION, &to_value(metadata), VALUE_VERSION)).transpose()?;
     Ok(OffsetsRecord { key: key(transactional_id)?, value, timestamp_ms })
 }
 
@@ -242,7 +243,8 @@ mod tests {
         expected.started_ms = 1_700_000_000_001;
         assert_eq!(read, Some(expected));
         // With the epoch of KIP-939, which says nothing where two-phase commit is not there.
-        let prepared = bytes("000100000000000000010002000000070101000000000000000800000000000000090103020009");
+        let prepared =
+            bytes("000100000000000000010002000000070101000000000000000800000000000000090103020009");
         assert_eq!(decode(Some(&key), Some(&prepared)).unwrap().1.unwrap().producer.epoch.get(), 2);
     }
 
@@ -261,10 +263,7 @@ mod tests {
         };
         assert_eq!(decode(None, None), Err(BadTransactionRecord::NoKey));
         assert_eq!(decode(Some(&bytes("0001000161")), None), Err(BadTransactionRecord::UnknownKind(1)));
-        assert_eq!(
-            decode(Some(&key), Some(&bytes("0002"))),
-            Err(BadTransactionRecord::UnknownVersion(2))
-        );
+        assert_eq!(decode(Some(&key), Some(&bytes("0002"))), Err(BadTransactionRecord::UnknownVersion(2)));
         assert_eq!(state(6, 0, "t"), BadTransactionRecord::UnknownState(6));
         assert_eq!(state(1, 3, "t"), BadTransactionRecord::UnknownClientVersion(3));
         assert!(matches!(state(1, 0, "no topic"), BadTransactionRecord::Topic(_)));

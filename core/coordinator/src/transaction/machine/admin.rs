@@ -95,8 +95,11 @@ impl TransactionMachine {
         };
         let known = self.entries.get(transactional_id).filter(|entry| !entry.metadata.is_new());
         let Some(entry) = known else {
-            let error =
-                if transactional_id.is_empty() { ErrorCode::InvalidRequest } else { ErrorCode::TransactionalIdNotFound };
+            let error = if transactional_id.is_empty() {
+                ErrorCode::InvalidRequest
+            } else {
+                ErrorCode::TransactionalIdNotFound
+            };
             described.error_code = error.code();
             return described;
         };

@@ -177,13 +177,7 @@ impl TransactionMachine {
     }
 
     /// The log does not have the change, or it is not known whether it has.
-    fn unchanged(
-        &mut self,
-        now: Now,
-        change: &Change,
-        error: ErrorCode,
-        out: &mut Vec<TransactionCommand>,
-    ) {
+    fn unchanged(&mut self, now: Now, change: &Change, error: ErrorCode, out: &mut Vec<TransactionCommand>) {
         let id = &change.transactional_id;
         if let Some(entry) = self.entries.get_mut(id) {
             entry.busy = None;

@@ -30,8 +30,9 @@ use towpath_wire::ErrorCode;
 pub use admin::TransactionFilter;
 pub use end::EndTransaction;
 pub use init::InitProducer;
+pub use partitions::AddPartitions;
 
-use self::append::{Change, Pending};
+use self::append::Pending;
 use super::config::TransactionConfig;
 use super::decide::Moment;
 use super::metadata::{Metadata, TransactionState};
@@ -134,10 +135,18 @@ struct Entry {
 /// A request that waits for a producer id.
 #[derive(Debug)]
 enum Asking {
-    Init { waiter: Waiter, request: InitProducer },
-    End { waiter: Waiter, request: EndTransaction },
+    Init {
+        waiter: Waiter,
+        request: InitProducer,
+    },
+    End {
+        waiter: Waiter,
+        request: EndTransaction,
+    },
     /// The abort of a transaction that has had its time.
-    Abort { transactional_id: Arc<str> },
+    Abort {
+        transactional_id: Arc<str>,
+    },
 }
 
 impl Asking {
@@ -306,7 +315,9 @@ impl TransactionMachine {
                     ),
                 }
             }
-            (Ok(id), Asking::Init { waiter, request }) => self.initialize(now, waiter, request, Some(id), out),
+            (Ok(id), Asking::Init { waiter, request }) => {
+                self.initialize(now, waiter, request, Some(id), out)
+            }
             (Ok(id), Asking::End { waiter, request }) => self.end(now, waiter, request, Some(id), out),
             (Ok(id), Asking::Abort { transactional_id }) => self.abort(now, &transactional_id, Some(id), out),
         }

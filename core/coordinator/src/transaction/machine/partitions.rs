@@ -67,7 +67,11 @@ impl TransactionMachine {
             && self.bytes - before + bytes <= self.config.partition_bytes_max;
         if !has_room {
             let partitions = partitions.len();
-            tracing::warn!(transactional_id = id, partitions, "no room for a transaction with so many partitions");
+            tracing::warn!(
+                transactional_id = id,
+                partitions,
+                "no room for a transaction with so many partitions"
+            );
         }
         has_room
     }
