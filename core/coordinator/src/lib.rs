@@ -1,4 +1,5 @@
-//! Group coordination: classic consumer groups and committed offsets, with exactly Kafka's semantics.
+//! Coordination of groups and transactions: classic consumer groups, committed offsets, transactional ids, with exactly
+//! Kafka's semantics.
 //!
 //! - [`machine`] is the pure part: a [`GroupMachine`] holds the groups of one partition of `__consumer_offsets`.
 //!   Requests, the passing of time and finished appends go in; answers and records to append come out
@@ -10,8 +11,10 @@
 //! An answer to a commit, and the assignment of a generation, leave only after their records are committed in the
 //! offsets topic.
 //!
-//! Two rooms are kept free beside [`machine`]: `consumer` for the groups of KIP-848 and `transaction` for the
-//! transaction coordinator, with transactional offsets as one more kind of pending offset in `machine::offsets`.
+//! Transactions are coordinated in [`transaction`], which is built in the same way.
+//!
+//! A room is kept free beside [`machine`]: `consumer` for the groups of KIP-848, with transactional offsets as one more
+//! kind of pending offset in `machine::offsets`.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -20,6 +23,7 @@ mod log;
 pub mod machine;
 pub mod record;
 mod service;
+pub mod transaction;
 
 pub use config::GroupConfig;
 pub use hash::{java_hash, partition_for};
@@ -30,3 +34,4 @@ pub use log::{
 pub use machine::{ClientContext, Command, GroupMachine, Now, Reply, Waiter};
 pub use record::{BadRecord, OffsetsRecord};
 pub use service::{Clock, GroupCoordinator, PartitionState, PartitionStatus};
+pub use transaction::{TransactionConfig, TransactionCoordinator, TransactionMachine};

@@ -1,7 +1,7 @@
 //! Every field table against the schemas that Apache Kafka 4.3 ships in its own jars.
 //!
-//! `TOWPATH_KAFKA_CLIENTS_JAR` and `TOWPATH_KAFKA_GROUP_COORDINATOR_JAR` name the jars; without them Maven fetches them
-//! into the target folder.
+//! `TOWPATH_KAFKA_CLIENTS_JAR`, `TOWPATH_KAFKA_GROUP_COORDINATOR_JAR` and `TOWPATH_KAFKA_TRANSACTION_COORDINATOR_JAR` name
+//! the jars; without them Maven fetches them into the target folder.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -290,6 +290,9 @@ fn what_travels_inside_messages_and_topics_is_that_of_kafka() {
     check::<towpath_wire::OffsetCommitValue>(&records, &mut differences);
     check::<towpath_wire::GroupMetadataKey>(&records, &mut differences);
     check::<towpath_wire::GroupMetadataValue>(&records, &mut differences);
+    let records = schemas("kafka-transaction-coordinator", "TOWPATH_KAFKA_TRANSACTION_COORDINATOR_JAR");
+    check::<towpath_wire::TransactionLogKey>(&records, &mut differences);
+    check::<towpath_wire::TransactionLogValue>(&records, &mut differences);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
