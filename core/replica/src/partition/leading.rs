@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use towpath_log::{AppendInfo, Effort};
+use towpath_log::{AppendError, AppendInfo, AppendOptions, Effort, Log};
 use towpath_record::Origin;
 use towpath_types::{BrokerId, LeaderEpoch, Offset};
 
@@ -79,6 +79,32 @@ impl Partition {
         origin: Origin,
         effort: Effort,
     ) -> Result<Appended, PartitionError> {
+        self.append_with(batch, all, &AppendOptions { origin, effort, guard: None })
+    }
+
+    /// As [`Self::append`], also for batches of transactions: one that begins a transaction here needs a guard
+    /// ([`Self::transaction_check`]).
+    ///
+    /// # Errors
+    /// As there; [`AppendError::NotVerified`] without a guard that counts, [`AppendError::TooMuchWork`]. Nothing was
+    /// appended.
+    pub fn append_with(
+        self: &Arc<Self>,
+        batch: Bytes,
+        all: bool,
+        options: &AppendOptions,
+    ) -> Result<Appended, PartitionError> {
+        let bytes = batch.len() as u64;
+        self.append_in_term(all, bytes, |log, epoch| log.append_as_leader_with(batch, epoch, options))
+    }
+
+    /// Appends by the leader, in its term.
+    pub(super) fn append_in_term(
+        self: &Arc<Self>,
+        all: bool,
+        bytes: u64,
+        append: impl FnOnce(&Log, LeaderEpoch) -> Result<AppendInfo, AppendError>,
+    ) -> Result<Appended, PartitionError> {
         self.check_online()?;
         let leading = self.changing_role.read();
         let epoch = match &*self.role.lock() {
@@ -92,8 +118,7 @@ impl Partition {
             Role::Follower(_) => return Err(PartitionError::NotLeader),
         };
         let term = self.roles_taken.load(Ordering::Acquire);
-        let bytes = batch.len() as u64;
-        let info = self.log.append_as_leader_within(batch, epoch, origin, effort)?;
+        let info = append(&self.log, epoch)?;
         drop(leading);
         if !info.duplicate {
             self.appended(&info, bytes);
