@@ -316,6 +316,3 @@ impl ProducerState {
         });
     }
 }
-
-#[cfg(test)]
-mod tests;
