@@ -14,7 +14,7 @@ use crate::transaction::record::{decode, state_record};
 const IDS: [&str; 2] = ["alpha", "beta"];
 const CELLS: i32 = 4;
 const CLIENTS: usize = 5;
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 3_000;
 const STEPS: usize = 300;
 
 /// A process that produces: a client, and how often it was started.
@@ -516,11 +516,11 @@ impl Simulation {
             }
             // An abort of nothing, as far as the client knows.
             85..=88 if client.version == ClientVersion::V2 => self.end_as(number, who, false),
-            89..=91 => {
+            89..=90 => {
                 self.clients[number].must_init = true;
                 self.clients[number].tag = None;
             }
-            92..=93 => self.reborn(number),
+            91 => self.reborn(number),
             _ => {}
         }
     }
@@ -536,13 +536,17 @@ impl Simulation {
 
     fn step(&mut self) {
         match self.random.random_range(0..100) {
-            0..=54 => {
-                let number = self.random.random_range(0..CLIENTS);
+            0..=49 => {
+                // Most of the time those act that have the ids.
+                let id = *IDS.choose(&mut self.random).unwrap();
+                let newest = self.newest.get(id).map(|(number, _)| *number);
+                let anybody = self.random.random_range(0..CLIENTS);
+                let number = newest.filter(|_| self.random.random_bool(0.9)).unwrap_or(anybody);
                 self.client_acts(number);
             }
-            55..=74 => self.finish_append(true),
-            75..=79 => self.give_id(true),
-            80..=93 => self.deliver(true),
+            50..=69 => self.finish_append(true),
+            70..=74 => self.give_id(true),
+            75..=93 => self.deliver(true),
             94..=97 => {
                 let milliseconds = self.random.random_range(1..2_000);
                 self.pass(milliseconds);
@@ -567,6 +571,9 @@ impl Simulation {
             assert!(entry.bytes >= size_in_bytes(id, metadata));
             assert!(!metadata.state.is_prepared() || entry.busy.is_some(), "{id} is left alone: {entry:?}");
         }
+    }
+
+    fn check_ends(&self) {
         for (tag, cells) in &self.ends {
             let ends: BTreeSet<bool> = cells.values().flatten().copied().collect();
             assert!(ends.len() <= 1, "transaction {tag} is both committed and aborted: {cells:?}");
@@ -633,6 +640,7 @@ impl Simulation {
             }
         }
         self.check();
+        self.check_ends();
         self.check_replay();
     }
 }
@@ -647,6 +655,7 @@ fn the_invariants_hold_whatever_happens() {
                 simulation.step();
                 simulation.check();
                 if step % 16 == 0 {
+                    simulation.check_ends();
                     simulation.check_replay();
                 }
             }
