@@ -184,8 +184,12 @@ pub(super) fn end_v2(
 ) -> Decision {
     let (stored, asked) = (metadata.producer.epoch.get(), producer.epoch.get());
     let is_current = asked == stored;
-    let is_bump_retry = asked.checked_add(1) == Some(stored);
-    let is_rotation_retry = metadata.previous_id == producer.id && asked == i16::MAX - 1 && stored == 0;
+    // R6: an end of version 0 raised no epoch, so whoever has the one before is not who ended, but was fenced by it. Kafka
+    // does not look, and tells such a producer that it has committed.
+    let was_bumped = metadata.version.bumps_epoch();
+    let is_bump_retry = was_bumped && asked.checked_add(1) == Some(stored);
+    let is_rotation_retry =
+        was_bumped && metadata.previous_id == producer.id && asked == i16::MAX - 1 && stored == 0;
     let is_retry = is_bump_retry || is_rotation_retry;
     if metadata.producer.id != producer.id && !is_rotation_retry {
         return Decision::Refuse(ErrorCode::InvalidProducerIdMapping);

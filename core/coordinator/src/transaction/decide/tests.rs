@@ -86,7 +86,8 @@ fn ends_of_version_two_are_decided_as_kafka_does() {
         (CompleteAbort, false, [Done, To(PrepareAbort), Error(PF)]),
     ];
     for (state, commit, outcomes) in rows {
-        let metadata = stored(state, 5);
+        let mut metadata = stored(state, 5);
+        metadata.version = ClientVersion::V2;
         for (epoch, expected) in [4, 5, 6].into_iter().zip(outcomes) {
             let decided = outcome(end_v2(&metadata, producer(7, epoch), commit, at(None)));
             assert_eq!(decided, expected, "{state:?}, commit {commit}, epoch {epoch}");
@@ -96,6 +97,18 @@ fn ends_of_version_two_are_decided_as_kafka_does() {
         let older = outcome(end_v2(&metadata, producer(7, 3), commit, at(None)));
         assert_eq!(older, Error(PF), "two epochs back is no retry");
     }
+}
+
+/// An older client has the id now, and has ended a transaction without raising the epoch.
+#[test]
+fn whoever_was_fenced_by_an_older_client_does_not_ask_again() {
+    for (state, commit) in [(PrepareCommit, true), (CompleteCommit, true), (CompleteAbort, false)] {
+        let decided = end_v2(&stored(state, 5), producer(7, 4), commit, at(None));
+        assert_eq!(decided, Decision::Refuse(PF), "{state:?}");
+    }
+    let mut rotated = stored(CompleteAbort, 0);
+    rotated.previous_id = ProducerId::new(6);
+    assert_eq!(end_v2(&rotated, producer(6, MAX - 1), false, at(None)), Decision::Refuse(PIM));
 }
 
 #[test]
