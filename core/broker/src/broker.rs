@@ -99,6 +99,7 @@ impl Broker {
             Arc::new(BrokerCoordinatorLog::new(&state, OFFSETS_TOPIC)),
         );
         let groups = state.groups.get_or_init(|| groups);
+        state.tell_groups_of_topics();
         let transactions = state.transactions.get_or_init(|| transactions::coordinator(&state));
         let acceptor = Acceptor::new(Arc::clone(&state));
         let membership = match joined.zip(member) {

@@ -15,6 +15,7 @@ mod connection;
 mod coordinator_log;
 mod error;
 mod fetch_session;
+mod group_topics;
 mod handlers;
 mod listener;
 mod memory;

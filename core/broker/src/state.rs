@@ -12,8 +12,8 @@ use towpath_controller::topic_config::TopicCompression;
 use towpath_controller::{
     Controller, ControllerError, Decision, MetadataImage, PartitionImage, TopicConfig, TopicImage,
 };
-use towpath_coordinator::GroupCoordinator;
 use towpath_coordinator::transaction::TransactionCoordinator;
+use towpath_coordinator::{GroupCoordinator, Topics};
 use towpath_log::LogConfig;
 use towpath_replica::{BrokerView, Brokers, Leadership, ReplicaManager, Settings};
 use towpath_types::{BrokerEpoch, BrokerId, Offset, TopicId, TopicPartition};
@@ -24,6 +24,7 @@ use crate::config::{BrokerConfig, Endpoint};
 use crate::connection::ErrorChain;
 use crate::coordinator_log::VerifiedOffsets;
 use crate::fetch_session::FetchSessions;
+use crate::group_topics::GroupTopics;
 use crate::memory::MemoryBudget;
 use crate::metrics::BrokerMetrics;
 use crate::producer_ids::ProducerIds;
@@ -244,7 +245,11 @@ impl BrokerState {
             self.replicas.partitions().iter().for_each(towpath_replica::Partition::resign);
         }
         follow(&self.replicas);
+        let is_news_to_groups = GroupTopics::differ(&before, &after);
         self.published.send_replace(after);
+        if is_news_to_groups {
+            self.tell_groups_of_topics();
+        }
         self.follow_coordinated();
     }
 
@@ -334,6 +339,14 @@ impl BrokerState {
             self.each_partition(TRANSACTIONS_TOPIC, |index, leads| {
                 if leads { transactions.elected(index) } else { transactions.resigned(index) }
             });
+        }
+    }
+
+    /// The groups go by the topics that there are now.
+    pub(crate) fn tell_groups_of_topics(&self) {
+        if let Some(groups) = self.groups.get() {
+            let topics: Arc<dyn Topics> = Arc::new(GroupTopics::new(self.image()));
+            groups.topics_changed(&topics);
         }
     }
 

@@ -42,6 +42,11 @@ fn level(image: &MetadataImage, feature: &Feature) -> i16 {
     image.features().get(feature.name).copied().unwrap_or(feature.max)
 }
 
+/// Whether the cluster uses a feature at all.
+pub(crate) fn is_enabled(image: &MetadataImage, name: &str) -> bool {
+    FEATURES.iter().any(|feature| feature.name == name && level(image, feature) > 0)
+}
+
 fn range(key: ApiKey) -> ApiVersion {
     let versions = served_versions(key);
     // librdkafka takes a broker whose Produce does not begin at 0 for one without compression (KAFKA-18659): versions

@@ -137,6 +137,8 @@ apis! {
         SyncGroup => sync_group::SyncGroupRequest,
         DescribeGroups => describe_groups::DescribeGroupsRequest,
         ListGroups => list_groups::ListGroupsRequest,
+        ConsumerGroupHeartbeat => consumer_group_heartbeat::ConsumerGroupHeartbeatRequest,
+        ConsumerGroupDescribe => consumer_group_describe::ConsumerGroupDescribeRequest,
         CreateTopics => create_topics::CreateTopicsRequest,
         DeleteTopics => delete_topics::DeleteTopicsRequest,
         DeleteRecords => delete_records::DeleteRecordsRequest,

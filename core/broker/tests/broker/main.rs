@@ -15,3 +15,4 @@ mod produce;
 mod protocol;
 mod restart;
 mod support;
+mod transactions;
