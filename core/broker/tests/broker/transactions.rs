@@ -125,13 +125,16 @@ async fn end(
         producer_epoch: producer.epoch,
         committed,
     };
-    let response = client.call(version, &request).await;
-    match code(response.error_code) {
-        ErrorCode::None if version >= 5 => {
-            Ok(Producer { id: response.producer_id, epoch: response.producer_epoch })
-        }
-        ErrorCode::None => Ok(producer),
-        error => Err(error),
+    loop {
+        let response = client.call(version, &request).await;
+        return match code(response.error_code) {
+            ErrorCode::CoordinatorLoadInProgress => continue,
+            ErrorCode::None if version >= 5 => {
+                Ok(Producer { id: response.producer_id, epoch: response.producer_epoch })
+            }
+            ErrorCode::None => Ok(producer),
+            error => Err(error),
+        };
     }
 }
 
@@ -422,8 +425,10 @@ async fn a_restart_forgets_nothing() {
     let second = end(&mut client, 5, first, true).await.unwrap();
     assert_eq!(produce(&mut client, 12, 0, batch(second, 0, &["b"])).await, ErrorCode::None);
     drop(client);
-    broker.broker.shutdown().await.unwrap();
-    let broker = TestBroker::start_in(broker.dir, |_| {}).await;
+    let TestBroker { broker, dir } = broker;
+    broker.shutdown().await.unwrap();
+    drop(broker);
+    let broker = TestBroker::start_in(dir, |_| {}).await;
     let mut client = broker.client();
     let data = fetch(&mut client, 0, true).await;
     assert_eq!(seen(&data), ["a"], "the open transaction is open still");
