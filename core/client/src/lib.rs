@@ -44,9 +44,11 @@ mod client;
 mod config;
 mod connection;
 mod consumer;
+mod coordinator;
 mod error;
 mod group;
 mod metadata;
+pub mod metrics;
 mod offsets;
 mod partitioner;
 mod producer;
@@ -60,17 +62,24 @@ pub use admin::{
     QuorumListener, QuorumNode, QuorumReplica, RaftVoter, Reassignment, TopicDescription, TopicListing,
 };
 pub use client::Client;
-pub use config::{Acks, Assignor, ClientConfig, ConsumerConfig, IsolationLevel, OffsetReset, ProducerConfig};
+pub use config::{
+    Acks, Assignor, ClientConfig, ConsumerConfig, GroupKind, IsolationLevel, OffsetReset, ProducerConfig,
+    TransactionConfig,
+};
 pub use consumer::{
     CommittedOffset, Consumer, ConsumerEvent, OffsetAndTimestamp, PartitionRecords, Record, RecordsIter,
     StartAt, Subscription,
 };
 pub use error::ClientError;
+pub use metrics::describe_metrics;
 pub use group::{
     GroupProtocol, JoinedMember, Membership, MembershipConfig, MembershipEvent, MembershipIdentity,
 };
 pub use partitioner::murmur2;
-pub use producer::{Ack, Producer, ProducerRecord, RecordMetadata};
+pub use producer::{
+    Ack, ConsumerGroupMetadata, Ended, Producer, ProducerRecord, RecordMetadata, Transaction,
+    TransactionalProducer,
+};
 pub use raw::{RawClient, RawFetch, RawFetched, RawProduced};
 pub use towpath_record::{Codec, Compression, Header, Headers};
 pub use towpath_wire::{ApiKey, ErrorCode};

@@ -20,13 +20,17 @@ use towpath_types::{TopicName, TopicPartition};
 /// One broker for the whole suite: starting one takes seconds.
 fn cluster() -> ClientConfig {
     static KAFKA: OnceLock<Mutex<Kafka>> = OnceLock::new();
-    let options = kafka::Options::default().set("auto.create.topics.enable", "false");
+    let options = kafka::Options::default()
+        .set("auto.create.topics.enable", "false")
+        // How often transactions that take too long are looked for: ten seconds by default.
+        .set("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500");
     let kafka = KAFKA.get_or_init(|| Mutex::new(Kafka::start(&options).unwrap()));
     let bootstrap = kafka.lock().unwrap().bootstrap();
     ClientConfig { bootstrap_servers: vec![bootstrap], ..Default::default() }
 }
 
 suite!(cluster);
+suite!(cluster, not_ours_yet);
 
 /// R1 as the client sees it: the broker dies and comes back under load, and every record is there once, in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

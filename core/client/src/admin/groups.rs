@@ -119,7 +119,7 @@ impl Admin {
         group: &GroupId,
         partitions: Option<&[TopicPartition]>,
     ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
-        self.coordinator(group).committed(partitions).await
+        self.coordinator(group).committed(partitions, false).await
     }
 
     /// Sets the offsets of a group that has no members.
