@@ -23,7 +23,10 @@ fn cluster() -> ClientConfig {
     let options = kafka::Options::default()
         .set("auto.create.topics.enable", "false")
         // How often transactions that take too long are looked for: ten seconds by default.
-        .set("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500");
+        .set("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500")
+        // Members of the consumer protocol hear of changes with their heartbeats: every five seconds by default.
+        .set("group.consumer.min.heartbeat.interval.ms", "100")
+        .set("group.consumer.heartbeat.interval.ms", "200");
     let kafka = KAFKA.get_or_init(|| Mutex::new(Kafka::start(&options).unwrap()));
     let bootstrap = kafka.lock().unwrap().bootstrap();
     ClientConfig { bootstrap_servers: vec![bootstrap], ..Default::default() }

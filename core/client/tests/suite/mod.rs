@@ -4,6 +4,7 @@ mod admin;
 mod consume;
 mod groups;
 mod produce;
+mod reconciled;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ pub(crate) use admin::*;
 pub(crate) use consume::*;
 pub(crate) use groups::*;
 pub(crate) use produce::*;
+pub(crate) use reconciled::*;
 pub(crate) use transactions::*;
 
 /// What a test waits for at most.
@@ -150,6 +152,11 @@ macro_rules! suite {
             offsets_of_a_member_that_is_none_abort_the_transaction,
             wrong_settings_of_transactions_are_errors,
             a_transaction_that_takes_too_long_is_given_up,
+            reconciled_members_share_and_take_over,
+            a_reconciled_member_commits_before_it_lets_go,
+            a_reconciled_static_member_keeps_its_place,
+            expressions_find_topics_that_come_later,
+            a_reconciled_member_commits_with_transactions,
         }
     };
     ($cluster:path: $($test:ident),* $(,)?) => {$(

@@ -119,6 +119,8 @@ pub(in crate::producer) struct Machine {
     bump: bool,
     /// The coordinator does not know the producer id: there is nothing to end.
     unknown_id: bool,
+    /// The coordinator was asked to end the transaction: how it ends is for it to say.
+    end_asked: bool,
     calling: bool,
     retry_at: Option<Instant>,
     backoff: Backoff,
@@ -146,6 +148,7 @@ impl Machine {
             started: false,
             bump: false,
             unknown_id: false,
+            end_asked: false,
             calling: false,
             retry_at: None,
             backoff,
@@ -251,6 +254,9 @@ impl Machine {
     /// A batch will never be in the log, for all that is known. `sent` says whether it may arrive there nevertheless.
     pub(in crate::producer) fn batch_failed(&mut self, error: &ClientError, sent: bool) {
         self.bump |= sent && !self.v2;
+        if self.end_asked {
+            return;
+        }
         match error.code() {
             Some(ErrorCode::ProducerFenced) => self.fence(ErrorCode::ProducerFenced),
             Some(
@@ -415,6 +421,7 @@ impl Machine {
             self.complete(commit, None);
             return matches!(self.state, State::Initializing).then_some(Call::Init { identity: self.identity });
         }
+        self.end_asked = true;
         Some(Call::End { identity, commit, v2: self.v2 })
     }
 
@@ -477,6 +484,7 @@ impl Machine {
         self.jobs.clear();
         self.started = false;
         self.unknown_id = false;
+        self.end_asked = false;
         self.backoff.reset();
         self.problem = None;
     }
