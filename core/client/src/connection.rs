@@ -73,10 +73,7 @@ impl Features {
             let found = response.finalized_features.iter().find(|feature| feature.name == name);
             found.map_or(0, |feature| feature.max_version_level)
         };
-        Self {
-            epoch: response.finalized_features_epoch,
-            transaction_version: level("transaction.version"),
-        }
+        Self { epoch: response.finalized_features_epoch, transaction_version: level("transaction.version") }
     }
 
     /// Whether partitions are added to transactions by the brokers, and every end of one bumps the epoch (KIP-890).

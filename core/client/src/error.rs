@@ -272,14 +272,12 @@ impl ClientError {
             | Self::NoLeader { .. }
             | Self::DeliveryTimeout { .. } => true,
             // Another process has taken over the instance id: coming back would only fence that one.
-            Self::MembershipLost { code, .. } => {
-                !matches!(
-                    code,
-                    ErrorCode::FencedInstanceId
-                        | ErrorCode::UnreleasedInstanceId
-                        | ErrorCode::GroupAuthorizationFailed
-                )
-            }
+            Self::MembershipLost { code, .. } => !matches!(
+                code,
+                ErrorCode::FencedInstanceId
+                    | ErrorCode::UnreleasedInstanceId
+                    | ErrorCode::GroupAuthorizationFailed
+            ),
             Self::Broker { code, .. } => code.is_retriable() || *code == ErrorCode::RebalanceInProgress,
             _ => false,
         }

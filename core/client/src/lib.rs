@@ -56,10 +56,13 @@ mod raw;
 mod transport;
 
 pub use admin::{
-    Admin, AlterConfig, BrokerInfo, ClusterDescription, ConfigEntry, ConfigResource, ConfigSource, Election,
-    FeatureUpdate, FeatureUpgrade, GroupDescription, GroupListing, GroupMemberDescription, ListedOffset,
-    LogDirDescription, LogDirReplica, NewTopic, OffsetSpec, PartitionDescription, PerItem, QuorumDescription,
-    QuorumListener, QuorumNode, QuorumReplica, RaftVoter, Reassignment, TopicDescription, TopicListing,
+    AbortTransaction, Admin, AlterConfig, BrokerInfo, ClusterDescription, ConfigEntry, ConfigResource,
+    ConfigSource, ConfigSynonym, ConfigType, Election, FeatureDescription, FeatureUpdate, FeatureUpgrade,
+    FeaturesDescription, GroupDescription, GroupListing, GroupMemberDescription, HangingTransaction,
+    ListedOffset, LogDirDescription, LogDirReplica, MemberReconciliation, MemberToRemove, NewPartitions,
+    NewTopic, OffsetSpec, PartitionDescription, PerItem, ProducerState, QuorumDescription, QuorumListener,
+    QuorumNode, QuorumReplica, RaftVoter, Reassignment, TopicDescription, TopicListing,
+    TransactionDescription, TransactionFilter, TransactionListing,
 };
 pub use client::Client;
 pub use config::{
@@ -71,10 +74,10 @@ pub use consumer::{
     StartAt, Subscription,
 };
 pub use error::ClientError;
-pub use metrics::describe_metrics;
 pub use group::{
     GroupProtocol, JoinedMember, Membership, MembershipConfig, MembershipEvent, MembershipIdentity,
 };
+pub use metrics::describe_metrics;
 pub use partitioner::murmur2;
 pub use producer::{
     Ack, ConsumerGroupMetadata, Ended, Producer, ProducerRecord, RecordMetadata, Transaction,

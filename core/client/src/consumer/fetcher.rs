@@ -510,9 +510,7 @@ async fn look_up(client: &ClientInner, listed: Lookups, isolation: IsolationLeve
         StartAt::Earliest => -2,
         StartAt::Timestamp(timestamp_ms) => timestamp_ms,
         // Not below 0: negative numbers mean something else.
-        StartAt::Ago(age) => {
-            now_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)).max(0)
-        }
+        StartAt::Ago(age) => now_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)).max(0),
         _ => -1,
     };
     let asked: Vec<_> = listed.iter().map(|(key, _, start)| ((**key).clone(), wanted(*start))).collect();

@@ -22,8 +22,8 @@ pub use records::{PartitionRecords, Record, RecordsIter};
 pub use types::{CommittedOffset, ConsumerEvent, OffsetAndTimestamp, StartAt, Subscription};
 
 use crate::client::ClientInner;
-use crate::metrics::ConsumerMetrics;
 use crate::group::{ConsumerGroup, Coordinator, MembershipIdentity, ReconciledGroup, leave};
+use crate::metrics::ConsumerMetrics;
 use crate::{ClientError, ConsumerConfig, ConsumerGroupMetadata, GroupKind, IsolationLevel};
 use fetched::Reading;
 use fetcher::Fetcher;
@@ -390,7 +390,9 @@ impl Consumer {
                 Some(ErrorCode::StaleMemberEpoch) if identity != *self.shared.identity.lock() => {}
                 Some(code @ ErrorCode::StaleMemberEpoch) => {
                     // The coordinator knows a newer epoch than this member, who hears of it in a moment.
-                    retry.after(ClientError::MembershipLost { group: coordinator.group.as_str().into(), code }).await?;
+                    retry
+                        .after(ClientError::MembershipLost { group: coordinator.group.as_str().into(), code })
+                        .await?;
                 }
                 Some(
                     code @ (ErrorCode::IllegalGeneration
@@ -398,7 +400,10 @@ impl Consumer {
                     | ErrorCode::FencedMemberEpoch
                     | ErrorCode::FencedInstanceId),
                 ) => {
-                    return Err(ClientError::MembershipLost { group: coordinator.group.as_str().into(), code });
+                    return Err(ClientError::MembershipLost {
+                        group: coordinator.group.as_str().into(),
+                        code,
+                    });
                 }
                 _ => return Err(error),
             }

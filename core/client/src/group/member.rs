@@ -347,7 +347,8 @@ mod tests {
                                 continue;
                             }
                             if let Some(owned) = beat.owned {
-                                given[at] = given[at].intersection(&target[at]).copied().collect::<Partitions>();
+                                given[at] =
+                                    given[at].intersection(&target[at]).copied().collect::<Partitions>();
                                 given[at].extend(owned);
                             }
                             let others: Partitions =

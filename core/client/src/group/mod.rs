@@ -10,7 +10,7 @@ mod reconciled;
 
 pub(crate) use consumer::{ConsumerGroup, describe_assignment};
 pub(crate) use coordinator::Coordinator;
-pub(crate) use reconciled::{ReconciledGroup, leave};
 pub use membership::{
     GroupProtocol, JoinedMember, Membership, MembershipConfig, MembershipEvent, MembershipIdentity,
 };
+pub(crate) use reconciled::{ReconciledGroup, leave};

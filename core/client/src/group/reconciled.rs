@@ -198,7 +198,8 @@ impl ReconciledGroup {
         };
         if beat.full {
             request.rack_id = self.config.rack.clone();
-            request.rebalance_timeout_ms = i32::try_from(self.config.max_poll_interval_ms).unwrap_or(i32::MAX);
+            request.rebalance_timeout_ms =
+                i32::try_from(self.config.max_poll_interval_ms).unwrap_or(i32::MAX);
             request.server_assignor = self.config.remote_assignor.clone();
             match &self.subscription {
                 Subscription::Topics(topics) => {

@@ -78,11 +78,7 @@ impl Producer {
     }
 
     /// With a machine and the milliseconds that a transaction may take: of transactions.
-    fn start(
-        client: Arc<ClientInner>,
-        config: ProducerConfig,
-        transactions: Option<(Machine, u64)>,
-    ) -> Self {
+    fn start(client: Arc<ClientInner>, config: ProducerConfig, transactions: Option<(Machine, u64)>) -> Self {
         let idempotent = config.enable_idempotence && config.acks == Acks::All;
         let most = if idempotent { IN_FLIGHT_MAX_IDEMPOTENT } else { usize::MAX };
         let in_flight_max = config.in_flight_max.clamp(1, most);

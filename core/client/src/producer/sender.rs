@@ -15,12 +15,12 @@ use towpath_wire::messages::produce::{
 };
 use towpath_wire::{ApiKey, ErrorCode, Request};
 
+use super::Shared;
 use super::accumulator::{NodeRequest, Plan, Readiness, Sendable};
 use super::ack::BatchOutcome;
 use super::queue::{Verdict, judge, judge_transactional};
 use super::transaction::calls::Caller;
 use super::transaction::machine::{Answer, Call, Ended};
-use super::Shared;
 use crate::ClientError;
 use crate::backoff::Backoff;
 use crate::client::{Channel, ClientInner, check, now_ms};
@@ -508,7 +508,9 @@ impl Sender {
 impl ProducerMetrics {
     fn count(&self, verdict: Verdict, records: i32) {
         match verdict {
-            Verdict::Acked | Verdict::Duplicate => self.records.increment(u64::try_from(records).unwrap_or(0)),
+            Verdict::Acked | Verdict::Duplicate => {
+                self.records.increment(u64::try_from(records).unwrap_or(0))
+            }
             Verdict::Retry | Verdict::Uncertain | Verdict::NewEpoch => self.retries.increment(1),
             Verdict::Fail | Verdict::FailNewId => {
                 self.failures.increment(u64::try_from(records).unwrap_or(0));

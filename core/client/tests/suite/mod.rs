@@ -142,6 +142,22 @@ macro_rules! suite {
     };
     // What our own broker is to do, too, and cannot yet: when it can, these go to the list above.
     ($cluster:path, not_ours_yet) => {
+        $crate::suite! { $cluster, transactions }
+        $crate::suite! { $cluster:
+            reconciled_members_share_and_take_over,
+            a_reconciled_member_commits_before_it_lets_go,
+            a_reconciled_static_member_keeps_its_place,
+            expressions_find_topics_that_come_later,
+            a_reconciled_member_commits_with_transactions,
+            transactions_are_listed_described_and_fenced,
+            a_transaction_is_aborted_past_its_coordinator,
+            configs_tell_where_they_come_from,
+            features_and_log_directories_are_told,
+            topics_grow_as_told_or_are_only_checked,
+            groups_of_both_protocols_are_described_and_emptied,
+        }
+    };
+    ($cluster:path, transactions) => {
         $crate::suite! { $cluster:
             a_transaction_is_seen_whole_or_not_at_all,
             many_transactions_follow_each_other,
@@ -152,11 +168,6 @@ macro_rules! suite {
             offsets_of_a_member_that_is_none_abort_the_transaction,
             wrong_settings_of_transactions_are_errors,
             a_transaction_that_takes_too_long_is_given_up,
-            reconciled_members_share_and_take_over,
-            a_reconciled_member_commits_before_it_lets_go,
-            a_reconciled_static_member_keeps_its_place,
-            expressions_find_topics_that_come_later,
-            a_reconciled_member_commits_with_transactions,
         }
     };
     ($cluster:path: $($test:ident),* $(,)?) => {$(

@@ -70,7 +70,9 @@ pub(crate) async fn a_transaction_is_seen_whole_or_not_at_all(client: Client) {
     let end = reader.end_offsets(&both[..1]).await.unwrap()[&both[0]];
     assert_eq!(end, Offset::new(55));
     while reader.position(&both[0]) != Some(end) {
-        assert!(reader.poll(Duration::from_secs(5)).await.unwrap().iter().all(|part| part.records().count() == 0));
+        assert!(
+            reader.poll(Duration::from_secs(5)).await.unwrap().iter().all(|part| part.records().count() == 0)
+        );
     }
 }
 
@@ -216,7 +218,10 @@ pub(crate) async fn offsets_of_a_member_that_is_none_abort_the_transaction(clien
     let offsets = BTreeMap::from([(partition, CommittedOffset::from(Offset::ZERO))]);
     let error = transaction.send_offsets(&offsets, &zombie).await.unwrap_err();
     assert!(error.is_abortable(), "{error}");
-    assert!(matches!(error.code(), Some(ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration)), "{error}");
+    assert!(
+        matches!(error.code(), Some(ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration)),
+        "{error}"
+    );
     assert!(transaction.commit().await.unwrap_err().is_abortable());
     producer.begin().await.unwrap().commit().await.unwrap();
 }

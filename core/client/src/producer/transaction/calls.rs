@@ -129,8 +129,7 @@ impl Caller {
             ..Default::default()
         };
         let limit = self.client.request_timeout();
-        let (response, broker) =
-            self.transactions.call(&request, ADD_PARTITIONS_VERSION_MAX, limit).await?;
+        let (response, broker) = self.transactions.call(&request, ADD_PARTITIONS_VERSION_MAX, limit).await?;
         let mut results = Vec::new();
         for (queue, partition) in partitions {
             let mut answers = response

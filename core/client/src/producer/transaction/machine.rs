@@ -189,9 +189,9 @@ impl Machine {
                 Some(Ok(self.number))
             }
             State::Initializing | State::Ending { .. } => None,
-            State::Open | State::Failed(_) => {
-                Some(Err(ClientError::Usage("a transaction of this producer is open: commit or abort it first")))
-            }
+            State::Open | State::Failed(_) => Some(Err(ClientError::Usage(
+                "a transaction of this producer is open: commit or abort it first",
+            ))),
             State::Fatal(error) => Some(Err(error.clone())),
         }
     }
@@ -201,9 +201,9 @@ impl Machine {
         match &self.state {
             State::Fatal(error) => Some(Err(error.clone())),
             State::Ready => Some(Ok(self.ended.map(|(_, ended)| ended))),
-            State::Open | State::Failed(_) => {
-                Some(Err(ClientError::Usage("a transaction of this producer is open: commit or abort it first")))
-            }
+            State::Open | State::Failed(_) => Some(Err(ClientError::Usage(
+                "a transaction of this producer is open: commit or abort it first",
+            ))),
             State::Initializing | State::Ending { .. } => None,
         }
     }
@@ -233,7 +233,10 @@ impl Machine {
     }
 
     fn aborted(&self, source: Option<ClientError>) -> ClientError {
-        ClientError::TransactionAborted { transactional_id: Arc::clone(&self.id), source: source.map(Box::new) }
+        ClientError::TransactionAborted {
+            transactional_id: Arc::clone(&self.id),
+            source: source.map(Box::new),
+        }
     }
 
     /// A batch of this partition was opened.
@@ -419,7 +422,8 @@ impl Machine {
         if !self.started {
             // The coordinator knows of nothing that it could end.
             self.complete(commit, None);
-            return matches!(self.state, State::Initializing).then_some(Call::Init { identity: self.identity });
+            return matches!(self.state, State::Initializing)
+                .then_some(Call::Init { identity: self.identity });
         }
         self.end_asked = true;
         Some(Call::End { identity, commit, v2: self.v2 })
@@ -589,11 +593,16 @@ impl Machine {
         let error = error.unwrap_or_else(|| super::calls::error(call, code, &self.id));
         match code {
             E::InvalidProducerEpoch | E::ProducerFenced => self.fence(code),
-            E::TransactionAbortable if !matches!(call, Call::Init { .. } | Call::End { commit: false, .. }) => self.fail(error),
+            E::TransactionAbortable
+                if !matches!(call, Call::Init { .. } | Call::End { commit: false, .. }) =>
+            {
+                self.fail(error)
+            }
             E::UnknownProducerId | E::InvalidProducerIdMapping if !matches!(call, Call::Init { .. }) => {
                 self.bump = true;
                 // There is nothing that could be aborted: the next identity is all that is left to ask for.
-                self.unknown_id = code == E::InvalidProducerIdMapping || matches!(call, Call::End { commit: false, .. });
+                self.unknown_id =
+                    code == E::InvalidProducerIdMapping || matches!(call, Call::End { commit: false, .. });
                 self.started &= !self.unknown_id;
                 self.adding.clear();
                 self.fail(error);
