@@ -107,8 +107,17 @@ fn producer(client: &Client) -> Producer {
 /// Makes a test of every expectation; `$cluster` is a `fn() -> ClientConfig`.
 #[macro_export]
 macro_rules! suite {
+    (one $cluster:path, [$($attribute:meta)?], $test:ident) => {
+        $(#[$attribute])?
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            let config = tokio::task::spawn_blocking($cluster).await.unwrap();
+            let run = $crate::suite::$test($crate::suite::connect(config).await);
+            tokio::time::timeout(std::time::Duration::from_secs(120), run).await.expect("the test hangs");
+        }
+    };
     ($cluster:path) => {
-        $crate::suite! { $cluster:
+        $crate::suite! { $cluster, []:
             every_compression_arrives_as_it_was,
             acks_tell_where_records_are,
             keys_go_where_kafka_puts_them,
@@ -141,9 +150,9 @@ macro_rules! suite {
         }
     };
     // What our own broker is to do, too, and cannot yet: when it can, these go to the list above.
-    ($cluster:path, not_ours_yet) => {
-        $crate::suite! { $cluster, transactions }
-        $crate::suite! { $cluster:
+    ($cluster:path, not_ours_yet $(, $attribute:meta)?) => {
+        $crate::suite! { $cluster, transactions $(, $attribute)? }
+        $crate::suite! { $cluster, [$($attribute)?]:
             reconciled_members_share_and_take_over,
             a_reconciled_member_commits_before_it_lets_go,
             a_reconciled_static_member_keeps_its_place,
@@ -157,8 +166,8 @@ macro_rules! suite {
             groups_of_both_protocols_are_described_and_emptied,
         }
     };
-    ($cluster:path, transactions) => {
-        $crate::suite! { $cluster:
+    ($cluster:path, transactions $(, $attribute:meta)?) => {
+        $crate::suite! { $cluster, [$($attribute)?]:
             a_transaction_is_seen_whole_or_not_at_all,
             many_transactions_follow_each_other,
             a_transaction_that_is_dropped_is_aborted,
@@ -170,12 +179,7 @@ macro_rules! suite {
             a_transaction_that_takes_too_long_is_given_up,
         }
     };
-    ($cluster:path: $($test:ident),* $(,)?) => {$(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $test() {
-            let config = tokio::task::spawn_blocking($cluster).await.unwrap();
-            let run = $crate::suite::$test($crate::suite::connect(config).await);
-            tokio::time::timeout(std::time::Duration::from_secs(120), run).await.expect("the test hangs");
-        }
-    )*};
+    ($cluster:path, $attributes:tt: $($test:ident),* $(,)?) => {
+        $($crate::suite! { one $cluster, $attributes, $test })*
+    };
 }
