@@ -44,9 +44,11 @@ mod client;
 mod config;
 mod connection;
 mod consumer;
+mod coordinator;
 mod error;
 mod group;
 mod metadata;
+pub mod metrics;
 mod offsets;
 mod partitioner;
 mod producer;
@@ -54,13 +56,19 @@ mod raw;
 mod transport;
 
 pub use admin::{
-    Admin, AlterConfig, BrokerInfo, ClusterDescription, ConfigEntry, ConfigResource, ConfigSource, Election,
-    FeatureUpdate, FeatureUpgrade, GroupDescription, GroupListing, GroupMemberDescription, ListedOffset,
-    LogDirDescription, LogDirReplica, NewTopic, OffsetSpec, PartitionDescription, PerItem, QuorumDescription,
-    QuorumListener, QuorumNode, QuorumReplica, RaftVoter, Reassignment, TopicDescription, TopicListing,
+    AbortTransaction, Admin, AlterConfig, BrokerInfo, ClusterDescription, ConfigEntry, ConfigResource,
+    ConfigSource, ConfigSynonym, ConfigType, Election, FeatureDescription, FeatureUpdate, FeatureUpgrade,
+    FeaturesDescription, GroupDescription, GroupListing, GroupMemberDescription, HangingTransaction,
+    ListedOffset, LogDirDescription, LogDirReplica, MemberReconciliation, MemberToRemove, NewPartitions,
+    NewTopic, OffsetSpec, PartitionDescription, PerItem, ProducerState, QuorumDescription, QuorumListener,
+    QuorumNode, QuorumReplica, RaftVoter, Reassignment, TopicDescription, TopicListing,
+    TransactionDescription, TransactionFilter, TransactionListing,
 };
 pub use client::Client;
-pub use config::{Acks, Assignor, ClientConfig, ConsumerConfig, IsolationLevel, OffsetReset, ProducerConfig};
+pub use config::{
+    Acks, Assignor, ClientConfig, ConsumerConfig, GroupKind, IsolationLevel, OffsetReset, ProducerConfig,
+    TransactionConfig,
+};
 pub use consumer::{
     CommittedOffset, Consumer, ConsumerEvent, OffsetAndTimestamp, PartitionRecords, Record, RecordsIter,
     StartAt, Subscription,
@@ -69,8 +77,12 @@ pub use error::ClientError;
 pub use group::{
     GroupProtocol, JoinedMember, Membership, MembershipConfig, MembershipEvent, MembershipIdentity,
 };
+pub use metrics::describe_metrics;
 pub use partitioner::murmur2;
-pub use producer::{Ack, Producer, ProducerRecord, RecordMetadata};
+pub use producer::{
+    Ack, ConsumerGroupMetadata, Ended, Producer, ProducerRecord, RecordMetadata, Transaction,
+    TransactionalProducer,
+};
 pub use raw::{RawClient, RawFetch, RawFetched, RawProduced};
 pub use towpath_record::{Codec, Compression, Header, Headers};
 pub use towpath_wire::{ApiKey, ErrorCode};

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use towpath_types::{LeaderEpoch, Offset, TopicId, TopicName, TopicPartition};
-use towpath_wire::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
+use towpath_wire::messages::create_partitions::{
+    CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic,
+};
 use towpath_wire::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use towpath_wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
@@ -15,7 +17,7 @@ use towpath_wire::messages::metadata::MetadataResponseTopic;
 use towpath_wire::{ApiKey, ErrorCode, Request};
 
 use super::{
-    Admin, NewTopic, PartitionDescription, PerItem, TopicDescription, TopicListing, left_out,
+    Admin, NewPartitions, NewTopic, PartitionDescription, PerItem, TopicDescription, TopicListing, left_out,
     wants_controller,
 };
 use crate::ClientError;
@@ -196,15 +198,33 @@ impl Admin {
         &self,
         totals: &[(TopicName, i32)],
     ) -> Result<PerItem<TopicName, ()>, ClientError> {
-        let topic = |(name, count): &(TopicName, i32)| CreatePartitionsTopic {
+        let new = |(name, total): &(TopicName, i32)| {
+            (name.clone(), NewPartitions { total: *total, assignments: None })
+        };
+        self.grow_topics(&totals.iter().map(new).collect(), false).await
+    }
+
+    /// As [`Self::create_partitions`], with the replicas of the new partitions, or only checks whether it could be
+    /// done.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn grow_topics(
+        &self,
+        topics: &BTreeMap<TopicName, NewPartitions>,
+        validate_only: bool,
+    ) -> Result<PerItem<TopicName, ()>, ClientError> {
+        let assignment =
+            |broker_ids: &Vec<i32>| CreatePartitionsAssignment { broker_ids: broker_ids.clone() };
+        let topic = |(name, new): (&TopicName, &NewPartitions)| CreatePartitionsTopic {
             name: name.as_str().to_owned(),
-            count: *count,
-            assignments: None,
+            count: new.total,
+            assignments: new.assignments.as_ref().map(|all| all.iter().map(assignment).collect()),
         };
         let request = CreatePartitionsRequest {
-            topics: totals.iter().map(topic).collect(),
+            topics: topics.iter().map(topic).collect(),
             timeout_ms: self.timeout_ms(),
-            validate_only: false,
+            validate_only,
         };
         let (response, broker) = self
             .controller(&request, |response| response.results.iter().any(|t| wants_controller(t.error_code)))
@@ -215,7 +235,7 @@ impl Admin {
                 check(topic.error_code, topic.error_message, ApiKey::CreatePartitions, &broker, &topic.name);
             results.insert(TopicName::new(&topic.name)?, checked);
         }
-        for (topic, _) in totals {
+        for topic in topics.keys() {
             let missing = || Err(left_out(ApiKey::CreatePartitions, &broker));
             results.entry(topic.clone()).or_insert_with(missing);
         }
