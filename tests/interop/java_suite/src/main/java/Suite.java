@@ -18,25 +18,30 @@ import org.junit.platform.launcher.TestIdentifier;
 import org.junit.platform.launcher.core.LauncherDiscoveryRequestBuilder;
 import org.junit.platform.launcher.core.LauncherFactory;
 
-/** Runs the cases: java Suite HOST:PORT. SUITE_CASES names a file with the cases to run, one a line. */
+/** Runs the cases: java Suite client|tools HOST:PORT. SUITE_CASES names a file with the cases to run, one a line. */
 public final class Suite implements TestExecutionListener {
     private static final List<Class<?>> CLASSES = List.of(ProducerTest.class, ClassicConsumerTest.class,
         ConsumerProtocolTest.class, TransactionTest.class, AdminTest.class, GroupAdminTest.class, ShareTest.class);
+    private static final List<Class<?>> TOOLS = List.of(ToolsTest.class);
 
     private final Map<String, Long> begun = new ConcurrentHashMap<>();
     private int passed;
     private int failed;
 
     public static void main(String[] arguments) throws Exception {
-        if (arguments.length != 1) {
-            System.err.println("usage: Suite HOST:PORT");
+        if (arguments.length != 2) {
+            System.err.println("usage: Suite client|tools HOST:PORT");
             System.exit(2);
         }
-        Support.server = arguments[0];
+        boolean tools = arguments[0].equals("tools");
+        if (tools) {
+            Tools.capture();
+        }
+        Support.server = arguments[1];
         String list = System.getenv("SUITE_CASES");
         Set<String> wanted = list == null ? Set.of() : new HashSet<>(Files.readAllLines(Path.of(list)));
         LauncherDiscoveryRequestBuilder request = LauncherDiscoveryRequestBuilder.request();
-        CLASSES.forEach(each -> request.selectors(selectClass(each)));
+        (tools ? TOOLS : CLASSES).forEach(each -> request.selectors(selectClass(each)));
         request.filters((PostDiscoveryFilter) test -> FilterResult.includedIf(
             list == null || !test.isTest() || wanted.contains(name(test))));
         request.configurationParameter("junit.jupiter.execution.timeout.default", "180 s");
