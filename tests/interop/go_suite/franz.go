@@ -26,11 +26,11 @@ func franzCases() []testCase {
 	for _, balancer := range []kgo.GroupBalancer{kgo.RangeBalancer(), kgo.RoundRobinBalancer(), kgo.StickyBalancer(),
 		kgo.CooperativeStickyBalancer()} {
 		cases = append(cases, testCase{"franz.group_" + balancer.ProtocolName(), func(t *T) {
-			franzGroup(t, kgo.Balancers(balancer))
+			franzGroup(t, "classic", kgo.Balancers(balancer))
 		}})
 	}
 	return append(cases,
-		testCase{"franz.group_next_generation", func(t *T) { franzGroup(t, kgo.ServerSideBalancer()) }},
+		testCase{"franz.group_next_generation", func(t *T) { franzGroup(t, "consumer", kgo.ServerSideBalancer()) }},
 		testCase{"franz.idempotent_order", franzIdempotent},
 		testCase{"franz.headers_and_nulls", franzHeaders},
 		testCase{"franz.fetch_sessions_of_many_partitions", franzSessions},
@@ -193,7 +193,7 @@ func franzAcks(t *T, acks string) {
 
 func franzIdempotent(t *T) {
 	made := topic(t, 1)
-	client := franz(t, manual(), kgo.ProducerBatchMaxBytes(500), kgo.MaxProduceRequestsInflightPerBroker(5))
+	client := franz(t, manual(), kgo.ProducerBatchMaxBytes(512))
 	var lock sync.Mutex
 	seen := []string{}
 	for i := range 3000 {
@@ -256,15 +256,16 @@ func franzSessions(t *T) {
 func franzTimes(t *T) {
 	made := topic(t, 1)
 	client := franz(t, manual())
-	base := time.UnixMilli(1_000_000)
+	// The client takes an old timestamp for a record that has waited for long.
+	base := time.UnixMilli(time.Now().UnixMilli() - 20_000)
 	for i := range 10 {
 		r := record(made, 0, fmt.Sprint(i))
 		r.Timestamp = base.Add(time.Duration(i) * time.Second)
 		t.must(client.ProduceSync(t, r).FirstErr())
 	}
 	a := admin(t)
-	for ask, expected := range map[int64]int64{0: 0, 1_000_000: 0, 1_000_001: 1, 1_009_000: 9, 1_009_001: 10} {
-		seen, err := a.ListOffsetsAfterMilli(t, ask, made)
+	for ask, expected := range map[int64]int64{-1000: 0, 0: 0, 1: 1, 9000: 9, 9001: 10} {
+		seen, err := a.ListOffsetsAfterMilli(t, base.UnixMilli()+ask, made)
 		t.must(err)
 		found, _ := seen.Lookup(made, 0)
 		t.must(found.Err)
@@ -273,7 +274,7 @@ func franzTimes(t *T) {
 	highest := value[kadm.ListedOffsets](t)(a.ListMaxTimestampOffsets(t, made))
 	found, _ := highest.Lookup(made, 0)
 	t.equal(int64(9), found.Offset)
-	reader := franz(t, from(made, 0, kgo.NewOffset().AfterMilli(1_004_500)))
+	reader := franz(t, from(made, 0, kgo.NewOffset().AfterMilli(base.UnixMilli()+4500)))
 	t.equal(numbers(5, 10), values(poll(t, reader, 5)))
 }
 
@@ -342,7 +343,7 @@ func (m *member) read() []string {
 	return slices.Clone(m.seen)
 }
 
-func franzGroup(t *T, option kgo.Opt) {
+func franzGroup(t *T, kind string, option kgo.Opt) {
 	made, group := topic(t, 6), name("g")
 	one := join(t, group, made, option)
 	t.eventually(6, func() any { return one.count() })
@@ -352,6 +353,9 @@ func franzGroup(t *T, option kgo.Opt) {
 		fill(t, made, p, int(p)*10, int(p)*10+10)
 	}
 	t.eventually(60, func() any { return len(one.read()) + len(two.read()) + len(three.read()) })
+	// The client falls back to the old protocol by itself.
+	listed := value[kadm.ListedGroups](t)(admin(t).ListGroupsByType(t, []string{kind}))
+	t.equal(group, listed[group].Group)
 	two.leave()
 	three.leave()
 	t.eventually(6, func() any { return one.count() })
@@ -530,7 +534,7 @@ func franzExactlyOnce(t *T, option kgo.Opt) {
 func franzTopics(t *T) {
 	a := admin(t)
 	made := name("go")
-	answer := value[kadm.CreateTopicResponse](t)(a.CreateTopic(t, 3, 1, kadm.StringMapPtr("retention.ms", "7200000"), made))
+	answer := value[kadm.CreateTopicResponse](t)(a.CreateTopic(t, 3, 1, map[string]*string{"retention.ms": kadm.StringPtr("7200000")}, made))
 	t.must(answer.Err)
 	t.equal(int32(3), answer.NumPartitions)
 	again := value[kadm.CreateTopicResponses](t)(a.CreateTopics(t, 3, 1, nil, made))
@@ -761,7 +765,7 @@ func franzReassign(t *T) {
 func franzFeatures(t *T) {
 	a := admin(t)
 	answer, err := a.UpdateFeatures(t, true, kadm.FeatureUpdate{Feature: "group.version", MaxVersionLevel: 99,
-		UpgradeType: kadm.FeatureUpgrade})
+		UpgradeType: 1})
 	if err == nil {
 		err = answer["group.version"].Err
 	}

@@ -481,7 +481,7 @@ func saramaAdminTransactions(t *T) {
 	t.must(producer.BeginTxn())
 	send(t, producer, made, 0, "a")
 	seen := value[map[string]sarama.TransactionState](t)(a.DescribeTransactions([]string{id}))
-	t.equal("Ongoing", seen[id].State)
+	t.equal("Ongoing", seen[id].TransactionState)
 	listed := value[[]sarama.ListTransactionsResponseTransactionState](t)(a.ListTransactions([]string{"Ongoing"}, nil, -1))
 	t.equal(true, slices.ContainsFunc(listed, func(l sarama.ListTransactionsResponseTransactionState) bool {
 		return l.TransactionalID == id

@@ -288,8 +288,9 @@ abstract class ConsumerCases {
             assertEquals(List.of("assigned 4"), told);
             consumer.unsubscribe();
         }
-        told.removeIf(text -> text.endsWith(" 0"));
-        assertEquals(List.of("assigned 4", "revoked 4"), told);
+        // One implementation tells the end of a subscription again at the consumer's end.
+        assertEquals(List.of("assigned 4", "revoked 4"),
+            told.stream().filter(text -> !text.endsWith(" 0")).distinct().toList());
     }
 
     @Test
@@ -303,6 +304,7 @@ abstract class ConsumerCases {
         try (KafkaConsumer<String, String> consumer = member(Support.name("g"), "metadata.max.age.ms", 1000)) {
             consumer.subscribe(Pattern.compile(prefix + "-.*"));
             Support.poll(consumer, 10);
+            consumer.commitSync();
             Support.get(Support.admin().createTopics(
                 List.of(new org.apache.kafka.clients.admin.NewTopic(prefix + "-c", 1, (short) 1))).all());
             Support.produce(prefix + "-c", 0, 0, 5);

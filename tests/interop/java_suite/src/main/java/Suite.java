@@ -89,7 +89,7 @@ public final class Suite implements TestExecutionListener {
             Throwable error = result.getThrowable().orElse(new AssertionError("unknown"));
             error.printStackTrace();
             System.err.flush();
-            String text = String.valueOf(error).replace('\n', ' ');
+            String text = String.valueOf(error).replaceAll("\\s+", " ");
             System.out.printf("FAILED %s (%.2f s): %s%n", name, seconds, Support.clip(text));
         }
         System.out.flush();

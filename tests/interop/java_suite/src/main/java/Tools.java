@@ -35,6 +35,7 @@ final class Tools {
     private static final PrintStream OUT = System.out;
     private static final Switch CAPTURE = new Switch();
     private static final List<Runnable> HOOKS = new ArrayList<>();
+    private static Ended first;
 
     private Tools() {
     }
@@ -69,11 +70,8 @@ final class Tools {
 
     /** Thrown where a tool would end the process. */
     private static final class End extends Error {
-        final int status;
-
         End(int status) {
             super("exit " + status, null, false, false);
-            this.status = status;
         }
     }
 
@@ -94,26 +92,33 @@ final class Tools {
             buffer = new ByteArrayOutputStream();
         }
 
-        synchronized String end() {
-            String text = buffer.toString(java.nio.charset.StandardCharsets.UTF_8);
+        synchronized String said() {
+            return buffer.toString(java.nio.charset.StandardCharsets.UTF_8);
+        }
+
+        synchronized void end() {
             buffer = null;
-            return text;
         }
     }
 
     static void capture() {
         System.setOut(new PrintStream(CAPTURE, true));
         System.setErr(new PrintStream(CAPTURE, true));
-        Exit.setExitProcedure((status, message) -> {
+        Exit.setExitProcedure(Tools::end);
+        Exit.setHaltProcedure(Tools::end);
+        Exit.setShutdownHookAdder((name, hook) -> HOOKS.add(hook));
+    }
+
+    /** The first of them counts: tools catch this as any other error, say so and end once more. */
+    private static void end(int status, String message) {
+        if (first == null) {
             if (message != null) {
                 System.err.println(message);
             }
-            throw new End(status);
-        });
-        Exit.setHaltProcedure((status, message) -> {
-            throw new End(status);
-        });
-        Exit.setShutdownHookAdder((name, hook) -> HOOKS.add(hook));
+            System.out.flush();
+            first = new Ended(status, CAPTURE.said());
+        }
+        throw new End(status);
     }
 
     /** Runs a tool that takes --bootstrap-server, whatever its end. */
@@ -137,22 +142,21 @@ final class Tools {
     static synchronized Ended bare(String main, String... arguments) throws Exception {
         HOOKS.clear();
         CAPTURE.begin();
-        int status = 0;
-        Throwable error = null;
+        first = null;
         try {
             Class.forName(main).getMethod("main", String[].class).invoke(null, (Object) arguments);
+            end(0, null);
         } catch (InvocationTargetException e) {
-            if (e.getCause() instanceof End end) {
-                status = end.status;
-            } else {
-                error = e.getCause();
-                status = 1;
+            if (first == null) {
+                first = new Ended(1, CAPTURE.said() + e.getCause());
             }
+        } catch (End e) {
+            // The end of its main method.
+        } finally {
+            HOOKS.forEach(Runnable::run);
+            CAPTURE.end();
         }
-        HOOKS.forEach(Runnable::run);
-        System.out.flush();
-        String said = CAPTURE.end();
-        return new Ended(status, error == null ? said : said + error);
+        return first;
     }
 
     private static Ended good(String main, Ended ended, String... arguments) {
