@@ -339,7 +339,7 @@ pub(crate) fn config(random: &mut Random) -> LogConfig {
 #[test]
 fn a_naive_reading_agrees_whatever_happens() {
     let (mut aborts, mut items) = (0, 0);
-    for seed in 480..1300 {
+    for seed in 0..100 {
         let config = config(&mut Random::new(seed + 1_000_000));
         let mut world = World::new(seed, config);
         for step in 0..160 {
@@ -358,7 +358,7 @@ fn a_naive_reading_agrees_whatever_happens() {
 /// What a follower has fetched says the same as the leader, also of transactions that it has only a part of.
 #[test]
 fn a_follower_says_what_its_leader_says() {
-    for seed in 0..400 {
+    for seed in 0..40 {
         let mut world = World::new(seed, config(&mut Random::new(seed)));
         let mut follower = World::new(seed, config(&mut Random::new(seed + 77)));
         for _ in 0..40 {
