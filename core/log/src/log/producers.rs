@@ -76,9 +76,12 @@ impl Log {
     }
 
     /// The newest of these snapshots up to `at_most` that can be read, and its offset; without one, nothing from the
-    /// beginning of all offsets on.
+    /// beginning of all offsets on. One that is older than the first segment is none, as in Kafka: markers may have been
+    /// between the two, and a transaction would seem to be open for ever.
     fn newest_snapshot(&self, at_most: i64, snapshots: &[i64]) -> Result<(ProducerState, i64), LogError> {
-        let mut offsets: Vec<i64> = snapshots.iter().filter(|offset| **offset <= at_most).copied().collect();
+        let first = self.first_segment_base_offset().get();
+        let usable = snapshots.iter().filter(|offset| (first..=at_most).contains(*offset));
+        let mut offsets: Vec<i64> = usable.copied().collect();
         offsets.sort_unstable_by(|a, b| b.cmp(a));
         for offset in offsets {
             let path = segment_path(&self.dir, offset, SNAPSHOT);

@@ -108,7 +108,7 @@ pub(crate) fn last_stable(items: &[Item], high_watermark: i64, start: i64, known
         .fold(high_watermark, i64::min)
 }
 
-/// The records below `bound` that are in no transaction or in a committed one.
+/// The records of whole batches below `bound` that are in no transaction or in a committed one.
 pub(crate) fn committed(items: &[Item], from: i64, bound: i64) -> Vec<(i64, String, String)> {
     let transactions = transactions(items, i64::MIN);
     let is_committed = |item: &Item| {
@@ -119,11 +119,11 @@ pub(crate) fn committed(items: &[Item], from: i64, bound: i64) -> Vec<(i64, Stri
         })
     };
     let mut seen = Vec::new();
-    for item in items {
+    for item in items.iter().filter(|item| item.next <= bound) {
         if let Kind::Data { transactional, records } = &item.kind
             && (!transactional || is_committed(item))
         {
-            let visible = records.iter().filter(|record| record.0 >= from && record.0 < bound);
+            let visible = records.iter().filter(|record| record.0 >= from);
             seen.extend(visible.cloned());
         }
     }

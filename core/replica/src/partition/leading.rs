@@ -59,6 +59,7 @@ impl Partition {
         self.log.assign_epoch(leadership.leader_epoch);
         self.roles_taken.fetch_add(1, Ordering::AcqRel);
         *self.uncommitted.lock() = Default::default();
+        self.told_stable.store(self.stable_to_tell(), Ordering::Relaxed);
         let (end, flushed) = (self.log.log_end_offset(), self.log.recovery_point());
         let setup = self.environment.setup();
         let now = self.environment.now_ms();

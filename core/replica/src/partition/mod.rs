@@ -18,6 +18,7 @@ pub use following::{Applied, FollowerAnswer};
 pub use leading::Appended;
 pub use reading::{FetchPosition, FetchedPartition, Isolation, Reader};
 pub use waiting::Awaited;
+use waiting::Waiters;
 
 use crate::environment::Environment;
 use crate::uncommitted::Uncommitted;
@@ -69,10 +70,9 @@ pub struct Partition {
     /// Grows when the role ends or begins: an ack that waits belongs to one term of leading without a break.
     roles_taken: AtomicU64,
     high_watermark: AtomicI64,
-    /// What those who wait for stable records were last told. Changed with the role's lock held.
+    /// The last stable offset that those who wait for it were last told; the largest number where it was the high
+    /// watermark. Changed with the role's lock held.
     told_stable: AtomicI64,
-    /// Whether that was below the high watermark.
-    told_behind: AtomicBool,
     min_insync_replicas: AtomicU64,
     flush_messages: AtomicI64,
     flush_ms: AtomicI64,
@@ -90,10 +90,8 @@ pub struct Partition {
     /// The log end offset when memory was last looked at.
     end_last_seen: AtomicI64,
     moved: Notify,
-    /// Those who wait for committed records.
-    waiters: Mutex<Vec<Arc<FetchWaiter>>>,
-    /// Those who wait for records below the last stable offset.
-    waiters_stable: Mutex<Vec<Arc<FetchWaiter>>>,
+    /// Consumers that wait for records.
+    waiters: Mutex<Waiters>,
     /// Followers that wait for any records.
     followers_waiting: Mutex<Vec<Arc<FetchWaiter>>>,
 }
@@ -117,8 +115,7 @@ impl Partition {
         ));
         let partition = Arc::new(Self {
             high_watermark: AtomicI64::new(committed.get()),
-            told_stable: AtomicI64::new(log.last_stable_offset(committed).get()),
-            told_behind: AtomicBool::new(log.last_stable_offset(committed) < committed),
+            told_stable: AtomicI64::new(i64::MAX),
             log,
             environment,
             changing_role: RwLock::default(),
@@ -135,8 +132,7 @@ impl Partition {
             deleted: AtomicBool::new(false),
             end_last_seen: AtomicI64::new(-1),
             moved: Notify::new(),
-            waiters: Mutex::new(Vec::new()),
-            waiters_stable: Mutex::new(Vec::new()),
+            waiters: Mutex::default(),
             followers_waiting: Mutex::new(Vec::new()),
         });
         partition.keep_settings(settings);

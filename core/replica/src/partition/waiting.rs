@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
 use towpath_types::Offset;
 
 use super::Partition;
@@ -20,15 +19,31 @@ pub enum Awaited {
     Stable,
 }
 
+/// Consumers that wait for records.
+#[derive(Debug, Default)]
+pub(super) struct Waiters {
+    committed: Vec<Arc<FetchWaiter>>,
+    stable: Vec<Arc<FetchWaiter>>,
+}
+
 /// Tells each that so many bytes have come.
-fn tell(waiters: &Mutex<Vec<Arc<FetchWaiter>>>, bytes: u64) {
-    for waiter in &*waiters.lock() {
+fn tell(waiters: &[Arc<FetchWaiter>], bytes: u64) {
+    for waiter in waiters {
         if bytes == 0 {
             // What was there when the partition was opened: nobody has counted it.
             waiter.wake();
         } else {
             waiter.committed(bytes);
         }
+    }
+}
+
+fn take_out(waiters: &mut Vec<Arc<FetchWaiter>>, waiter: &Arc<FetchWaiter>) {
+    if let Some(index) = waiters.iter().position(|other| Arc::ptr_eq(other, waiter)) {
+        waiters.swap_remove(index);
+    }
+    if waiters.is_empty() && waiters.capacity() > 64 {
+        waiters.shrink_to(0);
     }
 }
 
@@ -47,18 +62,25 @@ impl Partition {
     pub(super) fn tell_waiters(&self) {
         let high_watermark = self.high_watermark();
         let bytes = self.uncommitted.lock().take_below(high_watermark);
-        tell(&self.waiters, bytes);
-        let stable = self.log.last_stable_offset(high_watermark);
-        let is_behind = stable < high_watermark;
-        let was_behind = self.told_behind.swap(is_behind, Ordering::Relaxed);
-        let has_moved = self.told_stable.swap(stable.get(), Ordering::Relaxed) != stable.get();
-        if !is_behind && !was_behind {
+        let waiters = self.waiters.lock();
+        tell(&waiters.committed, bytes);
+        let before = self.told_stable.load(Ordering::Relaxed);
+        let now = self.stable_to_tell();
+        self.told_stable.store(now, Ordering::Relaxed);
+        match (before, now) {
             // Without transactions both are the same.
-            tell(&self.waiters_stable, bytes);
-        } else if has_moved {
-            // By how many bytes nobody has counted.
-            tell(&self.waiters_stable, 0);
+            (i64::MAX, i64::MAX) => tell(&waiters.stable, bytes),
+            // By how many bytes it has moved nobody has counted.
+            _ if before != now => tell(&waiters.stable, 0),
+            _ => {}
         }
+    }
+
+    /// The last stable offset; the largest number where it is the high watermark.
+    pub(super) fn stable_to_tell(&self) -> i64 {
+        let high_watermark = self.high_watermark();
+        let stable = self.log.last_stable_offset(high_watermark);
+        if stable < high_watermark { stable.get() } else { i64::MAX }
     }
 
     /// Tells followers that so many bytes were appended.
@@ -71,32 +93,29 @@ impl Partition {
     /// Everybody looks again.
     pub(super) fn wake_all(&self) {
         self.moved.notify_waiters();
-        for awaited in [Awaited::Committed, Awaited::Stable, Awaited::Appended] {
-            self.list(awaited).lock().iter().for_each(|waiter| waiter.wake());
-        }
-    }
-
-    const fn list(&self, awaited: Awaited) -> &Mutex<Vec<Arc<FetchWaiter>>> {
-        match awaited {
-            Awaited::Appended => &self.followers_waiting,
-            Awaited::Committed => &self.waiters,
-            Awaited::Stable => &self.waiters_stable,
+        let waiters = self.waiters.lock();
+        let consumers = waiters.committed.iter().chain(&waiters.stable);
+        for waiter in consumers.chain(&*self.followers_waiting.lock()) {
+            waiter.wake();
         }
     }
 
     /// Adds a fetch to those that wait for records here.
     pub fn wait_for_records(&self, waiter: &Arc<FetchWaiter>, awaited: Awaited) {
-        self.list(awaited).lock().push(Arc::clone(waiter));
+        let waiter = Arc::clone(waiter);
+        match awaited {
+            Awaited::Appended => self.followers_waiting.lock().push(waiter),
+            Awaited::Committed => self.waiters.lock().committed.push(waiter),
+            Awaited::Stable => self.waiters.lock().stable.push(waiter),
+        }
     }
 
     /// Takes a fetch out again.
     pub fn stop_waiting(&self, waiter: &Arc<FetchWaiter>, awaited: Awaited) {
-        let mut waiters = self.list(awaited).lock();
-        if let Some(index) = waiters.iter().position(|other| Arc::ptr_eq(other, waiter)) {
-            waiters.swap_remove(index);
-        }
-        if waiters.is_empty() && waiters.capacity() > 64 {
-            waiters.shrink_to(0);
+        match awaited {
+            Awaited::Appended => take_out(&mut self.followers_waiting.lock(), waiter),
+            Awaited::Committed => take_out(&mut self.waiters.lock().committed, waiter),
+            Awaited::Stable => take_out(&mut self.waiters.lock().stable, waiter),
         }
     }
 }
