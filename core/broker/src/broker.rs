@@ -19,6 +19,7 @@ use crate::error::BrokerError;
 use crate::listener::Acceptor;
 use crate::state::{BrokerState, Metadata, OFFSETS_TOPIC};
 use crate::stream::Stream;
+use crate::transactions;
 use crate::{background, cluster, open};
 
 /// A running broker. Dropping it without [`Broker::shutdown`] stops it like a crash: the next start recovers.
@@ -98,11 +99,13 @@ impl Broker {
             Arc::new(BrokerCoordinatorLog::new(&state, OFFSETS_TOPIC)),
         );
         let groups = state.groups.get_or_init(|| groups);
+        let transactions = state.transactions.get_or_init(|| transactions::coordinator(&state));
         let acceptor = Acceptor::new(Arc::clone(&state));
         let membership = match joined.zip(member) {
             Some((joined, opened)) => Some(cluster::Membership::begin(joined, opened, &acceptor).await?),
             None => {
                 groups.start();
+                transactions.start();
                 None
             }
         };
@@ -200,6 +203,9 @@ impl Broker {
         self.state.answering.store(true, Ordering::Release);
         self.state.memory.close_all();
         self.acceptor.closed(LAST_ANSWERS_MAX + Duration::from_secs(1)).await;
+        if let Some(transactions) = self.state.transactions.get() {
+            transactions.shutdown().await;
+        }
         if let Some(groups) = self.state.groups.get() {
             groups.shutdown().await;
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use towpath_controller::decide::TopicDefaults;
 use towpath_coordinator::GroupConfig;
+use towpath_coordinator::transaction::TransactionConfig;
 use towpath_types::{BrokerId, limits};
 
 use crate::cluster::{ClusterSettings, ReplicationSettings};
@@ -40,6 +41,12 @@ pub struct BrokerConfig {
     pub offsets_topic_configs: BTreeMap<String, String>,
     /// The group coordinator's settings.
     pub groups: GroupConfig,
+    /// `transaction.state.log.num.partitions`.
+    pub transactions_partitions: i32,
+    /// Configurations of `__transaction_state` besides those that it always has.
+    pub transactions_topic_configs: BTreeMap<String, String>,
+    /// The transaction coordinator's settings.
+    pub transactions: TransactionConfig,
     /// The limits.
     pub limits: Limits,
     /// `log.retention.check.interval.ms`.
@@ -129,6 +136,9 @@ impl BrokerConfig {
             offsets_partitions: 50,
             offsets_topic_configs: BTreeMap::new(),
             groups: GroupConfig::default(),
+            transactions_partitions: 50,
+            transactions_topic_configs: BTreeMap::new(),
+            transactions: TransactionConfig::default(),
             limits: Limits::default(),
             retention_check_interval: Duration::from_secs(300),
             compaction_check_interval: Duration::from_secs(15),

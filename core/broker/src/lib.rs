@@ -26,6 +26,7 @@ mod producer_ids;
 mod server_properties;
 mod state;
 mod stream;
+mod transactions;
 
 pub use broker::{Broker, BrokerStatus, PartitionStatus};
 pub use cluster::{ClusterSettings, ReplicationSettings, Roles};

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::cluster::{ClusterNode, QUORUM_DIR};
 use crate::config::{BrokerConfig, Endpoint};
+use crate::coordinator_log::VerifiedOffsets;
 use crate::error::BrokerError;
 use crate::fetch_session::FetchSessions;
 use crate::handlers;
@@ -193,6 +194,8 @@ fn state(
         stopping: AtomicBool::new(false),
         answering: AtomicBool::new(false),
         groups: OnceLock::new(),
+        transactions: OnceLock::new(),
+        verified_offsets: VerifiedOffsets::default(),
         changing: Mutex::new(()),
         unmade: Mutex::default(),
     }))

@@ -52,6 +52,7 @@ impl BrokerConfig {
 
     fn try_set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let (groups, limits, replication) = (&mut self.groups, &mut self.limits, &mut self.replication);
+        let transactions = &mut self.transactions;
         match name {
             "auto.create.topics.enable" => number(&mut self.auto_create_topics, value),
             "num.partitions" => at_least(&mut self.partitions_default, value, 1),
@@ -61,6 +62,25 @@ impl BrokerConfig {
                 at_least(&mut minutes, value, 1)?;
                 groups.offsets_retention_ms = minutes.saturating_mul(60_000);
                 Ok(())
+            }
+            "transaction.state.log.num.partitions" => at_least(&mut self.transactions_partitions, value, 1),
+            "transaction.state.log.min.isr" => {
+                topic_config::check("min.insync.replicas", value).map_err(|problem| problem.to_string())?;
+                self.transactions_topic_configs.insert("min.insync.replicas".to_owned(), value.to_owned());
+                Ok(())
+            }
+            "transaction.state.log.segment.bytes" => {
+                topic_config::check("segment.bytes", value).map_err(|problem| problem.to_string())?;
+                self.transactions_topic_configs.insert("segment.bytes".to_owned(), value.to_owned());
+                Ok(())
+            }
+            "transaction.max.timeout.ms" => at_least(&mut transactions.timeout_ms_max, value, 1),
+            "transactional.id.expiration.ms" => at_least(&mut transactions.id_expiration_ms, value, 1),
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms" => {
+                at_least(&mut transactions.abort_interval_ms, value, 1)
+            }
+            "transaction.remove.expired.transaction.cleanup.interval.ms" => {
+                at_least(&mut transactions.expiration_interval_ms, value, 1)
             }
             "group.min.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_min, value, 1),
             "group.max.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_max, value, 1),

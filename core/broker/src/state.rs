@@ -13,6 +13,7 @@ use towpath_controller::{
     Controller, ControllerError, Decision, MetadataImage, PartitionImage, TopicConfig, TopicImage,
 };
 use towpath_coordinator::GroupCoordinator;
+use towpath_coordinator::transaction::TransactionCoordinator;
 use towpath_log::LogConfig;
 use towpath_replica::{BrokerView, Brokers, Leadership, ReplicaManager, Settings};
 use towpath_types::{BrokerEpoch, BrokerId, Offset, TopicId, TopicPartition};
@@ -21,6 +22,7 @@ use towpath_wire::{ApiKey, ErrorCode};
 use crate::cluster::ClusterNode;
 use crate::config::{BrokerConfig, Endpoint};
 use crate::connection::ErrorChain;
+use crate::coordinator_log::VerifiedOffsets;
 use crate::fetch_session::FetchSessions;
 use crate::memory::MemoryBudget;
 use crate::metrics::BrokerMetrics;
@@ -28,6 +30,8 @@ use crate::producer_ids::ProducerIds;
 
 /// The name of the topic that holds groups and committed offsets.
 pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
+/// The name of the topic that holds transactional ids and what becomes of their transactions.
+pub(crate) const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
 /// How long this node may take to go by what it has decided.
 const APPLY_MAX: Duration = Duration::from_secs(5);
@@ -56,6 +60,9 @@ pub(crate) struct BrokerState {
     pub(crate) answering: AtomicBool,
     /// Set once, right after the state is made: the coordinator holds the state in turn.
     pub(crate) groups: OnceLock<GroupCoordinator>,
+    /// As `groups`.
+    pub(crate) transactions: OnceLock<TransactionCoordinator>,
+    pub(crate) verified_offsets: VerifiedOffsets,
     /// Topics whose files could not be made: a follower's are asked for by nobody, so this is tried again.
     pub(crate) unmade: Mutex<HashSet<TopicId>>,
     /// Held from a decision to the moment when the partitions are as decided.
@@ -238,7 +245,7 @@ impl BrokerState {
         }
         follow(&self.replicas);
         self.published.send_replace(after);
-        self.follow_groups();
+        self.follow_coordinated();
     }
 
     /// Brings the partitions of this broker in line with the metadata. What fails shows where it is used
@@ -260,6 +267,11 @@ impl BrokerState {
                 if topic.name.as_str() == OFFSETS_TOPIC {
                     partitions.iter().for_each(|gone| groups.resigned(gone.partition));
                 }
+            }
+            if let Some(transactions) = self.transactions.get()
+                && topic.name.as_str() == TRANSACTIONS_TOPIC
+            {
+                (0..).zip(&topic.partitions).for_each(|(gone, _)| transactions.resigned(gone));
             }
         }
         let has_other_defaults = before.cluster_configs() != after.cluster_configs();
@@ -308,12 +320,28 @@ impl BrokerState {
         self.cluster().is_some() && own.get() >= 0 && known.is_none_or(|known| known.epoch > own)
     }
 
-    /// The groups of the partitions that this broker leads are served here, and no others.
-    fn follow_groups(&self) {
-        let (Some(groups), Some(_)) = (self.groups.get(), self.cluster()) else { return };
-        let Some(topic) = self.replicas.topic(OFFSETS_TOPIC) else { return };
+    /// The groups and transactional ids of the partitions that this broker leads are served here, and no others.
+    fn follow_coordinated(&self) {
+        if self.cluster().is_none() {
+            return;
+        }
+        if let Some(groups) = self.groups.get() {
+            self.each_partition(OFFSETS_TOPIC, |index, leads| {
+                if leads { groups.elected(index) } else { groups.resigned(index) }
+            });
+        }
+        if let Some(transactions) = self.transactions.get() {
+            self.each_partition(TRANSACTIONS_TOPIC, |index, leads| {
+                if leads { transactions.elected(index) } else { transactions.resigned(index) }
+            });
+        }
+    }
+
+    /// Tells of each partition of a topic whether this broker leads it.
+    fn each_partition(&self, topic: &str, mut tell: impl FnMut(i32, bool)) {
+        let Some(topic) = self.replicas.topic(topic) else { return };
         for index in 0..i32::try_from(topic.partition_count()).unwrap_or(i32::MAX) {
-            if topic.leads(index) { groups.elected(index) } else { groups.resigned(index) }
+            tell(index, topic.leads(index));
         }
     }
 
@@ -341,7 +369,11 @@ impl BrokerState {
     /// # Errors
     /// [`AdminError`] with the protocol's code.
     pub(crate) async fn auto_create(self: &Arc<Self>, name: &str) -> Result<(), AdminError> {
-        let topic = if name == OFFSETS_TOPIC { self.offsets_topic() } else { default_topic(name) };
+        let topic = match name {
+            OFFSETS_TOPIC => self.offsets_topic(),
+            TRANSACTIONS_TOPIC => self.transactions_topic(),
+            _ => default_topic(name),
+        };
         if let Some(node) = self.cluster().filter(|node| !node.is_active_controller()) {
             return node.create_topic(self, &topic).await;
         }
@@ -361,18 +393,23 @@ impl BrokerState {
     }
 
     fn offsets_topic(&self) -> NewTopic {
-        let mut configs: BTreeMap<String, String> =
-            [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "104857600")]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into();
-        configs.extend(self.config.offsets_topic_configs.clone());
-        NewTopic {
-            name: OFFSETS_TOPIC.to_owned(),
-            partitions: self.config.offsets_partitions,
-            replication_factor: -1,
-            configs: configs.into_iter().map(|(name, value)| (name, Some(value))).collect(),
-            ..NewTopic::default()
-        }
+        let always =
+            [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "104857600")];
+        let (partitions, configs) = (self.config.offsets_partitions, &self.config.offsets_topic_configs);
+        coordinated_topic(OFFSETS_TOPIC, partitions, &always, configs)
+    }
+
+    /// As Kafka sets it up: who forgets a decision could decide otherwise.
+    fn transactions_topic(&self) -> NewTopic {
+        let always = [
+            ("cleanup.policy", "compact"),
+            ("compression.type", "uncompressed"),
+            ("segment.bytes", "104857600"),
+            ("unclean.leader.election.enable", "false"),
+        ];
+        let (partitions, configs) =
+            (self.config.transactions_partitions, &self.config.transactions_topic_configs);
+        coordinated_topic(TRANSACTIONS_TOPIC, partitions, &always, configs)
     }
 }
 
@@ -394,6 +431,25 @@ fn leadership(partition: &PartitionImage) -> Leadership {
         isr: partition.isr.clone(),
         recovering: partition.recovering,
         adding: partition.adding_replicas.clone(),
+    }
+}
+
+/// A coordinator's topic, with what it always has and what was asked for besides.
+fn coordinated_topic(
+    name: &str,
+    partitions: i32,
+    always: &[(&str, &str)],
+    configs: &BTreeMap<String, String>,
+) -> NewTopic {
+    let mut all: BTreeMap<String, String> =
+        always.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    all.extend(configs.clone());
+    NewTopic {
+        name: name.to_owned(),
+        partitions,
+        replication_factor: -1,
+        configs: all.into_iter().map(|(name, value)| (name, Some(value))).collect(),
+        ..NewTopic::default()
     }
 }
 

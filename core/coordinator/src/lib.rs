@@ -1,5 +1,5 @@
-//! Coordination of groups and transactions: classic consumer groups, committed offsets, transactional ids, with exactly
-//! Kafka's semantics.
+//! Coordination of groups and transactions: consumer groups of both protocols (classic, and KIP-848), committed offsets, also
+//! those of transactions, and transactional ids, with exactly Kafka's semantics.
 //!
 //! - [`machine`] is the pure part: a [`GroupMachine`] holds the groups of one partition of `__consumer_offsets`.
 //!   Requests, the passing of time and finished appends go in; answers and records to append come out
@@ -12,9 +12,6 @@
 //! offsets topic.
 //!
 //! Transactions are coordinated in [`transaction`], which is built in the same way.
-//!
-//! A room is kept free beside [`machine`]: `consumer` for the groups of KIP-848, with transactional offsets as one more
-//! kind of pending offset in `machine::offsets`.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -23,15 +20,19 @@ mod log;
 pub mod machine;
 pub mod record;
 mod service;
+mod topics;
 pub mod transaction;
 
-pub use config::GroupConfig;
+pub use config::{GroupConfig, MigrationPolicy};
 pub use hash::{java_hash, partition_for};
 pub use log::{
     CoordinatorBatch, CoordinatorLog, CoordinatorLogError, EndMarker, LoadedChunk, LoadedEntry,
     TransactionalProducer,
 };
-pub use machine::{ClientContext, Command, GroupMachine, Now, Reply, Waiter};
+pub use machine::{
+    ASSIGNORS, ClientContext, Command, GroupMachine, Now, Reply, ResolvedRegexes, Waiter, resolve_regexes,
+};
 pub use record::{BadRecord, OffsetsRecord};
 pub use service::{Clock, GroupCoordinator, PartitionState, PartitionStatus};
+pub use topics::{NoTopics, TopicInfo, Topics};
 pub use transaction::{TransactionConfig, TransactionCoordinator, TransactionMachine};

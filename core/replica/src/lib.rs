@@ -30,8 +30,11 @@ pub use follower::{FetchPlan, FollowerState, History, LeaderAnswer, Step};
 pub use leader::{FollowerFetch, FollowerRefused, IsrProposal, LeaderSetup, LeaderState, ProposalAnswer};
 pub use manager::{ReplicaManager, ReplicaSettings, TopicReplicas};
 pub use partition::{
-    Appended, Applied, FetchPosition, FetchedPartition, FollowerAnswer, Partition, Reader, Settings,
+    Appended, Applied, Awaited, FetchPosition, FetchedPartition, FollowerAnswer, Isolation, Partition,
+    Reader, Settings,
 };
 pub use state::{BrokerView, Brokers, Leadership};
-pub use towpath_log::Effort;
+pub use towpath_log::{
+    AbortedTransaction, AppendOptions, Effort, Marker, ProducerSummary, TransactionCheck, VerificationGuard,
+};
 pub use waiter::FetchWaiter;

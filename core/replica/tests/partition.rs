@@ -18,7 +18,8 @@ use towpath_log::sim::SimStorage;
 use towpath_log::{LogConfig, Storage};
 use towpath_record::{BatchBuilder, Compression, Origin};
 use towpath_replica::{
-    Appended, FetchWaiter, FollowerFetch, Partition, PartitionError, ProcessClock, Reader, Settings,
+    Appended, Awaited, FetchWaiter, FollowerFetch, Isolation, Partition, PartitionError, ProcessClock,
+    Reader, Settings,
 };
 use towpath_types::{
     BrokerEpoch, BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Rules, TopicId, TopicName,
@@ -93,7 +94,7 @@ async fn a_failed_flush_acknowledges_nothing_and_takes_the_directory_offline() {
     assert_eq!(partition.high_watermark(), Offset::ZERO, "R3: not seen either");
     let refused = partition.append(batch(&["b"]), true, Origin::Client);
     assert!(matches!(refused, Err(PartitionError::Offline(_))));
-    assert!(matches!(partition.latest_offset(), Err(PartitionError::Offline(_))));
+    assert!(matches!(partition.latest_offset(Isolation::ReadUncommitted), Err(PartitionError::Offline(_))));
 }
 
 /// One batch of an idempotent producer.
@@ -188,7 +189,7 @@ async fn a_waiting_fetch_wakes_for_records_and_for_the_end_of_the_partition() {
     let world = open(&storage, i64::MAX);
     let partition = world.partition();
     let waiter = FetchWaiter::new(1);
-    partition.wait_for_records(&waiter, false);
+    partition.wait_for_records(&waiter, Awaited::Committed);
     partition.append(batch(&["a"]), true, Origin::Client).unwrap();
     tokio::time::timeout(Duration::from_secs(5), waiter.woken()).await.unwrap();
     let woken = waiter.woken();

@@ -290,6 +290,23 @@ fn what_travels_inside_messages_and_topics_is_that_of_kafka() {
     check::<towpath_wire::OffsetCommitValue>(&records, &mut differences);
     check::<towpath_wire::GroupMetadataKey>(&records, &mut differences);
     check::<towpath_wire::GroupMetadataValue>(&records, &mut differences);
+    {
+        use towpath_wire::consumer_group_records::*;
+        check::<ConsumerGroupMetadataKey>(&records, &mut differences);
+        check::<ConsumerGroupMetadataValue>(&records, &mut differences);
+        check::<ConsumerGroupPartitionMetadataKey>(&records, &mut differences);
+        check::<ConsumerGroupPartitionMetadataValue>(&records, &mut differences);
+        check::<ConsumerGroupMemberMetadataKey>(&records, &mut differences);
+        check::<ConsumerGroupMemberMetadataValue>(&records, &mut differences);
+        check::<ConsumerGroupTargetAssignmentMetadataKey>(&records, &mut differences);
+        check::<ConsumerGroupTargetAssignmentMetadataValue>(&records, &mut differences);
+        check::<ConsumerGroupTargetAssignmentMemberKey>(&records, &mut differences);
+        check::<ConsumerGroupTargetAssignmentMemberValue>(&records, &mut differences);
+        check::<ConsumerGroupCurrentMemberAssignmentKey>(&records, &mut differences);
+        check::<ConsumerGroupCurrentMemberAssignmentValue>(&records, &mut differences);
+        check::<ConsumerGroupRegularExpressionKey>(&records, &mut differences);
+        check::<ConsumerGroupRegularExpressionValue>(&records, &mut differences);
+    }
     let records = schemas("kafka-transaction-coordinator", "TOWPATH_KAFKA_TRANSACTION_COORDINATOR_JAR");
     check::<towpath_wire::TransactionLogKey>(&records, &mut differences);
     check::<towpath_wire::TransactionLogValue>(&records, &mut differences);

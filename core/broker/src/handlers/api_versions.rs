@@ -25,6 +25,10 @@ pub(crate) const FEATURES: &[Feature] = &[
     // begins at 0 (KAFKA-17011); this one does not.
     Feature { name: "metadata.version", min: 7, max: 30 },
     Feature { name: "eligible.leader.replicas.version", min: 0, max: 1 },
+    // KIP-890: the producer's epoch is raised with every transaction.
+    Feature { name: "transaction.version", min: 0, max: 2 },
+    // KIP-848: the consumer group protocol.
+    Feature { name: "group.version", min: 0, max: 1 },
 ];
 
 /// The same for decisions.

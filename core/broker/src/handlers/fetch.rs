@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use towpath_controller::MetadataImage;
-use towpath_log::FetchedData;
+use towpath_log::{AbortedTransaction, FetchedData};
 use towpath_replica::{
-    FetchPosition, FetchWaiter, FetchedPartition, FollowerFetch, Partition, PartitionError, Reader,
+    Awaited, FetchPosition, FetchWaiter, FetchedPartition, FollowerFetch, Isolation, Partition,
+    PartitionError, Reader,
 };
 use towpath_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
 use towpath_wire::fetch::{
@@ -228,6 +229,7 @@ impl Fetch {
                             last_fetched_epoch: LeaderEpoch::new(target.wanted.last_fetched_epoch),
                             bytes_max: limit.min(left),
                             min_one,
+                            isolation: self.isolation(),
                         };
                         let reader = self.who.reader(&target.wanted);
                         partition.fetch(reader, &position).map_err(|error| {
@@ -245,6 +247,18 @@ impl Fetch {
                 Found { result }
             })
             .collect()
+    }
+
+    const fn isolation(&self) -> Isolation {
+        if self.read_committed { Isolation::ReadCommitted } else { Isolation::ReadUncommitted }
+    }
+
+    const fn awaited(&self) -> Awaited {
+        match &self.who {
+            Who::Follower { .. } => Awaited::Appended,
+            _ if self.read_committed => Awaited::Stable,
+            _ => Awaited::Committed,
+        }
     }
 
     /// Whether the answer need not wait: enough bytes, an error, or nothing to wait for.
@@ -277,7 +291,7 @@ impl Fetch {
     async fn wait(&self, wait: Duration, mut found: Vec<Found>) -> Vec<Found> {
         let deadline = tokio::time::Instant::now() + wait;
         let missing = self.bytes_min.saturating_sub(Self::bytes(&found)).max(1);
-        let waiting = Waiting::begin(&self.targets, missing, self.who.is_follower());
+        let waiting = Waiting::begin(&self.targets, missing, self.awaited());
         loop {
             // What came between the read and the registration woke nobody.
             if self.has_moved(&found) {
@@ -442,7 +456,13 @@ impl Fetch {
                 data.high_watermark = fetched.high_watermark.get();
                 data.last_stable_offset = fetched.last_stable_offset.get();
                 data.log_start_offset = fetched.log_start_offset.get();
-                data.aborted_transactions = self.read_committed.then(Vec::new);
+                data.aborted_transactions = fetched.aborted.map(|aborted| {
+                    let told = |aborted: AbortedTransaction| towpath_wire::fetch::AbortedTransaction {
+                        producer_id: aborted.producer_id.get(),
+                        first_offset: aborted.first_offset.get(),
+                    };
+                    aborted.into_iter().map(told).collect()
+                });
                 if let Some((epoch, end)) = fetched.diverging {
                     data.diverging_epoch = EpochEndOffset { epoch: epoch.get(), end_offset: end.get() };
                 }
@@ -469,22 +489,22 @@ fn topic_response(key: &TopicKey) -> FetchableTopicResponse {
 struct Waiting {
     waiter: Arc<FetchWaiter>,
     partitions: Vec<Arc<Partition>>,
-    follower: bool,
+    awaited: Awaited,
 }
 
 impl Waiting {
-    fn begin(targets: &[Target], missing: usize, follower: bool) -> Self {
+    fn begin(targets: &[Target], missing: usize, awaited: Awaited) -> Self {
         let waiter = FetchWaiter::new(missing);
         let partitions: Vec<_> =
             targets.iter().filter_map(|target| target.partition.as_ref().ok().cloned()).collect();
-        partitions.iter().for_each(|partition| partition.wait_for_records(&waiter, follower));
-        Self { waiter, partitions, follower }
+        partitions.iter().for_each(|partition| partition.wait_for_records(&waiter, awaited));
+        Self { waiter, partitions, awaited }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.partitions.iter().for_each(|partition| partition.stop_waiting(&self.waiter, self.follower));
+        self.partitions.iter().for_each(|partition| partition.stop_waiting(&self.waiter, self.awaited));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The driver: which partition a request belongs to, and the shapes of requests and answers by version.
 
+mod consumer;
 mod partition;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use crate::config::GroupConfig;
 use crate::hash::partition_for;
 use crate::log::{CoordinatorLog, CoordinatorLogError};
 use crate::machine::{ClientContext, Reply, commit_error, join_error, sync_error};
+use crate::topics::{NoTopics, Topics};
 
 /// Milliseconds since 1970 UTC, for what is stored.
 pub trait Clock: Send + Sync + 'static {
@@ -57,6 +59,7 @@ struct Inner {
     log: Arc<dyn CoordinatorLog>,
     clock: Arc<dyn Clock>,
     partitions: Mutex<HashMap<i32, Arc<Partition>>>,
+    topics: Mutex<Arc<dyn Topics>>,
     is_stopped: AtomicBool,
 }
 
@@ -85,7 +88,9 @@ impl GroupCoordinator {
     #[must_use]
     pub fn with_clock(config: GroupConfig, log: Arc<dyn CoordinatorLog>, clock: Arc<dyn Clock>) -> Self {
         let partitions = Mutex::new(HashMap::new());
-        Self { inner: Arc::new(Inner { config, log, clock, partitions, is_stopped: AtomicBool::new(false) }) }
+        let topics: Mutex<Arc<dyn Topics>> = Mutex::new(Arc::new(NoTopics));
+        let is_stopped = AtomicBool::new(false);
+        Self { inner: Arc::new(Inner { config, log, clock, partitions, topics, is_stopped }) }
     }
 
     /// Begins to load every partition that this broker leads. Call it within a tokio runtime, once the log is there.
@@ -168,7 +173,8 @@ impl GroupCoordinator {
         }
         let inner = &self.inner;
         let log = Arc::clone(&inner.log);
-        let partition = Partition::new(id, term, inner.config.clone(), log, Arc::clone(&inner.clock));
+        let topics = Arc::clone(&inner.topics.lock());
+        let partition = Partition::new(id, term, inner.config.clone(), log, Arc::clone(&inner.clock), topics);
         partitions.insert(id, Arc::clone(&partition));
         tokio::spawn(Arc::clone(&partition).run());
         Ok(partition)
@@ -284,7 +290,8 @@ impl GroupCoordinator {
     #[must_use]
     pub fn fetch_offsets(&self, request: OffsetFetchRequest, version: i16) -> OffsetFetchResponse {
         if version >= 8 {
-            let groups = request.groups.iter().map(|group| self.fetch_group_offsets(group)).collect();
+            let stable = request.require_stable;
+            let groups = request.groups.iter().map(|group| self.fetch_group_offsets(group, stable)).collect();
             return OffsetFetchResponse { groups, ..OffsetFetchResponse::default() };
         }
         let topics = request.topics.map(|topics| {
@@ -301,7 +308,7 @@ impl GroupCoordinator {
             topics,
             ..OffsetFetchRequestGroup::default()
         };
-        let mut fetched = self.fetch_group_offsets(&group);
+        let mut fetched = self.fetch_group_offsets(&group, request.require_stable);
         if version < 2 && fetched.error_code != ErrorCode::None.code() {
             // Version 1 has no place for an error but beside each partition.
             fetched.topics = failed_topics(&group, fetched.error_code);
@@ -313,10 +320,14 @@ impl GroupCoordinator {
         }
     }
 
-    fn fetch_group_offsets(&self, group: &OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
-        let result = self
-            .find(&group.group_id)
-            .and_then(|partition| partition.act(|machine, _, _| machine.fetch_offsets(group)));
+    fn fetch_group_offsets(
+        &self,
+        group: &OffsetFetchRequestGroup,
+        require_stable: bool,
+    ) -> OffsetFetchResponseGroup {
+        let result = self.find(&group.group_id).and_then(|partition| {
+            partition.act(|machine, _, _| machine.fetch_offsets(group, require_stable))
+        });
         result.unwrap_or_else(|error| OffsetFetchResponseGroup {
             group_id: group.group_id.clone(),
             error_code: error.code(),

@@ -14,9 +14,15 @@ use uuid::Uuid;
 
 use super::Clock;
 use crate::config::GroupConfig;
-use crate::log::{CoordinatorBatch, CoordinatorLog, CoordinatorLogError, LoadedChunk, LoadedEntry};
-use crate::machine::{AppendToken, Command, GroupMachine, MachineStats, Now, Reply, Waiter};
+use crate::log::{
+    CoordinatorBatch, CoordinatorLog, CoordinatorLogError, EndMarker, LoadedChunk, LoadedEntry,
+    TransactionalProducer,
+};
+use crate::machine::{
+    AppendToken, Command, GroupMachine, MachineStats, Now, Reply, ResolvedRegexes, Waiter, resolve_regexes,
+};
 use crate::record::OffsetsRecord;
+use crate::topics::Topics;
 
 /// Bytes read at a time while loading.
 const LOAD_BYTES: usize = 1024 * 1024;
@@ -52,12 +58,26 @@ pub struct PartitionStatus {
     pub stats: MachineStats,
 }
 
+/// What waits for the log.
+enum Queued {
+    Records { token: AppendToken, records: Vec<OffsetsRecord>, producer: Option<TransactionalProducer> },
+    Marker { token: AppendToken, marker: EndMarker },
+}
+
+/// What goes into one append.
+enum Batch {
+    Records { records: Vec<OffsetsRecord>, producer: Option<TransactionalProducer> },
+    Marker(EndMarker),
+}
+
 struct Core {
     state: PartitionState,
     error: Option<String>,
     machine: GroupMachine,
     waiters: HashMap<Waiter, oneshot::Sender<Reply>>,
-    queue: VecDeque<(AppendToken, Vec<OffsetsRecord>)>,
+    queue: VecDeque<Queued>,
+    /// Groups whose regular expressions are to be resolved; each at most once.
+    resolving: VecDeque<(Arc<str>, Vec<String>)>,
     commands: Vec<Command>,
     /// The deadline that the task sleeps towards.
     armed_ms: i64,
@@ -74,6 +94,7 @@ pub(super) struct Partition {
     core: Mutex<Core>,
     wake_writer: Notify,
     wake_timer: Notify,
+    wake_resolver: Notify,
     finished: Notify,
     is_finished: AtomicBool,
 }
@@ -85,13 +106,17 @@ impl Partition {
         config: GroupConfig,
         log: Arc<dyn CoordinatorLog>,
         clock: Arc<dyn Clock>,
+        topics: Arc<dyn Topics>,
     ) -> Arc<Self> {
+        let mut machine = GroupMachine::new(config, Box::new(Uuid::new_v4));
+        machine.topics_changed(topics);
         let core = Core {
             state: PartitionState::Loading,
             error: None,
-            machine: GroupMachine::new(config, Box::new(Uuid::new_v4)),
+            machine,
             waiters: HashMap::new(),
             queue: VecDeque::new(),
+            resolving: VecDeque::new(),
             commands: Vec::new(),
             armed_ms: i64::MAX,
             next_waiter: 0,
@@ -105,6 +130,7 @@ impl Partition {
             core: Mutex::new(core),
             wake_writer: Notify::new(),
             wake_timer: Notify::new(),
+            wake_resolver: Notify::new(),
             finished: Notify::new(),
             is_finished: AtomicBool::new(false),
         })
@@ -118,6 +144,10 @@ impl Partition {
         let core = self.core.lock();
         let (state, error) = (core.state, core.error.clone());
         PartitionStatus { partition: self.id, state, error, stats: core.machine.stats() }
+    }
+
+    pub(super) fn topics_changed(&self, topics: Arc<dyn Topics>) {
+        self.core.lock().machine.topics_changed(topics);
     }
 
     fn now(&self) -> Now {
@@ -183,9 +213,17 @@ impl Partition {
                         let _gone = sender.send(reply);
                     }
                 }
-                Command::Append { token, records } => {
-                    core.queue.push_back((token, records));
+                Command::Append { token, records, producer } => {
+                    core.queue.push_back(Queued::Records { token, records, producer });
                     wake_writer = true;
+                }
+                Command::AppendMarker { token, marker } => {
+                    core.queue.push_back(Queued::Marker { token, marker });
+                    wake_writer = true;
+                }
+                Command::ResolveRegexes { group, expressions } => {
+                    core.resolving.push_back((group, expressions));
+                    self.wake_resolver.notify_one();
                 }
             }
         }
@@ -209,6 +247,7 @@ impl Partition {
         drop(core);
         self.wake_writer.notify_one();
         self.wake_timer.notify_one();
+        self.wake_resolver.notify_one();
     }
 
     pub(super) async fn finished(&self) {
@@ -229,7 +268,7 @@ impl Partition {
     pub(super) async fn run(self: Arc<Self>) {
         let _finished = Finished(&self);
         if self.load().await {
-            tokio::join!(self.write(), self.pass_time());
+            tokio::join!(self.write(), self.pass_time(), self.resolve());
         }
         if self.is_closed() {
             let mut core = self.core.lock();
@@ -341,15 +380,10 @@ impl Partition {
     fn replay(&self, chunk: &LoadedChunk) -> Result<(), String> {
         let mut core = self.core.lock();
         for entry in &chunk.entries {
-            match entry {
-                LoadedEntry::Record { offset, key, value, producer: None } => core
-                    .machine
-                    .replay(key.as_ref(), value.as_ref())
-                    .map_err(|error| format!("the record at offset {offset} is of no use: {error}"))?,
-                LoadedEntry::Record { offset, .. } | LoadedEntry::Marker { offset, .. } => {
-                    return Err(format!("at offset {offset} there is a part of a transaction"));
-                }
-            }
+            let (LoadedEntry::Record { offset, .. } | LoadedEntry::Marker { offset, .. }) = entry;
+            core.machine
+                .replay(entry)
+                .map_err(|error| format!("the record at offset {offset} is of no use: {error}"))?;
         }
         Ok(())
     }
@@ -368,36 +402,51 @@ impl Partition {
         }
     }
 
-    /// What goes into the next append: everything that waits, within reason.
-    fn next_append(&self) -> (Vec<AppendToken>, Vec<OffsetsRecord>) {
+    /// What goes into the next append: everything that waits, within reason. What belongs to a transaction goes alone.
+    fn next_append(&self) -> Option<(Vec<AppendToken>, Batch)> {
         let mut core = self.core.lock();
-        let (mut tokens, mut records) = (Vec::new(), Vec::new());
-        let mut bytes = 0usize;
-        while let Some((_, next)) = core.queue.front() {
-            bytes += next.iter().map(OffsetsRecord::size_in_bytes).sum::<usize>();
-            if !tokens.is_empty() && bytes > APPEND_BYTES {
+        let mut tokens = Vec::new();
+        let mut records = match core.queue.pop_front()? {
+            Queued::Marker { token, marker } => return Some((vec![token], Batch::Marker(marker))),
+            Queued::Records { token, records, producer } => {
+                tokens.push(token);
+                if producer.is_some() {
+                    return Some((tokens, Batch::Records { records, producer }));
+                }
+                records
+            }
+        };
+        let size =
+            |records: &[OffsetsRecord]| -> usize { records.iter().map(OffsetsRecord::size_in_bytes).sum() };
+        let mut bytes = size(&records);
+        while let Some(Queued::Records { token, records: next, producer: None }) = core.queue.front_mut() {
+            bytes += size(next);
+            if bytes > APPEND_BYTES {
                 break;
             }
-            if let Some((token, next)) = core.queue.pop_front() {
-                tokens.push(token);
-                records.extend(next);
-            }
+            tokens.push(*token);
+            records.append(next);
+            core.queue.pop_front();
         }
-        (tokens, records)
+        Some((tokens, Batch::Records { records, producer: None }))
     }
 
     /// Writes what the machine wants written, one append at a time.
     async fn write(&self) {
         loop {
-            let (tokens, records) = self.next_append();
-            if tokens.is_empty() {
+            let Some((tokens, batch)) = self.next_append() else {
                 if self.is_closed() {
                     return;
                 }
                 self.wake_writer.notified().await;
                 continue;
-            }
-            let batch = CoordinatorBatch::Records { records: &records, producer: None };
+            };
+            let batch = match &batch {
+                Batch::Records { records, producer } => {
+                    CoordinatorBatch::Records { records, producer: *producer }
+                }
+                Batch::Marker(marker) => CoordinatorBatch::Marker(*marker),
+            };
             let result = self.log.append(self.id, self.term, batch).await;
             if let Err(error) = &result {
                 let cause = std::error::Error::source(error).map(ToString::to_string);
@@ -407,6 +456,34 @@ impl Partition {
             let mut core = self.core.lock();
             for token in tokens {
                 self.act_locked(&mut core, |machine, now, out| machine.appended(now, token, result, out));
+            }
+        }
+    }
+
+    /// Resolves regular expressions, one group at a time, on a thread where that holds up nothing.
+    async fn resolve(&self) {
+        loop {
+            let next = {
+                let mut core = self.core.lock();
+                if core.state == PartitionState::Closed {
+                    return;
+                }
+                core.resolving.pop_front().map(|job| (job, core.machine.topics()))
+            };
+            let Some(((group, expressions), topics)) = next else {
+                self.wake_resolver.notified().await;
+                continue;
+            };
+            let resolving = tokio::task::spawn_blocking(move || resolve_regexes(&expressions, &*topics));
+            let resolved = resolving.await.unwrap_or_else(|error| {
+                tracing::error!(partition = self.id, %group, %error, "regular expressions could not be resolved");
+                ResolvedRegexes::default()
+            });
+            let mut core = self.core.lock();
+            if core.state == PartitionState::Active {
+                self.act_locked(&mut core, |machine, now, out| {
+                    machine.regexes_resolved(now, &group, resolved, out);
+                });
             }
         }
     }

@@ -138,6 +138,7 @@ impl Partition {
     fn follow_watermarks(&self, answer: &FollowerAnswer) -> Result<(), PartitionError> {
         let target = answer.high_watermark.min(self.log.log_end_offset());
         let before = self.high_watermark.fetch_max(target.get(), Ordering::AcqRel);
+        self.log.high_watermark_moved(self.high_watermark());
         let start = answer.log_start.min(self.high_watermark());
         if start > self.log.log_start_offset() {
             self.log.delete_records_before(start)?;

@@ -3,6 +3,7 @@
 mod following;
 mod leading;
 mod reading;
+mod transactions;
 mod waiting;
 
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use towpath_types::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 
 pub use following::{Applied, FollowerAnswer};
 pub use leading::Appended;
-pub use reading::{FetchPosition, FetchedPartition, Reader};
+pub use reading::{FetchPosition, FetchedPartition, Isolation, Reader};
+pub use waiting::Awaited;
 
 use crate::environment::Environment;
 use crate::uncommitted::Uncommitted;
@@ -67,6 +69,10 @@ pub struct Partition {
     /// Grows when the role ends or begins: an ack that waits belongs to one term of leading without a break.
     roles_taken: AtomicU64,
     high_watermark: AtomicI64,
+    /// What those who wait for stable records were last told. Changed with the role's lock held.
+    told_stable: AtomicI64,
+    /// Whether that was below the high watermark.
+    told_behind: AtomicBool,
     min_insync_replicas: AtomicU64,
     flush_messages: AtomicI64,
     flush_ms: AtomicI64,
@@ -86,6 +92,8 @@ pub struct Partition {
     moved: Notify,
     /// Those who wait for committed records.
     waiters: Mutex<Vec<Arc<FetchWaiter>>>,
+    /// Those who wait for records below the last stable offset.
+    waiters_stable: Mutex<Vec<Arc<FetchWaiter>>>,
     /// Followers that wait for any records.
     followers_waiting: Mutex<Vec<Arc<FetchWaiter>>>,
 }
@@ -109,6 +117,8 @@ impl Partition {
         ));
         let partition = Arc::new(Self {
             high_watermark: AtomicI64::new(committed.get()),
+            told_stable: AtomicI64::new(log.last_stable_offset(committed).get()),
+            told_behind: AtomicBool::new(log.last_stable_offset(committed) < committed),
             log,
             environment,
             changing_role: RwLock::default(),
@@ -126,6 +136,7 @@ impl Partition {
             end_last_seen: AtomicI64::new(-1),
             moved: Notify::new(),
             waiters: Mutex::new(Vec::new()),
+            waiters_stable: Mutex::new(Vec::new()),
             followers_waiting: Mutex::new(Vec::new()),
         });
         partition.keep_settings(settings);
@@ -268,12 +279,6 @@ impl Partition {
     #[must_use]
     pub fn high_watermark(&self) -> Offset {
         Offset::new(self.high_watermark.load(Ordering::Acquire))
-    }
-
-    /// What `read_committed` readers see: with no transactions open, what all see.
-    #[must_use]
-    pub fn last_stable_offset(&self) -> Offset {
-        self.high_watermark()
     }
 
     /// Whether the partition can be used at all.

@@ -9,11 +9,35 @@ use towpath_types::Offset;
 use super::Partition;
 use crate::FetchWaiter;
 
+/// What somebody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// Any records: a follower.
+    Appended,
+    /// Records below the high watermark.
+    Committed,
+    /// Records below the last stable offset (`read_committed`).
+    Stable,
+}
+
+/// Tells each that so many bytes have come.
+fn tell(waiters: &Mutex<Vec<Arc<FetchWaiter>>>, bytes: u64) {
+    for waiter in &*waiters.lock() {
+        if bytes == 0 {
+            // What was there when the partition was opened: nobody has counted it.
+            waiter.wake();
+        } else {
+            waiter.committed(bytes);
+        }
+    }
+}
+
 impl Partition {
     /// Makes a moved high watermark visible and wakes those who wait for it. The caller holds the role's lock.
     pub(super) fn publish(&self, moved: Option<Offset>) {
         let Some(moved) = moved else { return };
         self.high_watermark.store(moved.get(), Ordering::Release);
+        self.log.high_watermark_moved(moved);
         self.moved.notify_waiters();
         self.tell_waiters();
         // A follower hears of it with its next answer; one that fetches without knowing it is answered at once.
@@ -21,14 +45,19 @@ impl Partition {
 
     /// Tells those who wait for records what is committed now. The caller holds the role's lock.
     pub(super) fn tell_waiters(&self) {
-        let bytes = self.uncommitted.lock().take_below(self.high_watermark());
-        for waiter in &*self.waiters.lock() {
-            if bytes == 0 {
-                // What was there when the partition was opened: nobody has counted it.
-                waiter.wake();
-            } else {
-                waiter.committed(bytes);
-            }
+        let high_watermark = self.high_watermark();
+        let bytes = self.uncommitted.lock().take_below(high_watermark);
+        tell(&self.waiters, bytes);
+        let stable = self.log.last_stable_offset(high_watermark);
+        let is_behind = stable < high_watermark;
+        let was_behind = self.told_behind.swap(is_behind, Ordering::Relaxed);
+        let has_moved = self.told_stable.swap(stable.get(), Ordering::Relaxed) != stable.get();
+        if !is_behind && !was_behind {
+            // Without transactions both are the same.
+            tell(&self.waiters_stable, bytes);
+        } else if has_moved {
+            // By how many bytes nobody has counted.
+            tell(&self.waiters_stable, 0);
         }
     }
 
@@ -42,23 +71,27 @@ impl Partition {
     /// Everybody looks again.
     pub(super) fn wake_all(&self) {
         self.moved.notify_waiters();
-        for waiter in self.waiters.lock().iter().chain(&*self.followers_waiting.lock()) {
-            waiter.wake();
+        for awaited in [Awaited::Committed, Awaited::Stable, Awaited::Appended] {
+            self.list(awaited).lock().iter().for_each(|waiter| waiter.wake());
         }
     }
 
-    fn list(&self, follower: bool) -> &Mutex<Vec<Arc<FetchWaiter>>> {
-        if follower { &self.followers_waiting } else { &self.waiters }
+    const fn list(&self, awaited: Awaited) -> &Mutex<Vec<Arc<FetchWaiter>>> {
+        match awaited {
+            Awaited::Appended => &self.followers_waiting,
+            Awaited::Committed => &self.waiters,
+            Awaited::Stable => &self.waiters_stable,
+        }
     }
 
-    /// Adds a fetch to those that wait for records here: a follower's for any, others for committed ones.
-    pub fn wait_for_records(&self, waiter: &Arc<FetchWaiter>, follower: bool) {
-        self.list(follower).lock().push(Arc::clone(waiter));
+    /// Adds a fetch to those that wait for records here.
+    pub fn wait_for_records(&self, waiter: &Arc<FetchWaiter>, awaited: Awaited) {
+        self.list(awaited).lock().push(Arc::clone(waiter));
     }
 
     /// Takes a fetch out again.
-    pub fn stop_waiting(&self, waiter: &Arc<FetchWaiter>, follower: bool) {
-        let mut waiters = self.list(follower).lock();
+    pub fn stop_waiting(&self, waiter: &Arc<FetchWaiter>, awaited: Awaited) {
+        let mut waiters = self.list(awaited).lock();
         if let Some(index) = waiters.iter().position(|other| Arc::ptr_eq(other, waiter)) {
             waiters.swap_remove(index);
         }

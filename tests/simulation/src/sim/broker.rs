@@ -5,7 +5,7 @@ use std::sync::Arc;
 use towpath_controller::decide::{AlterPartition, IsrMember, PartitionIsr, Registration, TopicIsrs};
 use towpath_controller::{MetadataImage, RegisterBroker};
 use towpath_replica::{
-    Applied, FetchPlan, FetchPosition, FollowerAnswer, FollowerFetch, LeaderAnswer, Partition,
+    Applied, FetchPlan, FetchPosition, FollowerAnswer, FollowerFetch, Isolation, LeaderAnswer, Partition,
     PartitionError, ProposalAnswer, Reader,
 };
 use towpath_types::{BrokerEpoch, Offset, Rule};
@@ -362,6 +362,7 @@ impl Simulation {
             last_fetched_epoch: plan.last_fetched_epoch,
             bytes_max: bytes,
             min_one: true,
+            isolation: Isolation::ReadUncommitted,
         };
         let outcome = match partition.fetch(Reader::Follower(fetch), &position) {
             Ok(fetched) => {

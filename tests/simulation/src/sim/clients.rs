@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rand::Rng as _;
 use towpath_log::AppendError;
 use towpath_record::Origin;
-use towpath_replica::{Appended, FetchPosition, Partition, PartitionError, Reader};
+use towpath_replica::{Appended, FetchPosition, Isolation, Partition, PartitionError, Reader};
 use towpath_types::{LeaderEpoch, Offset};
 
 use super::{Event, Simulation, trace};
@@ -256,6 +256,7 @@ impl Simulation {
             last_fetched_epoch: LeaderEpoch::NONE,
             bytes_max: 1 << 16,
             min_one: true,
+            isolation: Isolation::ReadUncommitted,
         };
         let reader = if from_followers { Reader::AnyReplica } else { Reader::Consumer };
         match partition.fetch(reader, &position) {
@@ -298,7 +299,7 @@ impl Simulation {
         if !is_current || model.is_unsettled() || self.nodes[node].lost_since_registration {
             return Ok(());
         }
-        match partition.latest_offset() {
+        match partition.latest_offset(Isolation::ReadUncommitted) {
             Ok(latest) if latest.get() < model.acknowledged_end() => {
                 let detail = format!(
                     "{}: leader {node} ends at {latest}, acknowledged is what is before {}",

@@ -1,0 +1,1 @@
+//! Properties of the assignors, over members and topics from a seed.
