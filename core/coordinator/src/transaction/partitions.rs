@@ -8,6 +8,8 @@ use towpath_types::{TopicName, TopicPartition};
 const TOPIC_OVERHEAD: usize = 8;
 /// Bytes of a partition in a record.
 const PARTITION_BYTES: usize = 4;
+/// Bytes of memory for a partition: in a set, and while a marker for it is on its way.
+const PARTITION_MEMORY: usize = 128;
 
 /// A set of partitions, by topic, that knows how many they are and how many bytes a record of them takes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,8 +34,14 @@ impl Partitions {
 
     /// Bytes that they take in a record, at most.
     #[must_use]
-    pub const fn size_in_bytes(&self) -> usize {
+    pub const fn size_in_record(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of memory that they take, about.
+    #[must_use]
+    pub const fn size_in_memory(&self) -> usize {
+        self.bytes + self.count * PARTITION_MEMORY
     }
 
     /// Adds a partition; false when it was there already.
@@ -132,7 +140,7 @@ mod tests {
                 prop_assert_eq!(set.len(), model.len());
                 prop_assert_eq!(set.iter().collect::<BTreeSet<_>>(), model.clone());
                 let again: Partitions = model.iter().cloned().collect();
-                prop_assert_eq!(set.size_in_bytes(), again.size_in_bytes());
+                prop_assert_eq!(set.size_in_record(), again.size_in_record());
                 prop_assert!(model.iter().all(|partition| set.contains(partition)));
             }
         }
@@ -146,6 +154,6 @@ mod tests {
         large.extend(&small);
         assert!(small.is_subset(&large) && !large.is_subset(&small));
         assert_eq!((large.len(), large.topics().count()), (3, 2));
-        assert_eq!(Partitions::default().size_in_bytes(), 0);
+        assert_eq!(Partitions::default().size_in_memory(), 0);
     }
 }

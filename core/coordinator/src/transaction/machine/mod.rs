@@ -194,7 +194,7 @@ fn respond(waiter: Waiter, reply: TransactionReply, out: &mut Vec<TransactionCom
 }
 
 fn size_in_bytes(transactional_id: &str, metadata: &Metadata) -> usize {
-    transactional_id.len() + ID_OVERHEAD + metadata.partitions.size_in_bytes()
+    transactional_id.len() + ID_OVERHEAD + metadata.partitions.size_in_memory()
 }
 
 impl TransactionMachine {

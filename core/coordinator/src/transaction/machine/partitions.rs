@@ -63,7 +63,7 @@ impl TransactionMachine {
     fn has_room(&self, id: &str, partitions: &Partitions, bytes: usize) -> bool {
         let before = self.entries.get(id).map_or(0, |entry| entry.bytes);
         let has_room = partitions.len() <= self.config.partitions_max
-            && partitions.size_in_bytes() <= self.config.transaction_bytes_max
+            && partitions.size_in_record() <= self.config.transaction_bytes_max
             && self.bytes - before + bytes <= self.config.partition_bytes_max;
         if !has_room {
             let partitions = partitions.len();

@@ -156,7 +156,7 @@ struct Delivery {
     in_flight: JoinSet<Sent>,
     /// What each request is about; at most one for each broker.
     requests: HashMap<task::Id, (BrokerId, Vec<Item>)>,
-    delayed: BTreeMap<(Instant, u64), Vec<Item>>,
+    delayed: BTreeMap<(Instant, u64), Item>,
     next_delay: u64,
 }
 
@@ -206,7 +206,7 @@ impl Delivery {
             item.attempts = item.attempts.saturating_add(1);
             let number = self.next_delay;
             self.next_delay += 1;
-            self.delayed.insert((at, number), vec![item]);
+            self.delayed.insert((at, number), item);
         }
     }
 
@@ -220,7 +220,8 @@ impl Delivery {
         while let Some(entry) = self.delayed.first_entry()
             && entry.key().0 <= now
         {
-            entry.remove().into_iter().for_each(|item| self.route(item));
+            let item = entry.remove();
+            self.route(item);
         }
         let waiting: Vec<BrokerId> = self.queues.keys().copied().collect();
         for broker in waiting {
@@ -298,16 +299,18 @@ impl Delivery {
     }
 }
 
+/// A marker, and where it goes: by topic.
+type Addressed<'a> = (EndMarker, BTreeMap<&'a TopicName, Vec<i32>>);
+
 /// The request that has the markers of `items`.
 fn request(items: &[Item]) -> WriteTxnMarkersRequest {
-    let mut transactions: BTreeMap<(i32, TransactionToken), (EndMarker, BTreeMap<&TopicName, Vec<i32>>)> =
-        BTreeMap::new();
+    let mut transactions: BTreeMap<(i32, TransactionToken), Addressed<'_>> = BTreeMap::new();
     for item in items {
         let key = (item.coordinator.id(), item.token);
         let (_, topics) = transactions.entry(key).or_insert_with(|| (item.marker, BTreeMap::new()));
         topics.entry(&item.partition.topic).or_default().push(item.partition.partition);
     }
-    let marker = |(marker, topics): (EndMarker, BTreeMap<&TopicName, Vec<i32>>)| {
+    let marker = |(marker, topics): Addressed<'_>| {
         let version = if marker.bumps_epoch { ClientVersion::V2 } else { ClientVersion::V0 };
         let topic = |(name, partition_indexes): (&TopicName, _)| WritableTxnMarkerTopic {
             name: name.as_str().to_owned(),

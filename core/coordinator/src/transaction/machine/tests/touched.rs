@@ -61,7 +61,7 @@ fn what_a_transaction_touches_is_bounded() {
     let config = TransactionConfig {
         partitions_max: 3,
         transaction_bytes_max: 100,
-        partition_bytes_max: 700,
+        partition_bytes_max: 1_250,
         ..TransactionConfig::default()
     };
     let mut world = World::with_config(config);
@@ -84,7 +84,7 @@ fn what_a_transaction_touches_is_bounded() {
 
 #[test]
 fn what_is_on_its_way_is_counted() {
-    let room = 2 * (1 + ID_OVERHEAD) + 40;
+    let room = 2 * (1 + ID_OVERHEAD) + partitions("topic", 0..4).size_in_memory();
     let config = TransactionConfig { partition_bytes_max: room, ..TransactionConfig::default() };
     let mut world = World::with_config(config);
     let (a, b) = (world.init("a").unwrap(), world.init("b").unwrap());
