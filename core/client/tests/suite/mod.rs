@@ -147,12 +147,6 @@ macro_rules! suite {
             configs_are_read_and_changed,
             records_are_deleted_and_offsets_listed,
             group_offsets_are_set_and_deleted,
-        }
-    };
-    // What our own broker is to do, too, and cannot yet: when it can, these go to the list above.
-    ($cluster:path, not_ours_yet $(, $attribute:meta)?) => {
-        $crate::suite! { $cluster, transactions $(, $attribute)? }
-        $crate::suite! { $cluster, [$($attribute)?]:
             reconciled_members_share_and_take_over,
             a_reconciled_member_commits_before_it_lets_go,
             a_reconciled_static_member_keeps_its_place,
@@ -160,14 +154,8 @@ macro_rules! suite {
             a_reconciled_member_commits_with_transactions,
             transactions_are_listed_described_and_fenced,
             a_transaction_is_aborted_past_its_coordinator,
-            configs_tell_where_they_come_from,
-            features_and_log_directories_are_told,
             topics_grow_as_told_or_are_only_checked,
             groups_of_both_protocols_are_described_and_emptied,
-        }
-    };
-    ($cluster:path, transactions $(, $attribute:meta)?) => {
-        $crate::suite! { $cluster, [$($attribute)?]:
             a_transaction_is_seen_whole_or_not_at_all,
             many_transactions_follow_each_other,
             a_transaction_that_is_dropped_is_aborted,
@@ -177,6 +165,13 @@ macro_rules! suite {
             offsets_of_a_member_that_is_none_abort_the_transaction,
             wrong_settings_of_transactions_are_errors,
             a_transaction_that_takes_too_long_is_given_up,
+        }
+    };
+    // What our own broker is to do, too, and cannot yet: when it can, these go to the list above.
+    ($cluster:path, not_ours_yet $(, $attribute:meta)?) => {
+        $crate::suite! { $cluster, [$($attribute)?]:
+            configs_tell_where_they_come_from,
+            features_and_log_directories_are_told,
         }
     };
     ($cluster:path, $attributes:tt: $($test:ident),* $(,)?) => {
