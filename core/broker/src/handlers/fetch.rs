@@ -7,7 +7,8 @@ use bytes::{Buf, Bytes};
 use towpath_controller::MetadataImage;
 use towpath_log::{AbortedTransaction, FetchedData};
 use towpath_replica::{
-    Awaited, FetchPosition, FetchWaiter, FetchedPartition, FollowerFetch, Isolation, Partition, PartitionError, Reader,
+    Awaited, FetchPosition, FetchWaiter, FetchedPartition, FollowerFetch, Isolation, Partition,
+    PartitionError, Reader,
 };
 use towpath_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
 use towpath_wire::fetch::{
