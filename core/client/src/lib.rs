@@ -56,12 +56,13 @@ mod raw;
 mod transport;
 
 pub use admin::{
-    AbortTransaction, Admin, AlterConfig, BrokerInfo, ClusterDescription, ConfigEntry, ConfigResource,
-    ConfigSource, ConfigSynonym, ConfigType, Election, FeatureDescription, FeatureUpdate, FeatureUpgrade,
-    FeaturesDescription, GroupDescription, GroupListing, GroupMemberDescription, HangingTransaction,
-    ListedOffset, LogDirDescription, LogDirReplica, MemberReconciliation, MemberToRemove, NewPartitions,
-    NewTopic, OffsetSpec, PartitionDescription, PerItem, ProducerState, QuorumDescription, QuorumListener,
-    QuorumNode, QuorumReplica, RaftVoter, Reassignment, TopicDescription, TopicListing,
+    AbortTransaction, Acl, AclFilter, AclOperation, AclPattern, AclPermission, AclResource, Admin,
+    AlterConfig, BrokerInfo, ClusterDescription, ConfigEntry, ConfigResource, ConfigSource, ConfigSynonym,
+    ConfigType, Election, FeatureDescription, FeatureUpdate, FeatureUpgrade, FeaturesDescription,
+    GroupDescription, GroupListing, GroupMemberDescription, HangingTransaction, ListedOffset,
+    LogDirDescription, LogDirReplica, MemberReconciliation, MemberToRemove, NewPartitions, NewTopic,
+    OffsetSpec, PartitionDescription, PerItem, ProducerState, QuorumDescription, QuorumListener, QuorumNode,
+    QuorumReplica, QuotaEntity, QuotaMatch, RaftVoter, Reassignment, TopicDescription, TopicListing,
     TransactionDescription, TransactionFilter, TransactionListing,
 };
 pub use client::Client;

@@ -164,6 +164,7 @@ macro_rules! suite {
             features_and_log_directories_are_told,
             topics_grow_as_told_or_are_only_checked,
             groups_of_both_protocols_are_described_and_emptied,
+            acls_and_quotas_are_kept,
         }
     };
     ($cluster:path, transactions $(, $attribute:meta)?) => {

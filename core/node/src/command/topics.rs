@@ -160,6 +160,8 @@ const fn source_name(source: ConfigSource) -> &'static str {
         ConfigSource::ClusterDefault => "cluster",
         ConfigSource::BrokerFile => "broker file",
         ConfigSource::Default => "default",
+        ConfigSource::Group => "group",
+        ConfigSource::ClientMetrics => "client metrics",
         ConfigSource::Other(_) => "other",
     }
 }
