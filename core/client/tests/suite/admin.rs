@@ -267,6 +267,11 @@ pub(crate) async fn topics_grow_as_told_or_are_only_checked(client: Client) {
             .unwrap()
     };
     assert_eq!(count().await, 1, "it was only checked");
+    let unknown = TopicName::new("never-created").unwrap();
+    let paged = admin.describe_topic_partitions(&[topic.clone(), unknown.clone()]).await.unwrap();
+    let described = paged[&topic].as_ref().unwrap();
+    assert_eq!((described.partitions.len(), &described.partitions[0].replicas[..]), (1, &[broker][..]));
+    assert!(matches!(paged[&unknown], Err(ClientError::UnknownTopic { .. })), "{:?}", paged[&unknown]);
     let wrong = admin.grow_topics(&to(2, Some(vec![vec![broker + 100]])), false).await.unwrap();
     assert_eq!(wrong[&topic].as_ref().unwrap_err().code(), Some(ErrorCode::InvalidReplicaAssignment));
     admin.grow_topics(&to(2, Some(vec![vec![broker]])), false).await.unwrap()[&topic].as_ref().unwrap();
