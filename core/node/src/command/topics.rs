@@ -190,8 +190,6 @@ const fn source_name(source: ConfigSource) -> &'static str {
         ConfigSource::Group => "group",
         ConfigSource::ClientMetrics => "client metrics",
         ConfigSource::Default => "default",
-        ConfigSource::Group => "group",
-        ConfigSource::ClientMetrics => "client metrics",
         ConfigSource::Other(_) => "other",
     }
 }
