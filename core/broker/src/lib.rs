@@ -16,6 +16,7 @@ mod error;
 mod fetch_session;
 mod handlers;
 mod listener;
+mod live_settings;
 mod memory;
 mod metrics;
 mod offsets_log;
@@ -26,6 +27,7 @@ mod producer_ids;
 mod server_properties;
 mod state;
 mod stream;
+mod throttle;
 
 pub use broker::{Broker, BrokerStatus, PartitionStatus};
 pub use cluster::{ClusterSettings, ReplicationSettings, Roles};

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use towpath_controller::decide::register_single_broker;
 use towpath_controller::{
-    Controller, Decision, LocalMetadataLog, MetadataImage, MetadataRecord, RegisterBroker, TopicConfig,
-    topic_config,
+    Configs, Controller, Decision, LocalMetadataLog, MetadataImage, MetadataRecord, RegisterBroker,
+    TopicConfig, topic_config,
 };
 use towpath_log::{DirIdentity, FileStorage, Log, LogConfig, LogDir, LogDirOptions, SystemClock};
 use towpath_replica::{Environment, Flusher, ReplicaManager, ReplicaSettings};
@@ -23,6 +23,7 @@ use crate::config::{BrokerConfig, Endpoint};
 use crate::error::BrokerError;
 use crate::fetch_session::FetchSessions;
 use crate::handlers;
+use crate::live_settings::LiveSettings;
 use crate::memory::MemoryBudget;
 use crate::metrics::BrokerMetrics;
 use crate::producer_ids::ProducerIds;
@@ -129,6 +130,7 @@ pub(crate) fn open_alone(
     let metadata = Metadata::Local { controller, broker_epoch };
     let state = state(config, cluster_id, advertised, metadata, Arc::clone(&opened.dir), Arc::clone(&image))?;
     remove_strays(&state, &opened.logs, &image)?;
+    state.follow_settings(&image);
     for topic in image.topics() {
         state.set_topic(&image, topic)?;
     }
@@ -177,6 +179,8 @@ fn state(
     let environment = Arc::new(Environment::new(config.node_id, lag_ms_max, Arc::new(flusher)));
     let replicas = ReplicaManager::new(ReplicaSettings { dir, environment });
     let apis = handlers::supported();
+    let live = Arc::new(LiveSettings::new(&config, &Configs::new(), &Configs::new()));
+    let throttles = metadata.cluster().map_or_else(Arc::default, |node| Arc::clone(node.throttles()));
     Ok(Arc::new(BrokerState {
         sessions: FetchSessions::new(config.limits.fetch_sessions_max),
         memory: MemoryBudget::new(config.limits.request_memory_bytes),
@@ -187,6 +191,8 @@ fn state(
         metadata,
         published: watch::Sender::new(image),
         replicas,
+        live: RwLock::new(live),
+        throttles,
         producer_ids: ProducerIds::default(),
         apis,
         heavy_work: Arc::new(tokio::sync::Semaphore::new(heavy_work_places())),

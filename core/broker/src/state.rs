@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use towpath_controller::decide::{AdminError, ClusterPolicy, NewTopic, create_topics};
 use towpath_controller::topic_config::TopicCompression;
 use towpath_controller::{
-    Controller, ControllerError, Decision, MetadataImage, PartitionImage, TopicConfig, TopicImage,
+    Configs, Controller, ControllerError, Decision, MetadataImage, PartitionImage, TopicConfig, TopicImage,
 };
 use towpath_coordinator::GroupCoordinator;
 use towpath_log::LogConfig;
@@ -22,9 +22,11 @@ use crate::cluster::ClusterNode;
 use crate::config::{BrokerConfig, Endpoint};
 use crate::connection::ErrorChain;
 use crate::fetch_session::FetchSessions;
+use crate::live_settings::LiveSettings;
 use crate::memory::MemoryBudget;
 use crate::metrics::BrokerMetrics;
 use crate::producer_ids::ProducerIds;
+use crate::throttle::{Throttles, TopicThrottles};
 
 /// The name of the topic that holds groups and committed offsets.
 pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -43,6 +45,10 @@ pub(crate) struct BrokerState {
     /// The metadata that this node's partitions go by, and that clients are told.
     pub(crate) published: watch::Sender<Arc<MetadataImage>>,
     pub(crate) replicas: ReplicaManager,
+    /// Settings that change while the broker runs.
+    pub(crate) live: RwLock<Arc<LiveSettings>>,
+    /// Bounds on what replication takes.
+    pub(crate) throttles: Arc<Throttles>,
     pub(crate) sessions: FetchSessions,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) memory: Arc<MemoryBudget>,
@@ -137,6 +143,16 @@ impl BrokerState {
         }
     }
 
+    /// Settings that change while the broker runs, as they are now.
+    pub(crate) fn live(&self) -> Arc<LiveSettings> {
+        Arc::clone(&self.live.read())
+    }
+
+    /// The defaults of topic configurations as they are on this broker.
+    pub(crate) fn topic_defaults<'a>(&'a self, image: &MetadataImage) -> std::borrow::Cow<'a, Configs> {
+        image.topic_defaults(self.config.node_id, &self.config.topic_defaults)
+    }
+
     /// Resolves when this node goes by the metadata before `offset`.
     pub(crate) async fn published_from(&self, offset: i64) {
         let mut published = self.published.subscribe();
@@ -165,7 +181,7 @@ impl BrokerState {
     /// What decisions go by.
     pub(crate) fn policy(&self) -> ClusterPolicy {
         match self.cluster() {
-            None => ClusterPolicy::new(self.config.topic_defaults()),
+            None => self.config.policy(),
             Some(node) => node.controller().policy().clone(),
         }
     }
@@ -232,7 +248,8 @@ impl BrokerState {
         if after.brokers().ne(before.brokers()) {
             self.replicas.set_brokers(brokers(&after));
         }
-        self.reconcile(&before, &after);
+        let forgets_otherwise = self.follow_settings(&after);
+        self.reconcile(&before, &after, forgets_otherwise);
         if self.is_replaced(&after) {
             self.replicas.partitions().iter().for_each(towpath_replica::Partition::resign);
         }
@@ -243,11 +260,12 @@ impl BrokerState {
 
     /// Brings the partitions of this broker in line with the metadata. What fails shows where it is used
     /// (`KAFKA_STORAGE_ERROR`), and is tried again there.
-    pub(crate) fn reconcile(&self, before: &MetadataImage, after: &MetadataImage) {
+    pub(crate) fn reconcile(&self, before: &MetadataImage, after: &MetadataImage, has_other_settings: bool) {
         for topic in before.topics() {
             if after.topic_by_id(topic.id).is_some() {
                 continue;
             }
+            self.throttles.set_topic(topic.id, TopicThrottles::default());
             if let Err(error) = self.replicas.remove_topic(topic.id) {
                 tracing::error!(topic = %topic.name, error = %ErrorChain(&error), "the files of a deleted topic remain");
             }
@@ -262,7 +280,8 @@ impl BrokerState {
                 }
             }
         }
-        let has_other_defaults = before.cluster_configs() != after.cluster_configs();
+        let has_other_defaults =
+            has_other_settings || self.topic_defaults(before) != self.topic_defaults(after);
         for topic in after.topics() {
             let known = before.topic_by_id(topic.id);
             // By address where it is the same one, by content where the image comes from a snapshot.
@@ -280,6 +299,19 @@ impl BrokerState {
                 }
             }
         }
+    }
+
+    /// Puts in force what was set while the broker runs, but for the defaults of topics. Tells whether that changes what partitions go by.
+    pub(crate) fn follow_settings(&self, image: &MetadataImage) -> bool {
+        let dynamic = image.dynamic_configs();
+        let (own, all) = (dynamic.broker(Some(self.config.node_id)), dynamic.broker(None));
+        let (before, live) = (self.live(), LiveSettings::new(&self.config, own, all));
+        let changes_partitions = before.producer_expiration_ms != live.producer_expiration_ms;
+        if *before != live {
+            live.set_rates(&self.throttles);
+            *self.live.write() = Arc::new(live);
+        }
+        changes_partitions
     }
 
     /// Brings one topic's partitions in line.
@@ -318,8 +350,14 @@ impl BrokerState {
     }
 
     fn settings(&self, image: &MetadataImage, topic: &TopicImage) -> Settings {
-        match TopicConfig::resolve(&topic.configs, &image.topic_defaults(&self.config.topic_defaults)) {
-            Ok(config) => settings(&config),
+        match TopicConfig::resolve(&topic.configs, &self.topic_defaults(image)) {
+            Ok(config) => {
+                let (leader, follower) = (config.leader_throttled.clone(), config.follower_throttled.clone());
+                self.throttles.set_topic(topic.id, TopicThrottles { leader, follower });
+                let mut settings = settings(&config);
+                settings.log.producer_expiration_ms = self.live().producer_expiration_ms;
+                settings
+            }
             Err(problem) => {
                 // Values are checked before they are stored, so only a newer version's can be at fault here.
                 tracing::error!(topic = %topic.name, %problem, "the topic's configuration is not valid; defaults are in force");

@@ -159,11 +159,6 @@ fn replication_options() -> impl IntoIterator<Item = Setting> {
             "Connections to each leader that replicas are fetched over (1).",
         ),
         (
-            "follower.replication.throttled.rate",
-            OptionType::int(1, i64::MAX),
-            "Bytes a second that reassignments may bring to this node (no bound).",
-        ),
-        (
             "broker.session.timeout.ms",
             count(),
             "Milliseconds without a heartbeat after which a broker is fenced (9000).",

@@ -85,6 +85,25 @@ pub enum MetadataRecord {
         /// Its value.
         value: Option<String>,
     },
+    /// A configuration of one broker, or (without an id) of all brokers was set while they run, or (without a value) is
+    /// what it was before.
+    BrokerConfig {
+        /// The broker; all of them without one.
+        broker_id: Option<BrokerId>,
+        /// The configuration's name, as of a broker.
+        name: String,
+        /// Its value.
+        value: Option<String>,
+    },
+    /// A configuration of a group was set, or (without a value) went back to its default.
+    GroupConfig {
+        /// The group.
+        group: String,
+        /// The configuration's name.
+        name: String,
+        /// Its value.
+        value: Option<String>,
+    },
     /// A block of producer ids was handed out.
     ProducerIds {
         /// The broker that got it.
@@ -294,6 +313,17 @@ mod tests {
                 value: Some("2".to_owned()),
             },
             MetadataRecord::ClusterConfig { name: "min.insync.replicas".to_owned(), value: None },
+            MetadataRecord::BrokerConfig {
+                broker_id: Some(broker_id),
+                name: "n".to_owned(),
+                value: Some(String::new()),
+            },
+            MetadataRecord::BrokerConfig { broker_id: None, name: "n".to_owned(), value: None },
+            MetadataRecord::GroupConfig {
+                group: "g".to_owned(),
+                name: "n".to_owned(),
+                value: Some("1".to_owned()),
+            },
             MetadataRecord::Topic { name: TopicName::new("t").unwrap(), id, mirror: None },
             MetadataRecord::Topic { name: TopicName::new("m").unwrap(), id, mirror: Some(mirror) },
             MetadataRecord::Partition { topic_id: id, partition: 3, state: alone },

@@ -364,7 +364,7 @@ impl ReplicaManager {
     }
 
     /// Compacts the logs that are due.
-    pub fn compact(&self) {
+    pub fn compact(&self, options: &CleanOptions) {
         for partition in self.partitions() {
             if !partition.log().config().compact {
                 continue;
@@ -373,7 +373,7 @@ impl ReplicaManager {
             if self.dir.get(partition.id()).is_none_or(|log| log.topic_id() != partition.topic_id()) {
                 continue;
             }
-            match self.dir.clean(partition.id(), partition.high_watermark(), &CleanOptions::default()) {
+            match self.dir.clean(partition.id(), partition.high_watermark(), options) {
                 Ok(_) | Err(LogError::Closed(_) | LogError::Partition(_)) => {}
                 Err(error) => tracing::error!(partition = %partition.id(), %error, "compaction failed"),
             }

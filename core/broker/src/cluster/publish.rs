@@ -44,7 +44,10 @@ pub(crate) async fn apply(broker: &Arc<BrokerState>, fetchers: &Arc<Fetchers>, i
             );
             return;
         }
-        state.publish(image, |replicas| fetchers.assign(replicas.partitions()));
+        state.publish(image, |replicas| {
+            fetchers.set_per_leader(state.live().fetchers);
+            fetchers.assign(replicas.partitions());
+        });
     });
     if let Err(error) = applied.await {
         tracing::error!(error = %ErrorChain(&error), "the metadata cannot be applied");

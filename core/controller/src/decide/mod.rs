@@ -36,7 +36,7 @@ pub use alter_partition::{
     AlterPartition, IsrMember, PartitionAnswer, PartitionIsr, TopicAnswers, TopicIsrs, alter_partition,
 };
 pub use cluster_defaults::set_cluster_defaults;
-pub use configs::{ConfigChange, ConfigOperation, alter_topic_config, replace_topic_config};
+pub use configs::{ConfigChange, ConfigOperation, ConfigTarget, alter_configs, replace_configs};
 pub use elections::{
     ElectionKind, ElectionResult, PartitionRef, elect_leaders, elect_where_unclean_is_allowed,
     rebalance_leaders,

@@ -3,6 +3,7 @@
 mod following;
 mod leading;
 mod reading;
+mod sync;
 mod waiting;
 
 use std::sync::Arc;
