@@ -78,6 +78,6 @@ pub(crate) async fn run(broker: Arc<BrokerState>) {
 fn observe(broker: &BrokerState) {
     broker.metrics.request_memory.set(broker.memory.used() as f64);
     broker.metrics.partitions.set(broker.replicas.partitions().len() as f64);
-    let offline = broker.replicas.dir().offline_reason().is_some();
+    let offline = broker.replicas.dirs().offline_count() > 0;
     broker.metrics.offline.set(if offline { 1.0 } else { 0.0 });
 }

@@ -19,6 +19,7 @@ mod listener;
 mod live_settings;
 mod memory;
 mod metrics;
+mod moving;
 mod offsets_log;
 mod open;
 mod open_files;

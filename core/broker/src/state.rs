@@ -64,6 +64,8 @@ pub(crate) struct BrokerState {
     pub(crate) groups: OnceLock<GroupCoordinator>,
     /// Topics whose files could not be made: a follower's are asked for by nobody, so this is tried again.
     pub(crate) unmade: Mutex<HashSet<TopicId>>,
+    /// A replica has moved from one directory to another: whoever holds its partition takes the new one.
+    pub(crate) replica_moved: tokio::sync::Notify,
     /// Held from a decision to the moment when the partitions are as decided.
     pub(crate) changing: Mutex<()>,
 }
@@ -168,14 +170,25 @@ impl BrokerState {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Those of a partition's replicas that nobody can use: of brokers that are gone, or on a log directory that failed
-    /// (R14).
-    pub(crate) fn offline_replicas(&self, image: &MetadataImage, replicas: &[BrokerId]) -> Vec<i32> {
-        let failed = self.replicas.dir().offline_reason().is_some();
-        let is_offline = |id: &BrokerId| {
-            (failed && *id == self.config.node_id) || image.broker(*id).is_none_or(|broker| broker.fenced)
+    /// Those of a partition's replicas that nobody can use: of brokers that are gone, or on a directory that failed (R14).
+    pub(crate) fn offline_replicas(
+        &self,
+        image: &MetadataImage,
+        topic: TopicId,
+        (index, partition): (i32, &PartitionImage),
+    ) -> Vec<i32> {
+        let dirs = self.replicas.dirs();
+        let has_failed = || {
+            dirs.offline_count() > 0
+                && (dirs.offline_reason().is_some()
+                    || self.replicas.topic_by_id(topic).is_some_and(|topic| topic.is_offline(index)))
         };
-        replicas.iter().filter(|id| is_offline(id)).map(|id| id.get()).collect()
+        let is_offline = |id: &BrokerId| {
+            image.broker(*id).is_none_or(|broker| broker.fenced)
+                || partition.offline.contains(id)
+                || (*id == self.config.node_id && has_failed())
+        };
+        partition.replicas.iter().filter(|id| is_offline(id)).map(|id| id.get()).collect()
     }
 
     /// What decisions go by.

@@ -29,6 +29,13 @@ pub fn node_options() -> ConfigSpec {
             "Where the embedded broker keeps its logs and where this node's identity is stored. Relative paths are \
              meant from the directory in which towpath was started.",
         ),
+        OptionSpec::optional(
+            "more_data_dirs",
+            OptionType::list(OptionType::Path),
+            "Further directories for partitions, one for each disk (with `data_dir`, Kafka's `log.dirs`). New partitions go \
+             where there are the fewest; where one of these fails, only what is in it is offline. Metadata stay in \
+             `data_dir`.",
+        ),
         OptionSpec::with_default(
             "kafka",
             OptionType::NonEmptyString,

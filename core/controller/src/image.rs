@@ -58,6 +58,8 @@ pub struct BrokerRegistration {
     pub features: BTreeMap<String, FeatureRange>,
     /// The identity of its data directory (KIP-858), if known.
     pub directory: Option<Uuid>,
+    /// The identities of its further directories, also of those that are missing and had something.
+    pub further_directories: Vec<Uuid>,
 }
 
 impl BrokerRegistration {
@@ -79,6 +81,7 @@ impl BrokerRegistration {
             in_controlled_shutdown,
             features,
             directory,
+            further_directories,
         } = record;
         Self {
             id: broker_id,
@@ -92,6 +95,7 @@ impl BrokerRegistration {
             in_controlled_shutdown,
             features,
             directory,
+            further_directories,
         }
     }
 
@@ -108,6 +112,7 @@ impl BrokerRegistration {
             in_controlled_shutdown: self.in_controlled_shutdown,
             features: self.features.clone(),
             directory: self.directory,
+            further_directories: self.further_directories.clone(),
         }
     }
 }
@@ -158,6 +163,9 @@ pub struct PartitionImage {
     /// (KIP-704).
     #[serde(default, skip_serializing_if = "is_false")]
     pub recovering: bool,
+    /// Replicas that their brokers cannot use, since the directory failed or is gone (KIP-858).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offline: Vec<BrokerId>,
 }
 
 impl PartitionImage {
@@ -175,6 +183,7 @@ impl PartitionImage {
             elr: Vec::new(),
             last_known_elr: Vec::new(),
             recovering: false,
+            offline: Vec::new(),
         }
     }
 

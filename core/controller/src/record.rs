@@ -150,6 +150,9 @@ pub struct RegisterBroker {
     /// The identity of its data directory (KIP-858), if known: another one has none of what the last one had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<Uuid>,
+    /// The identities of its further directories, also of those that are missing and had something.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_directories: Vec<Uuid>,
 }
 
 impl RegisterBroker {
@@ -167,6 +170,7 @@ impl RegisterBroker {
             in_controlled_shutdown: false,
             features: BTreeMap::new(),
             directory: None,
+            further_directories: Vec::new(),
         }
     }
 }
@@ -282,6 +286,7 @@ mod tests {
             in_controlled_shutdown: true,
             features: BTreeMap::from([("metadata.version".to_owned(), FeatureRange { min: 1, max: 2 })]),
             directory: Some(Uuid::from_u128(9)),
+            further_directories: vec![Uuid::from_u128(10)],
             ..plain.clone()
         };
         let mirror = MirrorRole {
@@ -299,6 +304,7 @@ mod tests {
             elr: vec![BrokerId::new(4)],
             last_known_elr: vec![BrokerId::new(5)],
             recovering: true,
+            offline: vec![BrokerId::new(6)],
             ..alone.clone()
         };
         let (broker_id, epoch) = (BrokerId::new(1), BrokerEpoch::new(2));

@@ -14,6 +14,7 @@ mod lifecycle;
 mod membership;
 mod peer;
 pub(crate) mod publish;
+mod replica_reports;
 mod requests;
 mod server;
 mod settings;

@@ -7,6 +7,7 @@ mod configs;
 mod elections;
 mod features;
 mod heartbeat;
+mod offline_replicas;
 mod partitions;
 mod placement;
 mod policy;
@@ -43,6 +44,7 @@ pub use elections::{
 };
 pub use features::{FeatureUpdate, UpgradeType, update_features};
 pub use heartbeat::{Heartbeat, HeartbeatAnswer, fence_broker, fence_incarnation, heartbeat};
+pub use offline_replicas::{ReplicaState, ReplicaStates, set_replica_states};
 pub use partitions::{MorePartitions, create_partitions};
 pub use policy::ClusterPolicy;
 pub use producer_ids::{PRODUCER_IDS_PER_BLOCK, ProducerIdBlock, allocate_producer_ids};

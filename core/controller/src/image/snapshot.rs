@@ -240,6 +240,7 @@ mod tests {
             fenced: true,
             features: [("metadata.version".to_owned(), FeatureRange { min: 1, max: 3 })].into(),
             directory: Some(Uuid::from_u128(5)),
+            further_directories: vec![Uuid::from_u128(6)],
             ..plain.clone()
         };
         let mirror = MirrorRole {
@@ -257,6 +258,7 @@ mod tests {
             elr: ids(8..9),
             last_known_elr: ids(9..10),
             recovering: true,
+            offline: ids(6..7),
             ..alone.clone()
         };
         for record in [
