@@ -9,8 +9,8 @@ use towpath_controller::{Liveness, MetadataImage, PartitionImage, TopicImage};
 use towpath_log::sim::{SimClock, SimStorage};
 use towpath_log::{Clock, DirIdentity, Log, LogConfig, LogDir, LogDirOptions, Storage};
 use towpath_replica::{
-    Appended, BrokerView, Brokers, Environment, FetchPlan, Flusher, IsrProposal, Leadership, MonotonicClock,
-    Partition, ReplicaManager, ReplicaSettings, Settings,
+    Appended, BrokerView, Brokers, Environment, FetchPlan, Flusher, IsrProposal, Leadership, LogDirs,
+    MonotonicClock, Partition, ReplicaManager, ReplicaSettings, Settings,
 };
 use towpath_types::{BrokerEpoch, BrokerId, Rules};
 use uuid::Uuid;
@@ -218,7 +218,7 @@ impl Node {
         let environment =
             Arc::new(Environment::new(self.id, LAG_MS, Arc::clone(&flusher)).simulated(steady, rules));
         let manager = ReplicaManager::new(ReplicaSettings {
-            dir: Arc::clone(&dir),
+            dirs: Arc::new(LogDirs::one(Arc::clone(&dir))),
             environment: Arc::clone(&environment),
         });
         self.process = Some(Process {

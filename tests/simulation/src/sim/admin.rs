@@ -4,8 +4,8 @@ use rand::Rng as _;
 use rand::seq::SliceRandom as _;
 use towpath_controller::MetadataImage;
 use towpath_controller::decide::{
-    self, Assignment, ClusterPolicy, ConfigChange, ConfigOperation, Decision, ElectionKind, NewTopic,
-    PartitionRef, Reassignment,
+    self, Assignment, ClusterPolicy, ConfigChange, ConfigOperation, ConfigTarget, Decision, ElectionKind,
+    NewTopic, PartitionRef, Reassignment,
 };
 use towpath_types::{BrokerId, Offset, TopicId};
 use uuid::Uuid;
@@ -49,7 +49,7 @@ impl AdminCall {
                     operation: ConfigOperation::Set,
                     value: Some(value.to_string()),
                 };
-                decide::alter_topic_config(image, topic, &[change], policy)
+                decide::alter_configs(image, &ConfigTarget::Topic(topic.to_string()), &[change], policy)
                     .map(|decision| decision.records)
                     .unwrap_or_default()
             }
