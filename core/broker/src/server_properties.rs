@@ -134,6 +134,16 @@ impl BrokerConfig {
             "producer.id.expiration.ms" => at_least(&mut self.producer_expiration_ms, value, 1),
             "log.retention.check.interval.ms" => milliseconds(&mut self.retention_check_interval, value),
             "log.cleaner.backoff.ms" => milliseconds(&mut self.compaction_check_interval, value),
+            "group.consumer.session.timeout.ms" => {
+                at_least(&mut groups.consumer_session_timeout_ms, value, 1)
+            }
+            "group.consumer.heartbeat.interval.ms" => {
+                at_least(&mut groups.consumer_heartbeat_interval_ms, value, 1)
+            }
+            "group.consumer.migration.policy" => {
+                groups.consumer_migration_policy = value.parse()?;
+                Ok(())
+            }
             _ if name.starts_with("group.consumer.") => match broker_config::key(name) {
                 Some(config) => config.key.check(value).map_err(|problem| problem.to_string()),
                 None => Err("the broker has no such setting".to_owned()),

@@ -128,6 +128,13 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         "The longest session timeout that a consumer group may have.",
     ),
     fixed(
+        "group.consumer.migration.policy",
+        Text,
+        Some("bidirectional"),
+        Check::OneOf(&["bidirectional", "upgrade", "downgrade", "disabled"]),
+        "Whether groups change between the classic and the consumer protocol while they have members (KIP-848).",
+    ),
+    fixed(
         "group.consumer.min.heartbeat.interval.ms",
         Int,
         Some("5000"),
