@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use towpath_client::{
     AbortTransaction, Acl, AclFilter, AclOperation, AclPattern, AclPermission, AclResource, AlterConfig,
-    Client, CommittedOffset, ConfigResource, ConfigSource, ConfigType, ConsumerConfig, ErrorCode, GroupKind,
-    IsolationLevel, LogDirDescription, MemberToRemove, NewPartitions, NewTopic, OffsetReset, OffsetSpec,
-    ProducerRecord, QuotaMatch, Subscription, TransactionConfig, TransactionFilter,
+    Client, ClientError, CommittedOffset, ConfigResource, ConfigSource, ConfigType, ConsumerConfig,
+    ErrorCode, GroupKind, IsolationLevel, LogDirDescription, MemberToRemove, NewPartitions, NewTopic,
+    OffsetReset, OffsetSpec, ProducerRecord, QuotaMatch, Subscription, TransactionConfig, TransactionFilter,
 };
 use towpath_types::{GroupId, Offset, TopicName};
 

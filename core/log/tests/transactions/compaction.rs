@@ -107,6 +107,12 @@ fn a_marker_outlives_its_records_by_the_delete_retention() {
     next_segment(&log, "1");
     clean(&machine).unwrap();
     assert_eq!(first(&log), [(1, 1), (3, 1)], "their records were there until now");
+    let first_pass: Vec<Option<i64>> = stored(&log)
+        .iter()
+        .filter(|batch| batch.is_control())
+        .map(|batch| batch.delete_horizon_ms())
+        .collect();
+    assert_eq!(first_pass[..2], [None; 2], "and nobody has said how much longer they stay");
     next_segment(&log, "2");
     clean(&machine).unwrap();
     let stamped: Vec<Option<i64>> = stored(&log)
