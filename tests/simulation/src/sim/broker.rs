@@ -263,7 +263,7 @@ impl Simulation {
                 partitions.filter(|it| it.log().config().compact).map(|it| it.log().size_in_bytes()).sum()
             };
             let before = size(process);
-            process.manager.compact();
+            process.manager.compact(&towpath_log::CleanOptions::default());
             if size(process) < before {
                 self.counters.compactions += 1;
             }
