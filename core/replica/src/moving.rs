@@ -137,6 +137,7 @@ impl ReplicaManager {
         let environment = Arc::clone(self.environment());
         let placed =
             Partition::open(log, leadership.clone(), partition.high_watermark(), &settings, environment);
+        placed.count_terms_after(partition);
         slot.replace(Arc::clone(&placed));
         drop(leadership);
         drop(deleted);
