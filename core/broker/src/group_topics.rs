@@ -16,9 +16,15 @@ impl GroupTopics {
         Self(image)
     }
 
-    /// Whether groups see a difference between two images: topics, numbers of partitions, racks.
+    /// What was set for one group; checked when it was.
+    fn group_config(&self, group: &str, name: &str) -> Option<i32> {
+        self.0.dynamic_configs().group(group).get(name)?.trim().parse().ok()
+    }
+
+    /// Whether groups see a difference between two images: topics, numbers of partitions, racks, their own settings.
     pub(crate) fn differ(before: &MetadataImage, after: &MetadataImage) -> bool {
-        if before.topics().len() != after.topics().len() {
+        let groups_differ = before.dynamic_configs().groups().ne(after.dynamic_configs().groups());
+        if groups_differ || before.topics().len() != after.topics().len() {
             return true;
         }
         let racks = |image: &MetadataImage| -> Vec<_> {
@@ -77,5 +83,13 @@ impl Topics for GroupTopics {
             .filter_map(|id| self.0.broker(*id)?.rack.as_deref())
             .collect();
         racks.into_iter().map(Arc::from).collect()
+    }
+
+    fn session_timeout_ms(&self, group: &str) -> Option<i32> {
+        self.group_config(group, "consumer.session.timeout.ms")
+    }
+
+    fn heartbeat_interval_ms(&self, group: &str) -> Option<i32> {
+        self.group_config(group, "consumer.heartbeat.interval.ms")
     }
 }

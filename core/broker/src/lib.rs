@@ -18,8 +18,10 @@ mod fetch_session;
 mod group_topics;
 mod handlers;
 mod listener;
+mod live_settings;
 mod memory;
 mod metrics;
+mod moving;
 mod open;
 mod open_files;
 mod outgoing;
@@ -27,6 +29,7 @@ mod producer_ids;
 mod server_properties;
 mod state;
 mod stream;
+mod throttle;
 mod transactions;
 
 pub use broker::{Broker, BrokerStatus, PartitionStatus};

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use towpath_controller::decide::{AdminError, ClusterPolicy, NewTopic, create_topics};
 use towpath_controller::topic_config::TopicCompression;
 use towpath_controller::{
-    Controller, ControllerError, Decision, MetadataImage, PartitionImage, TopicConfig, TopicImage,
+    Configs, Controller, ControllerError, Decision, MetadataImage, PartitionImage, TopicConfig, TopicImage,
 };
 use towpath_coordinator::transaction::TransactionCoordinator;
 use towpath_coordinator::{GroupCoordinator, Topics};
@@ -25,9 +25,11 @@ use crate::connection::ErrorChain;
 use crate::coordinator_log::VerifiedOffsets;
 use crate::fetch_session::FetchSessions;
 use crate::group_topics::GroupTopics;
+use crate::live_settings::LiveSettings;
 use crate::memory::MemoryBudget;
 use crate::metrics::BrokerMetrics;
 use crate::producer_ids::ProducerIds;
+use crate::throttle::{Throttles, TopicThrottles};
 
 /// The name of the topic that holds groups and committed offsets.
 pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -48,6 +50,10 @@ pub(crate) struct BrokerState {
     /// The metadata that this node's partitions go by, and that clients are told.
     pub(crate) published: watch::Sender<Arc<MetadataImage>>,
     pub(crate) replicas: ReplicaManager,
+    /// Settings that change while the broker runs.
+    pub(crate) live: RwLock<Arc<LiveSettings>>,
+    /// Bounds on what replication takes.
+    pub(crate) throttles: Arc<Throttles>,
     pub(crate) sessions: FetchSessions,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) memory: Arc<MemoryBudget>,
@@ -66,6 +72,8 @@ pub(crate) struct BrokerState {
     pub(crate) verified_offsets: VerifiedOffsets,
     /// Topics whose files could not be made: a follower's are asked for by nobody, so this is tried again.
     pub(crate) unmade: Mutex<HashSet<TopicId>>,
+    /// A replica has moved from one directory to another: whoever holds its partition takes the new one.
+    pub(crate) replica_moved: tokio::sync::Notify,
     /// Held from a decision to the moment when the partitions are as decided.
     pub(crate) changing: Mutex<()>,
 }
@@ -145,6 +153,16 @@ impl BrokerState {
         }
     }
 
+    /// Settings that change while the broker runs, as they are now.
+    pub(crate) fn live(&self) -> Arc<LiveSettings> {
+        Arc::clone(&self.live.read())
+    }
+
+    /// The defaults of topic configurations as they are on this broker.
+    pub(crate) fn topic_defaults<'a>(&'a self, image: &MetadataImage) -> std::borrow::Cow<'a, Configs> {
+        image.topic_defaults(self.config.node_id, &self.config.topic_defaults)
+    }
+
     /// Resolves when this node goes by the metadata before `offset`.
     pub(crate) async fn published_from(&self, offset: i64) {
         let mut published = self.published.subscribe();
@@ -160,20 +178,31 @@ impl BrokerState {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Those of a partition's replicas that nobody can use: of brokers that are gone, or on a log directory that failed
-    /// (R14).
-    pub(crate) fn offline_replicas(&self, image: &MetadataImage, replicas: &[BrokerId]) -> Vec<i32> {
-        let failed = self.replicas.dir().offline_reason().is_some();
-        let is_offline = |id: &BrokerId| {
-            (failed && *id == self.config.node_id) || image.broker(*id).is_none_or(|broker| broker.fenced)
+    /// Those of a partition's replicas that nobody can use: of brokers that are gone, or on a directory that failed (R14).
+    pub(crate) fn offline_replicas(
+        &self,
+        image: &MetadataImage,
+        topic: TopicId,
+        (index, partition): (i32, &PartitionImage),
+    ) -> Vec<i32> {
+        let dirs = self.replicas.dirs();
+        let has_failed = || {
+            dirs.offline_count() > 0
+                && (dirs.offline_reason().is_some()
+                    || self.replicas.topic_by_id(topic).is_some_and(|topic| topic.is_offline(index)))
         };
-        replicas.iter().filter(|id| is_offline(id)).map(|id| id.get()).collect()
+        let is_offline = |id: &BrokerId| {
+            image.broker(*id).is_none_or(|broker| broker.fenced)
+                || partition.offline.contains(id)
+                || (*id == self.config.node_id && has_failed())
+        };
+        partition.replicas.iter().filter(|id| is_offline(id)).map(|id| id.get()).collect()
     }
 
     /// What decisions go by.
     pub(crate) fn policy(&self) -> ClusterPolicy {
         match self.cluster() {
-            None => ClusterPolicy::new(self.config.topic_defaults()),
+            None => self.config.policy(),
             Some(node) => node.controller().policy().clone(),
         }
     }
@@ -240,7 +269,8 @@ impl BrokerState {
         if after.brokers().ne(before.brokers()) {
             self.replicas.set_brokers(brokers(&after));
         }
-        self.reconcile(&before, &after);
+        let forgets_otherwise = self.follow_settings(&after);
+        self.reconcile(&before, &after, forgets_otherwise);
         if self.is_replaced(&after) {
             self.replicas.partitions().iter().for_each(towpath_replica::Partition::resign);
         }
@@ -255,11 +285,12 @@ impl BrokerState {
 
     /// Brings the partitions of this broker in line with the metadata. What fails shows where it is used
     /// (`KAFKA_STORAGE_ERROR`), and is tried again there.
-    pub(crate) fn reconcile(&self, before: &MetadataImage, after: &MetadataImage) {
+    pub(crate) fn reconcile(&self, before: &MetadataImage, after: &MetadataImage, has_other_settings: bool) {
         for topic in before.topics() {
             if after.topic_by_id(topic.id).is_some() {
                 continue;
             }
+            self.throttles.set_topic(topic.id, TopicThrottles::default());
             if let Err(error) = self.replicas.remove_topic(topic.id) {
                 tracing::error!(topic = %topic.name, error = %ErrorChain(&error), "the files of a deleted topic remain");
             }
@@ -279,7 +310,8 @@ impl BrokerState {
                 (0..).zip(&topic.partitions).for_each(|(gone, _)| transactions.resigned(gone));
             }
         }
-        let has_other_defaults = before.cluster_configs() != after.cluster_configs();
+        let has_other_defaults =
+            has_other_settings || self.topic_defaults(before) != self.topic_defaults(after);
         for topic in after.topics() {
             let known = before.topic_by_id(topic.id);
             // By address where it is the same one, by content where the image comes from a snapshot.
@@ -297,6 +329,19 @@ impl BrokerState {
                 }
             }
         }
+    }
+
+    /// Puts in force what was set while the broker runs, but for the defaults of topics. Tells whether that changes what partitions go by.
+    pub(crate) fn follow_settings(&self, image: &MetadataImage) -> bool {
+        let dynamic = image.dynamic_configs();
+        let (own, all) = (dynamic.broker(Some(self.config.node_id)), dynamic.broker(None));
+        let (before, live) = (self.live(), LiveSettings::new(&self.config, own, all));
+        let changes_partitions = before.producer_expiration_ms != live.producer_expiration_ms;
+        if *before != live {
+            live.set_rates(&self.throttles);
+            *self.live.write() = Arc::new(live);
+        }
+        changes_partitions
     }
 
     /// Brings one topic's partitions in line.
@@ -359,8 +404,14 @@ impl BrokerState {
     }
 
     fn settings(&self, image: &MetadataImage, topic: &TopicImage) -> Settings {
-        match TopicConfig::resolve(&topic.configs, &image.topic_defaults(&self.config.topic_defaults)) {
-            Ok(config) => settings(&config),
+        match TopicConfig::resolve(&topic.configs, &self.topic_defaults(image)) {
+            Ok(config) => {
+                let (leader, follower) = (config.leader_throttled.clone(), config.follower_throttled.clone());
+                self.throttles.set_topic(topic.id, TopicThrottles { leader, follower });
+                let mut settings = settings(&config);
+                settings.log.producer_expiration_ms = self.live().producer_expiration_ms;
+                settings
+            }
             Err(problem) => {
                 // Values are checked before they are stored, so only a newer version's can be at fault here.
                 tracing::error!(topic = %topic.name, %problem, "the topic's configuration is not valid; defaults are in force");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use towpath_types::{LeaderEpoch, Offset, TopicId, TopicPartition};
+use towpath_types::{LeaderEpoch, Offset, ProducerId, TopicId, TopicPartition};
 use towpath_wire::ApiKey;
 use towpath_wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
 use towpath_wire::messages::produce::{
@@ -56,6 +56,18 @@ pub struct RawFetched {
     pub last_stable_offset: Option<Offset>,
     /// The first offset of the log, if the broker tells.
     pub log_start_offset: Option<Offset>,
+    /// For [`IsolationLevel::ReadCommitted`]: what is among the batches and was aborted. Transactional batches of such
+    /// a producer do not count from the offset on, until its next ABORT marker.
+    pub aborted: Vec<AbortedTransaction>,
+}
+
+/// A transaction that was aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AbortedTransaction {
+    /// The producer.
+    pub producer_id: ProducerId,
+    /// The offset of its first record.
+    pub first_offset: Offset,
 }
 
 /// Where a produced batch is.
@@ -289,6 +301,10 @@ fn raw_fetched(
 ) -> Result<RawFetched, ClientError> {
     check(data.error_code, None, ApiKey::Fetch, broker, partition)?;
     let known = |offset: i64| (offset >= 0).then(|| Offset::new(offset));
+    let aborted = data.aborted_transactions.unwrap_or_default().into_iter().map(|it| AbortedTransaction {
+        producer_id: ProducerId::new(it.producer_id),
+        first_offset: Offset::new(it.first_offset),
+    });
     Ok(RawFetched {
         partition: partition.clone(),
         topic_id,
@@ -296,6 +312,7 @@ fn raw_fetched(
         high_watermark: Offset::new(data.high_watermark),
         last_stable_offset: known(data.last_stable_offset),
         log_start_offset: known(data.log_start_offset),
+        aborted: aborted.collect(),
     })
 }
 

@@ -27,7 +27,9 @@ fn cluster() -> ClientConfig {
         .set("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500")
         // Members of the consumer protocol hear of changes with their heartbeats: every five seconds by default.
         .set("group.consumer.min.heartbeat.interval.ms", "100")
-        .set("group.consumer.heartbeat.interval.ms", "200");
+        .set("group.consumer.heartbeat.interval.ms", "200")
+        .set("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
+        .set("super.users", "User:ANONYMOUS");
     let kafka = KAFKA.get_or_init(|| Mutex::new(Kafka::start(&options).unwrap()));
     let bootstrap = kafka.lock().unwrap().bootstrap();
     ClientConfig { bootstrap_servers: vec![bootstrap], ..Default::default() }

@@ -29,6 +29,13 @@ pub fn node_options() -> ConfigSpec {
             "Where the embedded broker keeps its logs and where this node's identity is stored. Relative paths are \
              meant from the directory in which towpath was started.",
         ),
+        OptionSpec::optional(
+            "more_data_dirs",
+            OptionType::list(OptionType::Path),
+            "Further directories for partitions, one for each disk (with `data_dir`, Kafka's `log.dirs`). New partitions go \
+             where there are the fewest; where one of these fails, only what is in it is offline. Metadata stay in \
+             `data_dir`.",
+        ),
         OptionSpec::with_default(
             "kafka",
             OptionType::NonEmptyString,
@@ -157,11 +164,6 @@ fn replication_options() -> impl IntoIterator<Item = Setting> {
             "num.replica.fetchers",
             OptionType::int(1, 64),
             "Connections to each leader that replicas are fetched over (1).",
-        ),
-        (
-            "follower.replication.throttled.rate",
-            OptionType::int(1, i64::MAX),
-            "Bytes a second that reassignments may bring to this node (no bound).",
         ),
         (
             "broker.session.timeout.ms",

@@ -1,5 +1,7 @@
 //! One data directory: its lock, its identity, its checkpoints, and the partitions in it.
 
+mod moves;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use crate::error::LogError;
 use crate::log::{Log, OpenLog};
 use crate::storage::{Clock, Storage, StorageLock};
 use crate::workers;
+
+pub use moves::{FutureKey, Replaces};
 
 const LOCK_FILE: &str = ".lock";
 const META_FILE: &str = "meta.properties";
@@ -62,6 +66,8 @@ pub struct LogDir {
     high_watermarks: BTreeMap<TopicPartition, Offset>,
     compacted: Arc<CompactedOffsets>,
     logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
+    /// Copies of partitions that are moved here from another directory.
+    futures: RwLock<HashMap<FutureKey, Arc<Log>>>,
     /// Held while checkpoints are written, and while directories come and go. Taken before the locks of a log.
     changing: Mutex<()>,
     /// Whether the checkpoints on disk may name partitions that are gone. They must not when one is made: a new topic
@@ -123,6 +129,7 @@ impl LogDir {
             clean: marked.is_some(),
             clean_epoch,
             logs: RwLock::new(HashMap::new()),
+            futures: RwLock::default(),
             changing: Mutex::new(()),
             // The last process may have ended between a deletion and the checkpoints.
             stale_checkpoints: AtomicBool::new(true),
@@ -191,6 +198,10 @@ impl LogDir {
             let path = root.join(&entry.name);
             if entry.name.ends_with(DELETE_SUFFIX) {
                 self.remove_remains(&path)?;
+                continue;
+            }
+            if entry.name.ends_with(moves::FUTURE_SUFFIX) {
+                self.open_future(&path)?;
                 continue;
             }
             partitions.extend(parse_dir(&entry.name).map(|partition| (partition, path)));
@@ -359,6 +370,12 @@ impl LogDir {
         if self.disk.storage.remove_dir_all(path).is_err() {
             let _left = self.disk.storage.rename(path, &self.deleted_dir(partition, TopicId::random()));
         }
+    }
+
+    /// How many partitions there are.
+    #[must_use]
+    pub fn partition_count(&self) -> usize {
+        self.logs.read().len()
     }
 
     /// The log of a partition.
@@ -531,6 +548,9 @@ impl LogDir {
             result => result,
         });
         closed.into_iter().collect::<Result<(), LogError>>()?;
+        for (_, future) in self.futures() {
+            future.close()?;
+        }
         let _changing = self.changing.lock();
         self.checkpoint_locked()?;
         let marker = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");

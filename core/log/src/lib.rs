@@ -31,7 +31,7 @@ mod workers;
 
 pub use clean::{CleanOptions, CleanStats};
 pub use config::LogConfig;
-pub use dir::{DirIdentity, LogDir, LogDirOptions, OpenedLogs};
+pub use dir::{DirIdentity, FutureKey, LogDir, LogDirOptions, OpenedLogs, Replaces};
 pub use epoch::EpochEntry;
 pub use error::{AppendError, LogError, ReadError};
 pub use file_storage::FileStorage;

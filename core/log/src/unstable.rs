@@ -104,13 +104,14 @@ impl Unstable {
         self.first.store(inner.first(), Ordering::Release);
     }
 
-    /// The first offset below the high watermark that is not decided for good, if there is one.
-    pub(crate) fn first_below(&self, high_watermark: i64) -> Option<i64> {
+    /// The first offset below the high watermark that is not decided by a marker below `markers` (the high watermark, but
+    /// in a simulation), if there is one.
+    pub(crate) fn first_below(&self, high_watermark: i64, markers: i64) -> Option<i64> {
         if self.first.load(Ordering::Acquire) >= high_watermark {
             return None;
         }
         let inner = self.inner.lock();
-        let settled = inner.ended.partition_point(|ended| ended.marker < high_watermark);
+        let settled = inner.ended.partition_point(|ended| ended.marker < markers);
         let ended = inner.ended.get(settled).map_or(i64::MAX, |ended| ended.first);
         Some(inner.open.min(ended)).filter(|first| *first < high_watermark)
     }
@@ -120,18 +121,22 @@ impl Unstable {
 mod tests {
     use super::*;
 
+    fn first_below(unstable: &Unstable, high_watermark: i64) -> Option<i64> {
+        unstable.first_below(high_watermark, high_watermark)
+    }
+
     #[test]
     fn open_and_ended_transactions_hold_it_back_until_the_marker_is_below_the_high_watermark() {
         let unstable = Unstable::new(None, Vec::new());
-        assert_eq!(unstable.first_below(100), None);
+        assert_eq!(first_below(&unstable, 100), None);
         unstable.began(Some(5));
-        assert_eq!((unstable.first_below(5), unstable.first_below(6)), (None, Some(5)));
+        assert_eq!((first_below(&unstable, 5), first_below(&unstable, 6)), (None, Some(5)));
         unstable.ended(Some(8), Ended { marker: 20, first: 5 });
-        assert_eq!(unstable.first_below(20), Some(5), "the marker itself is not below");
-        assert_eq!(unstable.first_below(21), Some(8));
+        assert_eq!(first_below(&unstable, 20), Some(5), "the marker itself is not below");
+        assert_eq!(first_below(&unstable, 21), Some(8));
         unstable.ended(None, Ended { marker: 30, first: 8 });
         unstable.forget_below(21);
-        assert_eq!((unstable.first_below(21), unstable.first_below(31)), (Some(8), None));
+        assert_eq!((first_below(&unstable, 21), first_below(&unstable, 31)), (Some(8), None));
         unstable.forget_below(31);
         assert_eq!(unstable.first.load(Ordering::Relaxed), i64::MAX);
     }
@@ -145,7 +150,7 @@ mod tests {
         ];
         let unstable = Unstable::new(None, ended);
         assert_eq!(unstable.inner.lock().ended.len(), 1);
-        assert_eq!((unstable.first_below(12), unstable.first_below(13)), (Some(2), None));
+        assert_eq!((first_below(&unstable, 12), first_below(&unstable, 13)), (Some(2), None));
     }
 
     #[test]
@@ -157,11 +162,11 @@ mod tests {
         }
         assert_eq!(unstable.inner.lock().ended.len(), ENDED_MAX);
         for index in [0, 1, ENDED_MAX as i64 - 1, ENDED_MAX as i64, count - 1] {
-            let first = unstable.first_below(index * 10 + 9);
+            let first = first_below(&unstable, index * 10 + 9);
             assert!(first.is_some_and(|first| first <= index * 10), "{index}: {first:?}");
         }
-        assert_eq!(unstable.first_below(count * 10), None);
+        assert_eq!(first_below(&unstable, count * 10), None);
         unstable.cut(Some(ENDED_MAX as i64 * 10), ENDED_MAX as i64 * 10 + 5);
-        assert_eq!(unstable.first_below(ENDED_MAX as i64 * 10 + 5), Some(ENDED_MAX as i64 * 10));
+        assert_eq!(first_below(&unstable, ENDED_MAX as i64 * 10 + 5), Some(ENDED_MAX as i64 * 10));
     }
 }

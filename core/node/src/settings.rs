@@ -21,6 +21,7 @@ pub(crate) fn broker_config(config: &Config) -> Result<BrokerConfig, Failure> {
         advertised,
         node_id: BrokerId::new(config.node.id),
         rack: config.node.rack.clone(),
+        further_dirs: config.node.more_data_dirs.clone(),
         ..BrokerConfig::new(&config.node.data_dir)
     };
     if let Some(own) = config.own_cluster() {

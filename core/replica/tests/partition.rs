@@ -113,7 +113,7 @@ async fn appended_without_descriptors(storage: &SimStorage, world: &World) -> Ap
     while world.flushes.load(Ordering::Relaxed) == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(world.manager.dir().offline_reason(), None);
+    assert_eq!(world.manager.dirs().offline_reason(), None);
     assert_eq!(world.partition().high_watermark(), Offset::ZERO);
     storage.set_out_of_descriptors(false);
     appended
@@ -249,9 +249,12 @@ fn a_creation_that_failed_halfway_does_not_spoil_the_name() {
         let set = world.manager.set_topic(&name, first, leaderships(), &settings(i64::MAX), true);
         failures += usize::from(set.is_err());
         storage.refuse_open_after(None);
-        assert_eq!(world.manager.dir().offline_reason(), None, "after {opens}");
+        assert_eq!(world.manager.dirs().offline_reason(), None, "after {opens}");
         world.manager.remove_topic(first).unwrap();
-        assert!(world.manager.dir().logs().iter().all(|log| log.topic_id() == TOPIC), "after {opens}");
+        assert!(
+            world.manager.dirs().all()[0].logs().iter().all(|log| log.topic_id() == TOPIC),
+            "after {opens}"
+        );
         let second = TopicId::new(Uuid::from_u64_pair(8, 9));
         world.manager.set_topic(&name, second, leaderships(), &settings(i64::MAX), true).unwrap();
         let topic = world.manager.topic("u").unwrap();
@@ -268,7 +271,7 @@ fn the_files_of_another_topic_are_not_taken_over() {
     let storage = Arc::new(SimStorage::new(9));
     let world = open(&storage, i64::MAX);
     let id = TopicPartition::new(TopicName::new("u").unwrap(), 0);
-    let foreign = world.manager.dir().create(&id, TopicId::random(), LogConfig::default()).unwrap();
+    let foreign = world.manager.dirs().create(&id, TopicId::random(), LogConfig::default()).unwrap();
     let own = TopicId::new(Uuid::from_u64_pair(8, 8));
     let set =
         world.manager.set_topic(&id.topic, own, vec![Some(leadership(0, 1))], &settings(i64::MAX), true);

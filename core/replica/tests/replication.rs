@@ -503,7 +503,7 @@ fn nothing_before_the_logs_beginning_is_uncommitted() {
     replicas.append("b");
     replicas.catch_up(2);
     replicas.partition(1).delete_records_before(Some(at(2))).unwrap();
-    replicas.worlds[&1].manager.dir().checkpoint().unwrap();
+    replicas.worlds[&1].manager.dirs().all()[0].checkpoint().unwrap();
     replicas.down(1, false);
     replicas.open(1);
     let partition = replicas.partition(1);

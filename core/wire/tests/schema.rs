@@ -106,6 +106,11 @@ fn range_of(json: &Json, key: &str) -> Option<VersionRange> {
     json[key].as_str().and_then(range)
 }
 
+/// The versions that have a field; without a word of it, those in which it is tagged.
+fn versions_of(field: &Json) -> Option<VersionRange> {
+    range_of(field, "versions").or_else(|| range_of(field, "taggedVersions"))
+}
+
 /// `TopicId` and `topicId` → `topic_id`.
 fn snake(name: &str) -> String {
     let characters: Vec<char> = name.chars().collect();
@@ -183,8 +188,7 @@ impl Comparison<'_> {
 
     /// Compares a struct as far as `versions`, in which its parent has it, show of it.
     fn compare(&mut self, path: &str, theirs: &[Json], ours: &StructDescriptor, versions: VersionRange) {
-        let visible =
-            |json: &&Json| range_of(json, "versions").is_some_and(|v| v.intersect(versions).is_some());
+        let visible = |json: &&Json| versions_of(json).is_some_and(|v| v.intersect(versions).is_some());
         let theirs: Vec<&Json> = theirs.iter().filter(visible).collect();
         let their_names: Vec<String> =
             theirs.iter().map(|json| snake(json["name"].as_str().unwrap())).collect();
@@ -201,13 +205,13 @@ impl Comparison<'_> {
     fn compare_field(&mut self, path: &str, json: &Json, field: &FieldDescriptor, parent: VersionRange) {
         self.fields += 1;
         let field_type = json["type"].as_str().unwrap();
-        let versions = range_of(json, "versions").and_then(|versions| versions.intersect(parent));
+        let versions = versions_of(json).and_then(|versions| versions.intersect(parent));
         let within = |range: Option<VersionRange>| range.and_then(|range| range.intersect(versions?));
-        let default = match &json["default"] {
-            Json::Null => None,
-            Json::String(text) => Some(text.clone()),
-            other => Some(other.to_string()),
-        };
+        // A default of null is spelt `null` or `"null"`.
+        let default = json.get("default").map(|default| match default {
+            Json::String(text) => text.clone(),
+            other => other.to_string(),
+        });
         let theirs = (
             field_type.to_owned(),
             versions,

@@ -17,13 +17,12 @@ use towpath_types::TopicName;
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The clients, by the folder of their script.
-const CLIENTS: [&str; 8] = [
+const CLIENTS: [&str; 7] = [
     "confluent_kafka",
     "kafka_python",
     "aiokafka",
     "kafkajs",
     "platformatic_kafka",
-    "java",
     "kcat",
     "kafka_python_suite",
 ];
@@ -42,17 +41,6 @@ fn command(client: &str) -> Result<Command> {
             command
         }
         "kafkajs" | "platformatic_kafka" => envs::node()?.script(&folder.join("interop.js")),
-        "java" => {
-            let mut command = Command::new("java");
-            command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
-            command.args([
-                "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
-                "-cp",
-                &envs::java()?,
-                "Interop",
-            ]);
-            command
-        }
         "kcat" => Command::new(folder.join("interop.sh")),
         other => bail!("no such client: {other}"),
     };
@@ -142,11 +130,6 @@ fn kafkajs() {
 #[test]
 fn platformatic_kafka() {
     against_towpath("platformatic_kafka");
-}
-
-#[test]
-fn java() {
-    against_towpath("java");
 }
 
 #[test]

@@ -75,17 +75,27 @@ pub struct Administration {
     pub delete_records: u32,
     /// An unclean election, only where the profile allows it.
     pub unclean: u32,
+    /// The deletion of a topic, which is created again.
+    pub delete_topic: u32,
 }
 
 impl Administration {
     /// As a list.
     #[must_use]
-    pub const fn weights(&self) -> [u32; 6] {
-        [self.reassign, self.cancel, self.preferred, self.min_isr, self.delete_records, self.unclean]
+    pub const fn weights(&self) -> [u32; 7] {
+        [
+            self.reassign,
+            self.cancel,
+            self.preferred,
+            self.min_isr,
+            self.delete_records,
+            self.unclean,
+            self.delete_topic,
+        ]
     }
 }
 
-/// A topic of one partition.
+/// A topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicProfile {
     /// `flush.messages=1`: records count when they are flushed. Else they are in the page cache.
@@ -94,6 +104,18 @@ pub struct TopicProfile {
     pub factor: usize,
     /// `min.insync.replicas` at the beginning.
     pub min_isr: usize,
+    /// Partitions.
+    pub partitions: usize,
+    /// `cleanup.policy=compact`.
+    pub compacted: bool,
+}
+
+impl TopicProfile {
+    /// One partition on one node, in the page cache.
+    #[must_use]
+    pub const fn single() -> Self {
+        Self { flushed: false, factor: 1, min_isr: 1, partitions: 1, compacted: false }
+    }
 }
 
 /// What a seed is about. Times are milliseconds.
@@ -101,8 +123,16 @@ pub struct TopicProfile {
 pub struct Profile {
     /// Nodes; each is broker and controller.
     pub nodes: usize,
-    /// Topics; the last one is the offsets topic.
+    /// Topics; after those of producers the offsets topic, and with transactions that of their state.
     pub topics: Vec<TopicProfile>,
+    /// Whether there are transactions.
+    pub transactional: bool,
+    /// Transactional producers.
+    pub transactors: usize,
+    /// How often a transactional producer falls asleep or dies before its next request, in a thousand.
+    pub zombies: u32,
+    /// Transactions of producers that go by `transaction.version` 2, in a thousand.
+    pub tv2: u32,
     /// Whether topics allow unclean elections.
     pub unclean: bool,
     /// Messages lost, in a thousand.
@@ -184,9 +214,13 @@ impl Profile {
         }
         faults.kill = faults.kill.max(1);
         let topics = (0..random.random_range(2..=3)).map(|_| topic(random)).collect();
-        Self {
+        let drawn = Self {
             nodes,
             topics,
+            transactional: false,
+            transactors: 0,
+            zombies: 0,
+            tv2: 0,
             unclean: random.random_range(0..5) == 0,
             lost: [0, 5, 30][random.random_range(0..3)],
             duplicated: [0, 10, 50][random.random_range(0..3)],
@@ -202,6 +236,7 @@ impl Profile {
                 min_isr: 2,
                 delete_records: 1,
                 unclean: 1,
+                delete_topic: 0,
             },
             down_ms: [60, 250, 900][random.random_range(0..3)],
             disturbed_ms: [80, 400, 900][random.random_range(0..3)],
@@ -209,17 +244,61 @@ impl Profile {
             fetch_bytes: [1, 300, 1 << 20][random.random_range(0..3)],
             segment_bytes: [400, 4096, 1 << 20][random.random_range(0..3)],
             metadata_late_ms: [5, 40, 200][random.random_range(0..3)],
+        };
+        match random.random_range(0..5) {
+            0..3 => drawn.with_transactions(random),
+            3 => drawn.with_partitions(random),
+            _ => drawn,
         }
+    }
+
+    /// Several partitions, topics that are compacted, and topics that are deleted and created again.
+    fn with_partitions(mut self, random: &mut ChaCha8Rng) -> Self {
+        let data = self.topics.len() - 1;
+        for topic in &mut self.topics[..data] {
+            topic.partitions = random.random_range(1..=2);
+            topic.compacted = random.random_bool(0.5);
+        }
+        self.topics[data].compacted = true;
+        self.segment_bytes = [300, 400, 4096][random.random_range(0..3)];
+        self.admin.delete_topic = random.random_range(0..2);
+        self
+    }
+
+    /// Transactions, in few partitions with few other clients.
+    fn with_transactions(mut self, random: &mut ChaCha8Rng) -> Self {
+        self = self.with_partitions(random);
+        self.topics.remove(0);
+        if random.random_bool(0.5) {
+            self.topics.iter_mut().for_each(|topic| topic.flushed = true);
+        }
+        let state = TopicProfile { compacted: true, partitions: 1, ..topic(random) };
+        self.topics.push(state);
+        self.topics[0].partitions = 2;
+        self.transactional = true;
+        self.unclean = false;
+        self.transactors = random.random_range(2..=4);
+        self.zombies = [0, 40, 120][random.random_range(0..3)];
+        self.tv2 = [0, 500, 1000][random.random_range(0..3)];
+        // Whatever is read is read whole: there is much more to do than to copy.
+        self.fetch_bytes = self.fetch_bytes.max(300);
+        self.produce_every_ms = self.produce_every_ms.max(60);
+        self.fault_every_ms = self.fault_every_ms.max(100);
+        self
     }
 
     /// A profile without chance: `nodes` nodes, and one topic beside that of groups, with all its replicas on the first
     /// nodes. For scripts.
     #[must_use]
     pub fn calm(nodes: usize, topic: TopicProfile, unclean: bool) -> Self {
-        let groups = TopicProfile { flushed: false, factor: 3.min(nodes), min_isr: 1 };
+        let groups = TopicProfile { factor: 3.min(nodes), min_isr: 1, ..TopicProfile::single() };
         Self {
             nodes,
             topics: vec![topic, groups],
+            transactional: false,
+            transactors: 0,
+            zombies: 0,
+            tv2: 0,
             unclean,
             lost: 0,
             duplicated: 0,
@@ -348,5 +427,7 @@ impl Profile {
 
 fn topic(random: &mut ChaCha8Rng) -> TopicProfile {
     let factor = [3, 3, 3, 2][random.random_range(0..4)];
-    TopicProfile { flushed: random.random_bool(0.5), factor, min_isr: [2, 2, 1][random.random_range(0..3)] }
+    let flushed = random.random_bool(0.5);
+    let min_isr = [2, 2, 1][random.random_range(0..3)];
+    TopicProfile { flushed, factor, min_isr, ..TopicProfile::single() }
 }

@@ -39,12 +39,8 @@ pub(super) async fn handle(
 fn producers(broker: &BrokerState, topic: &str, index: i32) -> Result<Vec<ProducerSummary>, ErrorCode> {
     let replicas = broker.replicas.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let partition = replicas.partition(index).map_err(|error| partition_error_code(&error))?;
-    let partition = partition.ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    // The leader knows all; a follower may be behind.
-    if !partition.is_leader() {
-        return Err(ErrorCode::NotLeaderOrFollower);
-    }
-    Ok(partition.producers())
+    // Any replica tells what it knows, as in Kafka: whoever looks for a hanging transaction may ask each.
+    Ok(partition.ok_or(ErrorCode::UnknownTopicOrPartition)?.producers())
 }
 
 fn state(summary: &ProducerSummary) -> ProducerState {

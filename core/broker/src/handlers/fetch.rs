@@ -1,7 +1,7 @@
 //! Fetch: reads record batches, and waits for them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use towpath_controller::MetadataImage;
@@ -216,19 +216,23 @@ impl Fetch {
     fn read(&self) -> Vec<Found> {
         let mut left = self.bytes_max;
         let mut min_one = true;
+        let may_exceed = self.broker.throttles.leader.is_open(Instant::now());
         self.targets
             .iter()
             .map(|target| {
                 let result = match &target.partition {
                     Err(code) => Err(*code),
                     Ok(partition) => {
+                        // Over the bound it is only heard how far the follower is.
+                        let is_held_back = !may_exceed && self.is_held_back(partition);
                         let limit = usize::try_from(target.wanted.bytes_max).unwrap_or(0);
+                        let limit = if is_held_back { 0 } else { limit };
                         let position = FetchPosition {
                             offset: Offset::new(target.wanted.offset),
                             current_leader_epoch: LeaderEpoch::new(target.wanted.current_leader_epoch),
                             last_fetched_epoch: LeaderEpoch::new(target.wanted.last_fetched_epoch),
                             bytes_max: limit.min(left),
-                            min_one,
+                            min_one: min_one && !is_held_back,
                             isolation: self.isolation(),
                         };
                         let reader = self.who.reader(&target.wanted);
@@ -261,6 +265,20 @@ impl Fetch {
         }
     }
 
+    /// Whether the follower that fetches gets nothing of a partition while the bound is exceeded. Records wait for whoever
+    /// is in sync: that is never held up.
+    fn is_held_back(&self, partition: &Partition) -> bool {
+        self.is_throttled(partition)
+            && matches!(&self.who, Who::Follower { broker, .. } if !partition.is_in_sync(*broker))
+    }
+
+    fn is_throttled(&self, partition: &Partition) -> bool {
+        let Who::Follower { broker, .. } = &self.who else { return false };
+        let throttles = &self.broker.throttles;
+        throttles.leader.is_limited()
+            && throttles.leader_throttles(partition.topic_id(), partition.id().partition, *broker)
+    }
+
     /// Whether the answer need not wait: enough bytes, an error, or nothing to wait for.
     fn is_enough(&self, found: &[Found]) -> bool {
         let mut bytes = 0;
@@ -278,9 +296,15 @@ impl Fetch {
     /// Whether a follower knows another high watermark than it should, or has records that were deleted: it hears of
     /// that at once (KAFKA-18616).
     fn has_news(&self, target: &Target, fetched: &FetchedPartition) -> bool {
+        // Whoever is held back does not take the news in, and would ask again at once.
+        let is_held_back = || {
+            !self.broker.throttles.leader.is_open(Instant::now())
+                && target.partition.as_ref().is_ok_and(|partition| self.is_held_back(partition))
+        };
         self.who.is_follower()
             && (fetched.high_watermark.get() > target.wanted.high_watermark
                 || fetched.log_start_offset.get() > target.wanted.log_start)
+            && !is_held_back()
     }
 
     fn bytes(found: &[Found]) -> usize {
@@ -357,6 +381,11 @@ impl Fetch {
                 if *incremental && !news {
                     continue;
                 }
+            }
+            if let Ok(partition) = &target.partition
+                && self.is_throttled(partition)
+            {
+                self.broker.throttles.leader.take(records.len() as u64);
             }
             data.push(records);
             if last != Some(&target.wanted.topic) {

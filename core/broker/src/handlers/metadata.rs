@@ -143,7 +143,7 @@ fn describe(broker: &BrokerState, image: &MetadataImage, topic: &TopicImage) -> 
             leader_epoch: partition.leader_epoch.get(),
             replica_nodes: partition.replicas.iter().map(|id| id.get()).collect(),
             isr_nodes: partition.isr.iter().map(|id| id.get()).collect(),
-            offline_replicas: broker.offline_replicas(image, &partition.replicas),
+            offline_replicas: broker.offline_replicas(image, topic.id, (index, partition)),
         }
     };
     MetadataResponseTopic {

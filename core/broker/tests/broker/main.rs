@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod configs;
 mod fetch;
 mod groups;
 mod limits;

@@ -12,6 +12,7 @@ mod support;
 
 mod admin;
 mod brokers;
+mod configs;
 mod failover;
 mod groups;
 mod nodes;

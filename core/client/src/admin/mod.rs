@@ -5,6 +5,7 @@ mod configs;
 mod groups;
 mod quorum;
 mod replicas;
+mod security;
 mod topics;
 mod transactions;
 mod types;
@@ -22,6 +23,9 @@ pub use cluster::{
 pub use groups::MemberToRemove;
 pub use quorum::{QuorumDescription, QuorumListener, QuorumNode, QuorumReplica, RaftVoter};
 pub use replicas::{Election, Reassignment};
+pub use security::{
+    Acl, AclFilter, AclOperation, AclPattern, AclPermission, AclResource, QuotaEntity, QuotaMatch,
+};
 pub use transactions::{
     AbortTransaction, HangingTransaction, ProducerState, TransactionDescription, TransactionFilter,
     TransactionListing,

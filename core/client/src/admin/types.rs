@@ -66,6 +66,11 @@ pub struct PartitionDescription {
     pub in_sync_replicas: Vec<i32>,
     /// Those of them that are not there.
     pub offline_replicas: Vec<i32>,
+    /// Those that could lead without a loss although they are not in sync (KIP-966), if the cluster was asked and
+    /// tells: see [`super::Admin::describe_topic_partitions`].
+    pub eligible_leader_replicas: Option<Vec<i32>>,
+    /// Those that could so last, when none can now; likewise.
+    pub last_known_eligible_leader_replicas: Option<Vec<i32>>,
 }
 
 /// Whose configs.

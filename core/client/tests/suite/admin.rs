@@ -1,12 +1,13 @@
 //! Administration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use towpath_client::{
-    AbortTransaction, AlterConfig, Client, CommittedOffset, ConfigResource, ConfigSource, ConfigType,
-    ConsumerConfig, ErrorCode, GroupKind, IsolationLevel, LogDirDescription, MemberToRemove, NewPartitions,
-    NewTopic, OffsetReset, OffsetSpec, ProducerRecord, Subscription, TransactionConfig, TransactionFilter,
+    AbortTransaction, Acl, AclFilter, AclOperation, AclPattern, AclPermission, AclResource, AlterConfig,
+    Client, ClientError, CommittedOffset, ConfigResource, ConfigSource, ConfigType, ConsumerConfig,
+    ErrorCode, GroupKind, IsolationLevel, LogDirDescription, MemberToRemove, NewPartitions, NewTopic,
+    OffsetReset, OffsetSpec, ProducerRecord, QuotaMatch, Subscription, TransactionConfig, TransactionFilter,
 };
 use towpath_types::{GroupId, Offset, TopicName};
 
@@ -266,6 +267,11 @@ pub(crate) async fn topics_grow_as_told_or_are_only_checked(client: Client) {
             .unwrap()
     };
     assert_eq!(count().await, 1, "it was only checked");
+    let unknown = TopicName::new("never-created").unwrap();
+    let paged = admin.describe_topic_partitions(&[topic.clone(), unknown.clone()]).await.unwrap();
+    let described = paged[&topic].as_ref().unwrap();
+    assert_eq!((described.partitions.len(), &described.partitions[0].replicas[..]), (1, &[broker][..]));
+    assert!(matches!(paged[&unknown], Err(ClientError::UnknownTopic { .. })), "{:?}", paged[&unknown]);
     let wrong = admin.grow_topics(&to(2, Some(vec![vec![broker + 100]])), false).await.unwrap();
     assert_eq!(wrong[&topic].as_ref().unwrap_err().code(), Some(ErrorCode::InvalidReplicaAssignment));
     admin.grow_topics(&to(2, Some(vec![vec![broker]])), false).await.unwrap()[&topic].as_ref().unwrap();
@@ -316,5 +322,53 @@ pub(crate) async fn groups_of_both_protocols_are_described_and_emptied(client: C
             removed[&remove].as_ref().unwrap();
         }
         consumer.close().await;
+    }
+}
+
+pub(crate) async fn acls_and_quotas_are_kept(client: Client) {
+    let admin = client.admin();
+    let name = format!("acl-{:08x}", rand::random::<u32>());
+    let acl = |operation| Acl {
+        resource: AclResource::Topic,
+        name: name.clone(),
+        pattern: AclPattern::Prefixed,
+        principal: "User:alice".into(),
+        host: "*".into(),
+        operation,
+        permission: AclPermission::Allow,
+    };
+    let acls = BTreeSet::from([acl(AclOperation::Read), acl(AclOperation::Write)]);
+    assert!(admin.create_acls(&acls).await.unwrap().values().all(Result::is_ok));
+    let of_name = AclFilter { name: Some(name.clone()), ..Default::default() };
+    eventually(async || admin.describe_acls(&of_name).await.unwrap() == acls).await;
+    let reading = AclFilter { operation: Some(AclOperation::Read), ..of_name.clone() };
+    assert_eq!(admin.delete_acls(&reading).await.unwrap(), BTreeSet::from([acl(AclOperation::Read)]));
+    let left = BTreeSet::from([acl(AclOperation::Write)]);
+    eventually(async || admin.describe_acls(&of_name).await.unwrap() == left).await;
+
+    let entity = BTreeMap::from([("client-id".to_owned(), Some(name.clone()))]);
+    let change = |value| {
+        BTreeMap::from([(entity.clone(), BTreeMap::from([("producer_byte_rate".to_owned(), value)]))])
+    };
+    admin.alter_client_quotas(&change(Some(1e9)), false).await.unwrap()[&entity].as_ref().unwrap();
+    let filter = BTreeMap::from([("client-id".to_owned(), QuotaMatch::Name(name.clone()))]);
+    let rate = async || {
+        let found = admin.describe_client_quotas(&filter, true).await.unwrap();
+        found.get(&entity).and_then(|quotas| quotas.get("producer_byte_rate").copied())
+    };
+    eventually(async || rate().await == Some(1e9)).await;
+    admin.alter_client_quotas(&change(None), false).await.unwrap()[&entity].as_ref().unwrap();
+    eventually(async || rate().await.is_none()).await;
+    let wrong = BTreeMap::from([(entity.clone(), BTreeMap::from([("speed".to_owned(), Some(1.0))]))]);
+    let refused = admin.alter_client_quotas(&wrong, false).await.unwrap();
+    assert_eq!(refused[&entity].as_ref().unwrap_err().code(), Some(ErrorCode::InvalidRequest));
+}
+
+/// A cluster may take a moment to know what it was told.
+async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = std::time::Instant::now() + super::PATIENCE;
+    while !holds().await {
+        assert!(std::time::Instant::now() < deadline, "it does not come true");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

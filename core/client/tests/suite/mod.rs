@@ -117,6 +117,7 @@ macro_rules! suite {
         }
     };
     ($cluster:path) => {
+        $crate::suite! { $cluster, transactions }
         $crate::suite! { $cluster, []:
             every_compression_arrives_as_it_was,
             acks_tell_where_records_are,
@@ -156,6 +157,18 @@ macro_rules! suite {
             a_transaction_is_aborted_past_its_coordinator,
             topics_grow_as_told_or_are_only_checked,
             groups_of_both_protocols_are_described_and_emptied,
+            acls_and_quotas_are_kept,
+        }
+    };
+    // What our own broker is to do, too, and cannot yet: when it can, these go to the list above.
+    ($cluster:path, not_ours_yet $(, $attribute:meta)?) => {
+        $crate::suite! { $cluster, [$($attribute)?]:
+            configs_tell_where_they_come_from,
+            features_and_log_directories_are_told,
+        }
+    };
+    ($cluster:path, transactions) => {
+        $crate::suite! { $cluster, []:
             a_transaction_is_seen_whole_or_not_at_all,
             many_transactions_follow_each_other,
             a_transaction_that_is_dropped_is_aborted,
@@ -165,13 +178,6 @@ macro_rules! suite {
             offsets_of_a_member_that_is_none_abort_the_transaction,
             wrong_settings_of_transactions_are_errors,
             a_transaction_that_takes_too_long_is_given_up,
-        }
-    };
-    // What our own broker is to do, too, and cannot yet: when it can, these go to the list above.
-    ($cluster:path, not_ours_yet $(, $attribute:meta)?) => {
-        $crate::suite! { $cluster, [$($attribute)?]:
-            configs_tell_where_they_come_from,
-            features_and_log_directories_are_told,
         }
     };
     ($cluster:path, $attributes:tt: $($test:ident),* $(,)?) => {

@@ -98,7 +98,14 @@ impl Log {
     /// is open, or whose marker is not below the high watermark.
     #[must_use]
     pub fn last_stable_offset(&self, high_watermark: Offset) -> Offset {
-        match self.unstable.first_below(high_watermark.get()) {
+        self.stable_offset(high_watermark, high_watermark)
+    }
+
+    /// As [`Self::last_stable_offset`], where markers count that are below `markers`: only a simulation lets others count
+    /// than those below the high watermark.
+    #[must_use]
+    pub fn stable_offset(&self, high_watermark: Offset, markers: Offset) -> Offset {
+        match self.unstable.first_below(high_watermark.get(), markers.get()) {
             None => high_watermark,
             Some(first) => self.log_start_offset().max(Offset::new(first)).min(high_watermark),
         }

@@ -273,6 +273,33 @@ fn open_transactions_are_never_forgotten() {
 }
 
 #[test]
+fn a_snapshot_from_before_the_log_opens_nothing() {
+    let mut machine = Machine::new(LogConfig { retention_ms: Some(1000), ..small_segments() });
+    append_verified(&machine.log(), in_transaction(1, 0, 0, "a"), false).unwrap();
+    let log = machine.restart();
+    log.append_marker(&marker(1, 0, true, false), EPOCH).unwrap();
+    for _ in 0..40 {
+        append(&log, batch(1, 1_000_000, "old")).unwrap();
+    }
+    log.roll().unwrap();
+    machine.clock.advance(2000);
+    append(&log, batch(1, 1_002_000, "new")).unwrap();
+    log.delete_old_segments(log.log_end_offset()).unwrap();
+    let (start, end) = (log.log_start_offset(), log.log_end_offset());
+    assert!(start > at(2));
+    drop(log);
+    let names = towpath_log::Storage::list(&machine.storage, &super::common::file("")).unwrap();
+    let snapshots: Vec<&str> =
+        names.iter().map(|entry| entry.name.as_str()).filter(|name| name.ends_with(".snapshot")).collect();
+    assert!(snapshots.contains(&"00000000000000000001.snapshot"), "{snapshots:?}");
+    for name in snapshots.iter().filter(|name| !name.starts_with("00000000000000000001.")) {
+        towpath_log::Storage::remove_file(&machine.storage, &super::common::file(name)).unwrap();
+    }
+    let log = machine.kill();
+    assert_eq!(log.last_stable_offset(end), end);
+}
+
+#[test]
 fn an_index_that_makes_no_sense_is_made_anew() {
     let mut machine = Machine::new(small_segments());
     let log = machine.log();

@@ -107,6 +107,12 @@ fn a_marker_outlives_its_records_by_the_delete_retention() {
     next_segment(&log, "1");
     clean(&machine).unwrap();
     assert_eq!(first(&log), [(1, 1), (3, 1)], "their records were there until now");
+    let first_pass: Vec<Option<i64>> = stored(&log)
+        .iter()
+        .filter(|batch| batch.is_control())
+        .map(|batch| batch.delete_horizon_ms())
+        .collect();
+    assert_eq!(first_pass[..2], [None; 2], "and nobody has said how much longer they stay");
     next_segment(&log, "2");
     clean(&machine).unwrap();
     let stamped: Vec<Option<i64>> = stored(&log)
@@ -242,6 +248,82 @@ fn a_truncation_does_not_wait_for_a_compaction() {
     let names = towpath_log::Storage::list(&machine.storage, &super::common::file("")).unwrap();
     assert!(names.iter().all(|entry| !entry.name.ends_with(".cleaned")), "{names:?}");
     assert_eq!(log.log_end_offset(), end);
+}
+
+/// The last batch of a producer is an aborted one: it stays empty, and has to keep its marker and its entry. Without them it
+/// would seem to be open as soon as the state is read from the log.
+#[test]
+fn a_crash_at_any_moment_leaves_no_transaction_without_its_end() {
+    let mut finished = false;
+    for operations in 0..400 {
+        if finished {
+            return;
+        }
+        let mut machine = Machine::seeded(config(), operations);
+        let log = machine.log();
+        append_verified(&log, transactional(1, 4, "a", "aborted"), false).unwrap();
+        log.append_marker(&marker(1, 0, false, false), EPOCH).unwrap();
+        next_segment(&log, "1");
+        next_segment(&log, "2");
+        log.flush().unwrap();
+        machine.dir().checkpoint().unwrap();
+        let end = log.log_end_offset();
+        machine.storage.stop_after(operations);
+        let result = machine.dir().clean(&partition(), end, &CleanOptions::default());
+        drop(log);
+        if operations % 2 == 0 {
+            machine.crash()
+        } else {
+            machine.kill()
+        };
+        for round in 0..4 {
+            next_segment(&machine.log(), &round.to_string());
+            clean(&machine);
+            machine.clock.advance(1000);
+        }
+        let names = towpath_log::Storage::list(&machine.storage, &super::common::file("")).unwrap();
+        for name in names.iter().filter(|entry| entry.name.ends_with(".snapshot")) {
+            towpath_log::Storage::remove_file(&machine.storage, &super::common::file(&name.name)).unwrap();
+        }
+        let log = machine.kill();
+        let end = log.log_end_offset();
+        assert_eq!(log.last_stable_offset(end), end, "after {operations} operations");
+        assert_eq!(markers(&log), [(1, 1)], "after {operations} operations");
+        finished = result.is_ok() && operations > 10;
+    }
+    panic!("no compaction came to its end");
+}
+
+/// A reader that has an old segment in its hands is told what was aborted in it.
+#[test]
+fn readers_beside_a_compaction_see_nothing_that_was_aborted() {
+    let machine = Machine::new(LogConfig { segment_bytes: 1000, tail_bytes: 0, ..config() });
+    let log = machine.log();
+    for index in 0..150 {
+        append_verified(&log, transactional(1, index * 2, &format!("k{}", index % 7), "aborted"), false)
+            .unwrap();
+        append(&log, record(&format!("k{}", index % 5), "fine")).unwrap();
+        append_verified(&log, transactional(1, index * 2 + 1, "x", "aborted"), false).unwrap();
+        log.append_marker(&marker(1, 0, false, false), EPOCH).unwrap();
+    }
+    log.roll().unwrap();
+    append(&log, record("last", "fine")).unwrap();
+    log.release_memory();
+    let end = log.log_end_offset().get();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..60 {
+                    let seen = consumed(&log, 0, end, 600);
+                    assert!(seen.iter().all(|(_, _, value)| value == "fine"));
+                }
+            });
+        }
+        for bytes in [150, 200, 300, 500, 100_000] {
+            let options = CleanOptions { map_bytes_max: bytes };
+            machine.dir().clean(&partition(), Offset::new(end), &options).unwrap();
+        }
+    });
 }
 
 /// After anything, a reader that has gone on sees what a reader of the whole log would see.

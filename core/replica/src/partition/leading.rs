@@ -107,8 +107,8 @@ impl Partition {
         all: bool,
         options: &AppendOptions,
     ) -> Result<Appended, PartitionError> {
-        let bytes = batch.len() as u64;
-        self.append_while(None, all, bytes, |log, epoch| log.append_as_leader_with(batch, epoch, options))
+        let (bytes, options) = (batch.len() as u64, self.proven(&batch, options));
+        self.append_while(None, all, bytes, |log, epoch| log.append_as_leader_with(batch, epoch, &options))
     }
 
     /// As [`Self::append_with`], with `acks=all` and only within a term: what a coordinator decided from what it had read
@@ -122,9 +122,9 @@ impl Partition {
         batch: Bytes,
         options: &AppendOptions,
     ) -> Result<Appended, PartitionError> {
-        let bytes = batch.len() as u64;
+        let (bytes, options) = (batch.len() as u64, self.proven(&batch, options));
         self.append_while(Some(term), true, bytes, |log, epoch| {
-            log.append_as_leader_with(batch, epoch, options)
+            log.append_as_leader_with(batch, epoch, &options)
         })
     }
 

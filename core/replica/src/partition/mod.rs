@@ -3,6 +3,7 @@
 mod following;
 mod leading;
 mod reading;
+mod sync;
 mod transactions;
 mod waiting;
 
@@ -109,6 +110,7 @@ impl Partition {
     ) -> Arc<Self> {
         // What was deleted was committed, also where the checkpoint is older.
         let committed = committed.max(log.log_start_offset()).min(log.log_end_offset());
+        log.high_watermark_moved(committed);
         let role = Role::Follower(FollowerState::new(
             Leadership { leader: None, ..leadership.clone() },
             environment.rules(),

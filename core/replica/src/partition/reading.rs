@@ -127,7 +127,7 @@ impl Partition {
         FetchedPartition {
             data: FetchedData::Empty,
             high_watermark,
-            last_stable_offset: self.log.last_stable_offset(high_watermark),
+            last_stable_offset: self.stable_below(high_watermark),
             log_start_offset: self.log.log_start_offset(),
             log_end_offset: self.log.log_end_offset(),
             aborted: None,
@@ -180,7 +180,7 @@ impl Partition {
     fn end_of_visible(&self, isolation: Isolation, high_watermark: Offset) -> Offset {
         match isolation {
             Isolation::ReadUncommitted => high_watermark,
-            Isolation::ReadCommitted => self.log.last_stable_offset(high_watermark),
+            Isolation::ReadCommitted => self.stable_below(high_watermark),
         }
     }
 

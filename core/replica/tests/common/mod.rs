@@ -12,7 +12,7 @@ use towpath_log::sim::{SimClock, SimStorage};
 use towpath_log::{Clock, DirIdentity, LogConfig, LogDir, LogDirOptions, Storage};
 use towpath_record::{BatchBuilder, Compression, batches};
 use towpath_replica::{
-    Appended, BrokerView, Brokers, Environment, FetchPosition, Flusher, Isolation, Leadership,
+    Appended, BrokerView, Brokers, Environment, FetchPosition, Flusher, Isolation, Leadership, LogDirs,
     MonotonicClock, Partition, PartitionError, Reader, ReplicaManager, ReplicaSettings, Settings,
 };
 use towpath_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch, Rules, TopicId, TopicName};
@@ -103,7 +103,7 @@ impl World {
         let flusher = Arc::new(flusher.unwrap());
         let environment = Environment::new(BrokerId::new(id), LAG_MS, Arc::clone(&flusher));
         let environment = Arc::new(environment.simulated(clock, rules));
-        let manager = ReplicaManager::new(ReplicaSettings { dir, environment });
+        let manager = ReplicaManager::new(ReplicaSettings { dirs: Arc::new(LogDirs::one(dir)), environment });
         manager.set_brokers(brokers());
         Self { manager, flushes, flusher }
     }

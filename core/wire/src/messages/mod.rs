@@ -12,6 +12,7 @@ pub mod alter_partition_reassignments;
 pub mod alter_replica_log_dirs;
 pub mod alter_user_scram_credentials;
 pub mod api_versions;
+pub mod assign_replicas_to_dirs;
 pub mod broker_heartbeat;
 pub mod broker_registration;
 pub mod consumer_group_describe;
@@ -83,6 +84,7 @@ pub use alter_partition_reassignments::{
 pub use alter_replica_log_dirs::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse};
 pub use alter_user_scram_credentials::{AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse};
 pub use api_versions::{ApiVersionsRequest, ApiVersionsResponse};
+pub use assign_replicas_to_dirs::{AssignReplicasToDirsRequest, AssignReplicasToDirsResponse};
 pub use broker_heartbeat::{BrokerHeartbeatRequest, BrokerHeartbeatResponse};
 pub use broker_registration::{BrokerRegistrationRequest, BrokerRegistrationResponse};
 pub use consumer_group_describe::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
@@ -205,6 +207,7 @@ macro_rules! for_each_request {
             DescribeTransactionsRequest,
             ListTransactionsRequest,
             AllocateProducerIdsRequest,
+            AssignReplicasToDirsRequest,
             ConsumerGroupHeartbeatRequest,
             ConsumerGroupDescribeRequest,
             ListConfigResourcesRequest,

@@ -379,11 +379,11 @@ impl Machine {
         transaction: u64,
         job: u64,
     ) -> Option<Result<(), ClientError>> {
-        if self.jobs_done >= job {
-            return Some(Ok(()));
-        }
         if transaction != self.number {
             return Some(Err(self.aborted(self.failure_of(transaction))));
+        }
+        if self.jobs_done >= job {
+            return Some(Ok(()));
         }
         self.dropped().map(Err)
     }

@@ -84,6 +84,7 @@ impl Turn<'_> {
 
     fn take_regexes(&mut self, resolved: ResolvedRegexes) {
         let context = Context {
+            group: &Arc::clone(&self.group.id),
             config: &self.shared.config,
             topics: &*Arc::clone(&self.shared.topics),
             now: self.now,

@@ -2,12 +2,15 @@
 
 mod admin;
 mod commits;
+mod consumer_offsets;
 mod consumers;
 mod membership;
 mod migrations;
 mod rebalances;
+mod regexes;
 mod simulation;
 mod statics;
+mod topics;
 mod transactions;
 
 use std::collections::{HashMap, VecDeque};

@@ -14,7 +14,7 @@ use crate::transaction::record::{decode, state_record};
 const IDS: [&str; 2] = ["alpha", "beta"];
 const CELLS: i32 = 4;
 const CLIENTS: usize = 5;
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 2_000;
 const STEPS: usize = 300;
 
 /// A process that produces: a client, and how often it was started.

@@ -37,12 +37,15 @@ class ToolsTest {
         return group;
     }
 
+    /** The time of the first record of a topic of twenty, a second each; on a whole second, so that dates can say it. */
+    private static final long BASE = System.currentTimeMillis() / 1000 * 1000 - 7_200_000;
+
     private static String topicOfTwenty() throws Exception {
         String topic = topic(1);
         try (KafkaProducer<String, String> producer = Support.producer()) {
             Support.eventually(true, () -> Tools.run(Tools.TOPICS, "--list").has(topic));
             for (long i = 0; i < 20; i++) {
-                Support.get(producer.send(new ProducerRecord<>(topic, 0, 1_700_000_000_000L + i * 1000, null, "" + i)));
+                Support.get(producer.send(new ProducerRecord<>(topic, 0, BASE + i * 1000, null, "" + i)));
             }
         }
         return topic;
@@ -214,7 +217,7 @@ class ToolsTest {
         ways.put(new String[] {"--shift-by", "3"}, 10);
         ways.put(new String[] {"--shift-by", "-4"}, 6);
         ways.put(new String[] {"--to-current"}, 6);
-        ways.put(new String[] {"--to-datetime", "2023-11-14T22:13:25.000"}, 5);
+        ways.put(new String[] {"--to-datetime", java.time.Instant.ofEpochMilli(BASE + 5000).toString().replace("Z", ".000")}, 5);
         ways.put(new String[] {"--by-duration", "PT1H"}, 20);
         ways.put(new String[] {"--to-offset", "1000"}, 20);
         ways.put(new String[] {"--shift-by", "-1000"}, 0);
@@ -391,7 +394,7 @@ class ToolsTest {
         String topic = topicOfTwenty();
         assertEquals(topic + ":0:20", Tools.run(Tools.OFFSETS, "--topic", topic).said().trim());
         for (var each : Map.of("earliest", "0", "latest", "20", "-2", "0", "-1", "20", "max-timestamp", "19",
-            "1700000005000", "5", "earliest-local", "0").entrySet()) {
+            "" + (BASE + 5000), "5", "earliest-local", "0").entrySet()) {
             assertEquals(topic + ":0:" + each.getValue(),
                 Tools.run(Tools.OFFSETS, "--topic", topic, "--time", each.getKey()).said().trim(), each.getKey());
         }
@@ -462,7 +465,10 @@ class ToolsTest {
         assertEquals(20, seen.count("| offset: "));
         seen.must("payload: 19");
         dump(Tools.files(topic + "-0", ".log"), "--skip-record-metadata");
-        dump(Tools.files(topic + "-0", ".index"), "--index-sanity-check").must("passed sanity check");
+        // A broker may write indexes only when a segment is full.
+        for (String index : Tools.files(topic + "-0", ".index")) {
+            dump(List.of(index), "--index-sanity-check").must("passed sanity check");
+        }
     }
 
     @Test

@@ -233,7 +233,7 @@ final class Tools {
     static List<String> files(String partition, String ending) throws Exception {
         String folder = System.getenv("SUITE_DATA_DIR");
         assertNotEquals(null, folder, "SUITE_DATA_DIR is not set");
-        try (var all = Files.walk(Path.of(folder), 3)) {
+        try (var all = Files.walk(Path.of(folder), 6)) {
             return all.filter(path -> path.getParent().getFileName().toString().equals(partition)
                 && path.toString().endsWith(ending)).map(Path::toString).sorted().toList();
         }
