@@ -2,7 +2,12 @@
 //!
 //! `TOWPATH_SUITE=java cargo test --release -p towpath-integration --test suites -- --ignored --nocapture`, or
 //! `tests/soak/suite java`; `TOWPATH_SUITE_PEER=kafka` judges the suite itself, against Apache Kafka.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test ends at the first surprise"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -72,7 +77,8 @@ impl Suite {
             }
             Self::FranzGo => script(Command::new(envs::python()?), &envs::go()?.join("kgo.test")),
             Self::Aiokafka | Self::Kafkajs | Self::Platformatic => {
-                let sources = sources.context("TOWPATH_SUITE_SOURCES has to name a clone of the client's repository")?;
+                let sources = sources
+                    .context("TOWPATH_SUITE_SOURCES has to name a clone of the client's repository")?;
                 let mut command = script(Command::new(envs::python()?), sources);
                 if self != Self::Aiokafka {
                     command.arg(envs::node()?.binary);
@@ -86,7 +92,14 @@ impl Suite {
 fn java(what: &str, address: &str) -> Result<Command> {
     let mut command = Command::new("java");
     command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]);
-    command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", &envs::java()?, "Suite", what, address]);
+    command.args([
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
+        "-cp",
+        &envs::java()?,
+        "Suite",
+        what,
+        address,
+    ]);
     Ok(command)
 }
 
