@@ -218,7 +218,9 @@ impl Work {
             ErrorCode::NetworkException
             | ErrorCode::CoordinatorLoadInProgress
             | ErrorCode::CoordinatorNotAvailable
-            | ErrorCode::NotCoordinator => ErrorCode::NotEnoughReplicas,
+            | ErrorCode::NotCoordinator
+            // Another partition of the same request was refused: the next request is without it.
+            | ErrorCode::OperationNotAttempted => ErrorCode::NotEnoughReplicas,
             ErrorCode::ConcurrentTransactions if self.cx.version < VERSION_BUMP => {
                 ErrorCode::NotEnoughReplicas
             }
@@ -401,7 +403,8 @@ fn transactional_refusal(request: &ProduceRequest) -> Option<ErrorCode> {
         if request.transactional_id.is_none() {
             return Some(ErrorCode::TransactionalIdAuthorizationFailed);
         }
-        if *producer.get_or_insert(header.producer_id) != header.producer_id {
+        let this = (header.producer_id, header.producer_epoch);
+        if *producer.get_or_insert(this) != this {
             return Some(ErrorCode::InvalidProducerIdMapping);
         }
     }

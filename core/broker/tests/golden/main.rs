@@ -41,12 +41,17 @@ async fn start() -> (Broker, TempDir) {
 
 /// The versions that a broker says it has.
 async fn advertised(server: Server<'_>) -> BTreeSet<(i16, i16)> {
-    let response = Talk::begin(server).await.ask(4, &ApiVersionsRequest {
-        client_software_name: "golden".to_owned(),
-        client_software_version: "1".to_owned(),
-    });
+    let response = Talk::begin(server).await.ask(
+        4,
+        &ApiVersionsRequest {
+            client_software_name: "golden".to_owned(),
+            client_software_version: "1".to_owned(),
+        },
+    );
     let keys = response.await.api_keys;
-    keys.iter().flat_map(|it| (it.min_version..=it.max_version).map(|version| (it.api_key, version))).collect()
+    keys.iter()
+        .flat_map(|it| (it.min_version..=it.max_version).map(|version| (it.api_key, version)))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

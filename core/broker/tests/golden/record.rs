@@ -38,7 +38,10 @@ fn text(key: i16, exchanges: &[Exchange]) -> String {
         let versions = api.stable_versions();
         let _ = write!(text, ", versions {} to {}", versions.min, versions.max);
     }
-    let _ = writeln!(text, ". Written by the test, not by hand: {WRITE}=write cargo test -p towpath-broker --test golden");
+    let _ = writeln!(
+        text,
+        ". Written by the test, not by hand: {WRITE}=write cargo test -p towpath-broker --test golden"
+    );
     text.push_str("# `>` a request's frame and `<` its answer's, in hex, without their lengths; `=` the answer in words.\n");
     for (_, places) in PLACES.iter().filter(|(api, _)| api.code() == key) {
         let _ = writeln!(text, "# Varies from run to run, and is settled: {places}.");

@@ -15,13 +15,22 @@ use uuid::Uuid;
 /// The places whose values a run decides, for the heads of the files.
 pub(crate) const PLACES: &[(ApiKey, &str)] = &[
     (ApiKey::Produce, "log_append_time_ms (1 for the time of the run)"),
-    (ApiKey::Fetch, "session_id (1 for any); times and CRC of control batches and of batches with the broker's time"),
+    (
+        ApiKey::Fetch,
+        "session_id (1 for any); times and CRC of control batches and of batches with the broker's time",
+    ),
     (ApiKey::ListGroups, "the order of groups"),
     (ApiKey::ListTransactions, "the order of transactions"),
     (ApiKey::DescribeConfigs, "the order of configs"),
     (ApiKey::ListConfigResources, "the order of resources"),
-    (ApiKey::DescribeLogDirs, "the order of topics and partitions; total_bytes, usable_bytes (1 for any positive)"),
-    (ApiKey::DescribeProducers, "last_timestamp of a producer whose last batch was a marker (1 for the time of the run)"),
+    (
+        ApiKey::DescribeLogDirs,
+        "the order of topics and partitions; total_bytes, usable_bytes (1 for any positive)",
+    ),
+    (
+        ApiKey::DescribeProducers,
+        "last_timestamp of a producer whose last batch was a marker (1 for the time of the run)",
+    ),
     (ApiKey::DescribeTransactions, "transaction_start_time_ms (1 for the time of the run)"),
     (ApiKey::DescribeQuorum, "last_fetch_timestamp, last_caught_up_timestamp (1 for the time of the run)"),
 ];
