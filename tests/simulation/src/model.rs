@@ -315,8 +315,10 @@ impl PartitionModel {
 
     /// R3: the last stable offset does not pass a transaction whose end is not below the high watermark.
     fn check_stable(&self, node: usize, seen: Seen) -> Checked {
-        let start = self.mirrors.get(&node).map_or(0, |mirror| mirror.start).max(self.deleted_to);
-        let first = self.fates.first_undecided(start, seen.high_watermark);
+        let Some(mirror) = self.mirrors.get(&node) else { return Ok(()) };
+        // What is deleted or compacted nobody reads.
+        let has = |offset| offset >= self.deleted_to && mirror.at(offset).is_some_and(|entry| entry != HOLE);
+        let first = self.fates.first_undecided(seen.high_watermark, has);
         match first.filter(|first| seen.stable > *first && !self.was_reset) {
             None => Ok(()),
             Some(first) => {

@@ -66,10 +66,10 @@ impl Run {
     #[must_use]
     pub fn run(&self, tracer: Option<Tracer>) -> Outcome {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
-        let mut profile = Profile::draw(&mut random);
-        if let Some(rule) = self.without.or(self.focus) {
-            profile = profile.focused(rule, &mut random);
-        }
+        let mut profile = match self.without.or(self.focus) {
+            Some(rule) => Profile::draw_for(rule, &mut random),
+            None => Profile::draw(&mut random),
+        };
         let rules = self.without.map_or(Rules::ALL, |rule| Rules::ALL.without(rule));
         if let Some(script) = self.script {
             profile = script.profile();
