@@ -41,14 +41,11 @@ async fn start() -> (Broker, TempDir) {
 
 /// The versions that a broker says it has.
 async fn advertised(server: Server<'_>) -> BTreeSet<(i16, i16)> {
-    let response = Talk::begin(server).await.ask(
-        4,
-        &ApiVersionsRequest {
-            client_software_name: "golden".to_owned(),
-            client_software_version: "1".to_owned(),
-        },
-    );
-    let keys = response.await.api_keys;
+    let request = ApiVersionsRequest {
+        client_software_name: "golden".to_owned(),
+        client_software_version: "1".to_owned(),
+    };
+    let keys = Talk::begin(server).await.ask(4, &request).await.api_keys;
     keys.iter()
         .flat_map(|it| (it.min_version..=it.max_version).map(|version| (it.api_key, version)))
         .collect()

@@ -13,6 +13,8 @@ use crate::talk::{Answer, Exchange, name};
 pub(crate) const WRITE: &str = "TOWPATH_GOLDEN";
 /// Bytes on a line of hex.
 const LINE_BYTES: usize = 60;
+/// Characters of a field of bytes in words.
+const BYTES_WORDS_MAX: usize = 80;
 /// Characters around a difference that are shown.
 const AROUND: usize = 60;
 
@@ -60,9 +62,17 @@ fn block(exchange: &Exchange) -> String {
     if let Answer::Frame(frame) = &exchange.answer {
         hex(&mut text, '<', frame);
     }
-    let words: Vec<&str> = exchange.shown.lines().map(str::trim).collect();
+    let words: Vec<String> = exchange.shown.lines().map(|line| shortened(line.trim())).collect();
     let _ = writeln!(text, "= {}", words.join(" "));
     text
+}
+
+/// A field in words; of long bytes only the beginning, since the hex has all of them.
+fn shortened(field: &str) -> String {
+    match field.char_indices().nth(BYTES_WORDS_MAX) {
+        Some((at, _)) if field.contains("b\"") => format!("{}…,", &field[..at]),
+        _ => field.to_owned(),
+    }
 }
 
 fn hex(text: &mut String, sign: char, bytes: &[u8]) {

@@ -186,7 +186,9 @@ impl ProducerState {
             coordinator_epoch: entry.coordinator_epoch,
             txn_start_offset: entry.is_open().then(|| Offset::new(entry.txn_first_offset)),
         };
-        self.producers.iter().map(summary).collect()
+        let mut summaries: Vec<ProducerSummary> = self.producers.iter().map(summary).collect();
+        summaries.sort_unstable_by_key(|it| it.producer_id.get());
+        summaries
     }
 
     /// What compaction must leave of each producer.

@@ -322,7 +322,8 @@ async fn list_offsets(talk: &mut Talk<'_>) {
         talk.call(version, "an empty partition, its largest timestamp", &offsets("data-strict", 0, -3)).await;
         talk.call(version, "an empty partition, by time", &offsets("data-strict", 0, MADE_MS)).await;
         let mut request = offsets("data", 0, -1);
-        request.topics[0].partitions.push(request.topics[0].partitions[0].clone());
+        let once_more = request.topics[0].partitions[0].clone();
+        request.topics[0].partitions.push(once_more);
         talk.call(version, "named twice", &request).await;
         let mut request = offsets("data", 0, -1);
         request.replica_id = 7;

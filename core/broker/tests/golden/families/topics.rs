@@ -32,7 +32,7 @@ pub(super) async fn run(talk: &mut Talk<'_>) {
 
 async fn metadata_of(talk: &mut Talk<'_>, id: Uuid) {
     for version in versions::<MetadataRequest>() {
-        let mut of = |names: &[&str]| {
+        let of = |names: &[&str]| {
             let mut request = metadata(names);
             request.allow_auto_topic_creation = version < 4;
             request

@@ -346,12 +346,6 @@ async fn open(talk: &mut Talk<'_>, topic: Uuid) {
         let records = batch(Some((me.id, me.epoch, sequence, true)), &["open"]);
         let mut request = produce(version, ("txn", topic), 1 + partition, Some(records));
         request.transactional_id = Some("open".to_owned());
-        if version >= 12 {
-            // The transaction before may be on its way out.
-            let is_begun =
-                |it: &towpath_wire::DescribeTransactionsResponse| it.transaction_states[0].error_code == 0;
-            talk.until(0, &describing("open"), is_begun).await;
-        }
         talk.call(version, "in a transaction", &request).await;
     }
     described(talk, me).await;
