@@ -86,7 +86,8 @@ impl Ledger {
             return Err(Violation::new(ATOMIC, detail));
         }
         if commit && !transaction.commit_asked {
-            let detail = format!("transaction {number} is committed in partition {slot}; its producer did not ask");
+            let detail =
+                format!("transaction {number} is committed in partition {slot}; its producer did not ask");
             return Err(Violation::new(ASKED, detail));
         }
         if !commit && transaction.commit_acknowledged {

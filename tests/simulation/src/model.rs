@@ -457,7 +457,8 @@ impl PartitionModel {
             let is_taken = taken.next_if(|(this, _)| *this == offset).is_some();
             let shall = self.fates.is_visible(offset);
             if is_taken != shall && (is_taken || !self.is_compacted) {
-                let detail = format!("node {node}: a reader of what is committed takes offset {offset}: {is_taken}");
+                let detail =
+                    format!("node {node}: a reader of what is committed takes offset {offset}: {is_taken}");
                 return Err(Violation::new(STABLE, detail));
             }
         }
@@ -481,7 +482,9 @@ impl PartitionModel {
         for (key, (offset, entry)) in newest {
             let there = usize::try_from(offset - start).ok().and_then(|index| found.get(index));
             if there != Some(&entry) {
-                let detail = format!("node {node}: of key {key} {entry:?} at {offset} is the newest; {there:?} is there");
+                let detail = format!(
+                    "node {node}: of key {key} {entry:?} at {offset} is the newest; {there:?} is there"
+                );
                 return Err(Violation::new(COMPACTION, detail));
             }
         }
@@ -494,7 +497,10 @@ impl PartitionModel {
         let skipped = usize::try_from(start - mirror.start).unwrap_or(0);
         mirror.entries.get(skipped..).is_some_and(|written| {
             written.len() == found.len()
-                && found.iter().zip(written).all(|(found, written)| self.is_same(Some(*found), Some(*written)))
+                && found
+                    .iter()
+                    .zip(written)
+                    .all(|(found, written)| self.is_same(Some(*found), Some(*written)))
         })
     }
 
@@ -531,7 +537,8 @@ impl PartitionModel {
         self.check_candidate(node, CANDIDATES)?;
         let Some(mirror) = self.mirrors.get(&node) else { return Ok(()) };
         for (offset, id) in self.acknowledged.range(mirror.start.max(self.deleted_to)..) {
-            if mirror.at(*offset).is_none_or(|entry| entry.id != *id && !(self.is_compacted && entry == HOLE)) {
+            if mirror.at(*offset).is_none_or(|entry| entry.id != *id && !(self.is_compacted && entry == HOLE))
+            {
                 let detail = format!(
                     "node {node}: {id:#x} at {offset} was acknowledged; {:?} is there",
                     mirror.at(*offset)

@@ -70,7 +70,11 @@ pub(crate) const fn marker_of(id: u64) -> Option<(u64, bool)> {
 
 /// Producer and number of an id; none where duplicates are allowed, and in transactions.
 pub(crate) const fn idempotent(id: u64) -> Option<(u64, u64)> {
-    if id & (FOREIGN | LOOSE | TRANSACTIONAL | MARKER) != 0 { None } else { Some((id >> 32, id & 0xffff_ffff)) }
+    if id & (FOREIGN | LOOSE | TRANSACTIONAL | MARKER) != 0 {
+        None
+    } else {
+        Some((id >> 32, id & 0xffff_ffff))
+    }
 }
 
 /// The key of a record in a compacted topic.

@@ -58,7 +58,9 @@ impl Simulation {
             let slot = &self.slots[topic];
             let log = logs.iter().find(|log| slot.is_at(log.partition(), log.topic_id()));
             let content = match log {
-                Some(log) => read_log(log, slot.is_compacted).map_err(|error| Violation::new(RECOVERY, error))?,
+                Some(log) => {
+                    read_log(log, slot.is_compacted).map_err(|error| Violation::new(RECOVERY, error))?
+                }
                 None if self.models[topic].mirror(node).is_some() => (0, Vec::new()),
                 None => continue,
             };

@@ -63,7 +63,10 @@ impl Simulation {
             self.counters.topics_deleted += u64::from(slot.index == 0);
             slot.generation += 1;
             self.models[topic] = PartitionModel::new(slot.is_compacted);
-            self.consumers.iter_mut().filter(|consumer| consumer.topic == topic).for_each(Consumer::begin_anew);
+            self.consumers
+                .iter_mut()
+                .filter(|consumer| consumer.topic == topic)
+                .for_each(Consumer::begin_anew);
             for node in &mut self.nodes {
                 if let Some(process) = &mut node.process {
                     process.forget(topic);

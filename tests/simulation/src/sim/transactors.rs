@@ -372,7 +372,8 @@ impl Simulation {
         if transactor.step != Step::Write {
             return Ok(());
         }
-        let Some(out) = transactor.writes.iter_mut().find(|out| out.number == number && !out.is_written) else {
+        let Some(out) = transactor.writes.iter_mut().find(|out| out.number == number && !out.is_written)
+        else {
             return Ok(());
         };
         match result {
@@ -411,7 +412,9 @@ impl Simulation {
                 transactor.go(Step::Rest);
                 return self.proceed(index);
             }
-            (TransactionReply::Add(ErrorCode::None), Step::Add | Step::AddOffsets) => return self.go_on(index),
+            (TransactionReply::Add(ErrorCode::None), Step::Add | Step::AddOffsets) => {
+                return self.go_on(index);
+            }
             (TransactionReply::End(Ok(producer)), Step::End) => return self.ended(index, producer),
             (TransactionReply::Init(Err(code)), Step::Init)
             | (TransactionReply::Add(code), Step::Add | Step::AddOffsets)
