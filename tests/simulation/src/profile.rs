@@ -143,6 +143,8 @@ pub struct Profile {
     pub duplicated: u32,
     /// Messages that come late, in a thousand.
     pub late: u32,
+    /// As that, for the messages of transactions that may come when nobody waits for them any more.
+    pub late_in_transactions: u32,
     /// How late at most.
     pub late_ms: i64,
     /// How long between two faults, on average.
@@ -249,6 +251,7 @@ impl Profile {
             lost: [0, 5, 30][random.random_range(0..3)],
             duplicated: [0, 10, 50][random.random_range(0..3)],
             late: [0, 20, 100][random.random_range(0..3)],
+            late_in_transactions: 0,
             late_ms: [60, 300, 1000][random.random_range(0..3)],
             fault_every_ms: [60, 150, 400][random.random_range(0..3)],
             faults,
@@ -300,6 +303,7 @@ impl Profile {
         self.unclean = false;
         self.transactors = random.random_range(2..=4);
         self.zombies = [0, 40, 120][random.random_range(0..3)];
+        self.late_in_transactions = [0, 50, 200][random.random_range(0..3)];
         self.patience = [1, 5][random.random_range(0..2)];
         self.tv2 = [0, 500, 1000][random.random_range(0..3)];
         // Whatever is read is read whole: there is much more to do than to copy.
@@ -326,6 +330,7 @@ impl Profile {
             lost: 0,
             duplicated: 0,
             late: 0,
+            late_in_transactions: 0,
             late_ms: 0,
             fault_every_ms: 1000,
             faults: Faults::default(),
@@ -411,13 +416,14 @@ impl Profile {
         let only = Faults::default();
         self.admin = Administration::default();
         (self.lost, self.duplicated, self.transactors, self.zombies) = (0, 0, 2, 0);
+        (self.late, self.late_in_transactions, self.late_ms) = (0, 0, 500);
         (self.metadata_late_ms, self.nodes) = (5, 3);
         self.topics.iter_mut().for_each(|topic| (topic.factor, topic.min_isr) = (3, 1));
         match rule {
             // Writes, or what the coordinator says of them, that come when their producer has given them up.
             Rule::Verification | Rule::VerificationGuard => {
                 self.faults = only;
-                (self.late, self.late_ms, self.patience, self.tv2) = (250, 500, 1, 0);
+                (self.late_in_transactions, self.patience, self.tv2) = (250, 1, 0);
             }
             // Followers that are slow.
             Rule::LastStableOffset => self.faults = Faults { pause: 3, isolate: 2, ..only },
@@ -436,7 +442,7 @@ impl Profile {
             // Markers that come twice, and late.
             Rule::MarkerEpoch => {
                 self.faults = only;
-                (self.late, self.late_ms, self.duplicated, self.tv2) = (250, 500, 300, 1000);
+                (self.late_in_transactions, self.duplicated, self.tv2) = (150, 300, 1000);
             }
             // Leaders that are so again, after another one.
             _ => {

@@ -343,7 +343,12 @@ impl Simulation {
         }
         let (lost, duplicated, late) = match self.settling {
             true => (0, 0, 0),
-            false => (self.profile.lost, self.profile.duplicated, self.profile.late),
+            false => {
+                let is_of_transaction =
+                    matches!(message, Message::Write(_) | Message::Verified { .. } | Message::Marker { .. });
+                let late = if is_of_transaction { self.profile.late_in_transactions } else { 0 };
+                (self.profile.lost, self.profile.duplicated, self.profile.late.max(late))
+            }
         };
         if self.chance(lost) {
             self.counters.messages_lost += 1;
