@@ -18,6 +18,7 @@ use towpath_record::{
 };
 use towpath_replica::{Partition, PartitionError, TopicReplicas};
 use towpath_types::{Offset, ProducerEpoch, ProducerId, Term};
+use towpath_wire::ErrorCode;
 
 use crate::handlers::partition_error_code;
 use crate::state::BrokerState;
@@ -142,9 +143,12 @@ fn append_error(partition: i32, error: PartitionError, bytes: usize) -> Coordina
         | PartitionError::Append(AppendError::LargerThanSegment { .. }) => {
             CoordinatorLogError::TooLarge { bytes }
         }
+        // The proof was taken back by a marker that came in between: asked for anew, the coordinator says how it stands.
+        PartitionError::Append(AppendError::NotVerified { .. }) => {
+            CoordinatorLogError::Refused { code: ErrorCode::CoordinatorLoadInProgress }
+        }
         PartitionError::Append(
             AppendError::InvalidTxnState { .. }
-            | AppendError::NotVerified { .. }
             | AppendError::InvalidProducerEpoch { .. }
             | AppendError::TransactionCoordinatorFenced { .. },
         ) => CoordinatorLogError::Refused { code: partition_error_code(&error) },

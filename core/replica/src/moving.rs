@@ -13,6 +13,8 @@ use crate::{LogDirs, Partition, PartitionError, ReplicaManager};
 
 /// Bytes that are copied in one piece.
 const PIECE_BYTES: usize = 1024 * 1024;
+/// A piece that is smaller was the last of what there was when it was read.
+const NEAR_BYTES: u64 = 512 * 1024;
 /// So often a copy that has everything waits for a moment in which no record waits for followers.
 const POLITE_ATTEMPTS: u32 = 100;
 
@@ -101,8 +103,12 @@ impl ReplicaManager {
         if moving.copy.offline_reason().is_some() {
             return Ok(MoveStep::GivenUp);
         }
-        if let Some(bytes) = copy_piece(partition.log(), &moving.copy)? {
-            return Ok(MoveStep::Copied(bytes));
+        match copy_piece(partition.log(), &moving.copy)? {
+            // Who writes nearly as fast as this copies would never be caught up with: when little was left, the last of it is
+            // copied while nobody writes.
+            Some(bytes) if bytes > 0 && bytes < NEAR_BYTES => {}
+            Some(bytes) => return Ok(MoveStep::Copied(bytes)),
+            None => {}
         }
         // Most of it is made durable while the partition is still in use.
         moving.copy.flush().map_err(PartitionError::from)?;
