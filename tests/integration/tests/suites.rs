@@ -15,11 +15,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use towpath_harness::cluster::{self, Peer};
-use towpath_harness::{Cluster, Kafka, Towpath, envs, kafka, paths};
+use towpath_harness::{Cluster, Kafka, Towpath, envs, kafka, paths, process};
 use towpath_integration::suite::{self, Verdict, Which};
 
 const SMOKE_TIMEOUT: Duration = Duration::from_secs(400);
 const WHOLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Whether `node: settings:` takes Kafka's names, so that the suites' own environments can be had.
+const TOWPATH_HAS_SETTINGS: bool = false;
 
 /// A suite by its folder in `tests/interop`, the folder of its lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +130,15 @@ impl Server {
                 options.nodes = nodes;
                 Self::Cluster(Box::new(Cluster::start(options)?))
             }
-            Peer::Towpath => Self::Towpath(Towpath::broker()?),
+            Peer::Towpath => {
+                let mut options = process::Options::broker();
+                if TOWPATH_HAS_SETTINGS {
+                    options.node_yaml = format!(
+                        "  settings:\n    num.partitions: {partitions}\n    group.min.session.timeout.ms: 1000\n"
+                    );
+                }
+                Self::Towpath(Towpath::start(options)?)
+            }
             Peer::Kafka => {
                 // As kafka-python's suite sets its brokers up; two directories for what moves replicas between them.
                 let options = kafka::Options::default()
