@@ -49,14 +49,15 @@ def main():
         shutil.copy(HERE / "reporter.js", folder / "reporter.js")
         only = node_suite.wanted()
         targets = FOLDERS if only is None else sorted({name.split(" > ")[0] for name in only})
-        command = [node, "node_modules/jest/bin/jest.js", "--runInBand", "--forceExit", "--reporters=./reporter.js",
-                   "--silent", f"--testPathIgnorePatterns={SECURITY}"]
+        # The folders stand before the options: the last one of those takes all that follows it.
+        command = [node, "node_modules/jest/bin/jest.js", *targets, "--runInBand", "--forceExit", "--silent",
+                   "--reporters=./reporter.js", f"--testPathIgnorePatterns={SECURITY}"]
         if only is not None:
             titles = "|".join(re.escape(name.split(" > ", 1)[1]) for name in only)
             command.append(f"--testNamePattern=^({titles})$")
         env = {"KAFKA_VERSION": "4.3", "NODE_ENV": "test", "KAFKAJS_DEBUG_PROTOCOL_BUFFERS": "1",
                "KAFKAJS_NO_PARTITIONER_WARNING": "1", "NODE_PATH": ""}
-        node_suite.run([*command, *targets], folder, env)
+        node_suite.run(command, folder, env)
 
 
 main()
