@@ -29,6 +29,58 @@ pub struct GroupConfig {
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`.
     pub offsets_retention_check_interval_ms: i64,
+    /// `group.consumer.session.timeout.ms`: how long a member of a consumer group (KIP-848) may be silent.
+    pub consumer_session_timeout_ms: i32,
+    /// `group.consumer.heartbeat.interval.ms`: how often such a member is asked to be heard of.
+    pub consumer_heartbeat_interval_ms: i32,
+    /// `group.consumer.assignment.interval.ms`: the least time between two target assignments of a group (KIP-1263).
+    pub consumer_assignment_interval_ms: i32,
+    /// `group.consumer.regex.refresh.interval.ms`: how long what a regular expression matches is taken for true.
+    pub consumer_regex_refresh_interval_ms: i64,
+    /// `group.consumer.migration.policy`.
+    pub consumer_migration_policy: MigrationPolicy,
+}
+
+/// Whether groups may change between the classic and the consumer protocol while they have members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MigrationPolicy {
+    /// Both ways.
+    #[default]
+    Bidirectional,
+    /// From the classic to the consumer protocol only.
+    Upgrade,
+    /// From the consumer to the classic protocol only.
+    Downgrade,
+    /// Not at all.
+    Disabled,
+}
+
+impl std::str::FromStr for MigrationPolicy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "bidirectional" => Ok(Self::Bidirectional),
+            "upgrade" => Ok(Self::Upgrade),
+            "downgrade" => Ok(Self::Downgrade),
+            "disabled" => Ok(Self::Disabled),
+            _ => Err("it is `bidirectional`, `upgrade`, `downgrade` or `disabled`".to_owned()),
+        }
+    }
+}
+
+impl MigrationPolicy {
+    /// Whether a classic group may become a consumer group.
+    #[must_use]
+    pub const fn allows_upgrade(self) -> bool {
+        matches!(self, Self::Bidirectional | Self::Upgrade)
+    }
+
+    /// Whether a consumer group may become a classic group.
+    #[must_use]
+    pub const fn allows_downgrade(self) -> bool {
+        matches!(self, Self::Bidirectional | Self::Downgrade)
+    }
 }
 
 impl Default for GroupConfig {
@@ -45,6 +97,11 @@ impl Default for GroupConfig {
             offset_metadata_max: limits::OFFSET_METADATA_BYTES_MAX,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
             offsets_retention_check_interval_ms: 10 * 60 * 1_000,
+            consumer_session_timeout_ms: 45_000,
+            consumer_heartbeat_interval_ms: 5_000,
+            consumer_assignment_interval_ms: 1_000,
+            consumer_regex_refresh_interval_ms: 10 * 60 * 1_000,
+            consumer_migration_policy: MigrationPolicy::Bidirectional,
         }
     }
 }

@@ -1,17 +1,17 @@
-//! Group coordination: classic consumer groups and committed offsets, with exactly Kafka's semantics.
+//! Coordination of groups and transactions: consumer groups of both protocols (classic, and KIP-848), committed offsets, also
+//! those of transactions, and transactional ids, with exactly Kafka's semantics.
 //!
 //! - [`machine`] is the pure part: a [`GroupMachine`] holds the groups of one partition of `__consumer_offsets`.
 //!   Requests, the passing of time and finished appends go in; answers and records to append come out
 //!   ([`Command`]). It does no I/O, has no clock and makes no random choice of its own.
 //! - [`GroupCoordinator`] is the thin driver: it maps a group to its partition, loads a partition when its broker
-//!   leads it, writes what the machine wants written through [`OffsetsLog`], and lets time pass.
+//!   leads it, writes what the machine wants written through [`CoordinatorLog`], and lets time pass.
 //! - [`record`] is the form of a group in the offsets topic: Kafka's own, so that Kafka's tools can read it.
 //!
 //! An answer to a commit, and the assignment of a generation, leave only after their records are committed in the
 //! offsets topic.
 //!
-//! Two rooms are kept free beside [`machine`]: `consumer` for the groups of KIP-848 and `transaction` for the
-//! transaction coordinator, with transactional offsets as one more kind of pending offset in `machine::offsets`.
+//! Transactions are coordinated in [`transaction`], which is built in the same way.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -20,10 +20,19 @@ mod log;
 pub mod machine;
 pub mod record;
 mod service;
+mod topics;
+pub mod transaction;
 
-pub use config::GroupConfig;
+pub use config::{GroupConfig, MigrationPolicy};
 pub use hash::{java_hash, partition_for};
-pub use log::{LoadedChunk, OffsetsLog, OffsetsLogError, StoredRecord};
-pub use machine::{ClientContext, Command, GroupMachine, Now, Reply, Waiter};
+pub use log::{
+    CoordinatorBatch, CoordinatorLog, CoordinatorLogError, EndMarker, LoadedChunk, LoadedEntry,
+    TransactionalProducer,
+};
+pub use machine::{
+    ASSIGNORS, ClientContext, Command, GroupMachine, Now, Reply, ResolvedRegexes, Waiter, resolve_regexes,
+};
 pub use record::{BadRecord, OffsetsRecord};
 pub use service::{Clock, GroupCoordinator, PartitionState, PartitionStatus};
+pub use topics::{NoTopics, TopicInfo, Topics};
+pub use transaction::{TransactionConfig, TransactionCoordinator, TransactionMachine};

@@ -2,6 +2,14 @@
 //! version in a value), then the message.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use towpath_wire::consumer_group_records::{
+    ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue,
+    ConsumerGroupMemberMetadataKey, ConsumerGroupMemberMetadataValue, ConsumerGroupMetadataKey,
+    ConsumerGroupMetadataValue, ConsumerGroupPartitionMetadataKey, ConsumerGroupPartitionMetadataValue,
+    ConsumerGroupRegularExpressionKey, ConsumerGroupRegularExpressionValue,
+    ConsumerGroupTargetAssignmentMemberKey, ConsumerGroupTargetAssignmentMemberValue,
+    ConsumerGroupTargetAssignmentMetadataKey, ConsumerGroupTargetAssignmentMetadataValue,
+};
 use towpath_wire::{
     DecodeError, Decoder, EncodeError, GroupMetadataKey, GroupMetadataValue, Message, OffsetCommitKey,
     OffsetCommitValue,
@@ -9,6 +17,20 @@ use towpath_wire::{
 
 const KIND_OFFSET: i16 = 1;
 const KIND_GROUP: i16 = 2;
+/// The epoch of a consumer group.
+pub(crate) const KIND_EPOCH: i16 = 3;
+/// What a consumer group subscribes to, in Kafka before 4.1.
+pub(crate) const KIND_OLD_METADATA: i16 = 4;
+/// A member of a consumer group.
+pub(crate) const KIND_MEMBER: i16 = 5;
+/// The epoch of a consumer group's target assignment.
+pub(crate) const KIND_TARGET_EPOCH: i16 = 6;
+/// What a member shall have.
+pub(crate) const KIND_TARGET: i16 = 7;
+/// What a member has.
+pub(crate) const KIND_CURRENT: i16 = 8;
+/// What a regular expression was resolved to.
+pub(crate) const KIND_REGEX: i16 = 16;
 /// The newest version without tagged fields, which Kafka 2.1 and later read.
 const GROUP_VERSION: i16 = 3;
 /// The version whose offset carries the time at which it expires (commits with a retention of their own).
@@ -70,6 +92,27 @@ pub enum Entry {
     Offset(OffsetCommitKey, Option<OffsetCommitValue>),
     /// A group has a new generation, or (`None`) is gone.
     Group(GroupMetadataKey, Option<GroupMetadataValue>),
+    /// Something about a consumer group.
+    Consumer(ConsumerEntry),
+}
+
+/// What a stored record says about a consumer group; `None` takes it away.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ConsumerEntry {
+    /// The group's epoch.
+    Epoch(ConsumerGroupMetadataKey, Option<ConsumerGroupMetadataValue>),
+    /// What it subscribes to, as Kafka before 4.1 stored it.
+    OldMetadata(ConsumerGroupPartitionMetadataKey, Option<ConsumerGroupPartitionMetadataValue>),
+    /// A member.
+    Member(ConsumerGroupMemberMetadataKey, Option<ConsumerGroupMemberMetadataValue>),
+    /// The epoch of the target assignment.
+    TargetEpoch(ConsumerGroupTargetAssignmentMetadataKey, Option<ConsumerGroupTargetAssignmentMetadataValue>),
+    /// What a member shall have.
+    Target(ConsumerGroupTargetAssignmentMemberKey, Option<ConsumerGroupTargetAssignmentMemberValue>),
+    /// What a member has.
+    Current(ConsumerGroupCurrentMemberAssignmentKey, Option<ConsumerGroupCurrentMemberAssignmentValue>),
+    /// What a regular expression was resolved to.
+    Regex(ConsumerGroupRegularExpressionKey, Option<ConsumerGroupRegularExpressionValue>),
 }
 
 fn encode(prefix: i16, message: &impl Message, version: i16) -> Result<Bytes, EncodeError> {
@@ -115,6 +158,20 @@ pub fn group_record(
     Ok(OffsetsRecord { key: encode(KIND_GROUP, &key, 0)?, value, timestamp_ms })
 }
 
+/// A record with a key of `kind`, both in version 0; a tombstone without `value`.
+///
+/// # Errors
+/// When a name is longer than the format allows.
+pub(crate) fn keyed_record<K: Message, V: Message>(
+    kind: i16,
+    key: &K,
+    value: Option<&V>,
+    timestamp_ms: i64,
+) -> Result<OffsetsRecord, EncodeError> {
+    let value = value.map(|value| encode(0, value, 0)).transpose()?;
+    Ok(OffsetsRecord { key: encode(kind, key, 0)?, value, timestamp_ms })
+}
+
 fn decode_key<M: Message>(decoder: &mut Decoder) -> Result<M, BadRecord> {
     let read = |decoder: &mut Decoder| {
         let message = M::decode(decoder, 0)?;
@@ -143,11 +200,20 @@ fn decode_value<M: Message>(value: Option<&Bytes>) -> Result<Option<M>, BadRecor
 pub fn decode(key: Option<&Bytes>, value: Option<&Bytes>) -> Result<Entry, BadRecord> {
     let mut decoder = Decoder::new(key.ok_or(BadRecord::NoKey)?.clone());
     let kind = decoder.get_i16().map_err(|cause| BadRecord::Undecodable { part: "key", cause })?;
-    match kind {
-        0 | KIND_OFFSET => Ok(Entry::Offset(decode_key(&mut decoder)?, decode_value(value)?)),
-        KIND_GROUP => Ok(Entry::Group(decode_key(&mut decoder)?, decode_value(value)?)),
-        other => Err(BadRecord::UnknownKind(other)),
-    }
+    let d = &mut decoder;
+    let consumer = match kind {
+        0 | KIND_OFFSET => return Ok(Entry::Offset(decode_key(d)?, decode_value(value)?)),
+        KIND_GROUP => return Ok(Entry::Group(decode_key(d)?, decode_value(value)?)),
+        KIND_EPOCH => ConsumerEntry::Epoch(decode_key(d)?, decode_value(value)?),
+        KIND_OLD_METADATA => ConsumerEntry::OldMetadata(decode_key(d)?, decode_value(value)?),
+        KIND_MEMBER => ConsumerEntry::Member(decode_key(d)?, decode_value(value)?),
+        KIND_TARGET_EPOCH => ConsumerEntry::TargetEpoch(decode_key(d)?, decode_value(value)?),
+        KIND_TARGET => ConsumerEntry::Target(decode_key(d)?, decode_value(value)?),
+        KIND_CURRENT => ConsumerEntry::Current(decode_key(d)?, decode_value(value)?),
+        KIND_REGEX => ConsumerEntry::Regex(decode_key(d)?, decode_value(value)?),
+        other => return Err(BadRecord::UnknownKind(other)),
+    };
+    Ok(Entry::Consumer(consumer))
 }
 
 #[cfg(test)]

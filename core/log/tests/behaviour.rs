@@ -335,6 +335,20 @@ fn segments_roll_by_the_time_of_their_records() {
 }
 
 #[test]
+fn a_compacted_log_rolls_in_time_for_its_compaction() {
+    let rolls = |compact: bool, lag_ms: i64| {
+        let config = LogConfig { compact, compaction_lag_ms_max: lag_ms, ..LogConfig::default() };
+        let log = Machine::new(config).log();
+        append(&log, batch(1, 1_000_000, "a")).unwrap();
+        append(&log, batch(1, 1_000_000 + 60_000, "b")).unwrap();
+        append(&log, batch(1, 1_000_000 + 60_001, "c")).unwrap();
+        log.segment_count()
+    };
+    assert_eq!((rolls(true, 60_000), rolls(true, 60_001)), (2, 1));
+    assert_eq!((rolls(false, 60_000), rolls(true, 0)), (1, 1));
+}
+
+#[test]
 fn segments_roll_when_an_index_is_full_or_an_offset_is_too_far_away() {
     let config = LogConfig { index_interval_bytes: 0, segment_index_bytes: 32, ..LogConfig::default() };
     let machine = Machine::new(config);

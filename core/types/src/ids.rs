@@ -231,3 +231,21 @@ mod tests {
         assert_eq!(Offset::ZERO.next(), Offset::new(1));
     }
 }
+
+/// A stretch of leading a partition without a break, as one process counts them. It has ended for good as soon as somebody
+/// else leads, also when this broker leads again later; a newer leader epoch alone does not end it.
+#[derive(Debug, Clone, Copy)]
+pub struct Term {
+    /// The leader epoch when it was asked for.
+    pub leader_epoch: LeaderEpoch,
+    /// Which of this process's stretches it is.
+    pub number: u64,
+}
+
+impl PartialEq for Term {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Term {}

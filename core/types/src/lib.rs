@@ -11,7 +11,7 @@ mod rules;
 
 pub use ids::{
     BrokerEpoch, BrokerId, GenerationId, LeaderEpoch, Offset, PartitionEpoch, ProducerEpoch, ProducerId,
-    TopicId,
+    Term, TopicId,
 };
 pub use names::{GroupId, InvalidName, TopicName, TopicPartition};
 pub use rules::{Rule, Rules};

@@ -43,8 +43,26 @@ pub const GROUP_MEMBERS_MAX: usize = 10_000;
 pub const GROUP_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes that the groups of one coordinator partition may hold together, committed offsets included.
 pub const GROUP_PARTITION_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of what one member of a consumer group says about itself.
+pub const GROUP_MEMBER_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of a group's id, where the protocol has no bound of its own.
+pub const GROUP_ID_BYTES_MAX: usize = 32_767;
+/// Bytes of the id that a member of a consumer group chooses for itself.
+pub const MEMBER_ID_BYTES_MAX: usize = 1_024;
+/// Bytes of a regular expression that a member of a consumer group subscribes to.
+pub const GROUP_REGEX_BYTES_MAX: usize = 4_096;
+/// Regular expressions of one consumer group.
+pub const GROUP_REGEXES_MAX: usize = 100;
 /// Groups of one coordinator partition.
 pub const GROUPS_MAX: usize = 100_000;
+/// Transactional ids of one coordinator partition.
+pub const TRANSACTIONAL_IDS_MAX: usize = 100_000;
+/// Partitions of one transaction.
+pub const TRANSACTION_PARTITIONS_MAX: usize = 100_000;
+/// Bytes of one transaction's partitions as they stand in a record, which must fit a batch of the state topic.
+pub const TRANSACTION_BYTES_MAX: usize = 512 * 1024;
+/// Bytes that the transactional ids of one coordinator partition may hold together.
+pub const TRANSACTION_PARTITION_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of records that a producer holds before `send` waits (`buffer.memory`).
 pub const PRODUCER_BUFFER_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of fetched records that a consumer holds before it stops fetching.

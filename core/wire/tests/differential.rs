@@ -132,6 +132,22 @@ fn offset_records_encode_as_their_field_tables_say() {
     as_the_table_says::<towpath_wire::OffsetCommitValue>();
     as_the_table_says::<towpath_wire::GroupMetadataKey>();
     as_the_table_says::<towpath_wire::GroupMetadataValue>();
+    {
+        use towpath_wire::consumer_group_records::*;
+        as_the_table_says::<ConsumerGroupMetadataValue>();
+        as_the_table_says::<ConsumerGroupPartitionMetadataValue>();
+        as_the_table_says::<ConsumerGroupMemberMetadataValue>();
+        as_the_table_says::<ConsumerGroupTargetAssignmentMetadataValue>();
+        as_the_table_says::<ConsumerGroupTargetAssignmentMemberValue>();
+        as_the_table_says::<ConsumerGroupCurrentMemberAssignmentValue>();
+        as_the_table_says::<ConsumerGroupRegularExpressionValue>();
+    }
+}
+
+#[test]
+fn transaction_records_encode_as_their_field_tables_say() {
+    as_the_table_says::<towpath_wire::TransactionLogKey>();
+    as_the_table_says::<towpath_wire::TransactionLogValue>();
 }
 
 macro_rules! own_apis {

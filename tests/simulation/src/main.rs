@@ -58,11 +58,11 @@ enum Command {
 }
 
 fn rule(text: &str) -> Result<Rule, String> {
-    let number: u8 = text.parse().map_err(|_| "a number from 1 to 14".to_owned())?;
+    let number: u8 = text.parse().map_err(|_| "a number from 1 to 21".to_owned())?;
     Rule::ALL
         .into_iter()
         .find(|rule| rule.number() == number)
-        .ok_or_else(|| "there are rules 1 to 14".to_owned())
+        .ok_or_else(|| "there are rules 1 to 21".to_owned())
 }
 
 fn script(text: &str) -> Result<Script, String> {

@@ -10,12 +10,15 @@ use crate::scripts::Script;
 use crate::sim::{Simulation, Tracer};
 use crate::violation::{MISSED, Violation};
 
+/// How many times as many events a history with transactions has.
+const TRANSACTIONAL_STRETCH: u64 = 4;
+
 /// What is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// Where all chance comes from.
     pub seed: u64,
-    /// Events until everything is healed.
+    /// Events until everything is healed; with transactions four times as many.
     pub steps: u64,
     /// The rule that is switched off; the run is then about where that rule matters.
     pub without: Option<Rule>,
@@ -66,14 +69,16 @@ impl Run {
     #[must_use]
     pub fn run(&self, tracer: Option<Tracer>) -> Outcome {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
-        let mut profile = Profile::draw(&mut random);
-        if let Some(rule) = self.without.or(self.focus) {
-            profile = profile.focused(rule, &mut random);
-        }
+        let mut profile = match self.without.or(self.focus) {
+            Some(rule) => Profile::draw_for(rule, &mut random),
+            None => Profile::draw(&mut random),
+        };
         let rules = self.without.map_or(Rules::ALL, |rule| Rules::ALL.without(rule));
         if let Some(script) = self.script {
             profile = script.profile();
         }
+        // A transaction is many events: with as few as elsewhere hardly one would come to its end.
+        let steps = if profile.transactional { self.steps * TRANSACTIONAL_STRETCH } else { self.steps };
         let mut simulation = match Simulation::new(self.seed, profile, rules, tracer) {
             Ok(simulation) => simulation,
             Err(violation) => {
@@ -83,7 +88,7 @@ impl Run {
         };
         let result = match self.script {
             Some(script) => script.play(&mut simulation),
-            None => (0..self.steps).try_for_each(|_| simulation.step().map(drop)),
+            None => (0..steps).try_for_each(|_| simulation.step().map(drop)),
         };
         let is_missed = result.as_ref().is_err_and(|violation| violation.invariant == MISSED);
         let result = if is_missed { Ok(()) } else { result };

@@ -1,4 +1,4 @@
-//! Each of the fourteen rules, switched off alone, is missed: some invariant does not hold any more. And with the rule in
+//! Each of the rules, switched off alone, is missed: some invariant does not hold any more. And with the rule in
 //! force the very same runs hold, so it is the rule that they are about.
 #![allow(clippy::print_stdout, reason = "how soon each rule is missed is the test's report")]
 

@@ -1,28 +1,44 @@
 //! DescribeGroups, ListGroups and DeleteGroups.
 
+use std::collections::BTreeSet;
+
 use towpath_types::TopicPartition;
 use towpath_wire::describe_groups::{DescribedGroup, DescribedGroupMember};
 use towpath_wire::list_groups::ListedGroup;
 use towpath_wire::{ErrorCode, ListGroupsRequest};
 
 use super::append::Effect;
-use super::group::{Group, GroupState};
+use super::consumer::Key;
+use super::group::{CONSUMER, Group, GroupState, Kind};
 use super::offsets::Place;
+use super::timers::TimerKind;
 use super::turn::Turn;
 use super::{Command, GroupMachine, Now, Reply, Waiter};
 use crate::record;
 
 /// From here on an unknown group has an error of its own (KIP-1043); before, it is said to be dead.
 const VERSION_GROUP_NOT_FOUND: i16 = 6;
-/// What ListGroups calls the type of these groups.
-const GROUP_TYPE: &str = "classic";
+/// What ListGroups calls the types of groups.
+const TYPE_CLASSIC: &str = "classic";
+const TYPE_CONSUMER: &str = "consumer";
+
+/// A group's type, protocol type and state, as ListGroups tells them.
+fn listed(group: &Group) -> (&'static str, &str, &'static str) {
+    match &group.kind {
+        Kind::Classic => {
+            (TYPE_CLASSIC, group.protocol_type.as_deref().unwrap_or_default(), group.state.name())
+        }
+        Kind::Consumer(consumer) => (TYPE_CONSUMER, CONSUMER, consumer.state().name()),
+    }
+}
 
 impl GroupMachine {
     /// Describes a group.
     #[must_use]
     pub fn describe_group(&self, id: &str, version: i16) -> DescribedGroup {
         let known = self.groups.get(id).filter(|group| group.state != GroupState::Dead);
-        if let Some(group) = known {
+        let is_other = known.is_some_and(|group| group.consumer().is_some());
+        if let Some(group) = known.filter(|_| !is_other) {
             return describe(group);
         }
         let mut described = DescribedGroup {
@@ -32,7 +48,8 @@ impl GroupMachine {
         };
         if version >= VERSION_GROUP_NOT_FOUND {
             described.error_code = ErrorCode::GroupIdNotFound.code();
-            described.error_message = Some(format!("Group {id} not found."));
+            let reason = if is_other { "is not a classic group" } else { "not found" };
+            described.error_message = Some(format!("Group {id} {reason}."));
         }
         described
     }
@@ -43,17 +60,17 @@ impl GroupMachine {
         let passes = |filter: &[String], value: &str| {
             filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
         };
-        if !passes(&request.types_filter, GROUP_TYPE) {
-            return Vec::new();
-        }
         let groups = self.groups.values().filter(|group| group.state != GroupState::Dead);
         groups
-            .filter(|group| passes(&request.states_filter, group.state.name()))
-            .map(|group| ListedGroup {
+            .map(|group| (group, listed(group)))
+            .filter(|(_, (kind, _, state))| {
+                passes(&request.types_filter, kind) && passes(&request.states_filter, state)
+            })
+            .map(|(group, (kind, protocol_type, state))| ListedGroup {
                 group_id: (*group.id).to_owned(),
-                protocol_type: group.protocol_type.clone().unwrap_or_default(),
-                group_state: group.state.name().to_owned(),
-                group_type: GROUP_TYPE.to_owned(),
+                protocol_type: protocol_type.to_owned(),
+                group_state: state.to_owned(),
+                group_type: kind.to_owned(),
             })
             .collect()
     }
@@ -106,6 +123,7 @@ fn describe(group: &Group) -> DescribedGroup {
 impl Turn<'_> {
     fn delete_group(&mut self, waiter: Waiter) {
         let error = match self.group.state {
+            GroupState::Empty if self.group.has_members() => ErrorCode::NonEmptyGroup,
             GroupState::Empty => {
                 self.bury(Some(waiter));
                 return;
@@ -120,10 +138,29 @@ impl Turn<'_> {
     pub(super) fn bury(&mut self, waiter: Option<Waiter>) {
         let places = self.group.offsets.places();
         let mut records = self.tombstones(&places);
-        // A group in the log has a key that can be written.
-        records.extend(record::group_record(&self.group.id, None, self.now.wall_ms).ok());
+        let keys = self.buried_keys();
+        // A group in the log has keys that can be written.
+        records.extend(keys.iter().filter_map(|key| key.tombstone(&self.group.id, self.now.wall_ms).ok()));
+        if self.group.consumer().is_none() {
+            records.extend(record::group_record(&self.group.id, None, self.now.wall_ms).ok());
+        }
+        self.cancel_timer(TimerKind::Repair);
         self.group.state = GroupState::Dead;
-        self.append(records, Effect::DeleteGroup { waiter });
+        self.append(records, Effect::DeleteGroup { waiter, keys });
+    }
+
+    /// The records of a consumer group, those included that are on their way or could not be written.
+    fn buried_keys(&mut self) -> BTreeSet<Key> {
+        let mut keys = std::mem::take(&mut self.group.unwritten);
+        if let Some(consumer) = self.group.consumer() {
+            keys.extend(consumer.keys());
+        }
+        if self.group.in_flight.is_some() || self.group.appends > 0 {
+            let on_their_way =
+                self.shared.appends.values().filter_map(|pending| pending.keys_of(&self.group.id));
+            keys.extend(on_their_way.flatten().cloned());
+        }
+        keys
     }
 
     /// Deletes offsets that nobody asked to delete.

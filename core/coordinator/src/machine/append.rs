@@ -1,14 +1,18 @@
 //! Records on their way to the log, and what happens when they are there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use towpath_wire::{ErrorCode, OffsetCommitResponse, OffsetDeleteResponse};
+use towpath_types::ProducerId;
+use towpath_wire::{ErrorCode, OffsetCommitResponse, OffsetDeleteResponse, TxnOffsetCommitResponse};
 
+use super::consumer::Key;
 use super::group::GroupState;
 use super::offsets::{Committed, Place};
 use super::sync::Assignments;
 use super::turn::Turn;
 use super::{Command, GroupMachine, Now, Reply, Waiter};
+use crate::log::{EndMarker, TransactionalProducer};
 use crate::record::OffsetsRecord;
 
 /// An append's name.
@@ -37,17 +41,28 @@ pub(super) enum Effect {
     Assign { generation: i32, assignments: Assignments },
     /// Offsets are committed.
     Commit { waiter: Waiter, response: OffsetCommitResponse, offsets: Vec<(Place, Committed)> },
+    /// Offsets of a transaction are in the log; they count when it is committed.
+    TransactionalCommit {
+        waiter: Waiter,
+        producer: ProducerId,
+        response: TxnOffsetCommitResponse,
+        offsets: Vec<(Place, Committed)>,
+    },
     /// Offsets are deleted, by request or because they expired.
     DeleteOffsets { answer: Option<(Waiter, OffsetDeleteResponse)>, places: Vec<Place> },
     /// The group is deleted, by request or because its last offset expired.
-    DeleteGroup { waiter: Option<Waiter> },
+    DeleteGroup { waiter: Option<Waiter>, keys: BTreeSet<Key> },
+    /// What a consumer group has become.
+    Store { keys: BTreeSet<Key>, replies: Vec<(Waiter, Reply)> },
 }
 
 /// An append that is not done.
 #[derive(Debug)]
-pub(super) struct Pending {
-    group: Arc<str>,
-    effect: Effect,
+pub(super) enum Pending {
+    /// Something of a group.
+    Group { group: Arc<str>, effect: Effect },
+    /// The end of a transaction, which may have offsets in any number of groups.
+    Marker { waiters: Vec<Waiter>, marker: EndMarker },
 }
 
 /// Puts `error` wherever the answer says that all is well.
@@ -59,32 +74,78 @@ fn fail_commit(mut response: OffsetCommitResponse, error: ErrorCode) -> OffsetCo
     response
 }
 
+/// As [`fail_commit`].
+fn fail_transactional(mut response: TxnOffsetCommitResponse, error: ErrorCode) -> TxnOffsetCommitResponse {
+    let partitions = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+    for partition in partitions.filter(|partition| partition.error_code == ErrorCode::None.code()) {
+        partition.error_code = error.code();
+    }
+    response
+}
+
 impl Pending {
     /// Who waits for nothing but the append; members wait as members, in the group.
-    pub(super) const fn waiter(&self) -> Option<Waiter> {
-        match &self.effect {
-            Effect::Commit { waiter, .. } => Some(*waiter),
-            Effect::DeleteOffsets { answer: Some((waiter, _)), .. } => Some(*waiter),
-            Effect::DeleteGroup { waiter } => *waiter,
-            Effect::Emptied
-            | Effect::StaticRejoin(_)
-            | Effect::Assign { .. }
-            | Effect::DeleteOffsets { answer: None, .. } => None,
+    pub(super) fn waiters(&self) -> Vec<Waiter> {
+        let effect = match self {
+            Self::Marker { waiters, .. } => return waiters.clone(),
+            Self::Group { effect, .. } => effect,
+        };
+        match effect {
+            Effect::Commit { waiter, .. } | Effect::TransactionalCommit { waiter, .. } => vec![*waiter],
+            Effect::DeleteOffsets { answer, .. } => answer.iter().map(|(waiter, _)| *waiter).collect(),
+            Effect::DeleteGroup { waiter, .. } => waiter.iter().copied().collect(),
+            Effect::Store { replies, .. } => replies.iter().map(|(waiter, _)| *waiter).collect(),
+            Effect::Emptied | Effect::StaticRejoin(_) | Effect::Assign { .. } => Vec::new(),
         }
     }
 
-    /// The answer when nobody will tell what became of the append. Members who wait are answered as members.
-    pub(super) fn into_failure(self, error: ErrorCode) -> Option<Command> {
-        let (waiter, reply) = match self.effect {
+    /// The answers that wait for a change of a consumer group.
+    pub(super) const fn replies_mut(&mut self) -> Option<&mut Vec<(Waiter, Reply)>> {
+        match self {
+            Self::Group { effect: Effect::Store { replies, .. }, .. } => Some(replies),
+            _ => None,
+        }
+    }
+
+    /// The records that go to the log for a group.
+    pub(super) fn keys_of(&self, group: &str) -> Option<&BTreeSet<Key>> {
+        match self {
+            Self::Group { group: owner, effect: Effect::Store { keys, .. } } if **owner == *group => {
+                Some(keys)
+            }
+            _ => None,
+        }
+    }
+
+    /// The answers when nobody will tell what became of the append. Members who wait are answered as members.
+    pub(super) fn into_failure(self, error: ErrorCode) -> Vec<Command> {
+        let effect = match self {
+            Self::Marker { waiters, .. } => {
+                let told = |waiter| Command::Respond { waiter, reply: Reply::EndTransaction(error) };
+                return waiters.into_iter().map(told).collect();
+            }
+            Self::Group { effect, .. } => effect,
+        };
+        let (waiter, reply) = match effect {
             Effect::Commit { waiter, response, .. } => (waiter, Reply::Commit(fail_commit(response, error))),
+            Effect::TransactionalCommit { waiter, response, .. } => {
+                (waiter, Reply::TransactionalCommit(fail_transactional(response, error)))
+            }
             Effect::DeleteOffsets { answer: Some((waiter, _)), .. } => {
                 let error_code = error.code();
                 (waiter, Reply::OffsetDelete(OffsetDeleteResponse { error_code, ..Default::default() }))
             }
-            Effect::DeleteGroup { waiter: Some(waiter) } => (waiter, Reply::DeleteGroup(error)),
-            _ => return None,
+            Effect::DeleteGroup { waiter: Some(waiter), .. } => (waiter, Reply::DeleteGroup(error)),
+            Effect::Store { replies, .. } => {
+                let failed = |(waiter, reply): (Waiter, Reply)| Command::Respond {
+                    waiter,
+                    reply: reply.failed(error),
+                };
+                return replies.into_iter().map(failed).collect();
+            }
+            _ => return Vec::new(),
         };
-        Some(Command::Respond { waiter, reply })
+        vec![Command::Respond { waiter, reply }]
     }
 }
 
@@ -98,33 +159,58 @@ impl GroupMachine {
         result: Result<(), ErrorCode>,
         out: &mut Vec<Command>,
     ) {
-        let Some(Pending { group, effect }) = self.shared.appends.remove(&token) else { return };
+        let (group, effect) = match self.shared.appends.remove(&token) {
+            Some(Pending::Group { group, effect }) => (group, effect),
+            Some(Pending::Marker { waiters, marker }) => {
+                if result.is_ok() {
+                    self.end_transaction_of(now, marker.producer.id, marker.commit, out);
+                }
+                let reply = Reply::EndTransaction(result.err().unwrap_or(ErrorCode::None));
+                out.extend(
+                    waiters.into_iter().map(|waiter| Command::Respond { waiter, reply: reply.clone() }),
+                );
+                return;
+            }
+            None => return,
+        };
         let is_deletion = matches!(effect, Effect::DeleteGroup { .. }) && result.is_ok();
         self.turn(&group, now, out, |turn| {
             turn.group.appends = turn.group.appends.saturating_sub(1);
-            turn.finish(effect, result);
+            turn.finish(token, effect, result);
         });
         if is_deletion && let Some(gone) = self.groups.remove(&group) {
             self.shared.bytes -= gone.size_in_bytes();
+            self.shared.forget_transactions(&gone);
         }
     }
 }
 
 impl Turn<'_> {
     /// Sends records to the log.
-    pub(super) fn append(&mut self, records: Vec<OffsetsRecord>, effect: Effect) {
+    pub(super) fn append(&mut self, records: Vec<OffsetsRecord>, effect: Effect) -> AppendToken {
+        self.append_as(records, effect, None)
+    }
+
+    /// Sends records to the log, within a producer's transaction if there is one.
+    pub(super) fn append_as(
+        &mut self,
+        records: Vec<OffsetsRecord>,
+        effect: Effect,
+        producer: Option<TransactionalProducer>,
+    ) -> AppendToken {
         if matches!(effect, Effect::Emptied | Effect::StaticRejoin(_) | Effect::Assign { .. }) {
             // From here on the log may know the group: it is not forgotten without a tombstone.
             self.group.persisted = true;
         }
-        let token = AppendToken(self.shared.next_append);
-        self.shared.next_append += 1;
+        let token = self.shared.next_token();
         self.group.appends += 1;
-        self.shared.appends.insert(token, Pending { group: Arc::clone(&self.group.id), effect });
-        self.out.push(Command::Append { token, records });
+        let pending = Pending::Group { group: Arc::clone(&self.group.id), effect };
+        self.shared.appends.insert(token, pending);
+        self.out.push(Command::Append { token, records, producer });
+        token
     }
 
-    fn finish(&mut self, effect: Effect, result: Result<(), ErrorCode>) {
+    fn finish(&mut self, token: AppendToken, effect: Effect, result: Result<(), ErrorCode>) {
         match effect {
             Effect::Emptied => {
                 if let Err(error) = result {
@@ -139,6 +225,20 @@ impl Turn<'_> {
             Effect::Commit { waiter, response, offsets } => {
                 self.finish_commit(waiter, response, offsets, result);
             }
+            Effect::TransactionalCommit { waiter, producer, response, offsets } => {
+                for (place, committed) in offsets {
+                    self.group.offsets.end(&place, true);
+                    if result.is_ok() {
+                        self.put_pending(producer, place, committed);
+                    }
+                }
+                let response = match result {
+                    Ok(()) => response,
+                    Err(error) => fail_transactional(response, error),
+                };
+                self.respond(waiter, Reply::TransactionalCommit(response));
+            }
+            Effect::Store { keys, replies } => self.finish_store(token, keys, replies, result),
             Effect::DeleteOffsets { answer, places } => {
                 if result.is_ok() {
                     places.iter().for_each(|place| self.group.offsets.remove(place));
@@ -150,7 +250,7 @@ impl Turn<'_> {
                     self.respond(waiter, Reply::OffsetDelete(response));
                 }
             }
-            Effect::DeleteGroup { waiter } => self.finish_group_deletion(waiter, result),
+            Effect::DeleteGroup { waiter, keys } => self.finish_group_deletion(waiter, keys, result),
         }
     }
 
@@ -162,7 +262,7 @@ impl Turn<'_> {
         result: Result<(), ErrorCode>,
     ) {
         for (place, committed) in offsets {
-            self.group.offsets.end(&place);
+            self.group.offsets.end(&place, false);
             if result.is_ok() {
                 self.group.offsets.put(place, committed);
             }
@@ -174,12 +274,22 @@ impl Turn<'_> {
         self.respond(waiter, Reply::Commit(response));
     }
 
-    fn finish_group_deletion(&mut self, waiter: Option<Waiter>, result: Result<(), ErrorCode>) {
+    fn finish_group_deletion(
+        &mut self,
+        waiter: Option<Waiter>,
+        keys: BTreeSet<Key>,
+        result: Result<(), ErrorCode>,
+    ) {
         if let Some(waiter) = waiter {
             self.respond(waiter, Reply::DeleteGroup(result.err().unwrap_or(ErrorCode::None)));
         }
         if result.is_err() {
             self.group.state = GroupState::Empty;
+            if !keys.is_empty() {
+                // The tombstones may be there all the same.
+                self.group.unwritten.extend(keys);
+                self.store(None);
+            }
             return;
         }
         // Ids that were given out meant nothing but a promise: their owners begin anew.

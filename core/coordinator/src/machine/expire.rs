@@ -9,6 +9,10 @@ use super::{Command, GroupMachine, Now};
 
 /// Since when an offset is of no use to the group's members; `None` while it is.
 fn idle_since_ms(group: &Group, committed: &Committed) -> Option<i64> {
+    if group.consumer().is_some() {
+        // Whether the topic is subscribed to has been looked at before.
+        return Some(committed.commit_timestamp_ms);
+    }
     if group.protocol_type.is_none() {
         // Nobody but the committer knows whether the group is in use.
         return Some(committed.commit_timestamp_ms);
@@ -40,7 +44,7 @@ impl Turn<'_> {
         let mut expired: Vec<Place> = Vec::new();
         let mut kept = 0usize;
         for (topic, partitions) in self.group.offsets.iter() {
-            let in_use = self.group.state != GroupState::Empty && self.group.is_subscribed(topic);
+            let in_use = self.group.has_members() && self.group.is_subscribed(topic);
             for (partition, committed) in partitions {
                 let place = (Arc::clone(topic), *partition);
                 let is_expired = match (committed.expire_timestamp_ms, idle_since_ms(self.group, committed)) {
@@ -48,14 +52,18 @@ impl Turn<'_> {
                     (Some(at_ms), Some(_)) => now_ms >= at_ms,
                     (None, Some(since_ms)) => now_ms.saturating_sub(since_ms) >= retention_ms,
                 };
-                if is_expired && !in_use && !self.group.offsets.is_in_flight(&place) {
+                // An open transaction may be about to renew it.
+                if is_expired && !in_use && !self.group.offsets.is_changing(&place) {
                     expired.push(place);
                 } else {
                     kept += 1;
                 }
             }
         }
-        let is_idle = self.group.state == GroupState::Empty && self.group.pending.is_empty();
+        let is_idle = self.group.state == GroupState::Empty
+            && !self.group.has_members()
+            && self.group.pending.is_empty()
+            && self.group.offsets.open_transactions().next().is_none();
         if is_idle && kept == 0 && self.group.offsets.places().len() == expired.len() {
             tracing::info!(group = %self.group.id, "the group has expired");
             self.bury(None);

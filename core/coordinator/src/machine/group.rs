@@ -7,11 +7,13 @@ use towpath_wire::join_group::JoinGroupResponseMember;
 use towpath_wire::offset_records::MemberMetadata;
 use towpath_wire::{ConsumerProtocolSubscription, Decoder, ErrorCode, GroupMetadataValue, Message};
 
+use super::append::AppendToken;
+use super::consumer::{ConsumerGroup, Key};
 use super::member::{Member, MemberId, Protocol, Registration};
 use super::offsets::Offsets;
 
 /// The protocol type of consumers; of other types (`connect`) the coordinator does not know the metadata.
-const CONSUMER: &str = "consumer";
+pub(super) const CONSUMER: &str = "consumer";
 
 /// The state of a classic group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,16 @@ impl GroupState {
     }
 }
 
+/// What kind of group a group is.
+#[derive(Debug, Default)]
+pub(super) enum Kind {
+    /// A leader assigns, and all rebalance together; also a group that is but a name for its offsets.
+    #[default]
+    Classic,
+    /// The coordinator assigns (KIP-848). What belongs to a classic group is then empty.
+    Consumer(Box<ConsumerGroup>),
+}
+
 /// How far the first rebalance of an empty group has waited for more members.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InitialDelay {
@@ -51,10 +63,11 @@ pub(super) struct InitialDelay {
     pub(super) member_added: bool,
 }
 
-/// A classic group.
+/// A group: its offsets, and its members of the one or the other kind.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) id: Arc<str>,
+    pub(super) kind: Kind,
     pub(super) state: GroupState,
     pub(super) generation: i32,
     pub(super) protocol_type: Option<String>,
@@ -79,6 +92,12 @@ pub(super) struct Group {
     pub(super) offsets: Offsets,
     /// Appends that are not done: what follows from them needs the group.
     pub(super) appends: usize,
+    /// Records that have to be written, or written again.
+    pub(super) unwritten: BTreeSet<Key>,
+    /// The newest append of changes of a consumer group that is on its way.
+    pub(super) in_flight: Option<AppendToken>,
+    /// Appends up to this one were made on top of one that failed.
+    pub(super) tainted: Option<AppendToken>,
     /// How many members support a protocol.
     supporters: HashMap<String, usize>,
     joined: usize,
@@ -89,6 +108,7 @@ impl Group {
     pub(super) fn new(id: Arc<str>, now_ms: i64) -> Self {
         Self {
             id,
+            kind: Kind::Classic,
             state: GroupState::Empty,
             generation: 0,
             protocol_type: None,
@@ -105,10 +125,43 @@ impl Group {
             persisted: false,
             offsets: Offsets::default(),
             appends: 0,
+            unwritten: BTreeSet::new(),
+            in_flight: None,
+            tainted: None,
             supporters: HashMap::new(),
             joined: 0,
             member_bytes: 0,
         }
+    }
+
+    /// The consumer group that this group is, if it is one.
+    pub(super) fn consumer(&self) -> Option<&ConsumerGroup> {
+        match &self.kind {
+            Kind::Consumer(consumer) => Some(consumer),
+            Kind::Classic => None,
+        }
+    }
+
+    pub(super) fn consumer_mut(&mut self) -> Option<&mut ConsumerGroup> {
+        match &mut self.kind {
+            Kind::Consumer(consumer) => Some(consumer),
+            Kind::Classic => None,
+        }
+    }
+
+    /// Makes the group one of another kind, without members; what it was is returned. Offsets stay, and so does what is on
+    /// its way to the log. Whoever waits in the members, and their deadlines, are the caller's.
+    pub(super) fn become_kind(&mut self, kind: Kind) -> Kind {
+        let id = Arc::clone(&self.id);
+        let old = std::mem::replace(self, Self::new(id, 0));
+        self.state_since_ms = old.state_since_ms;
+        self.offsets = old.offsets;
+        self.appends = old.appends;
+        self.unwritten = old.unwritten;
+        self.in_flight = old.in_flight;
+        self.tainted = old.tainted;
+        self.kind = kind;
+        old.kind
     }
 
     pub(super) fn is_in(&self, states: &[GroupState]) -> bool {
@@ -143,7 +196,8 @@ impl Group {
 
     pub(super) fn size_in_bytes(&self) -> usize {
         let pending: usize = self.pending.iter().map(|id| id.len() + 64).sum();
-        512 + self.id.len() + self.member_bytes + pending + self.offsets.size_in_bytes()
+        let consumer = self.consumer().map_or(0, ConsumerGroup::size_in_bytes);
+        512 + self.id.len() + self.member_bytes + pending + consumer + self.offsets.size_in_bytes()
     }
 
     /// How long members have to join: the longest that one of them asks for.
@@ -328,9 +382,21 @@ impl Group {
 
     /// Whether somebody consumes `topic` with this group; when that is not known, yes (of a consumer group).
     pub(super) fn is_subscribed(&self, topic: &str) -> bool {
+        if let Some(consumer) = self.consumer() {
+            return consumer.is_subscribed(topic);
+        }
         self.subscribed.as_ref().map_or_else(|| self.is_consumer(), |topics| topics.contains(topic))
     }
 
+    /// Whether there are, or may be, members.
+    pub(super) fn has_members(&self) -> bool {
+        match self.consumer() {
+            Some(consumer) => !consumer.members().is_empty(),
+            None => self.state != GroupState::Empty,
+        }
+    }
+
+    /// Whether it is a classic group of consumers.
     pub(super) fn is_consumer(&self) -> bool {
         self.protocol_type.as_deref() == Some(CONSUMER)
     }
@@ -375,7 +441,9 @@ impl Group {
     /// Whether nothing would be lost if the group were forgotten.
     pub(super) fn is_nothing(&self) -> bool {
         self.state == GroupState::Empty
+            && self.consumer().is_none()
             && !self.persisted
+            && self.unwritten.is_empty()
             && self.members.is_empty()
             && self.pending.is_empty()
             && self.offsets.is_empty()

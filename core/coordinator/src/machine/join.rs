@@ -21,13 +21,26 @@ const VERSION_SKIP_ASSIGNMENT: i16 = 9;
 const MEMBER_ID_PREFIX_MAX: usize = 255;
 
 /// A JoinGroup as the group sees it.
-struct Joining {
-    waiter: Waiter,
-    member_id: String,
-    instance_id: Option<String>,
-    protocol_type: String,
-    registration: Registration,
-    version: i16,
+pub(super) struct Joining {
+    pub(super) waiter: Waiter,
+    pub(super) member_id: String,
+    pub(super) instance_id: Option<String>,
+    pub(super) protocol_type: String,
+    pub(super) registration: Registration,
+    pub(super) version: i16,
+}
+
+impl Joining {
+    /// An id for a new member.
+    pub(super) fn new_id(&self, random: uuid::Uuid) -> String {
+        let name = self.instance_id.as_deref().unwrap_or(&self.registration.client.client_id);
+        format!("{}-{random}", prefix(name))
+    }
+
+    /// Whether a new member must first be given an id and join again with it (KIP-394).
+    pub(super) const fn needs_known_id(&self) -> bool {
+        self.instance_id.is_none() && self.version >= VERSION_KNOWN_MEMBER_ID
+    }
 }
 
 fn prefix(text: &str) -> &str {
@@ -96,7 +109,15 @@ impl Turn<'_> {
         if self.group.state == GroupState::Dead {
             let response = join_error(&joining.member_id, ErrorCode::CoordinatorNotAvailable);
             self.respond_join(joining.waiter, response);
-        } else if !self.has_room_for(&joining) {
+        } else if self.group.consumer().is_some_and(|consumer| !consumer.members().is_empty()) {
+            self.join_consumer(joining);
+        } else if self.group.consumer().is_some() {
+            self.replace_empty_consumer();
+            self.join(joining);
+        } else if !self.has_bytes_for(&joining) {
+            // What it has said before stays: nobody else's partitions are touched by what one member wants to say.
+            self.respond_join(joining.waiter, join_error("", ErrorCode::GroupMaxSizeReached));
+        } else if !self.has_place_for(&joining) {
             let id: MemberId = Arc::from(joining.member_id.as_str());
             self.remove_member(&id, ErrorCode::GroupMaxSizeReached);
             self.respond_join(joining.waiter, join_error("", ErrorCode::GroupMaxSizeReached));
@@ -111,14 +132,24 @@ impl Turn<'_> {
         }
     }
 
+    /// R10: whether there is room for what the member says.
+    fn has_bytes_for(&self, joining: &Joining) -> bool {
+        let config = &self.shared.config;
+        let known = self.group.members.get(joining.member_id.as_str());
+        let before = known.map_or(0, |member| member.registration.size_in_bytes());
+        let added = joining.registration.size_in_bytes().saturating_sub(before);
+        self.group.member_bytes() + added <= config.group_bytes_max
+            && (added == 0 || self.shared.bytes + added <= config.partition_bytes_max)
+    }
+
     /// Whether the group may hold this member (R10): their number as in Kafka, where a rebalance counts those who
-    /// have joined, and the bytes of what they say.
-    fn has_room_for(&self, joining: &Joining) -> bool {
+    /// have joined.
+    fn has_place_for(&self, joining: &Joining) -> bool {
         let config = &self.shared.config;
         let id = joining.member_id.as_str();
         let known = self.group.members.get(id);
         let given_out = self.group.pending.len() - usize::from(self.group.pending.contains(id));
-        let has_place = match self.group.state {
+        match self.group.state {
             GroupState::Empty | GroupState::Dead => given_out < config.members_max,
             GroupState::PreparingRebalance => {
                 // Those who have not rejoined may never: they do not take a place, but not without bound either
@@ -131,23 +162,17 @@ impl Turn<'_> {
             GroupState::CompletingRebalance | GroupState::Stable => {
                 known.is_some() || self.group.members.len() + given_out < config.members_max
             }
-        };
-        let before = known.map_or(0, |member| member.registration.size_in_bytes());
-        let added = joining.registration.size_in_bytes().saturating_sub(before);
-        has_place
-            && self.group.member_bytes() + added <= config.group_bytes_max
-            && (added == 0 || self.shared.bytes + added <= config.partition_bytes_max)
+        }
     }
 
     fn join_new(&mut self, joining: Joining) {
-        let name = joining.instance_id.as_deref().unwrap_or(&joining.registration.client.client_id);
-        let id: MemberId = Arc::from(format!("{}-{}", prefix(name), (self.shared.ids)()));
+        let id: MemberId = Arc::from(joining.new_id((self.shared.ids)()));
         if let Some(instance) = &joining.instance_id {
             match self.group.instances.get(instance).cloned() {
                 Some(old) => self.replace_static(joining, &old, id),
                 None => self.add_member(joining, id),
             }
-        } else if joining.version >= VERSION_KNOWN_MEMBER_ID {
+        } else if joining.needs_known_id() {
             self.group.pending.insert(Arc::clone(&id));
             self.set_timer(TimerKind::Heartbeat(Arc::clone(&id)), joining.registration.session_timeout_ms);
             self.respond_join(joining.waiter, join_error(&id, ErrorCode::MemberIdRequired));
@@ -265,7 +290,9 @@ impl Turn<'_> {
     fn store_static_rejoin(&mut self, rejoin: StaticRejoin) {
         let value = self.group.to_value(|_, member| member.assignment.clone());
         match record::group_record(&self.group.id, Some(&value), self.now.wall_ms) {
-            Ok(record) => self.append(vec![record], Effect::StaticRejoin(rejoin)),
+            Ok(record) => {
+                self.append(vec![record], Effect::StaticRejoin(rejoin));
+            }
             Err(error) => {
                 tracing::warn!(group = %self.group.id, %error, "a static member cannot be stored");
                 self.finish_static_rejoin(&rejoin, Err(ErrorCode::UnknownServerError));

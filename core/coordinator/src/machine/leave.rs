@@ -10,7 +10,7 @@ use super::member::MemberId;
 use super::turn::Turn;
 use super::{Command, GroupMachine, Now};
 
-fn outcome(member: &MemberIdentity, error: ErrorCode) -> MemberResponse {
+pub(super) fn outcome(member: &MemberIdentity, error: ErrorCode) -> MemberResponse {
     MemberResponse {
         member_id: member.member_id.clone(),
         group_instance_id: member.group_instance_id.clone(),
@@ -47,6 +47,9 @@ impl Turn<'_> {
         if self.group.state == GroupState::Dead {
             response.error_code = ErrorCode::CoordinatorNotAvailable.code();
             return response;
+        }
+        if self.group.consumer().is_some() {
+            return self.leave_consumer(members);
         }
         let mut anybody = false;
         for member in members {

@@ -90,6 +90,13 @@ impl Member {
         found.map(|protocol| protocol.metadata.clone()).unwrap_or_default()
     }
 
+    /// As [`Self::metadata`]; when no protocol is chosen yet, for the one that the member prefers.
+    pub(super) fn chosen_metadata(&self, name: Option<&str>) -> Bytes {
+        let protocols = &self.registration.protocols;
+        let found = protocols.iter().find(|protocol| Some(protocol.name.as_str()) == name);
+        found.or(protocols.first()).map(|protocol| protocol.metadata.clone()).unwrap_or_default()
+    }
+
     /// Whether the member need not be heard of now: it waits for us.
     pub(super) const fn has_satisfied_heartbeat(&self) -> bool {
         !self.is_new && (self.awaiting_join.is_some() || self.awaiting_sync.is_some())

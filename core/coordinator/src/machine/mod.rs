@@ -11,6 +11,7 @@
 
 mod admin;
 mod append;
+pub(crate) mod consumer;
 mod expire;
 mod group;
 mod join;
@@ -24,21 +25,26 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod transactions;
 mod turn;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use towpath_types::ProducerId;
 use towpath_wire::{
-    ErrorCode, HeartbeatRequest, HeartbeatResponse, JoinGroupResponse, OffsetCommitResponse,
-    OffsetDeleteResponse, SyncGroupResponse,
+    ConsumerGroupHeartbeatResponse, ErrorCode, HeartbeatRequest, HeartbeatResponse, JoinGroupResponse,
+    OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse, TxnOffsetCommitResponse,
 };
 use uuid::Uuid;
 
 pub use append::AppendToken;
+pub(crate) use consumer::heartbeat_error;
+pub use consumer::{ASSIGNORS, ConsumerGroupState, ResolvedRegexes, resolve_regexes};
 pub use group::GroupState;
 pub(crate) use offset::commit_error;
+pub(crate) use transactions::transactional_commit_error;
 pub(crate) use turn::{join_error, sync_error};
 
 use self::append::Pending;
@@ -46,7 +52,9 @@ use self::group::Group;
 use self::timers::Timers;
 use self::turn::Turn;
 use crate::config::GroupConfig;
+use crate::log::{EndMarker, TransactionalProducer};
 use crate::record::OffsetsRecord;
+use crate::topics::{NoTopics, Topics};
 
 /// The two clocks of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +91,25 @@ pub enum Reply {
     OffsetDelete(OffsetDeleteResponse),
     /// To the deletion of one group.
     DeleteGroup(ErrorCode),
+    /// To TxnOffsetCommit.
+    TransactionalCommit(TxnOffsetCommitResponse),
+    /// To the end of a transaction.
+    EndTransaction(ErrorCode),
+    /// To ConsumerGroupHeartbeat.
+    ConsumerHeartbeat(ConsumerGroupHeartbeatResponse),
+}
+
+impl Reply {
+    /// What is told when a change that the answer speaks of could not be stored.
+    fn failed(self, error: ErrorCode) -> Self {
+        match self {
+            Self::Join(response) => Self::Join(join_error(&response.member_id, error)),
+            Self::Sync(_) => Self::Sync(sync_error(error)),
+            Self::ConsumerHeartbeat(_) => Self::ConsumerHeartbeat(heartbeat_error(error, None)),
+            // These have failures of their own, part by part.
+            other => other,
+        }
+    }
 }
 
 /// What the machine wants done.
@@ -102,6 +129,23 @@ pub enum Command {
         token: AppendToken,
         /// At least one record.
         records: Vec<OffsetsRecord>,
+        /// Whose transaction they belong to.
+        producer: Option<TransactionalProducer>,
+    },
+    /// Append the end of a transaction, in the order of the other appends, and tell [`GroupMachine::appended`].
+    AppendMarker {
+        /// The append's name.
+        token: AppendToken,
+        /// The marker.
+        marker: EndMarker,
+    },
+    /// Resolve regular expressions with [`resolve_regexes`] over [`GroupMachine::topics`], where nothing waits for it, and
+    /// tell [`GroupMachine::regexes_resolved`]; also when that failed.
+    ResolveRegexes {
+        /// The group.
+        group: Arc<str>,
+        /// Its expressions.
+        expressions: Vec<String>,
     },
 }
 
@@ -119,6 +163,8 @@ pub struct MachineStats {
     pub pending_members: usize,
     /// Partitions with a committed offset, over all groups.
     pub offsets: usize,
+    /// Producers with an open transaction in some group.
+    pub transactions: usize,
     /// Deadlines set.
     pub timers: usize,
     /// Appends that are not done.
@@ -136,6 +182,34 @@ struct Shared {
     ids: MemberIds,
     /// Bytes of all groups.
     bytes: usize,
+    topics: Arc<dyn Topics>,
+    /// The groups in which a producer's transaction has offsets.
+    transactions: HashMap<ProducerId, BTreeSet<Arc<str>>>,
+    /// The newest place in the order of the log that an offset has.
+    stamp: u64,
+}
+
+impl Shared {
+    /// How long a member of a consumer group may be silent.
+    fn session_timeout_ms(&self, group: &str) -> i32 {
+        self.topics.session_timeout_ms(group).unwrap_or(self.config.consumer_session_timeout_ms)
+    }
+
+    const fn next_token(&mut self) -> AppendToken {
+        let token = AppendToken(self.next_append);
+        self.next_append += 1;
+        token
+    }
+
+    /// The newest append.
+    const fn last_append(&self) -> AppendToken {
+        AppendToken(self.next_append.saturating_sub(1))
+    }
+
+    const fn next_stamp(&mut self) -> u64 {
+        self.stamp += 1;
+        self.stamp
+    }
 }
 
 /// The groups of one partition of the offsets topic.
@@ -162,6 +236,9 @@ impl GroupMachine {
             next_append: 0,
             ids,
             bytes: 0,
+            topics: Arc::new(NoTopics),
+            transactions: HashMap::new(),
+            stamp: 0,
         };
         Self { groups: HashMap::new(), shared, next_expiry_ms: i64::MAX }
     }
@@ -174,20 +251,41 @@ impl GroupMachine {
             timers: self.shared.timers.len(),
             appends: self.shared.appends.len(),
             bytes: self.shared.bytes,
+            transactions: self.shared.transactions.len(),
             ..MachineStats::default()
         };
         for group in self.groups.values() {
             stats.members += group.members.len();
+            stats.members += group.consumer().map_or(0, |consumer| consumer.members().len());
             stats.pending_members += group.pending.len();
             stats.offsets += group.offsets.iter().map(|(_, partitions)| partitions.len()).sum::<usize>();
         }
         stats
     }
 
-    /// The state and generation of a group.
+    /// The cluster's topics are now these. Groups notice with their next heartbeat.
+    pub fn topics_changed(&mut self, topics: Arc<dyn Topics>) {
+        self.shared.topics = topics;
+    }
+
+    /// The topics that groups go by.
+    #[must_use]
+    pub fn topics(&self) -> Arc<dyn Topics> {
+        Arc::clone(&self.shared.topics)
+    }
+
+    /// The state and epoch of a consumer group; `None` when it is none.
+    #[must_use]
+    pub fn consumer_group(&self, id: &str) -> Option<(ConsumerGroupState, i32)> {
+        let consumer = self.groups.get(id)?.consumer()?;
+        Some((consumer.state(), consumer.epoch()))
+    }
+
+    /// The state and generation of a classic group.
     #[must_use]
     pub fn group(&self, id: &str) -> Option<(GroupState, i32)> {
-        self.groups.get(id).map(|group| (group.state, group.generation))
+        let group = self.groups.get(id).filter(|group| group.consumer().is_none())?;
+        Some((group.state, group.generation))
     }
 
     /// Everybody who waits for an answer.
@@ -195,8 +293,8 @@ impl GroupMachine {
     pub fn waiters(&self) -> Vec<Waiter> {
         let members = self.groups.values().flat_map(|group| group.members.values());
         let waiting = members.flat_map(|member| [member.awaiting_join, member.awaiting_sync]);
-        let appending = self.shared.appends.values().map(Pending::waiter);
-        let mut waiters: Vec<Waiter> = waiting.chain(appending).flatten().collect();
+        let appending = self.shared.appends.values().flat_map(Pending::waiters);
+        let mut waiters: Vec<Waiter> = waiting.flatten().chain(appending).collect();
         waiters.sort_unstable();
         waiters.dedup();
         waiters
@@ -251,6 +349,7 @@ impl GroupMachine {
             out.extend(pending.into_failure(error));
         }
         self.shared.timers = Timers::default();
+        self.shared.transactions.clear();
         self.shared.bytes = 0;
         self.next_expiry_ms = i64::MAX;
     }

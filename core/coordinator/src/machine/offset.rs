@@ -18,6 +18,7 @@ use towpath_wire::{
 use uuid::Uuid;
 
 use super::append::Effect;
+use super::consumer::{CommitKind, CommittedPartition};
 use super::group::{Group, GroupState};
 use super::member::MemberId;
 use super::offsets::{Committed, Place};
@@ -68,16 +69,33 @@ impl GroupMachine {
             out.push(Command::Respond { waiter, reply: Reply::Commit(commit_error(request, error)) });
             return;
         }
-        self.turn(&request.group_id, now, out, |turn| turn.commit(waiter, request));
+        self.turn(&request.group_id, now, out, |turn| turn.commit(waiter, request, version));
     }
 
     /// The committed offsets that a group asks for, by topic name. A group or partition without any has offset −1.
+    /// With `require_stable` a partition that an open transaction may change is UNSTABLE_OFFSET_COMMIT.
     #[must_use]
-    pub fn fetch_offsets(&self, request: &OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+    pub fn fetch_offsets(
+        &self,
+        request: &OffsetFetchRequestGroup,
+        require_stable: bool,
+    ) -> OffsetFetchResponseGroup {
         let group =
             self.groups.get(request.group_id.as_str()).filter(|group| group.state != GroupState::Dead);
+        if let Some(consumer) = group.and_then(Group::consumer)
+            && let Err(error) = consumer.check_fetch(request.member_id.as_deref(), request.member_epoch)
+        {
+            return OffsetFetchResponseGroup {
+                group_id: request.group_id.clone(),
+                error_code: error.code(),
+                ..OffsetFetchResponseGroup::default()
+            };
+        }
+        let is_unstable = |group: &Group, topic: &str, partition| {
+            require_stable && group.offsets.is_unstable(topic, partition)
+        };
         let topics = match &request.topics {
-            None => group.map(all_offsets).unwrap_or_default(),
+            None => group.map(|group| all_offsets(group, require_stable)).unwrap_or_default(),
             Some(topics) => topics
                 .iter()
                 .map(|topic| OffsetFetchResponseTopics {
@@ -87,6 +105,9 @@ impl GroupMachine {
                         .partition_indexes
                         .iter()
                         .map(|partition| {
+                            if group.is_some_and(|group| is_unstable(group, &topic.name, *partition)) {
+                                return unstable(*partition);
+                            }
                             let committed =
                                 group.and_then(|group| group.offsets.get(&topic.name, *partition));
                             fetched(*partition, committed.filter(|offset| is_of(offset, topic.topic_id)))
@@ -126,7 +147,7 @@ impl GroupMachine {
     }
 }
 
-fn all_offsets(group: &Group) -> Vec<OffsetFetchResponseTopics> {
+fn all_offsets(group: &Group, require_stable: bool) -> Vec<OffsetFetchResponseTopics> {
     let topic = |(name, partitions): (&Arc<str>, &std::collections::BTreeMap<i32, Committed>)| {
         let newest = partitions.values().max_by_key(|committed| committed.commit_timestamp_ms);
         OffsetFetchResponseTopics {
@@ -134,7 +155,13 @@ fn all_offsets(group: &Group) -> Vec<OffsetFetchResponseTopics> {
             topic_id: newest.map_or(Uuid::nil(), |committed| committed.topic_id.get()),
             partitions: partitions
                 .iter()
-                .map(|(partition, committed)| fetched(*partition, Some(committed)))
+                .map(|(partition, committed)| {
+                    if require_stable && group.offsets.is_unstable(name, *partition) {
+                        unstable(*partition)
+                    } else {
+                        fetched(*partition, Some(committed))
+                    }
+                })
                 .collect(),
         }
     };
@@ -157,12 +184,40 @@ fn fetched(partition_index: i32, committed: Option<&Committed>) -> OffsetFetchRe
     }
 }
 
+fn unstable(partition_index: i32) -> OffsetFetchResponsePartitions {
+    let error_code = ErrorCode::UnstableOffsetCommit.code();
+    OffsetFetchResponsePartitions { error_code, ..fetched(partition_index, None) }
+}
+
 impl Turn<'_> {
-    fn validate_commit(&self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+    fn validate_consumer_commit(
+        &self,
+        request: &OffsetCommitRequest,
+        version: i16,
+    ) -> Option<Result<(), ErrorCode>> {
+        let consumer = self.group.consumer()?;
+        let partitions = request.topics.iter().flat_map(|topic| {
+            topic.partitions.iter().map(|partition| CommittedPartition {
+                topic: &topic.name,
+                topic_id: TopicId::new(topic.topic_id),
+                partition: partition.partition_index,
+            })
+        });
+        let epoch = request.generation_id_or_member_epoch;
+        let kind = CommitKind::Plain(version);
+        Some(consumer.check_commit(&request.member_id, epoch, kind, partitions, &*self.shared.topics))
+    }
+
+    fn validate_commit(&self, request: &OffsetCommitRequest, version: i16) -> Result<(), ErrorCode> {
         let generation = request.generation_id_or_member_epoch;
         let instance = request.group_instance_id.as_deref();
+        if self.group.state == GroupState::Dead {
+            return Err(ErrorCode::CoordinatorNotAvailable);
+        }
+        if let Some(result) = self.validate_consumer_commit(request, version) {
+            return result;
+        }
         match self.group.state {
-            GroupState::Dead => return Err(ErrorCode::CoordinatorNotAvailable),
             GroupState::Empty if generation < 0 => return Ok(()),
             _ => {}
         }
@@ -181,8 +236,8 @@ impl Turn<'_> {
         Ok(())
     }
 
-    fn commit(&mut self, waiter: Waiter, request: &OffsetCommitRequest) {
-        if let Err(error) = self.validate_commit(request) {
+    fn commit(&mut self, waiter: Waiter, request: &OffsetCommitRequest, version: i16) {
+        if let Err(error) = self.validate_commit(request, version) {
             self.respond(waiter, Reply::Commit(commit_error(request, error)));
             return;
         }
@@ -207,11 +262,12 @@ impl Turn<'_> {
                     commit_timestamp_ms: self.now.wall_ms,
                     expire_timestamp_ms,
                     topic_id: TopicId::new(topic.topic_id),
+                    stamp: self.shared.next_stamp(),
                 };
                 let place = (Arc::clone(&name), partition.partition_index);
                 let error = match self.offset_record(&place, &committed) {
                     Ok(record) => {
-                        self.group.offsets.begin(place.clone());
+                        self.group.offsets.begin(place.clone(), false);
                         records.push(record);
                         offsets.push((place, committed));
                         ErrorCode::None
@@ -234,7 +290,11 @@ impl Turn<'_> {
         }
     }
 
-    fn offset_record(&self, place: &Place, committed: &Committed) -> Result<OffsetsRecord, ErrorCode> {
+    pub(super) fn offset_record(
+        &self,
+        place: &Place,
+        committed: &Committed,
+    ) -> Result<OffsetsRecord, ErrorCode> {
         let config = &self.shared.config;
         // Kafka counts Java chars, whatever the setting's name says.
         if committed.metadata.encode_utf16().count() > config.offset_metadata_max {
@@ -269,6 +329,7 @@ impl Turn<'_> {
     fn delete_offsets(&mut self, waiter: Waiter, request: &OffsetDeleteRequest) {
         let error = match self.group.state {
             GroupState::Dead => ErrorCode::GroupIdNotFound,
+            // Also a consumer group, whatever its members do.
             GroupState::Empty => ErrorCode::None,
             // Of other kinds of groups it is not known what they are subscribed to.
             _ if !self.group.is_consumer() => ErrorCode::NonEmptyGroup,
@@ -278,7 +339,7 @@ impl Turn<'_> {
             OffsetDeleteResponse { error_code: error.code(), ..OffsetDeleteResponse::default() };
         let mut places = Vec::new();
         for topic in request.topics.iter().filter(|_| error == ErrorCode::None) {
-            let in_use = self.group.state != GroupState::Empty && self.group.is_subscribed(&topic.name);
+            let in_use = self.group.has_members() && self.group.is_subscribed(&topic.name);
             let error = if in_use { ErrorCode::GroupSubscribedToTopic } else { ErrorCode::None };
             let mut answers = Vec::with_capacity(topic.partitions.len());
             for partition in &topic.partitions {

@@ -119,7 +119,9 @@ impl Turn<'_> {
         tracing::info!(group = %self.group.id, generation = self.group.generation, "the group is empty");
         let value = self.group.to_value(|_, _| Bytes::new());
         match record::group_record(&self.group.id, Some(&value), self.now.wall_ms) {
-            Ok(record) => self.append(vec![record], Effect::Emptied),
+            Ok(record) => {
+                self.append(vec![record], Effect::Emptied);
+            }
             // Nothing is lost: the log keeps the last generation, whose members time out when it is loaded.
             Err(error) => tracing::warn!(group = %self.group.id, %error, "an empty group cannot be stored"),
         }

@@ -4,26 +4,48 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use towpath_types::ProducerId;
 use towpath_wire::{GroupMetadataValue, OffsetCommitKey, OffsetCommitValue};
 
 use super::group::{Group, GroupState};
 use super::member::{Member, Protocol, Registration};
 use super::offsets::{Committed, Offsets};
 use super::{ClientContext, Command, GroupMachine, Now};
+use crate::log::{LoadedEntry, TransactionalProducer};
 use crate::record::{self, BadRecord, Entry};
 
 impl GroupMachine {
-    /// Takes a record from the log; the newest of each key wins, a tombstone takes away.
+    /// Takes what stands in the log, in its order; the newest record of each key wins, a tombstone takes away. What
+    /// belongs to a transaction waits for its end.
     ///
     /// # Errors
     /// [`BadRecord`]: loading must stop (R7).
-    pub fn replay(&mut self, key: Option<&Bytes>, value: Option<&Bytes>) -> Result<(), BadRecord> {
-        match record::decode(key, value)? {
-            Entry::Offset(key, value) => self.replay_offset(&key, value),
+    pub fn replay(&mut self, entry: &LoadedEntry) -> Result<(), BadRecord> {
+        let (offset, key, value, producer) = match entry {
+            LoadedEntry::Record { offset, key, value, producer } => (offset, key, value, producer),
+            LoadedEntry::Marker { producer, commit, .. } => {
+                self.replay_marker(producer.id, *commit);
+                return Ok(());
+            }
+        };
+        let stamp = u64::try_from(offset.get()).unwrap_or(0);
+        self.shared.stamp = self.shared.stamp.max(stamp);
+        match record::decode(key.as_ref(), value.as_ref())? {
+            Entry::Offset(key, value) => self.replay_offset(&key, value, stamp, *producer),
             Entry::Group(key, Some(value)) => self.replay_group(&key.group, value)?,
             Entry::Group(key, None) => self.replay_group_tombstone(&key.group),
+            Entry::Consumer(entry) => self.replay_consumer(entry)?,
         }
         Ok(())
+    }
+
+    fn replay_marker(&mut self, producer: ProducerId, commit: bool) {
+        for id in self.shared.transactions.remove(&producer).unwrap_or_default() {
+            if let Some(mut group) = self.take_group(&id) {
+                group.offsets.end_transaction(producer, commit);
+                self.put_back(group);
+            }
+        }
     }
 
     /// Everything is replayed: sessions begin now.
@@ -41,12 +63,13 @@ impl GroupMachine {
                     // The limit was lowered: those who rejoin first stay.
                     turn.prepare_rebalance();
                 }
+                turn.mind_loaded_consumer();
             });
         }
     }
 
     /// Puts a changed or new group back, and keeps the books.
-    fn put_back(&mut self, group: Group) {
+    pub(super) fn put_back(&mut self, group: Group) {
         if group.is_nothing() {
             return;
         }
@@ -54,28 +77,45 @@ impl GroupMachine {
         self.groups.insert(Arc::clone(&group.id), group);
     }
 
-    fn take_group(&mut self, id: &str) -> Option<Group> {
+    pub(super) fn take_group(&mut self, id: &str) -> Option<Group> {
         let group = self.groups.remove(id)?;
         self.shared.bytes -= group.size_in_bytes();
         Some(group)
     }
 
-    fn replay_offset(&mut self, key: &OffsetCommitKey, value: Option<OffsetCommitValue>) {
+    fn replay_offset(
+        &mut self,
+        key: &OffsetCommitKey,
+        value: Option<OffsetCommitValue>,
+        stamp: u64,
+        producer: Option<TransactionalProducer>,
+    ) {
         let found = self.take_group(&key.group);
         let mut group = found.unwrap_or_else(|| {
             let since_ms = value.as_ref().map_or(0, |value| value.commit_timestamp);
             Group::new(Arc::from(key.group.as_str()), since_ms)
         });
         let place = (group.offsets.topic_name(&key.topic), key.partition);
-        match value {
-            Some(value) => group.offsets.put(place, Committed::from_value(value)),
-            None => group.offsets.remove(&place),
+        match (value, producer) {
+            (Some(value), None) => group.offsets.put(place, Committed::from_value(value, stamp)),
+            (Some(value), Some(producer)) => {
+                self.shared.note_transaction(producer.id, &group.id);
+                group.offsets.put_pending(producer.id, place, Committed::from_value(value, stamp));
+            }
+            (None, _) => group.offsets.remove(&place),
         }
         self.put_back(group);
     }
 
     fn replay_group(&mut self, id: &str, value: GroupMetadataValue) -> Result<(), BadRecord> {
-        let offsets = self.take_group(id).map_or_else(Offsets::default, |group| group.offsets);
+        let old = self.take_group(id);
+        if old.as_ref().is_some_and(|old| old.consumer().is_some()) {
+            tracing::warn!(
+                group = id,
+                "a classic group takes the place of a consumer group that was not deleted"
+            );
+        }
+        let offsets = old.map_or_else(Offsets::default, |group| group.offsets);
         let mut group = Group::new(Arc::from(id), 0);
         group.offsets = offsets;
         group.persisted = true;
@@ -127,6 +167,10 @@ impl GroupMachine {
     }
 
     fn replay_group_tombstone(&mut self, id: &str) {
+        if self.groups.get(id).is_some_and(|group| group.consumer().is_some()) {
+            // It went when the consumer group came.
+            return;
+        }
         if let Some(old) = self.take_group(id) {
             let mut group = Group::new(old.id, 0);
             group.offsets = old.offsets;

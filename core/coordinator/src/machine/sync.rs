@@ -65,6 +65,10 @@ impl Turn<'_> {
     }
 
     fn sync(&mut self, waiter: Waiter, request: SyncGroupRequest) {
+        if self.group.consumer().is_some() {
+            self.sync_consumer(waiter, &request);
+            return;
+        }
         if let Err(error) = self.validate_sync(&request) {
             self.respond(waiter, Reply::Sync(sync_error(error)));
             return;

@@ -14,6 +14,16 @@ pub(super) enum TimerKind {
     Join,
     /// The members have had their time to ask for their assignment.
     Sync,
+    /// A member of a consumer group must be heard of.
+    Session(MemberId),
+    /// A member of a consumer group must have given up what it was asked for.
+    Rebalance(MemberId),
+    /// A member of a consumer group that uses the classic protocol must have joined again.
+    MemberJoin(MemberId),
+    /// Such a member must have asked for its assignment.
+    MemberSync(MemberId),
+    /// What could not be written is written again.
+    Repair,
 }
 
 /// A deadline's name.
@@ -39,6 +49,13 @@ impl Timers {
         self.next += 1;
         self.places.insert(key.clone(), place);
         self.due.insert(place, key);
+    }
+
+    /// Sets the deadline of `key` if it has none.
+    pub(super) fn set_if_absent(&mut self, key: TimerKey, at_ms: i64) {
+        if !self.places.contains_key(&key) {
+            self.set(key, at_ms);
+        }
     }
 
     /// Forgets the deadline of `key`, if there is one.

@@ -61,6 +61,11 @@ impl Turn<'_> {
         self.shared.timers.set(self.key(kind), at_ms);
     }
 
+    pub(super) fn set_timer_if_absent(&mut self, kind: TimerKind, delay_ms: i32) {
+        let at_ms = self.now.monotonic_ms.saturating_add(i64::from(delay_ms.max(0)));
+        self.shared.timers.set_if_absent(self.key(kind), at_ms);
+    }
+
     pub(super) fn cancel_timer(&mut self, kind: TimerKind) {
         let key = self.key(kind);
         self.shared.timers.cancel(&key);
@@ -88,6 +93,11 @@ impl Turn<'_> {
             TimerKind::Heartbeat(member) => self.on_session_timeout(member),
             TimerKind::Join => self.on_join_timeout(),
             TimerKind::Sync => self.on_sync_timeout(),
+            TimerKind::Repair => self.on_repair(),
+            TimerKind::Session(_)
+            | TimerKind::Rebalance(_)
+            | TimerKind::MemberJoin(_)
+            | TimerKind::MemberSync(_) => self.on_member_timeout(kind),
         }
     }
 
@@ -113,6 +123,9 @@ impl Turn<'_> {
     pub(super) fn heartbeat(&mut self, request: &HeartbeatRequest) -> ErrorCode {
         if self.group.state == GroupState::Dead {
             return ErrorCode::CoordinatorNotAvailable;
+        }
+        if self.group.consumer().is_some() {
+            return self.heartbeat_consumer(request);
         }
         if let Err(error) = self.group.validate(&request.member_id, request.group_instance_id.as_deref()) {
             return error;

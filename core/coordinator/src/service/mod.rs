@@ -1,5 +1,6 @@
 //! The driver: which partition a request belongs to, and the shapes of requests and answers by version.
 
+mod consumer;
 mod partition;
 #[cfg(test)]
 mod tests;
@@ -32,8 +33,9 @@ use self::partition::Partition;
 pub use self::partition::{PartitionState, PartitionStatus};
 use crate::config::GroupConfig;
 use crate::hash::partition_for;
-use crate::log::{OffsetsLog, OffsetsLogError};
+use crate::log::{CoordinatorLog, CoordinatorLogError};
 use crate::machine::{ClientContext, Reply, commit_error, join_error, sync_error};
+use crate::topics::{NoTopics, Topics};
 
 /// Milliseconds since 1970 UTC, for what is stored.
 pub trait Clock: Send + Sync + 'static {
@@ -43,7 +45,7 @@ pub trait Clock: Send + Sync + 'static {
 
 /// The system's clock.
 #[derive(Debug, Clone, Copy, Default)]
-struct SystemClock;
+pub(crate) struct SystemClock;
 
 impl Clock for SystemClock {
     fn now_ms(&self) -> i64 {
@@ -54,9 +56,10 @@ impl Clock for SystemClock {
 
 struct Inner {
     config: GroupConfig,
-    log: Arc<dyn OffsetsLog>,
+    log: Arc<dyn CoordinatorLog>,
     clock: Arc<dyn Clock>,
     partitions: Mutex<HashMap<i32, Arc<Partition>>>,
+    topics: Mutex<Arc<dyn Topics>>,
     is_stopped: AtomicBool,
 }
 
@@ -77,15 +80,17 @@ impl fmt::Debug for GroupCoordinator {
 impl GroupCoordinator {
     /// A coordinator over `log`, by the system's clock.
     #[must_use]
-    pub fn new(config: GroupConfig, log: Arc<dyn OffsetsLog>) -> Self {
+    pub fn new(config: GroupConfig, log: Arc<dyn CoordinatorLog>) -> Self {
         Self::with_clock(config, log, Arc::new(SystemClock))
     }
 
     /// A coordinator by a clock of its own.
     #[must_use]
-    pub fn with_clock(config: GroupConfig, log: Arc<dyn OffsetsLog>, clock: Arc<dyn Clock>) -> Self {
+    pub fn with_clock(config: GroupConfig, log: Arc<dyn CoordinatorLog>, clock: Arc<dyn Clock>) -> Self {
         let partitions = Mutex::new(HashMap::new());
-        Self { inner: Arc::new(Inner { config, log, clock, partitions, is_stopped: AtomicBool::new(false) }) }
+        let topics: Mutex<Arc<dyn Topics>> = Mutex::new(Arc::new(NoTopics));
+        let is_stopped = AtomicBool::new(false);
+        Self { inner: Arc::new(Inner { config, log, clock, partitions, topics, is_stopped }) }
     }
 
     /// Begins to load every partition that this broker leads. Call it within a tokio runtime, once the log is there.
@@ -138,7 +143,7 @@ impl GroupCoordinator {
     ///
     /// # Errors
     /// When it cannot be created.
-    pub async fn ensure_topic(&self) -> Result<(), OffsetsLogError> {
+    pub async fn ensure_topic(&self) -> Result<(), CoordinatorLogError> {
         if self.inner.log.partition_count().is_some() {
             return Ok(());
         }
@@ -152,17 +157,24 @@ impl GroupCoordinator {
         if self.inner.is_stopped.load(Ordering::Acquire) {
             return Err(ErrorCode::CoordinatorNotAvailable);
         }
-        if !self.inner.log.is_leader(id) {
-            self.resigned(id);
-            return Err(ErrorCode::NotCoordinator);
-        }
         let mut partitions = self.inner.partitions.lock();
+        // With the lock held: of two that ask, none goes by an older term than the other.
+        let Some(term) = self.inner.log.term(id) else {
+            if let Some(partition) = partitions.remove(&id) {
+                partition.close();
+            }
+            return Err(ErrorCode::NotCoordinator);
+        };
         if let Some(partition) = partitions.get(&id) {
-            return Ok(Arc::clone(partition));
+            if partition.term() == term {
+                return Ok(Arc::clone(partition));
+            }
+            partition.close();
         }
         let inner = &self.inner;
-        let partition =
-            Partition::new(id, inner.config.clone(), Arc::clone(&inner.log), Arc::clone(&inner.clock));
+        let log = Arc::clone(&inner.log);
+        let topics = Arc::clone(&inner.topics.lock());
+        let partition = Partition::new(id, term, inner.config.clone(), log, Arc::clone(&inner.clock), topics);
         partitions.insert(id, Arc::clone(&partition));
         tokio::spawn(Arc::clone(&partition).run());
         Ok(partition)
@@ -278,7 +290,8 @@ impl GroupCoordinator {
     #[must_use]
     pub fn fetch_offsets(&self, request: OffsetFetchRequest, version: i16) -> OffsetFetchResponse {
         if version >= 8 {
-            let groups = request.groups.iter().map(|group| self.fetch_group_offsets(group)).collect();
+            let stable = request.require_stable;
+            let groups = request.groups.iter().map(|group| self.fetch_group_offsets(group, stable)).collect();
             return OffsetFetchResponse { groups, ..OffsetFetchResponse::default() };
         }
         let topics = request.topics.map(|topics| {
@@ -295,7 +308,7 @@ impl GroupCoordinator {
             topics,
             ..OffsetFetchRequestGroup::default()
         };
-        let mut fetched = self.fetch_group_offsets(&group);
+        let mut fetched = self.fetch_group_offsets(&group, request.require_stable);
         if version < 2 && fetched.error_code != ErrorCode::None.code() {
             // Version 1 has no place for an error but beside each partition.
             fetched.topics = failed_topics(&group, fetched.error_code);
@@ -307,10 +320,14 @@ impl GroupCoordinator {
         }
     }
 
-    fn fetch_group_offsets(&self, group: &OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
-        let result = self
-            .find(&group.group_id)
-            .and_then(|partition| partition.act(|machine, _, _| machine.fetch_offsets(group)));
+    fn fetch_group_offsets(
+        &self,
+        group: &OffsetFetchRequestGroup,
+        require_stable: bool,
+    ) -> OffsetFetchResponseGroup {
+        let result = self.find(&group.group_id).and_then(|partition| {
+            partition.act(|machine, _, _| machine.fetch_offsets(group, require_stable))
+        });
         result.unwrap_or_else(|error| OffsetFetchResponseGroup {
             group_id: group.group_id.clone(),
             error_code: error.code(),

@@ -2,21 +2,27 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
-use towpath_types::Offset;
+use towpath_types::{Offset, Term};
 use towpath_wire::ErrorCode;
 use uuid::Uuid;
 
 use super::Clock;
 use crate::config::GroupConfig;
-use crate::log::{LoadedChunk, OffsetsLog, OffsetsLogError};
-use crate::machine::{AppendToken, Command, GroupMachine, MachineStats, Now, Reply, Waiter};
+use crate::log::{
+    CoordinatorBatch, CoordinatorLog, CoordinatorLogError, EndMarker, LoadedChunk, LoadedEntry,
+    TransactionalProducer,
+};
+use crate::machine::{
+    AppendToken, Command, GroupMachine, MachineStats, Now, Reply, ResolvedRegexes, Waiter, resolve_regexes,
+};
 use crate::record::OffsetsRecord;
+use crate::topics::Topics;
 
 /// Bytes read at a time while loading.
 const LOAD_BYTES: usize = 1024 * 1024;
@@ -52,65 +58,96 @@ pub struct PartitionStatus {
     pub stats: MachineStats,
 }
 
+/// What waits for the log.
+enum Queued {
+    Records { token: AppendToken, records: Vec<OffsetsRecord>, producer: Option<TransactionalProducer> },
+    Marker { token: AppendToken, marker: EndMarker },
+}
+
+/// What goes into one append.
+enum Batch {
+    Records { records: Vec<OffsetsRecord>, producer: Option<TransactionalProducer> },
+    Marker(EndMarker),
+}
+
 struct Core {
     state: PartitionState,
     error: Option<String>,
     machine: GroupMachine,
     waiters: HashMap<Waiter, oneshot::Sender<Reply>>,
-    queue: VecDeque<(AppendToken, Vec<OffsetsRecord>)>,
+    queue: VecDeque<Queued>,
+    /// Groups whose regular expressions are to be resolved; each at most once.
+    resolving: VecDeque<(Arc<str>, Vec<String>)>,
     commands: Vec<Command>,
     /// The deadline that the task sleeps towards.
     armed_ms: i64,
     next_waiter: u64,
 }
 
-/// A partition that this broker leads.
+/// A partition that this broker leads, for one term.
 pub(super) struct Partition {
     id: i32,
-    log: Arc<dyn OffsetsLog>,
+    term: Term,
+    log: Arc<dyn CoordinatorLog>,
     clock: Arc<dyn Clock>,
     born: Instant,
     core: Mutex<Core>,
     wake_writer: Notify,
     wake_timer: Notify,
+    wake_resolver: Notify,
     finished: Notify,
-    is_finished: AtomicU64,
+    is_finished: AtomicBool,
 }
 
 impl Partition {
     pub(super) fn new(
         id: i32,
+        term: Term,
         config: GroupConfig,
-        log: Arc<dyn OffsetsLog>,
+        log: Arc<dyn CoordinatorLog>,
         clock: Arc<dyn Clock>,
+        topics: Arc<dyn Topics>,
     ) -> Arc<Self> {
+        let mut machine = GroupMachine::new(config, Box::new(Uuid::new_v4));
+        machine.topics_changed(topics);
         let core = Core {
             state: PartitionState::Loading,
             error: None,
-            machine: GroupMachine::new(config, Box::new(Uuid::new_v4)),
+            machine,
             waiters: HashMap::new(),
             queue: VecDeque::new(),
+            resolving: VecDeque::new(),
             commands: Vec::new(),
             armed_ms: i64::MAX,
             next_waiter: 0,
         };
         Arc::new(Self {
             id,
+            term,
             log,
             clock,
             born: Instant::now(),
             core: Mutex::new(core),
             wake_writer: Notify::new(),
             wake_timer: Notify::new(),
+            wake_resolver: Notify::new(),
             finished: Notify::new(),
-            is_finished: AtomicU64::new(0),
+            is_finished: AtomicBool::new(false),
         })
+    }
+
+    pub(super) const fn term(&self) -> Term {
+        self.term
     }
 
     pub(super) fn status(&self) -> PartitionStatus {
         let core = self.core.lock();
         let (state, error) = (core.state, core.error.clone());
         PartitionStatus { partition: self.id, state, error, stats: core.machine.stats() }
+    }
+
+    pub(super) fn topics_changed(&self, topics: Arc<dyn Topics>) {
+        self.core.lock().machine.topics_changed(topics);
     }
 
     fn now(&self) -> Now {
@@ -176,9 +213,17 @@ impl Partition {
                         let _gone = sender.send(reply);
                     }
                 }
-                Command::Append { token, records } => {
-                    core.queue.push_back((token, records));
+                Command::Append { token, records, producer } => {
+                    core.queue.push_back(Queued::Records { token, records, producer });
                     wake_writer = true;
+                }
+                Command::AppendMarker { token, marker } => {
+                    core.queue.push_back(Queued::Marker { token, marker });
+                    wake_writer = true;
+                }
+                Command::ResolveRegexes { group, expressions } => {
+                    core.resolving.push_back((group, expressions));
+                    self.wake_resolver.notify_one();
                 }
             }
         }
@@ -202,12 +247,13 @@ impl Partition {
         drop(core);
         self.wake_writer.notify_one();
         self.wake_timer.notify_one();
+        self.wake_resolver.notify_one();
     }
 
     pub(super) async fn finished(&self) {
         loop {
             let notified = self.finished.notified();
-            if self.is_finished.load(Ordering::Acquire) != 0 {
+            if self.is_finished.load(Ordering::Acquire) {
                 return;
             }
             notified.await;
@@ -220,8 +266,9 @@ impl Partition {
 
     /// The partition's life.
     pub(super) async fn run(self: Arc<Self>) {
+        let _finished = Finished(&self);
         if self.load().await {
-            tokio::join!(self.write(), self.pass_time());
+            tokio::join!(self.write(), self.pass_time(), self.resolve());
         }
         if self.is_closed() {
             let mut core = self.core.lock();
@@ -229,8 +276,6 @@ impl Partition {
             core.waiters.clear();
             core.queue.clear();
         }
-        self.is_finished.store(1, Ordering::Release);
-        self.finished.notify_waiters();
     }
 
     /// Reads the log; true when the partition is active.
@@ -242,28 +287,28 @@ impl Partition {
             if self.is_closed() {
                 return false;
             }
-            let chunk = match self.log.read(self.id, from, LOAD_BYTES).await {
+            let chunk = match self.log.read(self.id, self.term, from, LOAD_BYTES).await {
                 Ok(chunk) => chunk,
-                Err(error @ OffsetsLogError::Corrupt { .. }) => {
+                Err(error @ CoordinatorLogError::Corrupt { .. }) => {
                     self.fail(&error.to_string());
                     return false;
                 }
                 Err(error) => {
-                    tracing::warn!(partition = self.id, %error, "the offsets topic cannot be read; trying again");
-                    // Closing is noticed at the latest when this has passed.
-                    tokio::time::sleep(retry).await;
-                    retry = (retry * 2).min(LOAD_RETRY_MAX);
+                    if !self.wait_after(&error, &mut retry).await {
+                        return false;
+                    }
                     continue;
                 }
             };
             retry = LOAD_RETRY_MIN;
-            records += chunk.records.len();
+            records += chunk.entries.len();
             let (next, at_end) = (chunk.next_offset, chunk.at_end);
             if let Err(reason) = self.replay(&chunk) {
                 self.fail(&reason);
                 return false;
             }
             if at_end {
+                from = next;
                 break;
             }
             if next <= from {
@@ -272,6 +317,53 @@ impl Partition {
             }
             from = next;
         }
+        self.until_committed(from).await && self.activate(records)
+    }
+
+    /// Waits until all that was read is committed; what is served before may never have been (R3). False when the
+    /// partition is closed.
+    async fn until_committed(&self, end: Offset) -> bool {
+        let mut retry = LOAD_RETRY_MIN;
+        loop {
+            let closed = async {
+                loop {
+                    let notified = self.wake_timer.notified();
+                    if self.is_closed() {
+                        return;
+                    }
+                    notified.await;
+                }
+            };
+            let committed = tokio::select! {
+                committed = self.log.committed(self.id, self.term, end) => committed,
+                () = closed => return false,
+            };
+            match committed {
+                Ok(()) => return true,
+                Err(error) => {
+                    if !self.wait_after(&error, &mut retry).await {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets some time pass after a failure to read; false when the partition is closed, as it is when its term has ended.
+    async fn wait_after(&self, error: &CoordinatorLogError, retry: &mut Duration) -> bool {
+        if matches!(error, CoordinatorLogError::NotLeader { .. }) && self.log.term(self.id) != Some(self.term)
+        {
+            self.close();
+            return false;
+        }
+        tracing::warn!(partition = self.id, %error, "the coordinator's topic cannot be read; trying again");
+        // Closing is noticed at the latest when this has passed.
+        tokio::time::sleep(*retry).await;
+        *retry = (*retry * 2).min(LOAD_RETRY_MAX);
+        !self.is_closed()
+    }
+
+    fn activate(&self, records: usize) -> bool {
         let mut core = self.core.lock();
         if core.state != PartitionState::Loading {
             return false;
@@ -287,10 +379,11 @@ impl Partition {
 
     fn replay(&self, chunk: &LoadedChunk) -> Result<(), String> {
         let mut core = self.core.lock();
-        for record in &chunk.records {
+        for entry in &chunk.entries {
+            let (LoadedEntry::Record { offset, .. } | LoadedEntry::Marker { offset, .. }) = entry;
             core.machine
-                .replay(record.key.as_ref(), record.value.as_ref())
-                .map_err(|error| format!("the record at offset {} is of no use: {error}", record.offset))?;
+                .replay(entry)
+                .map_err(|error| format!("the record at offset {offset} is of no use: {error}"))?;
         }
         Ok(())
     }
@@ -309,36 +402,52 @@ impl Partition {
         }
     }
 
-    /// What goes into the next append: everything that waits, within reason.
-    fn next_append(&self) -> (Vec<AppendToken>, Vec<OffsetsRecord>) {
+    /// What goes into the next append: everything that waits, within reason. What belongs to a transaction goes alone.
+    fn next_append(&self) -> Option<(Vec<AppendToken>, Batch)> {
         let mut core = self.core.lock();
-        let (mut tokens, mut records) = (Vec::new(), Vec::new());
-        let mut bytes = 0usize;
-        while let Some((_, next)) = core.queue.front() {
-            bytes += next.iter().map(OffsetsRecord::size_in_bytes).sum::<usize>();
-            if !tokens.is_empty() && bytes > APPEND_BYTES {
+        let mut tokens = Vec::new();
+        let mut records = match core.queue.pop_front()? {
+            Queued::Marker { token, marker } => return Some((vec![token], Batch::Marker(marker))),
+            Queued::Records { token, records, producer } => {
+                tokens.push(token);
+                if producer.is_some() {
+                    return Some((tokens, Batch::Records { records, producer }));
+                }
+                records
+            }
+        };
+        let size =
+            |records: &[OffsetsRecord]| -> usize { records.iter().map(OffsetsRecord::size_in_bytes).sum() };
+        let mut bytes = size(&records);
+        while let Some(Queued::Records { token, records: next, producer: None }) = core.queue.front_mut() {
+            bytes += size(next);
+            if bytes > APPEND_BYTES {
                 break;
             }
-            if let Some((token, next)) = core.queue.pop_front() {
-                tokens.push(token);
-                records.extend(next);
-            }
+            tokens.push(*token);
+            records.append(next);
+            core.queue.pop_front();
         }
-        (tokens, records)
+        Some((tokens, Batch::Records { records, producer: None }))
     }
 
     /// Writes what the machine wants written, one append at a time.
     async fn write(&self) {
         loop {
-            let (tokens, records) = self.next_append();
-            if tokens.is_empty() {
+            let Some((tokens, batch)) = self.next_append() else {
                 if self.is_closed() {
                     return;
                 }
                 self.wake_writer.notified().await;
                 continue;
-            }
-            let result = self.log.append(self.id, &records).await;
+            };
+            let batch = match &batch {
+                Batch::Records { records, producer } => {
+                    CoordinatorBatch::Records { records, producer: *producer }
+                }
+                Batch::Marker(marker) => CoordinatorBatch::Marker(*marker),
+            };
+            let result = self.log.append(self.id, self.term, batch).await;
             if let Err(error) = &result {
                 let cause = std::error::Error::source(error).map(ToString::to_string);
                 tracing::warn!(partition = self.id, %error, cause, "groups or offsets could not be stored");
@@ -347,6 +456,34 @@ impl Partition {
             let mut core = self.core.lock();
             for token in tokens {
                 self.act_locked(&mut core, |machine, now, out| machine.appended(now, token, result, out));
+            }
+        }
+    }
+
+    /// Resolves regular expressions, one group at a time, on a thread where that holds up nothing.
+    async fn resolve(&self) {
+        loop {
+            let next = {
+                let mut core = self.core.lock();
+                if core.state == PartitionState::Closed {
+                    return;
+                }
+                core.resolving.pop_front().map(|job| (job, core.machine.topics()))
+            };
+            let Some(((group, expressions), topics)) = next else {
+                self.wake_resolver.notified().await;
+                continue;
+            };
+            let resolving = tokio::task::spawn_blocking(move || resolve_regexes(&expressions, &*topics));
+            let resolved = resolving.await.unwrap_or_else(|error| {
+                tracing::error!(partition = self.id, %group, %error, "regular expressions could not be resolved");
+                ResolvedRegexes::default()
+            });
+            let mut core = self.core.lock();
+            if core.state == PartitionState::Active {
+                self.act_locked(&mut core, |machine, now, out| {
+                    machine.regexes_resolved(now, &group, resolved, out);
+                });
             }
         }
     }
@@ -374,5 +511,22 @@ impl Partition {
                 self.act_locked(&mut core, |machine, now, out| machine.tick(now, out));
             }
         }
+    }
+}
+
+/// Says that a partition's life is over, also where it ended by a panic.
+struct Finished<'a>(&'a Partition);
+
+impl Drop for Finished<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Nobody waits for answers that will not come, and nothing is served from a state that is half changed.
+            let mut core = self.0.core.lock();
+            core.state = PartitionState::Failed;
+            core.error = Some("the coordinator has a fault; its log says more".to_owned());
+            core.waiters.clear();
+        }
+        self.0.is_finished.store(true, Ordering::Release);
+        self.0.finished.notify_waiters();
     }
 }

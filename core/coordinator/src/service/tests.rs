@@ -2,30 +2,32 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
-use towpath_types::{Offset, TopicPartition};
+use tokio::sync::{Semaphore, watch};
+use towpath_types::{LeaderEpoch, Offset, Term, TopicPartition};
 use towpath_wire::join_group::JoinGroupRequestProtocol;
 use towpath_wire::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 
 use super::*;
-use crate::log::{LoadedChunk, StoredRecord};
-use crate::record::OffsetsRecord;
+use crate::log::{CoordinatorBatch, LoadedChunk, LoadedEntry};
 
 /// The offsets topic in memory.
 struct MemoryLog {
     exists: AtomicBool,
     leads: AtomicBool,
-    records: Mutex<HashMap<i32, Vec<StoredRecord>>>,
+    term: AtomicU64,
+    /// Whether what was read is committed.
+    committed: watch::Sender<bool>,
+    records: Mutex<HashMap<i32, Vec<LoadedEntry>>>,
     appends: AtomicUsize,
     /// One permit per append or read that may finish.
     permits: Semaphore,
-    failure: Mutex<Option<fn() -> OffsetsLogError>>,
+    failure: Mutex<Option<fn() -> CoordinatorLogError>>,
 }
 
 impl MemoryLog {
@@ -33,6 +35,8 @@ impl MemoryLog {
         Arc::new(Self {
             exists: AtomicBool::new(true),
             leads: AtomicBool::new(true),
+            term: AtomicU64::new(1),
+            committed: watch::Sender::new(true),
             records: Mutex::default(),
             appends: AtomicUsize::new(0),
             permits: Semaphore::new(1_000_000),
@@ -45,8 +49,9 @@ impl MemoryLog {
         self.permits.forget_permits(usize::MAX >> 4);
     }
 
-    async fn pass(&self) -> Result<(), OffsetsLogError> {
-        let permit = self.permits.acquire().await.map_err(|error| OffsetsLogError::Storage(error.into()))?;
+    async fn pass(&self) -> Result<(), CoordinatorLogError> {
+        let permit =
+            self.permits.acquire().await.map_err(|error| CoordinatorLogError::Storage(error.into()))?;
         permit.forget();
         match *self.failure.lock() {
             Some(failure) => Err(failure()),
@@ -56,36 +61,61 @@ impl MemoryLog {
 }
 
 #[async_trait]
-impl OffsetsLog for MemoryLog {
+impl CoordinatorLog for MemoryLog {
     fn partition_count(&self) -> Option<i32> {
         self.exists.load(Ordering::SeqCst).then_some(2)
     }
 
-    async fn ensure_topic(&self) -> Result<(), OffsetsLogError> {
+    async fn ensure_topic(&self) -> Result<(), CoordinatorLogError> {
         self.exists.store(true, Ordering::SeqCst);
         Ok(())
     }
 
-    fn is_leader(&self, _: i32) -> bool {
-        self.leads.load(Ordering::SeqCst)
+    fn term(&self, _: i32) -> Option<Term> {
+        let number = self.term.load(Ordering::SeqCst);
+        self.leads.load(Ordering::SeqCst).then_some(Term { leader_epoch: LeaderEpoch::new(0), number })
     }
 
-    async fn append(&self, partition: i32, records: &[OffsetsRecord]) -> Result<(), OffsetsLogError> {
+    async fn append(
+        &self,
+        partition: i32,
+        term: Term,
+        batch: CoordinatorBatch<'_>,
+    ) -> Result<(), CoordinatorLogError> {
         self.pass().await?;
+        if self.term(partition) != Some(term) {
+            return Err(CoordinatorLogError::NotLeader { partition });
+        }
+        let CoordinatorBatch::Records { records, producer } = batch else {
+            panic!("no transaction ends here");
+        };
         self.appends.fetch_add(1, Ordering::SeqCst);
         let mut log = self.records.lock();
         let log = log.entry(partition).or_default();
         for record in records {
-            log.push(StoredRecord {
+            log.push(LoadedEntry::Record {
                 offset: Offset::new(log.len() as i64),
                 key: Some(record.key.clone()),
                 value: record.value.clone(),
+                producer,
             });
         }
         Ok(())
     }
 
-    async fn read(&self, partition: i32, from: Offset, _: usize) -> Result<LoadedChunk, OffsetsLogError> {
+    async fn committed(&self, _: i32, _: Term, _: Offset) -> Result<(), CoordinatorLogError> {
+        let mut committed = self.committed.subscribe();
+        let waited = committed.wait_for(|committed| *committed).await;
+        waited.map(|_| ()).map_err(|error| CoordinatorLogError::Storage(error.into()))
+    }
+
+    async fn read(
+        &self,
+        partition: i32,
+        _: Term,
+        from: Offset,
+        _: usize,
+    ) -> Result<LoadedChunk, CoordinatorLogError> {
         self.pass().await?;
         let log = self.records.lock();
         let all = log.get(&partition).map_or(&[][..], Vec::as_slice);
@@ -93,7 +123,7 @@ impl OffsetsLog for MemoryLog {
         let from = from.get() as usize;
         let end = (from + 3).min(all.len());
         Ok(LoadedChunk {
-            records: all[from..end].to_vec(),
+            entries: all[from..end].to_vec(),
             next_offset: Offset::new(end as i64),
             at_end: end == all.len(),
         })
@@ -110,7 +140,7 @@ impl Clock for Fixed {
 }
 
 fn coordinator(log: &Arc<MemoryLog>) -> GroupCoordinator {
-    let log: Arc<dyn OffsetsLog> = Arc::clone(log) as _;
+    let log: Arc<dyn CoordinatorLog> = Arc::clone(log) as _;
     GroupCoordinator::with_clock(
         GroupConfig::default(),
         log,
@@ -248,6 +278,53 @@ async fn while_the_log_is_read_clients_are_told_to_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_served_before_what_was_read_is_committed() {
+    let log = MemoryLog::new();
+    let first = active(&log).await;
+    first.commit_offsets(commit("a", 1), 9).await;
+    first.shutdown().await;
+    log.committed.send_replace(false);
+    let second = coordinator(&log);
+    second.start();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let request = OffsetFetchRequest { group_id: "a".into(), ..Default::default() };
+    assert_eq!(
+        second.fetch_offsets(request, 5).error_code,
+        ErrorCode::CoordinatorLoadInProgress.code(),
+        "what the last leader wrote may be cut off yet"
+    );
+    log.committed.send_replace(true);
+    settle(&second, PartitionState::Active).await;
+    assert_eq!(committed(&second, "a"), 1);
+    log.committed.send_replace(false);
+    let third = coordinator(&log);
+    third.start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    third.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_term_decided_is_not_written_in_a_later_one() {
+    let log = MemoryLog::new();
+    let coordinator = active(&log).await;
+    coordinator.commit_offsets(commit("a", 1), 9).await;
+    log.hold();
+    let late = {
+        let coordinator = coordinator.clone();
+        tokio::spawn(async move { coordinator.commit_offsets(commit("a", 2), 9).await })
+    };
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    // Somebody else has led meanwhile.
+    log.term.fetch_add(1, Ordering::SeqCst);
+    coordinator.start();
+    log.permits.add_permits(1_000);
+    assert_eq!(error_of(&late.await.unwrap()), ErrorCode::NotCoordinator);
+    settle(&coordinator, PartitionState::Active).await;
+    assert_eq!(committed(&coordinator, "a"), 1, "and it is read anew");
+    assert_eq!(error_of(&coordinator.commit_offsets(commit("a", 3), 9).await), ErrorCode::None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bad_record_stops_the_loading_loudly() {
     let log = MemoryLog::new();
     let first = active(&log).await;
@@ -255,7 +332,8 @@ async fn a_bad_record_stops_the_loading_loudly() {
     first.shutdown().await;
     for records in log.records.lock().values_mut() {
         let offset = Offset::new(records.len() as i64);
-        records.push(StoredRecord { offset, key: Some(Bytes::from_static(b"\x00\x63")), value: None });
+        let key = Some(Bytes::from_static(b"\x00\x63"));
+        records.push(LoadedEntry::Record { offset, key, value: None, producer: None });
     }
     let second = coordinator(&log);
     second.start();
@@ -275,7 +353,7 @@ async fn a_bad_record_stops_the_loading_loudly() {
 #[tokio::test(start_paused = true)]
 async fn a_read_that_fails_is_tried_again_and_a_corrupt_log_is_not() {
     let log = MemoryLog::new();
-    *log.failure.lock() = Some(|| OffsetsLogError::Storage("the disk sulks".into()));
+    *log.failure.lock() = Some(|| CoordinatorLogError::Storage("the disk sulks".into()));
     let first = coordinator(&log);
     first.start();
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -283,7 +361,7 @@ async fn a_read_that_fails_is_tried_again_and_a_corrupt_log_is_not() {
     *log.failure.lock() = None;
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(first.status().iter().all(|status| status.state == PartitionState::Active));
-    *log.failure.lock() = Some(|| OffsetsLogError::Corrupt { offset: 5, reason: "a flipped bit".into() });
+    *log.failure.lock() = Some(|| CoordinatorLogError::Corrupt { offset: 5, reason: "a flipped bit".into() });
     let second = coordinator(&log);
     second.start();
     settle(&second, PartitionState::Failed).await;
@@ -294,11 +372,11 @@ async fn a_read_that_fails_is_tried_again_and_a_corrupt_log_is_not() {
 async fn a_failed_append_is_told_in_kafkas_words() {
     let log = MemoryLog::new();
     let coordinator = active(&log).await;
-    let failures: [(fn() -> OffsetsLogError, ErrorCode); 4] = [
-        (|| OffsetsLogError::NotEnoughReplicas, ErrorCode::CoordinatorNotAvailable),
-        (|| OffsetsLogError::TimedOut, ErrorCode::CoordinatorNotAvailable),
-        (|| OffsetsLogError::NotLeader { partition: 0 }, ErrorCode::NotCoordinator),
-        (|| OffsetsLogError::TooLarge { bytes: 1 }, ErrorCode::UnknownServerError),
+    let failures: [(fn() -> CoordinatorLogError, ErrorCode); 4] = [
+        (|| CoordinatorLogError::NotEnoughReplicas, ErrorCode::CoordinatorNotAvailable),
+        (|| CoordinatorLogError::TimedOut, ErrorCode::CoordinatorNotAvailable),
+        (|| CoordinatorLogError::NotLeader { partition: 0 }, ErrorCode::NotCoordinator),
+        (|| CoordinatorLogError::TooLarge { bytes: 1 }, ErrorCode::UnknownServerError),
     ];
     for (failure, error) in failures {
         *log.failure.lock() = Some(failure);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use towpath_log::{AppendInfo, Effort};
+use towpath_log::{AppendError, AppendInfo, AppendOptions, Effort, Log};
 use towpath_record::Origin;
-use towpath_types::{BrokerId, LeaderEpoch, Offset};
+use towpath_types::{BrokerId, LeaderEpoch, Offset, Term};
 
 use super::{Partition, Role};
 use crate::leader::{FollowerFetch, IsrProposal, LeaderState, ProposalAnswer};
@@ -28,6 +28,23 @@ pub struct Appended {
 }
 
 impl Partition {
+    /// The term in which this broker leads; `None` while it does not.
+    #[must_use]
+    pub fn term(&self) -> Option<Term> {
+        match &*self.role.lock() {
+            Role::Leader(state) => Some(Term {
+                leader_epoch: state.leadership().leader_epoch,
+                number: self.roles_taken.load(Ordering::Acquire),
+            }),
+            Role::Follower(_) => None,
+        }
+    }
+
+    /// This partition comes in the place of another one: a term of that one has ended, whatever its number.
+    pub(crate) fn count_terms_after(&self, other: &Self) {
+        self.roles_taken.fetch_add(other.roles_taken.load(Ordering::Acquire), Ordering::AcqRel);
+    }
+
     /// Takes a newer state in which this broker goes on to lead.
     pub(super) fn go_on_leading(&self, state: &mut LeaderState, leadership: Leadership) {
         let epoch = leadership.leader_epoch;
@@ -47,6 +64,7 @@ impl Partition {
         self.log.assign_epoch(leadership.leader_epoch);
         self.roles_taken.fetch_add(1, Ordering::AcqRel);
         *self.uncommitted.lock() = Default::default();
+        self.told_stable.store(self.stable_to_tell(), Ordering::Relaxed);
         let (end, flushed) = (self.log.log_end_offset(), self.log.recovery_point());
         let setup = self.environment.setup();
         let now = self.environment.now_ms();
@@ -79,6 +97,50 @@ impl Partition {
         origin: Origin,
         effort: Effort,
     ) -> Result<Appended, PartitionError> {
+        self.append_with(batch, all, &AppendOptions { origin, effort, guard: None })
+    }
+
+    /// As [`Self::append`], also for batches of transactions: one that begins a transaction here needs a guard
+    /// ([`Self::transaction_check`]).
+    ///
+    /// # Errors
+    /// As there; [`AppendError::NotVerified`] without a guard that counts, [`AppendError::TooMuchWork`]. Nothing was
+    /// appended.
+    pub fn append_with(
+        self: &Arc<Self>,
+        batch: Bytes,
+        all: bool,
+        options: &AppendOptions,
+    ) -> Result<Appended, PartitionError> {
+        let (bytes, options) = (batch.len() as u64, self.proven(&batch, options));
+        self.append_while(None, all, bytes, |log, epoch| log.append_as_leader_with(batch, epoch, &options))
+    }
+
+    /// As [`Self::append_with`], with `acks=all` and only within a term: what a coordinator decided from what it had read
+    /// then is not written once somebody else may have decided otherwise (R6).
+    ///
+    /// # Errors
+    /// As there; [`PartitionError::NotLeader`] when the term has ended.
+    pub fn append_in_term(
+        self: &Arc<Self>,
+        term: Term,
+        batch: Bytes,
+        options: &AppendOptions,
+    ) -> Result<Appended, PartitionError> {
+        let (bytes, options) = (batch.len() as u64, self.proven(&batch, options));
+        self.append_while(Some(term), true, bytes, |log, epoch| {
+            log.append_as_leader_with(batch, epoch, &options)
+        })
+    }
+
+    /// Appends by the leader; only within a term, if one is given.
+    pub(super) fn append_while(
+        self: &Arc<Self>,
+        only: Option<Term>,
+        all: bool,
+        bytes: u64,
+        append: impl FnOnce(&Log, LeaderEpoch) -> Result<AppendInfo, AppendError>,
+    ) -> Result<Appended, PartitionError> {
         self.check_online()?;
         let leading = self.changing_role.read();
         let epoch = match &*self.role.lock() {
@@ -92,8 +154,10 @@ impl Partition {
             Role::Follower(_) => return Err(PartitionError::NotLeader),
         };
         let term = self.roles_taken.load(Ordering::Acquire);
-        let bytes = batch.len() as u64;
-        let info = self.log.append_as_leader_within(batch, epoch, origin, effort)?;
+        if only.is_some_and(|only| only.number != term) {
+            return Err(PartitionError::NotLeader);
+        }
+        let info = append(&self.log, epoch)?;
         drop(leading);
         if !info.duplicate {
             self.appended(&info, bytes);
@@ -147,6 +211,18 @@ impl Partition {
     ) -> impl Future<Output = Result<(), PartitionError>> + use<> {
         let last = appended.info.last_offset;
         leading_until(Arc::clone(self), appended.term, move |partition| partition.high_watermark() > last)
+    }
+
+    /// Resolves when all before `end` is committed, within a term.
+    ///
+    /// # Errors
+    /// As [`Self::committed`].
+    pub fn committed_before(
+        self: &Arc<Self>,
+        term: Term,
+        end: Offset,
+    ) -> impl Future<Output = Result<(), PartitionError>> + use<> {
+        leading_until(Arc::clone(self), term.number, move |partition| partition.high_watermark() >= end)
     }
 
     /// Whether what was appended is committed by now.

@@ -176,10 +176,15 @@ fn decode_value(field: &Field) -> TokenStream {
     }
 }
 
+/// The name of the local that holds a field while it is read: a field may be called `version` or `d`.
+fn local(field: &Field) -> Ident {
+    format_ident!("field_{}", field.ident)
+}
+
 fn decode_body(fields: &[Field], tagged: &[&Field]) -> Result<TokenStream> {
     let mut untagged = Vec::new();
     for field in fields.iter().filter(|field| field.tag.is_none()) {
-        let (ident, value) = (&field.ident, decode_value(field));
+        let (ident, value) = (local(field), decode_value(field));
         untagged.push(match in_range(field.versions) {
             None => quote!(let #ident = #value;),
             Some(condition) => {
@@ -192,7 +197,7 @@ fn decode_body(fields: &[Field], tagged: &[&Field]) -> Result<TokenStream> {
     let mut arms = Vec::new();
     for field in tagged {
         let (ident, tag, value, default) =
-            (&field.ident, field.tag, decode_value(field), default_value(field)?);
+            (local(field), field.tag, decode_value(field), default_value(field)?);
         locals.push(quote!(let mut #ident = #default;));
         let guard = in_range(field.versions).map(|condition| quote!(if #condition));
         arms.push(quote!(#tag #guard => #ident = #value,));
@@ -216,12 +221,13 @@ fn decode_body(fields: &[Field], tagged: &[&Field]) -> Result<TokenStream> {
         }
     };
     let idents = fields.iter().map(|field| &field.ident);
+    let values = fields.iter().map(local);
     Ok(quote! {
         let _ = version;
         #(#untagged)*
         #(#locals)*
         #section
-        ::core::result::Result::Ok(Self { #(#idents),* })
+        ::core::result::Result::Ok(Self { #(#idents: #values),* })
     })
 }
 

@@ -7,6 +7,10 @@ use towpath_wire::offset_records::MemberMetadata;
 use super::*;
 use crate::record::{BadRecord, group_record};
 
+fn entry(key: Option<Bytes>, value: Option<Bytes>) -> LoadedEntry {
+    LoadedEntry::Record { offset: Offset::new(0), key, value, producer: None }
+}
+
 fn delete(world: &mut World, group: &str) -> Waiter {
     world.ask(|machine, now, waiter, out| machine.delete_group(now, waiter, group, out))
 }
@@ -138,12 +142,13 @@ fn impossible_groups_stop_the_loading() {
         value(Some("range"), vec![member("a", Some("i")), member("b", Some("i"))]),
     ] {
         let record = group_record("g", Some(&value), 0).unwrap();
-        let error = World::new().machine.replay(Some(&record.key), record.value.as_ref()).unwrap_err();
+        let error = World::new().machine.replay(&entry(Some(record.key), record.value)).unwrap_err();
         assert!(matches!(error, BadRecord::Impossible(_)), "{error}");
     }
     let mut world = World::new();
-    assert!(world.machine.replay(None, None).is_err());
-    assert!(world.machine.replay(Some(&Bytes::from_static(b"\x00\x07rest")), None).is_err());
+    assert!(world.machine.replay(&entry(None, None)).is_err());
+    assert!(world.machine.replay(&entry(Some(Bytes::from_static(b"\x00\x63rest")), None)).is_err());
+    assert!(world.machine.replay(&entry(Some(Bytes::from_static(b"\x00\x07rest")), None)).is_err());
 }
 
 #[test]
@@ -151,8 +156,8 @@ fn a_group_that_grew_beyond_the_limit_shrinks_when_it_is_loaded() {
     let mut world = World::new();
     let (ids, generation) = world.stable(3);
     let mut small = World::with(GroupConfig { members_max: 2, ..GroupConfig::default() });
-    for record in &world.log {
-        small.machine.replay(Some(&record.key), record.value.as_ref()).unwrap();
+    for entry in &world.log {
+        small.machine.replay(entry).unwrap();
     }
     small.act(|machine, now, out| machine.loaded(now, out));
     assert_eq!(small.state(), Some(GroupState::PreparingRebalance));

@@ -9,7 +9,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 fn fetch_all(world: &World, group: &str) -> Vec<(String, i32, i64)> {
     let request = OffsetFetchRequestGroup { group_id: group.into(), topics: None, ..Default::default() };
-    let response = world.machine.fetch_offsets(&request);
+    let response = world.machine.fetch_offsets(&request, false);
     assert_eq!(response.error_code, 0);
     let topics = response.topics.into_iter();
     topics
@@ -49,7 +49,7 @@ fn an_unknown_group_has_no_offsets_and_no_error() {
         }]),
         ..Default::default()
     };
-    let response = world.machine.fetch_offsets(&request);
+    let response = world.machine.fetch_offsets(&request, false);
     assert_eq!(response.error_code, 0);
     for partition in &response.topics[0].partitions {
         assert_eq!((partition.error_code, partition.committed_offset), (0, -1));
@@ -165,7 +165,7 @@ fn a_recreated_topic_does_not_inherit_offsets() {
             }]),
             ..Default::default()
         };
-        let fetched = world.machine.fetch_offsets(&request);
+        let fetched = world.machine.fetch_offsets(&request, false);
         assert_eq!(fetched.topics[0].partitions[0].committed_offset, offset);
         assert_eq!(fetched.topics[0].topic_id, topic_id);
     }

@@ -2,14 +2,21 @@
 
 mod admin;
 mod commits;
+mod consumer_offsets;
+mod consumers;
 mod membership;
+mod migrations;
 mod rebalances;
+mod regexes;
 mod simulation;
 mod statics;
+mod topics;
+mod transactions;
 
 use std::collections::{HashMap, VecDeque};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use towpath_types::Offset;
 use towpath_wire::join_group::JoinGroupRequestProtocol;
 use towpath_wire::leave_group::MemberIdentity;
 use towpath_wire::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -23,6 +30,7 @@ use towpath_wire::{
 use uuid::Uuid;
 
 use super::*;
+use crate::log::LoadedEntry;
 
 const SESSION_MS: i32 = 10_000;
 const REBALANCE_MS: i32 = 60_000;
@@ -34,11 +42,51 @@ struct World {
     now_ms: i64,
     next_waiter: u64,
     replies: HashMap<Waiter, Reply>,
-    appends: VecDeque<(AppendToken, Vec<OffsetsRecord>)>,
+    appends: VecDeque<(AppendToken, Appended)>,
     /// What is committed.
-    log: Vec<OffsetsRecord>,
+    log: Vec<LoadedEntry>,
+    /// Groups whose regular expressions are to be resolved.
+    resolving: VecDeque<(Arc<str>, Vec<String>)>,
     /// Whether appends are committed as soon as they are asked for.
     instant_log: bool,
+}
+
+/// What goes to the log in one piece.
+#[derive(Debug, Clone)]
+enum Appended {
+    Records(Vec<OffsetsRecord>, Option<TransactionalProducer>),
+    Marker(EndMarker),
+}
+
+impl Appended {
+    /// The entries that stand in the log for it, behind those that are there.
+    fn write_to(self, log: &mut Vec<LoadedEntry>) {
+        match self {
+            Self::Records(records, producer) => {
+                for record in records {
+                    log.push(LoadedEntry::Record {
+                        offset: Offset::new(log.len() as i64),
+                        key: Some(record.key),
+                        value: record.value,
+                        producer,
+                    });
+                }
+            }
+            Self::Marker(marker) => log.push(LoadedEntry::Marker {
+                offset: Offset::new(log.len() as i64),
+                producer: marker.producer,
+                commit: marker.commit,
+            }),
+        }
+    }
+}
+
+/// The keys and values of the records in a log.
+fn records_of(log: &[LoadedEntry]) -> impl Iterator<Item = (&Bytes, Option<&Bytes>)> {
+    log.iter().filter_map(|entry| match entry {
+        LoadedEntry::Record { key, value, .. } => Some((key.as_ref().unwrap(), value.as_ref())),
+        LoadedEntry::Marker { .. } => None,
+    })
 }
 
 fn ids() -> MemberIds {
@@ -118,6 +166,7 @@ impl World {
             replies: HashMap::new(),
             appends: VecDeque::new(),
             log: Vec::new(),
+            resolving: VecDeque::new(),
             instant_log: true,
         };
         world.act(|machine, now, out| machine.loaded(now, out));
@@ -137,7 +186,15 @@ impl World {
                 Command::Respond { waiter, reply } => {
                     assert!(self.replies.insert(waiter, reply).is_none(), "{waiter:?} is answered twice");
                 }
-                Command::Append { token, records } => self.appends.push_back((token, records)),
+                Command::Append { token, records, producer } => {
+                    self.appends.push_back((token, Appended::Records(records, producer)));
+                }
+                Command::AppendMarker { token, marker } => {
+                    self.appends.push_back((token, Appended::Marker(marker)));
+                }
+                Command::ResolveRegexes { group, expressions } => {
+                    self.resolving.push_back((group, expressions));
+                }
             }
         }
         if self.instant_log {
@@ -147,8 +204,8 @@ impl World {
     }
 
     fn commit_appends(&mut self) {
-        while let Some((token, records)) = self.appends.pop_front() {
-            self.log.extend(records);
+        while let Some((token, appended)) = self.appends.pop_front() {
+            appended.write_to(&mut self.log);
             self.act(|machine, now, out| machine.appended(now, token, Ok(()), out));
         }
     }
@@ -285,7 +342,7 @@ impl World {
             }]),
             ..Default::default()
         };
-        let response = self.machine.fetch_offsets(&request);
+        let response = self.machine.fetch_offsets(&request, false);
         assert_eq!(response.error_code, 0);
         response.topics[0].partitions[0].committed_offset
     }
@@ -319,8 +376,9 @@ impl World {
     fn restarted(&self) -> Self {
         let mut world = Self::new();
         world.now_ms = self.now_ms;
-        for record in &self.log {
-            world.machine.replay(Some(&record.key), record.value.as_ref()).unwrap();
+        world.machine.topics_changed(self.machine.topics());
+        for entry in &self.log {
+            world.machine.replay(entry).unwrap();
         }
         world.log.clone_from(&self.log);
         world.act(|machine, now, out| machine.loaded(now, out));

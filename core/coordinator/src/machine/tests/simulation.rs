@@ -51,8 +51,8 @@ struct Simulation {
     waiting: BTreeMap<Waiter, i64>,
     /// Answers that their clients have not noticed, and in which lives of the groups they were given.
     replies: HashMap<Waiter, (Reply, HashMap<&'static str, u32>)>,
-    appends: VecDeque<(AppendToken, Vec<OffsetsRecord>)>,
-    log: Vec<OffsetsRecord>,
+    appends: VecDeque<(AppendToken, Appended)>,
+    log: Vec<LoadedEntry>,
     /// What the coordinator was told to be committed.
     told: Offsets,
     clients: Vec<Client>,
@@ -64,9 +64,9 @@ struct Simulation {
     lives: HashMap<&'static str, u32>,
 }
 
-fn apply(offsets: &mut Offsets, records: &[OffsetsRecord]) {
-    for stored in records {
-        if let Entry::Offset(key, value) = record::decode(Some(&stored.key), stored.value.as_ref()).unwrap() {
+fn apply(offsets: &mut Offsets, log: &[LoadedEntry]) {
+    for (key, value) in records_of(log) {
+        if let Entry::Offset(key, value) = record::decode(Some(key), value).unwrap() {
             let place = (key.group, key.topic, key.partition);
             match value {
                 Some(value) => offsets.insert(place, value.offset),
@@ -127,10 +127,11 @@ impl Simulation {
                     assert!(self.waiting.remove(&waiter).is_some(), "{waiter:?} is answered twice");
                     self.replies.insert(waiter, (reply, self.lives.clone()));
                 }
-                Command::Append { token, records } => {
+                Command::Append { token, records, producer } => {
                     assert!(!records.is_empty());
-                    self.appends.push_back((token, records));
+                    self.appends.push_back((token, Appended::Records(records, producer)));
                 }
+                other => panic!("{other:?}"),
             }
         }
         for group in GROUPS {
@@ -151,14 +152,16 @@ impl Simulation {
 
     /// The log finishes its oldest append: well, badly, or badly although it is there.
     fn finish_append(&mut self, may_fail: bool) {
-        let Some((token, records)) = self.appends.pop_front() else { return };
+        let Some((token, appended)) = self.appends.pop_front() else { return };
         let fate = if may_fail { self.random.random_range(0..20) } else { 2 };
         if fate != 0 {
-            self.log.extend(records.iter().cloned());
+            appended.clone().write_to(&mut self.log);
         }
         let result = if fate < 2 { Err(ErrorCode::CoordinatorNotAvailable) } else { Ok(()) };
         if result.is_ok() {
-            apply(&mut self.told, &records);
+            let mut written = Vec::new();
+            appended.write_to(&mut written);
+            apply(&mut self.told, &written);
         }
         self.act(|machine, now, out| machine.appended(now, token, result, out));
     }
@@ -338,8 +341,8 @@ impl Simulation {
     /// The process is killed: of what is on its way to the log some is there, and nobody is answered.
     fn restart(&mut self) {
         for _ in 0..self.random.random_range(0..=self.appends.len()) {
-            let (_, records) = self.appends.pop_front().unwrap();
-            self.log.extend(records);
+            let (_, appended) = self.appends.pop_front().unwrap();
+            appended.write_to(&mut self.log);
         }
         self.appends.clear();
         self.waiting.clear();
@@ -351,8 +354,8 @@ impl Simulation {
             Uuid::from_u128(next)
         });
         self.machine = GroupMachine::new(self.config.clone(), ids);
-        for record in &self.log {
-            self.machine.replay(Some(&record.key), record.value.as_ref()).unwrap();
+        for entry in &self.log {
+            self.machine.replay(entry).unwrap();
         }
         self.told.clear();
         apply(&mut self.told, &self.log);
@@ -439,7 +442,7 @@ impl Simulation {
         for group in GROUPS {
             let request =
                 OffsetFetchRequestGroup { group_id: group.into(), topics: None, ..Default::default() };
-            for topic in self.machine.fetch_offsets(&request).topics {
+            for topic in self.machine.fetch_offsets(&request, false).topics {
                 for partition in topic.partitions {
                     let place = (group.to_owned(), topic.name.clone(), partition.partition_index);
                     offsets.insert(place, partition.committed_offset);
