@@ -16,9 +16,8 @@ use towpath_types::TopicName;
 
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// What the broker has beyond the least, for the scripts' cases that want it: `transactions`, `groups` (KIP-848).
-const TOWPATH_HAS: &str = "";
-const KAFKA_HAS: &str = "transactions,groups";
+/// What the brokers have beyond the least, for the scripts' cases that want it: `transactions`, `groups` (KIP-848).
+const BROKERS_HAVE: &str = "transactions,groups";
 
 /// The clients, by the folder of their script.
 const CLIENTS: [&str; 7] = [
@@ -96,7 +95,7 @@ fn run(client: &str, bootstrap: &str, has: &str, more: &[String]) -> Result<()> 
 /// For a client that sometimes stands still by itself on a busy machine: the second failure is ours.
 fn against_towpath_twice(client: &str) {
     let broker = Towpath::broker().unwrap();
-    if let Err(error) = run(client, &broker.bootstrap(), TOWPATH_HAS, &[]) {
+    if let Err(error) = run(client, &broker.bootstrap(), BROKERS_HAVE, &[]) {
         println!("{client} failed and is tried once more: {error:#}\n{}", broker.log_tail());
         against_towpath(client);
     }
@@ -104,7 +103,7 @@ fn against_towpath_twice(client: &str) {
 
 fn against_towpath(client: &str) {
     let broker = Towpath::broker().unwrap();
-    let result = run(client, &broker.bootstrap(), TOWPATH_HAS, &[]);
+    let result = run(client, &broker.bootstrap(), BROKERS_HAVE, &[]);
     if let Err(error) = result {
         panic!("{error:#}\n{}", broker.log_tail());
     }
@@ -162,7 +161,7 @@ fn the_scripts_pass_against_apache_kafka() {
             "kafka_python_suite" => vec!["--list".to_owned(), ceiling.display().to_string()],
             _ => Vec::new(),
         };
-        if let Err(error) = run(client, &server.bootstrap(), KAFKA_HAS, &more).context(client) {
+        if let Err(error) = run(client, &server.bootstrap(), BROKERS_HAVE, &more).context(client) {
             failures.push(format!("{error:#}"));
         }
     }

@@ -21,9 +21,6 @@ use towpath_integration::suite::{self, Verdict, Which};
 const SMOKE_TIMEOUT: Duration = Duration::from_secs(400);
 const WHOLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Whether `node: settings:` takes Kafka's names, so that the suites' own environments can be had.
-const TOWPATH_HAS_SETTINGS: bool = false;
-
 /// A suite by its folder in `tests/interop`, the folder of its lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Suite {
@@ -132,11 +129,10 @@ impl Server {
             }
             Peer::Towpath => {
                 let mut options = process::Options::broker();
-                if TOWPATH_HAS_SETTINGS {
-                    options.node_yaml = format!(
-                        "  settings:\n    num.partitions: {partitions}\n    group.min.session.timeout.ms: 1000\n"
-                    );
-                }
+                options.node_yaml = format!(
+                    "  more_data_dirs: [data-2]\n  settings:\n    num.partitions: {partitions}\n    \
+                     group.min.session.timeout.ms: 1000\n"
+                );
                 Self::Towpath(Towpath::start(options)?)
             }
             Peer::Kafka => {
@@ -161,7 +157,7 @@ impl Server {
 
     fn folder(&self) -> PathBuf {
         match self {
-            Self::Towpath(broker) => broker.data_dir(),
+            Self::Towpath(broker) => broker.folder().to_owned(),
             Self::Kafka(broker) => broker.folder().to_owned(),
             Self::Cluster(cluster) => cluster.folder().path().to_owned(),
         }
