@@ -16,6 +16,9 @@ use towpath_types::TopicName;
 
 const TIMEOUT: Duration = Duration::from_secs(300);
 
+/// What the brokers have beyond the least, for the scripts' cases that want it: `transactions`, `groups` (KIP-848).
+const BROKERS_HAVE: &str = "transactions,groups";
+
 /// The clients, by the folder of their script.
 const CLIENTS: [&str; 7] = [
     "confluent_kafka",
@@ -64,8 +67,9 @@ fn topic_of_four(bootstrap: &str) -> Result<&'static str> {
 }
 
 /// Runs a client's script; what it printed is shown either way.
-fn run(client: &str, bootstrap: &str, more: &[String]) -> Result<()> {
+fn run(client: &str, bootstrap: &str, has: &str, more: &[String]) -> Result<()> {
     let mut command = command(client)?;
+    command.env("INTEROP_WITH", has);
     if client == "kcat" {
         command.env("KCAT_TOPIC", topic_of_four(bootstrap)?);
     }
@@ -92,7 +96,7 @@ fn run(client: &str, bootstrap: &str, more: &[String]) -> Result<()> {
 fn against_towpath_patiently(client: &str) {
     for _ in 0..2 {
         let broker = Towpath::broker().unwrap();
-        match run(client, &broker.bootstrap(), &[]) {
+        match run(client, &broker.bootstrap(), BROKERS_HAVE, &[]) {
             Ok(()) => return,
             Err(error) => {
                 println!("{client} failed and is tried once more: {error:#}\n{}", broker.log_tail())
@@ -104,7 +108,7 @@ fn against_towpath_patiently(client: &str) {
 
 fn against_towpath(client: &str) {
     let broker = Towpath::broker().unwrap();
-    let result = run(client, &broker.bootstrap(), &[]);
+    let result = run(client, &broker.bootstrap(), BROKERS_HAVE, &[]);
     if let Err(error) = result {
         panic!("{error:#}\n{}", broker.log_tail());
     }
@@ -162,7 +166,7 @@ fn the_scripts_pass_against_apache_kafka() {
             "kafka_python_suite" => vec!["--list".to_owned(), ceiling.display().to_string()],
             _ => Vec::new(),
         };
-        if let Err(error) = run(client, &server.bootstrap(), &more).context(client) {
+        if let Err(error) = run(client, &server.bootstrap(), BROKERS_HAVE, &more).context(client) {
             failures.push(format!("{error:#}"));
         }
     }
