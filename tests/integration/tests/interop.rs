@@ -69,6 +69,8 @@ fn topic_of_four(bootstrap: &str) -> Result<&'static str> {
 /// Runs a client's script; what it printed is shown either way.
 fn run(client: &str, bootstrap: &str, has: &str, more: &[String]) -> Result<()> {
     let mut command = command(client)?;
+    // Its transactions are not judged yet: see tests/interop/README.md.
+    let has = if client == "platformatic_kafka" { "" } else { has };
     command.env("INTEROP_WITH", has);
     if client == "kcat" {
         command.env("KCAT_TOPIC", topic_of_four(bootstrap)?);
