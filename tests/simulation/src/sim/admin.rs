@@ -169,8 +169,6 @@ impl Simulation {
         if self.slots[slot].kind != Kind::Data {
             return Ok(());
         }
-        let after = self.between(5, 120);
-        self.plan(after, Event::Create(self.slots[slot].topic));
         self.ask_as_operator(AdminCall::Delete { topic: self.slots[slot].name.clone() })
     }
 

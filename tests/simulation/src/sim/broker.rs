@@ -64,7 +64,10 @@ impl Simulation {
                 None if self.models[topic].mirror(node).is_some() => (0, Vec::new()),
                 None => continue,
             };
-            let lost = self.models[topic].reloaded(node, content, ending)?;
+            let lost = self.models[topic].reloaded(node, content, ending).map_err(|violation| Violation {
+                detail: format!("{}: {}", self.names[topic], violation.detail),
+                ..violation
+            })?;
             if lost > 0 {
                 self.counters.records_lost_by_crashes += lost;
                 trace!(self, "node {node} has lost {lost} record(s) of {}", self.names[topic]);

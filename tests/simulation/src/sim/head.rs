@@ -6,7 +6,7 @@ use towpath_controller::{MetadataImage, PartitionImage, TopicImage};
 use towpath_types::BrokerId;
 
 use super::clients::Consumer;
-use super::{Simulation, trace};
+use super::{Event, Simulation, trace};
 use crate::model::PartitionModel;
 use crate::node::min_isr;
 use crate::violation::{Checked, EPOCHS, LEADER_COMPLETENESS, METADATA, ONE_LEADER, REASSIGNMENT, Violation};
@@ -74,6 +74,10 @@ impl Simulation {
             }
         }
         slot.id = id;
+        if id.is_none() {
+            let (topic, after) = (slot.topic, self.between(5, 120));
+            self.plan(after, Event::Create(topic));
+        }
     }
 
     fn check_transition(
