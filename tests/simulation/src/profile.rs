@@ -200,7 +200,8 @@ impl Profile {
     }
 
     /// One partition a topic, and no transactions.
-    fn plain(random: &mut ChaCha8Rng) -> Self {
+    #[must_use]
+    pub fn plain(random: &mut ChaCha8Rng) -> Self {
         let nodes = [3, 3, 3, 4, 5][random.random_range(0..5)];
         let mut faults = Faults {
             kill: 4,

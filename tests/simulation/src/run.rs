@@ -26,6 +26,8 @@ pub struct Run {
     pub focus: Option<Rule>,
     /// The scenario that is played; else everything comes by chance.
     pub script: Option<Script>,
+    /// Without transactions, several partitions, compaction and deletion.
+    pub plain: bool,
 }
 
 /// What came of it.
@@ -43,7 +45,7 @@ impl Run {
     /// A run of a seed with all rules.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { seed, steps: 1000, without: None, focus: None, script: None }
+        Self { seed, steps: 1000, without: None, focus: None, script: None, plain: false }
     }
 
     /// The command that repeats it.
@@ -62,6 +64,9 @@ impl Run {
         if let Some(script) = self.script {
             command.push_str(&format!(" --script {script:?}"));
         }
+        if self.plain {
+            command.push_str(" --plain");
+        }
         command + " --trace"
     }
 
@@ -71,6 +76,7 @@ impl Run {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         let mut profile = match self.without.or(self.focus) {
             Some(rule) => Profile::draw_for(rule, &mut random),
+            None if self.plain => Profile::plain(&mut random),
             None => Profile::draw(&mut random),
         };
         let rules = self.without.map_or(Rules::ALL, |rule| Rules::ALL.without(rule));
