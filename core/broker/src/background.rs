@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use towpath_log::CleanOptions;
+
 use crate::connection::ErrorChain;
 use crate::state::BrokerState;
 
@@ -40,6 +42,8 @@ pub(crate) async fn run(broker: Arc<BrokerState>) {
     let mut idle = Due::new(IDLE_CHECK);
     loop {
         tokio::time::sleep(TICK).await;
+        let live = broker.live();
+        compaction.every = live.compaction_check_interval;
         let (retain, compact, write) = (retention.is_due(), compaction.is_due(), checkpoint.is_due());
         let is_idle_check = idle.is_due();
         if is_idle_check {
@@ -55,7 +59,7 @@ pub(crate) async fn run(broker: Arc<BrokerState>) {
                 state.replicas.enforce_retention();
             }
             if compact {
-                state.replicas.compact();
+                state.replicas.compact(&CleanOptions { map_bytes_max: live.dedupe_buffer_bytes });
             }
             if is_idle_check {
                 state.replicas.release_idle_memory();
@@ -74,6 +78,6 @@ pub(crate) async fn run(broker: Arc<BrokerState>) {
 fn observe(broker: &BrokerState) {
     broker.metrics.request_memory.set(broker.memory.used() as f64);
     broker.metrics.partitions.set(broker.replicas.partitions().len() as f64);
-    let offline = broker.replicas.dir().offline_reason().is_some();
+    let offline = broker.replicas.dirs().offline_count() > 0;
     broker.metrics.offline.set(if offline { 1.0 } else { 0.0 });
 }

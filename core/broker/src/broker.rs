@@ -1,6 +1,7 @@
 //! A broker from start to stop.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,7 +20,11 @@ use crate::error::BrokerError;
 use crate::listener::Acceptor;
 use crate::state::{BrokerState, Metadata, OFFSETS_TOPIC};
 use crate::stream::Stream;
-use crate::{background, cluster, open};
+use crate::transactions;
+use crate::{background, cluster, moving, open};
+
+/// How often it is looked whether the directory of the metadata works.
+const DIR_CHECK: Duration = Duration::from_millis(200);
 
 /// A running broker. Dropping it without [`Broker::shutdown`] stops it like a crash: the next start recovers.
 #[derive(Debug)]
@@ -63,8 +68,10 @@ pub struct BrokerStatus {
     pub request_memory_bytes: usize,
     /// Bytes that these may be, all together.
     pub request_memory_limit_bytes: usize,
-    /// Why the data directory takes no more work, if it does not (R14).
+    /// Why the directory of the metadata takes no more work, if it does not (R14): nothing can be done any more.
     pub offline_reason: Option<String>,
+    /// The data directories that do not work, with the reason of each.
+    pub offline_dirs: Vec<(PathBuf, String)>,
 }
 
 impl Broker {
@@ -98,15 +105,21 @@ impl Broker {
             Arc::new(BrokerCoordinatorLog::new(&state, OFFSETS_TOPIC)),
         );
         let groups = state.groups.get_or_init(|| groups);
+        state.tell_groups_of_topics();
+        let transactions = state.transactions.get_or_init(|| transactions::coordinator(&state));
         let acceptor = Acceptor::new(Arc::clone(&state));
         let membership = match joined.zip(member) {
             Some((joined, opened)) => Some(cluster::Membership::begin(joined, opened, &acceptor).await?),
             None => {
                 groups.start();
+                transactions.start();
                 None
             }
         };
-        let mut tasks = vec![tokio::spawn(background::run(Arc::clone(&state)))];
+        let mut tasks = vec![
+            tokio::spawn(background::run(Arc::clone(&state))),
+            tokio::spawn(moving::run(Arc::clone(&state))),
+        ];
         if let Some(listener) = listener {
             tasks.push(tokio::spawn(Arc::clone(&acceptor).listen(listener)));
         }
@@ -149,7 +162,8 @@ impl Broker {
             partitions: image.partition_count(),
             request_memory_bytes: self.state.memory.used(),
             request_memory_limit_bytes: self.state.config.limits.request_memory_bytes,
-            offline_reason: self.state.replicas.dir().offline_reason().map(str::to_owned),
+            offline_reason: self.state.replicas.dirs().offline_reason().map(str::to_owned),
+            offline_dirs: self.state.replicas.dirs().offline(),
         }
     }
 
@@ -171,12 +185,31 @@ impl Broker {
         statuses
     }
 
-    /// Resolves when this node can do nothing any more as a member of its cluster: its part in the metadata quorum has
-    /// failed for good (R7, R14). It should end then, and be started again when the cause is gone.
+    /// Resolves when this node can do nothing any more: as a member of its cluster, since its part in the metadata quorum
+    /// has failed for good (R7, R14), or since of several directories that of the metadata has failed. It should end then,
+    /// and be started again when the cause is gone.
     pub async fn failed(&self) -> String {
-        match &self.membership {
-            Some(membership) => membership.failed().await,
-            None => std::future::pending().await,
+        let membership = async {
+            match &self.membership {
+                Some(membership) => membership.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            reason = membership => reason,
+            reason = self.metadata_dir_failed() => reason,
+        }
+    }
+
+    /// With one directory there is nothing else to serve, and clients are told so.
+    async fn metadata_dir_failed(&self) -> String {
+        loop {
+            let dirs = self.state.replicas.dirs();
+            if let Some(reason) = dirs.offline_reason().filter(|_| !self.state.config.further_dirs.is_empty())
+            {
+                return format!("the data directory with the metadata has failed: {reason}");
+            }
+            tokio::time::sleep(DIR_CHECK).await;
         }
     }
 
@@ -200,6 +233,9 @@ impl Broker {
         self.state.answering.store(true, Ordering::Release);
         self.state.memory.close_all();
         self.acceptor.closed(LAST_ANSWERS_MAX + Duration::from_secs(1)).await;
+        if let Some(transactions) = self.state.transactions.get() {
+            transactions.shutdown().await;
+        }
         if let Some(groups) = self.state.groups.get() {
             groups.shutdown().await;
         }

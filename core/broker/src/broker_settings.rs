@@ -1,243 +1,179 @@
-//! The broker's own settings under Kafka's names, as DescribeConfigs shows them. They are read-only: set in the
-//! configuration, in force from start to stop.
+//! The broker's own settings under Kafka's names, as they stand in its file: what DescribeConfigs shows below what was set
+//! while it runs. Names, types and defaults are declared in [`towpath_controller::broker_config`].
 
-use towpath_controller::topic_config::{ConfigType, KEYS};
+use towpath_controller::broker_config::{self, SHARED};
+use towpath_controller::{Configs, MetadataImage, topic_config};
 
+use crate::config::BrokerConfig;
 use crate::state::BrokerState;
 
-/// One setting of the broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BrokerSetting {
-    pub(crate) name: &'static str,
-    pub(crate) value: String,
-    pub(crate) config_type: ConfigType,
-    /// Whether it is not the default.
-    pub(crate) is_set: bool,
-    pub(crate) doc: &'static str,
-}
-
-/// All settings, sorted by name.
-pub(crate) fn all(broker: &BrokerState) -> Vec<BrokerSetting> {
-    let mut settings = own(broker);
-    settings.extend(storage(broker));
-    settings.extend(limits(broker));
-    settings.extend(groups(broker));
-    let defaults = &broker.config.topic_defaults;
-    settings.extend(KEYS.iter().filter_map(|key| {
-        let set = defaults.get(key.name);
-        Some(BrokerSetting {
-            name: key.broker_name?,
-            value: set.map_or(key.default, String::as_str).to_owned(),
-            config_type: key.config_type,
-            is_set: set.is_some(),
-            doc: key.doc,
-        })
-    }));
-    settings.sort_by_key(|setting| setting.name);
-    settings
-}
-
-fn setting(
-    name: &'static str,
-    config_type: ConfigType,
-    value: impl ToString,
-    default: impl ToString,
-    doc: &'static str,
-) -> BrokerSetting {
-    let (value, default) = (value.to_string(), default.to_string());
-    BrokerSetting { name, is_set: value != default, value, config_type, doc }
-}
-
-/// What the broker is and what topics get that do not say.
-fn own(broker: &BrokerState) -> Vec<BrokerSetting> {
-    use ConfigType::{Boolean, Int, List, String as Text};
+/// The settings that stand in the file, or that differ from the default.
+pub(crate) fn in_file(broker: &BrokerState, image: &MetadataImage) -> Configs {
     let config = &broker.config;
-    let listen = config.listen.map_or(String::new(), |address| format!("PLAINTEXT://{address}"));
-    let advertised = format!("PLAINTEXT://{}:{}", broker.advertised.host, broker.advertised.port);
-    vec![
-        setting("advertised.listeners", List, advertised, "", "What clients are told to connect to."),
-        setting(
-            "auto.create.topics.enable",
-            Boolean,
-            config.auto_create_topics,
-            true,
-            "Whether a topic is created when a client asks for it.",
-        ),
-        setting("broker.id", Int, config.node_id, -1, "The broker's number."),
-        setting(
-            "broker.rack",
-            Text,
-            config.rack.as_deref().unwrap_or_default(),
-            "",
-            "The rack that the broker stands in.",
-        ),
-        setting(
-            "default.replication.factor",
-            Int,
-            config.replication_factor_default,
-            1,
-            "The replicas of a topic that does not say how many.",
-        ),
-        setting("delete.topic.enable", Boolean, true, true, "Whether topics can be deleted."),
-        setting("listeners", List, listen, "", "Where the broker accepts connections."),
-        setting("node.id", Int, config.node_id, -1, "The node's number."),
-        setting(
-            "num.partitions",
-            Int,
-            config.partitions_default,
-            1,
-            "The partitions of a topic that does not say how many.",
-        ),
-        setting("process.roles", List, "broker,controller", "", "What the node is."),
-    ]
+    let mut file = Configs::new();
+    for declared in broker_config::all() {
+        let name = declared.key.name;
+        let Some(value) = value(broker, name) else { continue };
+        if declared.key.default != Some(value.as_str()) || config.settings.contains_key(name) {
+            file.insert(name.to_owned(), value);
+        }
+    }
+    for topic in topic_config::KEYS {
+        let Some(name) = topic.broker_name else { continue };
+        let units =
+            || topic.units.iter().filter_map(|unit| Some((unit.name, config.settings.get(unit.name)?)));
+        file.extend(units().map(|(name, value)| (name.to_owned(), value.clone())));
+        // What only another unit says is not said twice.
+        let is_own = config.settings.contains_key(name) || units().next().is_none();
+        if let Some(value) = config.topic_defaults.get(topic.name).filter(|_| is_own) {
+            file.insert(name.to_owned(), value.clone());
+        }
+    }
+    // All nodes go by what the active controller's file says of these.
+    for topic in SHARED.into_iter().filter_map(topic_config::key) {
+        match image.cluster_configs().get(topic.name) {
+            Some(value) if value != topic.default || file.contains_key(topic.name) => {
+                file.insert(topic.name.to_owned(), value.clone());
+            }
+            _ => {}
+        }
+    }
+    file
+}
+
+/// The settings of groups that stand in the file.
+pub(crate) fn of_groups(config: &BrokerConfig) -> Configs {
+    let named = config.settings.iter().filter(|(name, _)| name.starts_with("group."));
+    named.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// The value that a setting has by the file; none where it has none, or is a default of topics.
+fn value(broker: &BrokerState, name: &str) -> Option<String> {
+    own(broker, name)
+        .or_else(|| storage(&broker.config, name))
+        .or_else(|| limit(&broker.config, name))
+        .or_else(|| group(&broker.config, name))
+}
+
+/// What the broker is, what topics get that do not say, and how brokers treat each other.
+fn own(broker: &BrokerState, name: &str) -> Option<String> {
+    let config = &broker.config;
+    let replication = &config.replication;
+    let said = match name {
+        "advertised.listeners" => {
+            format!("PLAINTEXT://{}:{}", broker.advertised.host, broker.advertised.port)
+        }
+        "auto.create.topics.enable" => config.auto_create_topics.to_string(),
+        "auto.leader.rebalance.enable" => replication.auto_leader_rebalance.to_string(),
+        "broker.heartbeat.interval.ms" => replication.heartbeat_interval.as_millis().to_string(),
+        "broker.id" | "node.id" => config.node_id.to_string(),
+        "broker.rack" => config.rack.clone()?,
+        "broker.session.timeout.ms" => replication.session_timeout.as_millis().to_string(),
+        "controlled.shutdown.enable" | "delete.topic.enable" => "true".to_owned(),
+        "controller.quorum.election.timeout.ms" => replication.election_timeout.as_millis().to_string(),
+        "controller.quorum.voters" => voters(config),
+        "default.replication.factor" => config.replication_factor_default.to_string(),
+        "leader.imbalance.check.interval.seconds" => {
+            replication.leader_imbalance_check_interval.as_secs().to_string()
+        }
+        "listeners" => config.listen.map_or_else(String::new, |address| format!("PLAINTEXT://{address}")),
+        "num.partitions" => config.partitions_default.to_string(),
+        "num.replica.fetchers" => replication.fetchers.to_string(),
+        "process.roles" => roles(config),
+        "replica.lag.time.max.ms" => replication.replica_lag_max.as_millis().to_string(),
+        "replica.selector.class" if replication.rack_aware_reads => {
+            let named = config.settings.get(name);
+            named
+                .map_or("org.apache.kafka.common.replica.RackAwareReplicaSelector", String::as_str)
+                .to_owned()
+        }
+        _ => return None,
+    };
+    Some(said)
+}
+
+fn voters(config: &BrokerConfig) -> String {
+    let controllers = config.cluster.iter().flat_map(|cluster| &cluster.controllers);
+    let voters = controllers.map(|(id, endpoint)| format!("{id}@{}:{}", endpoint.host, endpoint.port));
+    voters.collect::<Vec<_>>().join(",")
+}
+
+fn roles(config: &BrokerConfig) -> String {
+    let roles = config.cluster.as_ref().map(|cluster| cluster.roles).unwrap_or_default();
+    let named = [("broker", roles.broker), ("controller", roles.controller)];
+    named.iter().filter(|(_, is_so)| *is_so).map(|(name, _)| *name).collect::<Vec<_>>().join(",")
 }
 
 /// Where it stores, and how often it looks after that.
-fn storage(broker: &BrokerState) -> Vec<BrokerSetting> {
-    use ConfigType::{Int, List, Long};
-    let config = &broker.config;
-    vec![
-        setting(
-            "log.cleaner.backoff.ms",
-            Long,
-            config.compaction_check_interval.as_millis(),
-            15_000,
-            "Milliseconds between two looks for logs to compact.",
-        ),
-        setting(
-            "log.dirs",
-            List,
-            config.data_dir.display(),
-            "",
-            "The directory of everything that the broker stores.",
-        ),
-        setting(
-            "log.flush.offset.checkpoint.interval.ms",
-            Int,
-            config.checkpoint_interval.as_millis(),
-            60_000,
-            "Milliseconds between two checkpoints.",
-        ),
-        setting(
-            "log.retention.check.interval.ms",
-            Long,
-            config.retention_check_interval.as_millis(),
-            300_000,
-            "Milliseconds between two looks for segments to delete.",
-        ),
-    ]
+fn storage(config: &BrokerConfig, name: &str) -> Option<String> {
+    let said = match name {
+        "log.cleaner.backoff.ms" => config.compaction_check_interval.as_millis().to_string(),
+        "log.cleaner.dedupe.buffer.size" => config.dedupe_buffer_bytes.to_string(),
+        "log.cleaner.enable" => "true".to_owned(),
+        "log.dirs" => {
+            let dirs = config.all_dirs().map(|dir| dir.display().to_string());
+            dirs.collect::<Vec<_>>().join(",")
+        }
+        "log.flush.offset.checkpoint.interval.ms" => config.checkpoint_interval.as_millis().to_string(),
+        "log.retention.check.interval.ms" => config.retention_check_interval.as_millis().to_string(),
+        "producer.id.expiration.ms" => config.producer_expiration_ms.to_string(),
+        _ => return None,
+    };
+    Some(said)
 }
 
 /// What clients can make it hold (R10).
-fn limits(broker: &BrokerState) -> Vec<BrokerSetting> {
-    use ConfigType::{Int, Long};
-    let (limits, defaults) = (&broker.config.limits, crate::Limits::default());
-    vec![
-        setting(
-            "connections.max.idle.ms",
-            Long,
-            limits.connection_idle_max.as_millis(),
-            defaults.connection_idle_max.as_millis(),
-            "Milliseconds after which an idle connection is closed.",
-        ),
-        setting(
-            "fetch.max.bytes",
-            Int,
-            limits.fetch_bytes_max,
-            defaults.fetch_bytes_max,
-            "Bytes of the largest fetch answer.",
-        ),
-        setting(
-            "max.connections",
-            Int,
-            limits.connections_max,
-            defaults.connections_max,
-            "Connections that are open at the same time.",
-        ),
-        setting(
-            "max.incremental.fetch.session.cache.slots",
-            Int,
-            limits.fetch_sessions_max,
-            defaults.fetch_sessions_max,
-            "Incremental fetch sessions that are remembered.",
-        ),
-        setting(
-            "queued.max.request.bytes",
-            Long,
-            limits.request_memory_bytes,
-            defaults.request_memory_bytes,
-            "Bytes that the requests and answers of all connections may hold.",
-        ),
-        setting(
-            "socket.request.max.bytes",
-            Int,
-            limits.request_bytes_max,
-            defaults.request_bytes_max,
-            "Bytes of the largest request.",
-        ),
-    ]
+fn limit(config: &BrokerConfig, name: &str) -> Option<String> {
+    let limits = &config.limits;
+    let said = match name {
+        "connections.max.idle.ms" => limits.connection_idle_max.as_millis().to_string(),
+        "fetch.max.bytes" => limits.fetch_bytes_max.to_string(),
+        "max.connections" => limits.connections_max.to_string(),
+        "max.incremental.fetch.session.cache.slots" => limits.fetch_sessions_max.to_string(),
+        "queued.max.request.bytes" => limits.request_memory_bytes.to_string(),
+        "socket.request.max.bytes" => limits.request_bytes_max.to_string(),
+        _ => return None,
+    };
+    Some(said)
 }
 
-fn groups(broker: &BrokerState) -> Vec<BrokerSetting> {
-    use ConfigType::{Int, Long};
-    let (groups, defaults) = (&broker.config.groups, towpath_coordinator::GroupConfig::default());
-    let minutes = |ms: i64| ms / 60_000;
-    vec![
-        setting(
-            "group.initial.rebalance.delay.ms",
-            Int,
-            groups.initial_rebalance_delay_ms,
-            defaults.initial_rebalance_delay_ms,
-            "Milliseconds that the first generation of an empty group waits for more members.",
-        ),
-        setting(
-            "group.max.session.timeout.ms",
-            Int,
-            groups.session_timeout_ms_max,
-            defaults.session_timeout_ms_max,
-            "The longest session timeout of a group member.",
-        ),
-        setting(
-            "group.max.size",
-            Int,
-            groups.members_max,
-            defaults.members_max,
-            "Members of the largest group.",
-        ),
-        setting(
-            "group.min.session.timeout.ms",
-            Int,
-            groups.session_timeout_ms_min,
-            defaults.session_timeout_ms_min,
-            "The shortest session timeout of a group member.",
-        ),
-        setting(
-            "offset.metadata.max.bytes",
-            Int,
-            groups.offset_metadata_max,
-            defaults.offset_metadata_max,
-            "The longest text that may accompany a committed offset.",
-        ),
-        setting(
-            "offsets.retention.check.interval.ms",
-            Long,
-            groups.offsets_retention_check_interval_ms,
-            defaults.offsets_retention_check_interval_ms,
-            "Milliseconds between two looks for committed offsets to forget.",
-        ),
-        setting(
-            "offsets.retention.minutes",
-            Int,
-            minutes(groups.offsets_retention_ms),
-            minutes(defaults.offsets_retention_ms),
-            "Minutes for which the offsets of a group without members are kept.",
-        ),
-        setting(
-            "offsets.topic.num.partitions",
-            Int,
-            broker.config.offsets_partitions,
-            50,
-            "The partitions of the topic that holds committed offsets.",
-        ),
-    ]
+fn group(config: &BrokerConfig, name: &str) -> Option<String> {
+    let groups = &config.groups;
+    let said = match name {
+        "group.initial.rebalance.delay.ms" => groups.initial_rebalance_delay_ms.to_string(),
+        "group.max.session.timeout.ms" => groups.session_timeout_ms_max.to_string(),
+        "group.max.size" => groups.members_max.to_string(),
+        "group.min.session.timeout.ms" => groups.session_timeout_ms_min.to_string(),
+        "offset.metadata.max.bytes" => groups.offset_metadata_max.to_string(),
+        "offsets.retention.check.interval.ms" => groups.offsets_retention_check_interval_ms.to_string(),
+        "offsets.retention.minutes" => (groups.offsets_retention_ms / 60_000).to_string(),
+        "offsets.topic.num.partitions" => config.offsets_partitions.to_string(),
+        _ if name.starts_with("group.consumer.") => config.settings.get(name)?.clone(),
+        _ => return None,
+    };
+    Some(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the configuration is without anything in the file, and what is declared as the default, are the same.
+    #[test]
+    fn the_declared_defaults_are_those_in_force() {
+        let config = BrokerConfig::new("d");
+        let told = |name: &str| {
+            storage(&config, name).or_else(|| limit(&config, name)).or_else(|| group(&config, name))
+        };
+        let mut found = 0;
+        for declared in broker_config::all() {
+            let Some(value) = told(declared.key.name).filter(|_| declared.key.name != "log.dirs") else {
+                continue;
+            };
+            assert_eq!(declared.key.default, Some(value.as_str()), "{}", declared.key.name);
+            found += 1;
+        }
+        assert!(found >= 18, "{found}");
+        assert_eq!(roles(&config), "broker,controller");
+    }
 }

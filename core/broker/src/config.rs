@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use towpath_controller::decide::TopicDefaults;
+use towpath_controller::decide::{ClusterPolicy, TopicDefaults};
 use towpath_coordinator::GroupConfig;
+use towpath_coordinator::transaction::TransactionConfig;
 use towpath_types::{BrokerId, limits};
 
 use crate::cluster::{ClusterSettings, ReplicationSettings};
@@ -14,8 +15,10 @@ use crate::cluster::{ClusterSettings, ReplicationSettings};
 /// The settings of a broker.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
-    /// `log.dirs`: the directory of everything that the broker stores.
+    /// `log.dirs`: the directory of everything that the broker stores, or the first of several, which has the metadata.
     pub data_dir: PathBuf,
+    /// `log.dirs`: further directories for partitions.
+    pub further_dirs: Vec<PathBuf>,
     /// `listeners`: where it accepts connections; none for a broker that only this process uses.
     pub listen: Option<SocketAddr>,
     /// `advertised.listeners`: what clients are told; the listener's address if not set.
@@ -32,6 +35,8 @@ pub struct BrokerConfig {
     pub partitions_default: i32,
     /// `default.replication.factor`.
     pub replication_factor_default: i16,
+    /// Settings as they were named by [`Self::set`].
+    pub settings: BTreeMap<String, String>,
     /// Defaults of topic configurations, by the names of these.
     pub topic_defaults: BTreeMap<String, String>,
     /// `offsets.topic.num.partitions`.
@@ -40,12 +45,22 @@ pub struct BrokerConfig {
     pub offsets_topic_configs: BTreeMap<String, String>,
     /// The group coordinator's settings.
     pub groups: GroupConfig,
+    /// `transaction.state.log.num.partitions`.
+    pub transactions_partitions: i32,
+    /// Configurations of `__transaction_state` besides those that it always has.
+    pub transactions_topic_configs: BTreeMap<String, String>,
+    /// The transaction coordinator's settings.
+    pub transactions: TransactionConfig,
     /// The limits.
     pub limits: Limits,
     /// `log.retention.check.interval.ms`.
     pub retention_check_interval: Duration,
     /// `log.cleaner.backoff.ms`: time between two looks for logs to compact.
     pub compaction_check_interval: Duration,
+    /// `log.cleaner.dedupe.buffer.size`: bytes that the map of keys of a compaction may take.
+    pub dedupe_buffer_bytes: usize,
+    /// `producer.id.expiration.ms`.
+    pub producer_expiration_ms: i64,
     /// `log.flush.offset.checkpoint.interval.ms`.
     pub checkpoint_interval: Duration,
     /// The cluster that the node belongs to; none for a node that is alone.
@@ -112,11 +127,25 @@ impl BrokerConfig {
         }
     }
 
+    /// What decisions go by.
+    pub(crate) fn policy(&self) -> ClusterPolicy {
+        ClusterPolicy {
+            groups: crate::broker_settings::of_groups(self),
+            ..ClusterPolicy::new(self.topic_defaults())
+        }
+    }
+
+    /// All directories, the one of the metadata first.
+    pub(crate) fn all_dirs(&self) -> impl Iterator<Item = &std::path::Path> {
+        std::iter::once(self.data_dir.as_path()).chain(self.further_dirs.iter().map(PathBuf::as_path))
+    }
+
     /// The defaults, over a data directory, without a listener.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
+            further_dirs: Vec::new(),
             listen: None,
             advertised: None,
             node_id: BrokerId::new(1),
@@ -125,13 +154,19 @@ impl BrokerConfig {
             auto_create_topics: true,
             partitions_default: 1,
             replication_factor_default: 1,
+            settings: BTreeMap::new(),
             topic_defaults: BTreeMap::new(),
             offsets_partitions: 50,
             offsets_topic_configs: BTreeMap::new(),
             groups: GroupConfig::default(),
+            transactions_partitions: 50,
+            transactions_topic_configs: BTreeMap::new(),
+            transactions: TransactionConfig::default(),
             limits: Limits::default(),
             retention_check_interval: Duration::from_secs(300),
             compaction_check_interval: Duration::from_secs(15),
+            dedupe_buffer_bytes: 16 * 1024 * 1024,
+            producer_expiration_ms: 24 * 60 * 60 * 1000,
             checkpoint_interval: Duration::from_secs(60),
             cluster: None,
             replication: ReplicationSettings::default(),

@@ -1,22 +1,30 @@
 //! The topic in which a coordinator keeps what it knows, as the coordinator sees it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
 use towpath_coordinator::{
-    CoordinatorBatch, CoordinatorLog, CoordinatorLogError, LoadedChunk, LoadedEntry, OffsetsRecord,
-    TransactionalProducer,
+    CoordinatorBatch, CoordinatorLog, CoordinatorLogError, EndMarker, LoadedChunk, LoadedEntry,
+    OffsetsRecord, TransactionalProducer,
 };
-use towpath_log::AppendError;
+use towpath_log::{AppendError, AppendOptions, Effort, Marker, VerificationGuard};
 use towpath_record::{
     BatchBuilder, BatchError, Codec, Compression, ControlType, Origin, RecordBatch, ValidateError, batches,
     control_record,
 };
 use towpath_replica::{Partition, PartitionError, TopicReplicas};
-use towpath_types::{Offset, Term};
+use towpath_types::{Offset, ProducerEpoch, ProducerId, Term};
+use towpath_wire::ErrorCode;
 
+use crate::handlers::partition_error_code;
 use crate::state::BrokerState;
+
+/// The sequence number of batches without one.
+const NO_SEQUENCE: i32 = -1;
 
 /// How long an append may take to be committed (`offsets.commit.timeout.ms`).
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,6 +57,84 @@ impl BrokerCoordinatorLog {
     }
 }
 
+fn build(
+    records: &[OffsetsRecord],
+    producer: Option<TransactionalProducer>,
+) -> Result<Bytes, towpath_record::BuildError> {
+    let mut builder = BatchBuilder::new(Codec::from(Compression::None));
+    if let Some(producer) = producer {
+        // As Kafka's group coordinator writes them: the coordinator keeps their order, not a sequence.
+        builder.set_producer(producer.id, producer.epoch, NO_SEQUENCE);
+        builder.set_transactional(true);
+    }
+    for record in records {
+        builder.append(record.timestamp_ms, Some(&record.key), record.value.as_deref(), &[])?;
+    }
+    builder.build()
+}
+
+const fn marker_of(marker: &EndMarker) -> Marker {
+    Marker {
+        producer_id: marker.producer.id,
+        producer_epoch: marker.producer.epoch,
+        coordinator_epoch: marker.coordinator_epoch,
+        commit: marker.commit,
+        tv2: marker.bumps_epoch,
+    }
+}
+
+/// Proofs that transactions of producers were verified for offsets that are on their way to the log.
+#[derive(Debug, Default)]
+pub(crate) struct VerifiedOffsets(Mutex<HashMap<(i32, ProducerId, ProducerEpoch), Kept>>);
+
+/// A proof, and how many requests need it.
+#[derive(Debug)]
+struct Kept {
+    guard: VerificationGuard,
+    requests: usize,
+}
+
+impl VerifiedOffsets {
+    fn get(&self, partition: i32, producer: TransactionalProducer) -> Option<VerificationGuard> {
+        self.0.lock().get(&(partition, producer.id, producer.epoch)).map(|kept| kept.guard)
+    }
+
+    /// Keeps a proof until the offsets are written, or could not be.
+    pub(crate) fn keep(
+        &self,
+        partition: i32,
+        producer: TransactionalProducer,
+        guard: VerificationGuard,
+    ) -> KeptProof<'_> {
+        let key = (partition, producer.id, producer.epoch);
+        let mut all = self.0.lock();
+        let kept = all.entry(key).or_insert(Kept { guard, requests: 0 });
+        kept.guard = guard;
+        kept.requests += 1;
+        drop(all);
+        KeptProof { proofs: self, key }
+    }
+}
+
+/// A proof that is forgotten with this.
+#[derive(Debug)]
+pub(crate) struct KeptProof<'a> {
+    proofs: &'a VerifiedOffsets,
+    key: (i32, ProducerId, ProducerEpoch),
+}
+
+impl Drop for KeptProof<'_> {
+    fn drop(&mut self) {
+        let mut all = self.proofs.0.lock();
+        if let Some(kept) = all.get_mut(&self.key) {
+            kept.requests -= 1;
+            if kept.requests == 0 {
+                all.remove(&self.key);
+            }
+        }
+    }
+}
+
 fn append_error(partition: i32, error: PartitionError, bytes: usize) -> CoordinatorLogError {
     match error {
         PartitionError::NotLeader | PartitionError::Deleted => CoordinatorLogError::NotLeader { partition },
@@ -57,6 +143,15 @@ fn append_error(partition: i32, error: PartitionError, bytes: usize) -> Coordina
         | PartitionError::Append(AppendError::LargerThanSegment { .. }) => {
             CoordinatorLogError::TooLarge { bytes }
         }
+        // The proof was taken back by a marker that came in between: asked for anew, the coordinator says how it stands.
+        PartitionError::Append(AppendError::NotVerified { .. }) => {
+            CoordinatorLogError::Refused { code: ErrorCode::CoordinatorLoadInProgress }
+        }
+        PartitionError::Append(
+            AppendError::InvalidTxnState { .. }
+            | AppendError::InvalidProducerEpoch { .. }
+            | AppendError::TransactionCoordinatorFenced { .. },
+        ) => CoordinatorLogError::Refused { code: partition_error_code(&error) },
         error => CoordinatorLogError::Storage(error.into()),
     }
 }
@@ -83,21 +178,18 @@ impl CoordinatorLog for BrokerCoordinatorLog {
         batch: CoordinatorBatch<'_>,
     ) -> Result<(), CoordinatorLogError> {
         let log = self.partition(partition)?;
-        let CoordinatorBatch::Records { records, producer: None } = batch else {
-            return Err(CoordinatorLogError::Storage("there are no transactions".into()));
+        let (appended, bytes) = match batch {
+            CoordinatorBatch::Records { records, producer } => {
+                let bytes = records.iter().map(OffsetsRecord::size_in_bytes).sum();
+                let batch = build(records, producer).map_err(|_| CoordinatorLogError::TooLarge { bytes })?;
+                let broker = self.broker()?;
+                let guard = producer.and_then(|producer| broker.verified_offsets.get(partition, producer));
+                let options = AppendOptions { origin: Origin::Coordinator, effort: Effort::Any, guard };
+                (log.append_in_term(term, batch, &options), bytes)
+            }
+            CoordinatorBatch::Marker(marker) => (log.append_marker_in_term(term, &marker_of(&marker)), 0),
         };
-        let bytes: usize = records.iter().map(OffsetsRecord::size_in_bytes).sum();
-        let too_large = |_| CoordinatorLogError::TooLarge { bytes };
-        let mut builder = BatchBuilder::new(Codec::from(Compression::None));
-        for record in records {
-            builder
-                .append(record.timestamp_ms, Some(&record.key), record.value.as_deref(), &[])
-                .map_err(too_large)?;
-        }
-        let batch = builder.build().map_err(too_large)?;
-        let appended = log
-            .append_in_term(term, batch, true, Origin::Coordinator)
-            .map_err(|error| append_error(partition, error, bytes))?;
+        let appended = appended.map_err(|error| append_error(partition, error, bytes))?;
         if appended.committed {
             return Ok(());
         }

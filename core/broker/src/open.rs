@@ -5,24 +5,27 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use towpath_controller::decide::register_single_broker;
 use towpath_controller::{
-    Controller, Decision, LocalMetadataLog, MetadataImage, MetadataRecord, RegisterBroker, TopicConfig,
-    topic_config,
+    Configs, Controller, Decision, LocalMetadataLog, MetadataImage, MetadataRecord, RegisterBroker,
+    TopicConfig, topic_config,
 };
-use towpath_log::{DirIdentity, FileStorage, Log, LogConfig, LogDir, LogDirOptions, SystemClock};
-use towpath_replica::{Environment, Flusher, ReplicaManager, ReplicaSettings};
+use towpath_log::{DirIdentity, FileStorage, Log, LogConfig, LogDir, LogDirOptions, LogError, SystemClock};
+use towpath_replica::{Environment, Flusher, LogDirs, ReplicaManager, ReplicaSettings, UnusableDir};
 use towpath_telemetry::names;
-use towpath_types::{BrokerEpoch, TopicId, TopicName, TopicPartition};
+use towpath_types::{BrokerEpoch, BrokerId, TopicId, TopicName, TopicPartition};
 use uuid::Uuid;
 
 use crate::cluster::{ClusterNode, QUORUM_DIR};
 use crate::config::{BrokerConfig, Endpoint};
+use crate::connection::ErrorChain;
+use crate::coordinator_log::VerifiedOffsets;
 use crate::error::BrokerError;
 use crate::fetch_session::FetchSessions;
 use crate::handlers;
+use crate::live_settings::LiveSettings;
 use crate::memory::MemoryBudget;
 use crate::metrics::BrokerMetrics;
 use crate::producer_ids::ProducerIds;
@@ -84,22 +87,64 @@ pub(crate) fn check_kind(config: &BrokerConfig) -> Result<(), BrokerError> {
     }
 }
 
-/// An open data directory.
+/// The open data directories.
 struct Opened {
-    dir: Arc<LogDir>,
+    dirs: LogDirs,
     logs: Vec<Arc<Log>>,
 }
 
-fn open_dir(config: &BrokerConfig, cluster_id: &str) -> Result<Opened, BrokerError> {
+/// Opens the directories. The first has to work; of the others, those that cannot be read or written to are offline, as
+/// in Kafka, and those that are somebody else's are a mistake that is told.
+fn open_dirs(config: &BrokerConfig, cluster_id: &str) -> Result<Opened, BrokerError> {
+    check_distinct(config)?;
+    let (first, mut logs) = open_dir(config, &config.data_dir, cluster_id)?;
+    let (mut further, mut unusable) = (Vec::new(), Vec::new());
+    for path in &config.further_dirs {
+        match open_dir(config, path, cluster_id) {
+            Ok((dir, more)) => {
+                further.push(dir);
+                logs.extend(more);
+            }
+            Err(BrokerError::Log(error @ (LogError::Io { .. } | LogError::Offline { .. }))) => {
+                let reason = ErrorChain(&error).to_string();
+                tracing::error!(dir = %path.display(), reason, "a data directory cannot be used: its partitions are offline");
+                unusable.push(UnusableDir { path: Some(path.clone()), reason });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let dirs = LogDirs::new(first, further, unusable);
+    let removed = dirs.settle_moves()?;
+    logs.retain(|log| !removed.iter().any(|gone| Arc::ptr_eq(gone, log)));
+    Ok(Opened { dirs, logs })
+}
+
+/// No directory is named twice.
+fn check_distinct(config: &BrokerConfig) -> Result<(), BrokerError> {
+    let mut seen = std::collections::HashSet::new();
+    for path in config.all_dirs() {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        if !seen.insert(absolute) {
+            return Err(BrokerError::DirectoryTwice(path.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn open_dir(
+    config: &BrokerConfig,
+    path: &Path,
+    cluster_id: &str,
+) -> Result<(Arc<LogDir>, Vec<Arc<Log>>), BrokerError> {
     let options = LogDirOptions {
         identity: DirIdentity { cluster_id: cluster_id.to_owned(), node_id: config.node_id.get() },
-        tail_bytes_max: config.limits.tail_bytes_max,
+        tail_bytes_max: config.limits.tail_bytes_max / (1 + config.further_dirs.len()),
     };
     let (storage, clock) = (Arc::new(FileStorage), Arc::new(SystemClock));
     let dir = match &config.cluster {
-        None => LogDir::open(storage, clock, &config.data_dir, &options)?,
+        None => LogDir::open(storage, clock, path, &options)?,
         // It may be hours until a controller answers.
-        Some(_) => LogDir::open_to_wait(storage, clock, &config.data_dir, &options)?,
+        Some(_) => LogDir::open_to_wait(storage, clock, path, &options)?,
     };
     let dir = Arc::new(dir);
     let (logs, failed) = dir.open_all(|_, _| LogConfig::default())?;
@@ -111,7 +156,7 @@ fn open_dir(config: &BrokerConfig, cluster_id: &str) -> Result<Opened, BrokerErr
             source: Box::new(source),
         });
     }
-    Ok(Opened { dir, logs })
+    Ok((dir, logs))
 }
 
 /// Opens everything on disk of a node that is alone. Runs on a thread of its own.
@@ -123,15 +168,18 @@ pub(crate) fn open_alone(
     advertised: Endpoint,
 ) -> Result<Arc<BrokerState>, BrokerError> {
     let cluster_id = cluster_id(&config)?;
-    let opened = open_dir(&config, &cluster_id)?;
+    let opened = open_dirs(&config, &cluster_id)?;
     let (controller, broker_epoch) = open_controller(&config, &opened, &cluster_id, &advertised)?;
+    let Opened { dirs, logs } = opened;
     let image = controller.image();
     let metadata = Metadata::Local { controller, broker_epoch };
-    let state = state(config, cluster_id, advertised, metadata, Arc::clone(&opened.dir), Arc::clone(&image))?;
-    remove_strays(&state, &opened.logs, &image)?;
+    let state = state(config, cluster_id, advertised, metadata, dirs, Arc::clone(&image))?;
+    remove_strays(&state, &logs, &image)?;
+    state.follow_settings(&image);
     for topic in image.topics() {
         state.set_topic(&image, topic)?;
     }
+    state.replicas.started();
     Ok(state)
 }
 
@@ -142,6 +190,38 @@ pub(crate) struct OpenedMember {
     pub(crate) logs: Vec<Arc<Log>>,
     /// The epoch of the last clean shutdown; -1 if there was none.
     pub(crate) previous_epoch: BrokerEpoch,
+    /// What a registration says of directories beside the first.
+    pub(crate) further_directories: Vec<Uuid>,
+}
+
+/// Whether this broker lacks the files of partitions that the metadata know of.
+fn lacks_partitions(opened: &Opened, image: &MetadataImage, me: BrokerId) -> bool {
+    let held: std::collections::HashSet<(TopicId, i32)> =
+        opened.logs.iter().map(|log| (log.topic_id(), log.partition().partition)).collect();
+    image.topics().any(|topic| {
+        let mut partitions = (0..).zip(&topic.partitions);
+        partitions.any(|(index, state)| state.replicas.contains(&me) && !held.contains(&(topic.id, index)))
+    })
+}
+
+/// Looks for directories that the broker had when it last registered and that are not there any more, also where another,
+/// empty one has taken their place: what was in them does not begin anew as if it had been empty. They are forgotten once
+/// nothing is missing. Returns the ids that the next registration says.
+fn find_missing(opened: &Opened, image: &MetadataImage, me: BrokerId) -> Vec<Uuid> {
+    let further = opened.dirs.all().iter().skip(1);
+    let mut ids: Vec<Uuid> = further.map(|dir| dir.directory_id().get()).collect();
+    let known = image.broker(me).map(|broker| broker.further_directories.clone()).unwrap_or_default();
+    let missing: Vec<Uuid> = known.into_iter().filter(|id| !ids.contains(id)).collect();
+    if missing.is_empty() || !lacks_partitions(opened, image, me) {
+        return ids;
+    }
+    for id in &missing {
+        let reason = format!("the data directory with the id {} is not there any more", TopicId::new(*id));
+        tracing::error!(reason, "partitions that were in it are offline");
+        opened.dirs.add_unusable(UnusableDir { path: None, reason });
+    }
+    ids.extend(missing);
+    ids
 }
 
 /// Opens everything on disk of a node of a cluster. Runs on a thread of its own. What there is of partitions is looked at
@@ -155,11 +235,13 @@ pub(crate) fn open_member(
     node: Arc<ClusterNode>,
 ) -> Result<OpenedMember, BrokerError> {
     let cluster_id = node.image().cluster_id().to_owned();
-    let Opened { dir, logs } = open_dir(&config, &cluster_id)?;
-    let previous_epoch = BrokerEpoch::new(dir.clean_epoch().unwrap_or(-1));
+    let opened = open_dirs(&config, &cluster_id)?;
+    let further_directories = find_missing(&opened, &node.image(), config.node_id);
+    let Opened { dirs, logs } = opened;
+    let previous_epoch = BrokerEpoch::new(dirs.clean_epoch().unwrap_or(-1));
     let nothing = Arc::new(MetadataImage::new());
-    let state = state(config, cluster_id, advertised, Metadata::Cluster(node), dir, nothing)?;
-    Ok(OpenedMember { state, logs, previous_epoch })
+    let state = state(config, cluster_id, advertised, Metadata::Cluster(node), dirs, nothing)?;
+    Ok(OpenedMember { state, logs, previous_epoch, further_directories })
 }
 
 fn state(
@@ -167,7 +249,7 @@ fn state(
     cluster_id: String,
     advertised: Endpoint,
     metadata: Metadata,
-    dir: Arc<LogDir>,
+    dirs: LogDirs,
     image: Arc<MetadataImage>,
 ) -> Result<Arc<BrokerState>, BrokerError> {
     let flush_seconds = metrics::histogram!(names::FLUSH_SECONDS);
@@ -175,8 +257,10 @@ fn state(
         Flusher::start(move |took| flush_seconds.record(took.as_secs_f64())).map_err(BrokerError::Thread)?;
     let lag_ms_max = i64::try_from(config.replication.replica_lag_max.as_millis()).unwrap_or(i64::MAX);
     let environment = Arc::new(Environment::new(config.node_id, lag_ms_max, Arc::new(flusher)));
-    let replicas = ReplicaManager::new(ReplicaSettings { dir, environment });
+    let replicas = ReplicaManager::new(ReplicaSettings { dirs: Arc::new(dirs), environment });
     let apis = handlers::supported();
+    let live = Arc::new(LiveSettings::new(&config, &Configs::new(), &Configs::new()));
+    let throttles = metadata.cluster().map_or_else(Arc::default, |node| Arc::clone(node.throttles()));
     Ok(Arc::new(BrokerState {
         sessions: FetchSessions::new(config.limits.fetch_sessions_max),
         memory: MemoryBudget::new(config.limits.request_memory_bytes),
@@ -187,12 +271,17 @@ fn state(
         metadata,
         published: watch::Sender::new(image),
         replicas,
+        live: RwLock::new(live),
+        throttles,
         producer_ids: ProducerIds::default(),
         apis,
         heavy_work: Arc::new(tokio::sync::Semaphore::new(heavy_work_places())),
         stopping: AtomicBool::new(false),
         answering: AtomicBool::new(false),
         groups: OnceLock::new(),
+        transactions: OnceLock::new(),
+        verified_offsets: VerifiedOffsets::default(),
+        replica_moved: tokio::sync::Notify::new(),
         changing: Mutex::new(()),
         unmade: Mutex::default(),
     }))
@@ -214,12 +303,13 @@ fn open_controller(
     cluster_id: &str,
     advertised: &Endpoint,
 ) -> Result<(Controller, BrokerEpoch), BrokerError> {
-    let Opened { dir, logs } = opened;
-    let missing = || BrokerError::MetadataMissing { dir: dir.path().to_owned(), count: logs.len() };
+    let count = opened.logs.len();
+    let missing = || BrokerError::MetadataMissing { dir: config.data_dir.clone(), count };
+    let dir = Arc::clone(opened.dirs.all().first().ok_or_else(missing)?);
     let partition = metadata_partition().ok_or_else(missing)?;
     let log = match dir.get(&partition) {
         Some(log) => log,
-        None if logs.is_empty() => {
+        None if count == 0 => {
             // Kafka's id of the metadata topic.
             let id = TopicId::new(Uuid::from_u64_pair(0, 1));
             dir.create(&partition, id, LocalMetadataLog::config())?
@@ -228,12 +318,13 @@ fn open_controller(
     };
     let (log, image) = LocalMetadataLog::open(log)?;
     let is_new = image.next_offset().get() == 0;
-    let controller = Controller::new(Box::new(log), image);
     let mut registration =
         RegisterBroker::new(config.node_id, Uuid::new_v4(), advertised.host.clone(), advertised.port);
     registration.rack.clone_from(&config.rack);
-    let clean = dir.was_clean() || is_new;
+    registration.further_directories = find_missing(opened, &image, config.node_id);
+    let clean = opened.dirs.all().iter().all(|dir| dir.was_clean()) || is_new;
     let id = cluster_id.to_owned();
+    let controller = Controller::new(Box::new(log), image);
     let ((), image) = controller.change(|image| {
         let Decision { records, answer } = register_single_broker(image, &registration, clean);
         let cluster = image.cluster_id().is_empty().then_some(MetadataRecord::Cluster { cluster_id: id });
@@ -268,7 +359,7 @@ pub(crate) fn remove_strays(
         }
     }
     if !strays.is_empty() {
-        state.replicas.dir().delete_all(&strays)?;
+        state.replicas.dirs().delete_all(&strays)?;
     }
     Ok(())
 }

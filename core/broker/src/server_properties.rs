@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use towpath_controller::topic_config::{self, KEYS};
+use towpath_controller::{broker_config, topic_config};
 
 use crate::config::BrokerConfig;
 use crate::error::BrokerError;
@@ -47,7 +47,51 @@ impl BrokerConfig {
             name: name.to_owned(),
             value: value.to_owned(),
             problem,
-        })
+        })?;
+        self.settings.insert(name.to_owned(), value.trim().to_owned());
+        self.take_units(name);
+        Ok(())
+    }
+
+    /// A default of topics that can be set in several units: which of them counts does not depend on the order in which
+    /// they stand in the file.
+    fn take_units(&mut self, name: &str) {
+        let Some(topic) = broker_config::topic_key(name).filter(|topic| !topic.units.is_empty()) else {
+            return;
+        };
+        let names = topic.broker_name.into_iter().chain(topic.units.iter().map(|unit| unit.name));
+        let first = names.filter_map(|name| Some((name, self.settings.get(name)?))).next();
+        if let Some((name, value)) = first
+            && let Ok(Some((topic, value))) = broker_config::topic_default(name, value)
+        {
+            self.topic_defaults.insert(topic.to_owned(), value);
+        }
+    }
+
+    fn set_transactions(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let transactions = &mut self.transactions;
+        match name {
+            "transaction.state.log.num.partitions" => at_least(&mut self.transactions_partitions, value, 1),
+            "transaction.state.log.min.isr" => {
+                topic_config::check("min.insync.replicas", value).map_err(|problem| problem.to_string())?;
+                self.transactions_topic_configs.insert("min.insync.replicas".to_owned(), value.to_owned());
+                Ok(())
+            }
+            "transaction.state.log.segment.bytes" => {
+                topic_config::check("segment.bytes", value).map_err(|problem| problem.to_string())?;
+                self.transactions_topic_configs.insert("segment.bytes".to_owned(), value.to_owned());
+                Ok(())
+            }
+            "transaction.max.timeout.ms" => at_least(&mut transactions.timeout_ms_max, value, 1),
+            "transactional.id.expiration.ms" => at_least(&mut transactions.id_expiration_ms, value, 1),
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms" => {
+                at_least(&mut transactions.abort_interval_ms, value, 1)
+            }
+            "transaction.remove.expired.transaction.cleanup.interval.ms" => {
+                at_least(&mut transactions.expiration_interval_ms, value, 1)
+            }
+            _ => Err("the broker has no such setting".to_owned()),
+        }
     }
 
     fn try_set(&mut self, name: &str, value: &str) -> Result<(), String> {
@@ -62,6 +106,7 @@ impl BrokerConfig {
                 groups.offsets_retention_ms = minutes.saturating_mul(60_000);
                 Ok(())
             }
+            _ if name.starts_with("transaction") => self.set_transactions(name, value),
             "group.min.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_min, value, 1),
             "group.max.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_max, value, 1),
             "group.initial.rebalance.delay.ms" => at_least(&mut groups.initial_rebalance_delay_ms, value, 0),
@@ -86,16 +131,35 @@ impl BrokerConfig {
                 };
                 Ok(())
             }
-            "follower.replication.throttled.rate" => {
-                at_least(&mut replication.reassignment_bytes_per_second, value, 1)
+            "leader.imbalance.check.interval.seconds" => {
+                let mut seconds = 1_u64;
+                at_least(&mut seconds, value, 1)?;
+                replication.leader_imbalance_check_interval = Duration::from_secs(seconds);
+                Ok(())
             }
+            "log.cleaner.dedupe.buffer.size" => at_least(&mut self.dedupe_buffer_bytes, value, 1 << 20),
+            "producer.id.expiration.ms" => at_least(&mut self.producer_expiration_ms, value, 1),
             "log.retention.check.interval.ms" => milliseconds(&mut self.retention_check_interval, value),
             "log.cleaner.backoff.ms" => milliseconds(&mut self.compaction_check_interval, value),
+            "group.consumer.session.timeout.ms" => {
+                at_least(&mut groups.consumer_session_timeout_ms, value, 1)
+            }
+            "group.consumer.heartbeat.interval.ms" => {
+                at_least(&mut groups.consumer_heartbeat_interval_ms, value, 1)
+            }
+            "group.consumer.migration.policy" => {
+                groups.consumer_migration_policy = value.parse()?;
+                Ok(())
+            }
+            _ if name.starts_with("group.consumer.") => match broker_config::key(name) {
+                Some(config) => config.key.check(value).map_err(|problem| problem.to_string()),
+                None => Err("the broker has no such setting".to_owned()),
+            },
             _ => {
-                let key = KEYS.iter().find(|key| key.broker_name == Some(name));
-                let key = key.ok_or("the broker has no such setting")?;
-                topic_config::check(key.name, value).map_err(|problem| problem.to_string())?;
-                self.topic_defaults.insert(key.name.to_owned(), value.to_owned());
+                let default =
+                    broker_config::topic_default(name, value).map_err(|problem| problem.to_string())?;
+                let (topic, value) = default.ok_or("the broker has no such setting")?;
+                self.topic_defaults.insert(topic.to_owned(), value);
                 Ok(())
             }
         }
@@ -128,6 +192,19 @@ mod tests {
     }
 
     #[test]
+    fn of_several_units_the_smallest_counts() {
+        let mut config = BrokerConfig::new("data");
+        config.set("log.retention.hours", "2").unwrap();
+        assert_eq!(config.topic_defaults["retention.ms"], "7200000");
+        config.set("log.retention.ms", "5").unwrap();
+        config.set("log.retention.minutes", "1").unwrap();
+        assert_eq!(config.topic_defaults["retention.ms"], "5");
+        assert_eq!(config.settings["log.retention.minutes"], "1");
+        config.set("log.roll.hours", "1").unwrap();
+        assert_eq!(config.topic_defaults["segment.ms"], "3600000");
+    }
+
+    #[test]
     fn what_is_no_setting_or_no_value_is_refused() {
         let mut config = BrokerConfig::new("data");
         for (name, value) in [
@@ -138,6 +215,10 @@ mod tests {
             ("queued.max.request.bytes", "0"),
             ("auto.create.topics.enable", "1"),
             ("log.cleanup.policy", "burn"),
+            ("log.roll.hours", "0"),
+            ("follower.replication.throttled.rate", "1000"),
+            ("group.consumer.session.timeout.ms", "soon"),
+            ("group.consumer.nonsense", "1"),
         ] {
             let error = config.set(name, value).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");

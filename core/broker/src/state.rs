@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use towpath_controller::decide::{AdminError, ClusterPolicy, NewTopic, create_topics};
 use towpath_controller::topic_config::TopicCompression;
 use towpath_controller::{
-    Controller, ControllerError, Decision, MetadataImage, PartitionImage, TopicConfig, TopicImage,
+    Configs, Controller, ControllerError, Decision, MetadataImage, PartitionImage, TopicConfig, TopicImage,
 };
-use towpath_coordinator::GroupCoordinator;
+use towpath_coordinator::transaction::TransactionCoordinator;
+use towpath_coordinator::{GroupCoordinator, Topics};
 use towpath_log::LogConfig;
 use towpath_replica::{BrokerView, Brokers, Leadership, ReplicaManager, Settings};
 use towpath_types::{BrokerEpoch, BrokerId, Offset, TopicId, TopicPartition};
@@ -21,13 +22,19 @@ use towpath_wire::{ApiKey, ErrorCode};
 use crate::cluster::ClusterNode;
 use crate::config::{BrokerConfig, Endpoint};
 use crate::connection::ErrorChain;
+use crate::coordinator_log::VerifiedOffsets;
 use crate::fetch_session::FetchSessions;
+use crate::group_topics::GroupTopics;
+use crate::live_settings::LiveSettings;
 use crate::memory::MemoryBudget;
 use crate::metrics::BrokerMetrics;
 use crate::producer_ids::ProducerIds;
+use crate::throttle::{Throttles, TopicThrottles};
 
 /// The name of the topic that holds groups and committed offsets.
 pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
+/// The name of the topic that holds transactional ids and what becomes of their transactions.
+pub(crate) const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
 /// How long this node may take to go by what it has decided.
 const APPLY_MAX: Duration = Duration::from_secs(5);
@@ -43,6 +50,10 @@ pub(crate) struct BrokerState {
     /// The metadata that this node's partitions go by, and that clients are told.
     pub(crate) published: watch::Sender<Arc<MetadataImage>>,
     pub(crate) replicas: ReplicaManager,
+    /// Settings that change while the broker runs.
+    pub(crate) live: RwLock<Arc<LiveSettings>>,
+    /// Bounds on what replication takes.
+    pub(crate) throttles: Arc<Throttles>,
     pub(crate) sessions: FetchSessions,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) memory: Arc<MemoryBudget>,
@@ -56,8 +67,13 @@ pub(crate) struct BrokerState {
     pub(crate) answering: AtomicBool,
     /// Set once, right after the state is made: the coordinator holds the state in turn.
     pub(crate) groups: OnceLock<GroupCoordinator>,
+    /// As `groups`.
+    pub(crate) transactions: OnceLock<TransactionCoordinator>,
+    pub(crate) verified_offsets: VerifiedOffsets,
     /// Topics whose files could not be made: a follower's are asked for by nobody, so this is tried again.
     pub(crate) unmade: Mutex<HashSet<TopicId>>,
+    /// A replica has moved from one directory to another: whoever holds its partition takes the new one.
+    pub(crate) replica_moved: tokio::sync::Notify,
     /// Held from a decision to the moment when the partitions are as decided.
     pub(crate) changing: Mutex<()>,
 }
@@ -137,6 +153,16 @@ impl BrokerState {
         }
     }
 
+    /// Settings that change while the broker runs, as they are now.
+    pub(crate) fn live(&self) -> Arc<LiveSettings> {
+        Arc::clone(&self.live.read())
+    }
+
+    /// The defaults of topic configurations as they are on this broker.
+    pub(crate) fn topic_defaults<'a>(&'a self, image: &MetadataImage) -> std::borrow::Cow<'a, Configs> {
+        image.topic_defaults(self.config.node_id, &self.config.topic_defaults)
+    }
+
     /// Resolves when this node goes by the metadata before `offset`.
     pub(crate) async fn published_from(&self, offset: i64) {
         let mut published = self.published.subscribe();
@@ -152,20 +178,31 @@ impl BrokerState {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Those of a partition's replicas that nobody can use: of brokers that are gone, or on a log directory that failed
-    /// (R14).
-    pub(crate) fn offline_replicas(&self, image: &MetadataImage, replicas: &[BrokerId]) -> Vec<i32> {
-        let failed = self.replicas.dir().offline_reason().is_some();
-        let is_offline = |id: &BrokerId| {
-            (failed && *id == self.config.node_id) || image.broker(*id).is_none_or(|broker| broker.fenced)
+    /// Those of a partition's replicas that nobody can use: of brokers that are gone, or on a directory that failed (R14).
+    pub(crate) fn offline_replicas(
+        &self,
+        image: &MetadataImage,
+        topic: TopicId,
+        (index, partition): (i32, &PartitionImage),
+    ) -> Vec<i32> {
+        let dirs = self.replicas.dirs();
+        let has_failed = || {
+            dirs.offline_count() > 0
+                && (dirs.offline_reason().is_some()
+                    || self.replicas.topic_by_id(topic).is_some_and(|topic| topic.is_offline(index)))
         };
-        replicas.iter().filter(|id| is_offline(id)).map(|id| id.get()).collect()
+        let is_offline = |id: &BrokerId| {
+            image.broker(*id).is_none_or(|broker| broker.fenced)
+                || partition.offline.contains(id)
+                || (*id == self.config.node_id && has_failed())
+        };
+        partition.replicas.iter().filter(|id| is_offline(id)).map(|id| id.get()).collect()
     }
 
     /// What decisions go by.
     pub(crate) fn policy(&self) -> ClusterPolicy {
         match self.cluster() {
-            None => ClusterPolicy::new(self.config.topic_defaults()),
+            None => self.config.policy(),
             Some(node) => node.controller().policy().clone(),
         }
     }
@@ -232,22 +269,28 @@ impl BrokerState {
         if after.brokers().ne(before.brokers()) {
             self.replicas.set_brokers(brokers(&after));
         }
-        self.reconcile(&before, &after);
+        let forgets_otherwise = self.follow_settings(&after);
+        self.reconcile(&before, &after, forgets_otherwise);
         if self.is_replaced(&after) {
             self.replicas.partitions().iter().for_each(towpath_replica::Partition::resign);
         }
         follow(&self.replicas);
+        let is_news_to_groups = GroupTopics::differ(&before, &after);
         self.published.send_replace(after);
-        self.follow_groups();
+        if is_news_to_groups {
+            self.tell_groups_of_topics();
+        }
+        self.follow_coordinated();
     }
 
     /// Brings the partitions of this broker in line with the metadata. What fails shows where it is used
     /// (`KAFKA_STORAGE_ERROR`), and is tried again there.
-    pub(crate) fn reconcile(&self, before: &MetadataImage, after: &MetadataImage) {
+    pub(crate) fn reconcile(&self, before: &MetadataImage, after: &MetadataImage, has_other_settings: bool) {
         for topic in before.topics() {
             if after.topic_by_id(topic.id).is_some() {
                 continue;
             }
+            self.throttles.set_topic(topic.id, TopicThrottles::default());
             if let Err(error) = self.replicas.remove_topic(topic.id) {
                 tracing::error!(topic = %topic.name, error = %ErrorChain(&error), "the files of a deleted topic remain");
             }
@@ -261,8 +304,14 @@ impl BrokerState {
                     partitions.iter().for_each(|gone| groups.resigned(gone.partition));
                 }
             }
+            if let Some(transactions) = self.transactions.get()
+                && topic.name.as_str() == TRANSACTIONS_TOPIC
+            {
+                (0..).zip(&topic.partitions).for_each(|(gone, _)| transactions.resigned(gone));
+            }
         }
-        let has_other_defaults = before.cluster_configs() != after.cluster_configs();
+        let has_other_defaults =
+            has_other_settings || self.topic_defaults(before) != self.topic_defaults(after);
         for topic in after.topics() {
             let known = before.topic_by_id(topic.id);
             // By address where it is the same one, by content where the image comes from a snapshot.
@@ -282,6 +331,19 @@ impl BrokerState {
         }
     }
 
+    /// Puts in force what was set while the broker runs, but for the defaults of topics. Tells whether that changes what partitions go by.
+    pub(crate) fn follow_settings(&self, image: &MetadataImage) -> bool {
+        let dynamic = image.dynamic_configs();
+        let (own, all) = (dynamic.broker(Some(self.config.node_id)), dynamic.broker(None));
+        let (before, live) = (self.live(), LiveSettings::new(&self.config, own, all));
+        let changes_partitions = before.producer_expiration_ms != live.producer_expiration_ms;
+        if *before != live {
+            live.set_rates(&self.throttles);
+            *self.live.write() = Arc::new(live);
+        }
+        changes_partitions
+    }
+
     /// Brings one topic's partitions in line.
     pub(crate) fn set_topic(
         &self,
@@ -296,8 +358,9 @@ impl BrokerState {
             .map(|partition| partition.replicas.contains(&me).then(|| leadership(partition)))
             .collect();
         // The fifty partitions of the offsets topic get files when a group first needs them; in a cluster their
-        // followers have to be there before.
-        let eager = self.cluster().is_some() || !topic.is_internal();
+        // followers have to be there before. With several directories, what has no files is missing.
+        let has_one_dir = self.config.further_dirs.is_empty();
+        let eager = self.cluster().is_some() || !topic.is_internal() || !has_one_dir;
         self.replicas.set_topic(&topic.name, topic.id, leaderships, &settings, eager)
     }
 
@@ -308,18 +371,48 @@ impl BrokerState {
         self.cluster().is_some() && own.get() >= 0 && known.is_none_or(|known| known.epoch > own)
     }
 
-    /// The groups of the partitions that this broker leads are served here, and no others.
-    fn follow_groups(&self) {
-        let (Some(groups), Some(_)) = (self.groups.get(), self.cluster()) else { return };
-        let Some(topic) = self.replicas.topic(OFFSETS_TOPIC) else { return };
+    /// The groups and transactional ids of the partitions that this broker leads are served here, and no others.
+    fn follow_coordinated(&self) {
+        if self.cluster().is_none() {
+            return;
+        }
+        if let Some(groups) = self.groups.get() {
+            self.each_partition(OFFSETS_TOPIC, |index, leads| {
+                if leads { groups.elected(index) } else { groups.resigned(index) }
+            });
+        }
+        if let Some(transactions) = self.transactions.get() {
+            self.each_partition(TRANSACTIONS_TOPIC, |index, leads| {
+                if leads { transactions.elected(index) } else { transactions.resigned(index) }
+            });
+        }
+    }
+
+    /// The groups go by the topics that there are now.
+    pub(crate) fn tell_groups_of_topics(&self) {
+        if let Some(groups) = self.groups.get() {
+            let topics: Arc<dyn Topics> = Arc::new(GroupTopics::new(self.image()));
+            groups.topics_changed(&topics);
+        }
+    }
+
+    /// Tells of each partition of a topic whether this broker leads it.
+    fn each_partition(&self, topic: &str, mut tell: impl FnMut(i32, bool)) {
+        let Some(topic) = self.replicas.topic(topic) else { return };
         for index in 0..i32::try_from(topic.partition_count()).unwrap_or(i32::MAX) {
-            if topic.leads(index) { groups.elected(index) } else { groups.resigned(index) }
+            tell(index, topic.leads(index));
         }
     }
 
     fn settings(&self, image: &MetadataImage, topic: &TopicImage) -> Settings {
-        match TopicConfig::resolve(&topic.configs, &image.topic_defaults(&self.config.topic_defaults)) {
-            Ok(config) => settings(&config),
+        match TopicConfig::resolve(&topic.configs, &self.topic_defaults(image)) {
+            Ok(config) => {
+                let (leader, follower) = (config.leader_throttled.clone(), config.follower_throttled.clone());
+                self.throttles.set_topic(topic.id, TopicThrottles { leader, follower });
+                let mut settings = settings(&config);
+                settings.log.producer_expiration_ms = self.live().producer_expiration_ms;
+                settings
+            }
             Err(problem) => {
                 // Values are checked before they are stored, so only a newer version's can be at fault here.
                 tracing::error!(topic = %topic.name, %problem, "the topic's configuration is not valid; defaults are in force");
@@ -341,7 +434,11 @@ impl BrokerState {
     /// # Errors
     /// [`AdminError`] with the protocol's code.
     pub(crate) async fn auto_create(self: &Arc<Self>, name: &str) -> Result<(), AdminError> {
-        let topic = if name == OFFSETS_TOPIC { self.offsets_topic() } else { default_topic(name) };
+        let topic = match name {
+            OFFSETS_TOPIC => self.offsets_topic(),
+            TRANSACTIONS_TOPIC => self.transactions_topic(),
+            _ => default_topic(name),
+        };
         if let Some(node) = self.cluster().filter(|node| !node.is_active_controller()) {
             return node.create_topic(self, &topic).await;
         }
@@ -361,18 +458,23 @@ impl BrokerState {
     }
 
     fn offsets_topic(&self) -> NewTopic {
-        let mut configs: BTreeMap<String, String> =
-            [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "104857600")]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into();
-        configs.extend(self.config.offsets_topic_configs.clone());
-        NewTopic {
-            name: OFFSETS_TOPIC.to_owned(),
-            partitions: self.config.offsets_partitions,
-            replication_factor: -1,
-            configs: configs.into_iter().map(|(name, value)| (name, Some(value))).collect(),
-            ..NewTopic::default()
-        }
+        let always =
+            [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "104857600")];
+        let (partitions, configs) = (self.config.offsets_partitions, &self.config.offsets_topic_configs);
+        coordinated_topic(OFFSETS_TOPIC, partitions, &always, configs)
+    }
+
+    /// As Kafka sets it up: who forgets a decision could decide otherwise.
+    fn transactions_topic(&self) -> NewTopic {
+        let always = [
+            ("cleanup.policy", "compact"),
+            ("compression.type", "uncompressed"),
+            ("segment.bytes", "104857600"),
+            ("unclean.leader.election.enable", "false"),
+        ];
+        let (partitions, configs) =
+            (self.config.transactions_partitions, &self.config.transactions_topic_configs);
+        coordinated_topic(TRANSACTIONS_TOPIC, partitions, &always, configs)
     }
 }
 
@@ -394,6 +496,25 @@ fn leadership(partition: &PartitionImage) -> Leadership {
         isr: partition.isr.clone(),
         recovering: partition.recovering,
         adding: partition.adding_replicas.clone(),
+    }
+}
+
+/// A coordinator's topic, with what it always has and what was asked for besides.
+fn coordinated_topic(
+    name: &str,
+    partitions: i32,
+    always: &[(&str, &str)],
+    configs: &BTreeMap<String, String>,
+) -> NewTopic {
+    let mut all: BTreeMap<String, String> =
+        always.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    all.extend(configs.clone());
+    NewTopic {
+        name: name.to_owned(),
+        partitions,
+        replication_factor: -1,
+        configs: all.into_iter().map(|(name, value)| (name, Some(value))).collect(),
+        ..NewTopic::default()
     }
 }
 

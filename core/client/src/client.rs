@@ -1,23 +1,25 @@
 //! Connections and metadata, shared by everything made from a client.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use towpath_types::{TopicName, TopicPartition};
+use towpath_types::{TopicId, TopicName, TopicPartition};
 use towpath_wire::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
 use towpath_wire::{ApiKey, ErrorCode, Request};
 
 use crate::backoff::Backoff;
-use crate::connection::Connection;
+use crate::connection::{Connection, Features};
 use crate::metadata::{Cluster, Node, TopicMeta};
+use crate::metrics::ConnectionMetrics;
 use crate::{
     Admin, ClientConfig, ClientError, Consumer, ConsumerConfig, Producer, ProducerConfig, RawClient,
+    TransactionConfig, TransactionalProducer,
 };
 
 /// A client of one cluster; cheap to clone. It must be used within a Tokio runtime.
@@ -29,6 +31,9 @@ pub struct Client {
 /// Requests that may wait long on the broker get connections of their own, so that they hold up nothing else: every
 /// producer, consumer and group member has a channel, the rest shares channel 0.
 pub(crate) type ChannelId = u64;
+
+/// The first version of Metadata that can be asked by topic id alone.
+const METADATA_VERSION_IDS: i16 = 12;
 
 /// The channel of metadata and admin requests.
 pub(crate) const SHARED_CHANNEL: ChannelId = 0;
@@ -46,6 +51,9 @@ pub(crate) struct ClientInner {
     refreshing: tokio::sync::Mutex<()>,
     pool: Mutex<HashMap<(i32, ChannelId), Arc<Slot>>>,
     channels: AtomicU64,
+    /// The newest that a broker told.
+    features: Mutex<Features>,
+    metrics: Arc<ConnectionMetrics>,
 }
 
 /// The connection to one broker on one channel.
@@ -98,12 +106,14 @@ impl Client {
         let inner = Arc::new_cyclic(|this| ClientInner {
             this: this.clone(),
             client_id: Arc::from(config.client_id.as_str()),
+            metrics: Arc::new(ConnectionMetrics::new(&config.client_id)),
             config,
             bootstrap,
             cluster: watch::Sender::new(Arc::default()),
             refreshing: tokio::sync::Mutex::new(()),
             pool: Mutex::default(),
             channels: AtomicU64::new(SHARED_CHANNEL + 1),
+            features: Mutex::default(),
         });
         inner.refresh(&[], false).await?;
         Ok(Self { inner })
@@ -113,6 +123,19 @@ impl Client {
     #[must_use]
     pub fn producer(&self, config: ProducerConfig) -> Producer {
         Producer::new(Arc::clone(&self.inner), config)
+    }
+
+    /// A producer whose records become visible together or not at all, once it has its transactional id: whoever had it
+    /// before is fenced, and what that one left open is aborted.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`] for a configuration that transactions cannot have; what the coordinator says; and
+    /// [`ClientError::Timeout`] when it cannot be reached within `max_block_ms`.
+    pub async fn transactional_producer(
+        &self,
+        config: TransactionConfig,
+    ) -> Result<TransactionalProducer, ClientError> {
+        TransactionalProducer::start(Arc::clone(&self.inner), config).await
     }
 
     /// A consumer with nothing assigned. Must be called within a Tokio runtime.
@@ -243,7 +266,7 @@ impl ClientInner {
         if let Some(not_before) = opening.not_before {
             tokio::time::sleep_until(not_before).await;
         }
-        match self.open(address, broker).await {
+        match self.open(address, broker).await.inspect_err(|_| self.metrics.failures.increment(1)) {
             Ok(connection) => {
                 opening.backoff.reset();
                 opening.not_before = None;
@@ -266,7 +289,22 @@ impl ClientInner {
             Ok(Err(source)) => return Err(connect_error(Arc::new(source))),
             Err(_) => return Err(connect_error(Arc::new(std::io::ErrorKind::TimedOut.into()))),
         };
-        Connection::open(stream, Arc::clone(&broker), Arc::clone(&self.client_id), limit).await
+        let (client_id, metrics) = (Arc::clone(&self.client_id), Arc::clone(&self.metrics));
+        let connection = Connection::open(stream, Arc::clone(&broker), client_id, metrics, limit).await?;
+        self.learn_features(connection.features());
+        Ok(connection)
+    }
+
+    /// The cluster's features, as the broker that knew the newest told.
+    pub(crate) fn features(&self) -> Features {
+        *self.features.lock()
+    }
+
+    pub(crate) fn learn_features(&self, told: Features) {
+        let mut known = self.features.lock();
+        if told.epoch >= known.epoch {
+            *known = told;
+        }
     }
 
     /// A connection to any broker: an open one, else any known broker, else a bootstrap server (KIP-899: when all
@@ -348,6 +386,30 @@ impl ClientInner {
             }
             code => Err(broker_error(code, ApiKey::Metadata, &broker, "the cluster")),
         }
+    }
+
+    /// The names of topics; what does not exist (any more) is left out.
+    pub(crate) async fn names_of(
+        &self,
+        ids: &BTreeSet<TopicId>,
+    ) -> Result<HashMap<TopicId, TopicName>, ClientError> {
+        let connection = self.any_connection().await?;
+        let by_id = connection.version_of(ApiKey::Metadata)? >= METADATA_VERSION_IDS;
+        let wanted = |id: &TopicId| MetadataRequestTopic { topic_id: id.get(), name: None };
+        let request = MetadataRequest {
+            topics: by_id.then(|| ids.iter().map(wanted).collect()),
+            allow_auto_topic_creation: false,
+            ..Default::default()
+        };
+        let response = connection.request(&request, self.request_timeout()).await?;
+        let mut names = HashMap::new();
+        for topic in response.topics {
+            let id = TopicId::new(topic.topic_id);
+            if let (0, Some(name), true) = (topic.error_code, topic.name, ids.contains(&id)) {
+                names.insert(id, TopicName::new(&name)?);
+            }
+        }
+        Ok(names)
     }
 
     /// Forgets all brokers, so that the bootstrap servers are asked.
@@ -496,6 +558,12 @@ impl Slot {
         let current = self.current.lock();
         current.as_ref().filter(|connection| connection.is_open() && connection.broker() == broker).cloned()
     }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A broker's error code as an error.

@@ -1,10 +1,12 @@
 //! Settings of the client, the producer and the consumer. Names follow Kafka's, with units last.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use towpath_record::Codec;
 use towpath_types::{GroupId, limits};
 
+use crate::consumer::StartAt;
 use crate::transport::{TcpTransport, Transport};
 
 /// How to reach a cluster.
@@ -124,6 +126,31 @@ impl Default for ProducerConfig {
     }
 }
 
+/// Settings of a transactional producer.
+#[derive(Debug, Clone)]
+pub struct TransactionConfig {
+    /// The name under which the producer is known over restarts: of all producers with it the newest counts.
+    pub transactional_id: String,
+    /// Milliseconds after which the coordinator gives up a transaction that is not ended (at most the brokers'
+    /// `transaction.max.timeout.ms`). The producer is fenced then.
+    pub transaction_timeout_ms: u64,
+    /// The rest. `acks` must be [`Acks::All`] with idempotence; `stop_after_failure` is of no use here: after a failure
+    /// the whole transaction is aborted. `max_block_ms` also bounds how long a commit or an abort is waited for.
+    pub producer: ProducerConfig,
+}
+
+impl TransactionConfig {
+    /// Kafka's defaults for a transactional id.
+    #[must_use]
+    pub fn new(transactional_id: impl Into<String>) -> Self {
+        Self {
+            transactional_id: transactional_id.into(),
+            transaction_timeout_ms: 60_000,
+            producer: ProducerConfig::default(),
+        }
+    }
+}
+
 /// What to do with a partition whose position is unknown or does not exist (any more).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OffsetReset {
@@ -131,9 +158,44 @@ pub enum OffsetReset {
     Earliest,
     /// Begin at the end.
     Latest,
+    /// Begin at the first record that is not older than this, by its timestamp; at the end if there is none (KIP-1106).
+    ByDuration(Duration),
     /// Report it: [`crate::ClientError::OffsetOutOfRange`] or [`crate::ClientError::NoOffset`] (R7).
     #[default]
     None,
+}
+
+impl OffsetReset {
+    /// Where to begin, unless the problem is to be reported.
+    pub(crate) const fn start(self) -> Option<StartAt> {
+        match self {
+            Self::Earliest => Some(StartAt::Earliest),
+            Self::Latest => Some(StartAt::Latest),
+            Self::ByDuration(age) => Some(StartAt::Ago(age)),
+            Self::None => None,
+        }
+    }
+}
+
+/// The protocol between a group's members and its coordinator (`group.protocol`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GroupKind {
+    /// Members join together and one of them shares out: every cluster has it.
+    #[default]
+    Classic,
+    /// The coordinator shares out, and each member follows by itself (KIP-848).
+    Consumer,
+}
+
+impl GroupKind {
+    /// Kafka's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Consumer => "consumer",
+        }
+    }
 }
 
 /// The visibility of transactional records.
@@ -182,12 +244,17 @@ pub struct ConsumerConfig {
     pub group_id: Option<GroupId>,
     /// Makes the member static (KIP-345): it keeps its partitions when it comes back within the session timeout.
     pub group_instance_id: Option<String>,
-    /// The assignors that the member supports, the most liked first. The cooperative protocol is used when all are
-    /// cooperative.
+    /// The group's protocol.
+    pub group_protocol: GroupKind,
+    /// The coordinator's assignor (`uniform` or `range`; `None` for its default), in the consumer protocol.
+    pub remote_assignor: Option<String>,
+    /// The assignors that the member supports, the most liked first, in the classic protocol. The cooperative one is
+    /// used when all are cooperative.
     pub assignors: Vec<Assignor>,
-    /// Milliseconds without a heartbeat after which the group goes on without this member.
+    /// Milliseconds without a heartbeat after which the group goes on without this member. (In the consumer protocol
+    /// the coordinator has a limit of its own; after this one the member gives up by itself.)
     pub session_timeout_ms: u64,
-    /// Milliseconds between heartbeats.
+    /// Milliseconds between heartbeats. (In the consumer protocol the coordinator says.)
     pub heartbeat_interval_ms: u64,
     /// Milliseconds between polls after which the member leaves; also how long a rebalance waits for it.
     pub max_poll_interval_ms: u64,
@@ -222,6 +289,8 @@ impl Default for ConsumerConfig {
         Self {
             group_id: None,
             group_instance_id: None,
+            group_protocol: GroupKind::Classic,
+            remote_assignor: None,
             assignors: vec![Assignor::CooperativeSticky],
             session_timeout_ms: 45_000,
             heartbeat_interval_ms: 3_000,

@@ -21,6 +21,7 @@ use towpath_wire::{
 };
 
 use crate::ClientError;
+use crate::metrics::ConnectionMetrics;
 use crate::transport::ByteStream;
 
 /// Bytes for which the reader makes room when nothing is announced.
@@ -40,13 +41,45 @@ pub(crate) struct Connection {
 struct Inner {
     broker: Arc<str>,
     client_id: Arc<str>,
+    metrics: Arc<ConnectionMetrics>,
     /// By API key.
     versions: Vec<Option<VersionRange>>,
+    features: Features,
     queue: mpsc::UnboundedSender<Outgoing>,
     shared: Arc<Shared>,
     correlation: AtomicI32,
     /// Bounds what waits in `queue` and in `pending`.
     in_flight: Semaphore,
+}
+
+/// What a broker said of the cluster's finalized features (KIP-584).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Features {
+    /// Grows with every change; −1 when the broker does not tell.
+    pub(crate) epoch: i64,
+    /// The level of `transaction.version`; 0 if it is not finalized.
+    pub(crate) transaction_version: i16,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self { epoch: -1, transaction_version: 0 }
+    }
+}
+
+impl Features {
+    fn from_wire(response: &ApiVersionsResponse) -> Self {
+        let level = |name: &str| {
+            let found = response.finalized_features.iter().find(|feature| feature.name == name);
+            found.map_or(0, |feature| feature.max_version_level)
+        };
+        Self { epoch: response.finalized_features_epoch, transaction_version: level("transaction.version") }
+    }
+
+    /// Whether partitions are added to transactions by the brokers, and every end of one bumps the epoch (KIP-890).
+    pub(crate) const fn transactions_v2(self) -> bool {
+        self.transaction_version >= 2
+    }
 }
 
 #[derive(Debug)]
@@ -85,6 +118,7 @@ impl Shared {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.metrics.open.decrement(1);
         self.shared.close("closed by this client");
     }
 }
@@ -116,6 +150,7 @@ impl Connection {
         stream: Box<dyn ByteStream>,
         broker: Arc<str>,
         client_id: Arc<str>,
+        metrics: Arc<ConnectionMetrics>,
         timeout_after: Duration,
     ) -> Result<Self, ClientError> {
         let (read, write) = tokio::io::split(stream);
@@ -127,19 +162,29 @@ impl Connection {
         let mut inner = Inner {
             broker,
             client_id,
+            metrics,
             versions: Vec::new(),
+            features: Features::default(),
             queue,
             shared,
             correlation: AtomicI32::new(0),
             in_flight: Semaphore::new(limits::REQUESTS_IN_FLIGHT_MAX),
         };
-        inner.versions = negotiate(&inner, timeout_after).await?;
+        // Before anything can fail: the end of `inner` counts it out.
+        inner.metrics.open.increment(1);
+        inner.metrics.opened.increment(1);
+        (inner.versions, inner.features) = negotiate(&inner, timeout_after).await?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// `host:port`.
     pub(crate) fn broker(&self) -> &Arc<str> {
         &self.inner.broker
+    }
+
+    /// The cluster's features as the broker knew them when the connection was opened.
+    pub(crate) fn features(&self) -> Features {
+        self.inner.features
     }
 
     /// Whether it can take requests.
@@ -254,6 +299,8 @@ impl Inner {
             drop(state);
             return Err(self.disconnected());
         }
+        drop(state);
+        self.metrics.sent(R::KEY);
         Ok(())
     }
 
@@ -285,6 +332,7 @@ impl<R: Request> InFlight<R> {
                     api: R::KEY,
                     after_ms: u64::try_from(timeout_after.as_millis()).unwrap_or(u64::MAX),
                 };
+                inner.metrics.timed_out(R::KEY);
                 inner.shared.close(&format!("request {} was not answered in time", self.correlation));
                 Err(error)
             }
@@ -293,7 +341,10 @@ impl<R: Request> InFlight<R> {
 }
 
 /// Asks for the broker's versions at our highest, and again at its own highest if that is too high (KIP-511).
-async fn negotiate(inner: &Inner, timeout_after: Duration) -> Result<Vec<Option<VersionRange>>, ClientError> {
+async fn negotiate(
+    inner: &Inner,
+    timeout_after: Duration,
+) -> Result<(Vec<Option<VersionRange>>, Features), ClientError> {
     let api = ApiKey::ApiVersions;
     let mut version = ApiVersionsRequest::VERSIONS.max;
     loop {
@@ -315,7 +366,7 @@ async fn negotiate(inner: &Inner, timeout_after: Duration) -> Result<Vec<Option<
         let response =
             decode_api_versions(frame, version).map_err(|source| inner.decode_error(api, source))?;
         match ErrorCode::from_code(response.error_code) {
-            ErrorCode::None => return Ok(common_versions(&response)),
+            ErrorCode::None => return Ok((common_versions(&response), Features::from_wire(&response))),
             ErrorCode::UnsupportedVersion if version > 0 => {
                 let offered = response.api_keys.iter().find(|entry| entry.api_key == api.code());
                 version = offered.map_or(0, |entry| entry.max_version.clamp(0, version - 1));
@@ -491,7 +542,13 @@ mod tests {
 
     async fn connected() -> (Connection, tokio::io::DuplexStream, BytesMut) {
         let (ours, mut theirs) = tokio::io::duplex(1 << 16);
-        let open = Connection::open(Box::new(ours), "b:1".into(), "test".into(), LIMIT);
+        let open = Connection::open(
+            Box::new(ours),
+            "b:1".into(),
+            "test".into(),
+            Arc::new(ConnectionMetrics::new("test")),
+            LIMIT,
+        );
         let mut buffer = BytesMut::new();
         let serve = async {
             let peek = requests(&mut theirs, &mut buffer, 1).await.remove(0);

@@ -220,6 +220,32 @@ pub enum ClientError {
         /// What the coordinator said.
         code: ErrorCode,
     },
+    /// The transaction cannot be committed any more: it must be (or is being) aborted. The producer goes on with the
+    /// next one.
+    #[error("the transaction of `{transactional_id}` cannot be committed: it is aborted")]
+    TransactionAborted {
+        /// Whose transaction.
+        transactional_id: Arc<str>,
+        /// Why; `None` when the application aborted it.
+        source: Option<Box<ClientError>>,
+    },
+    /// Another producer has the transactional id now, or the coordinator gave the transaction up after
+    /// `transaction_timeout_ms` (R6). This producer can do nothing any more.
+    #[error("the producer of `{transactional_id}` is fenced: {code}")]
+    ProducerFenced {
+        /// The transactional id.
+        transactional_id: Arc<str>,
+        /// What the broker said.
+        code: ErrorCode,
+    },
+    /// The transactional producer cannot go on after what happened.
+    #[error("the producer of `{transactional_id}` cannot go on")]
+    TransactionalProducerFailed {
+        /// The transactional id.
+        transactional_id: Arc<str>,
+        /// What happened.
+        source: Box<ClientError>,
+    },
     /// The call needs a group, or the configuration contradicts itself.
     #[error("{0}")]
     Usage(&'static str),
@@ -246,10 +272,35 @@ impl ClientError {
             | Self::NoLeader { .. }
             | Self::DeliveryTimeout { .. } => true,
             // Another process has taken over the instance id: coming back would only fence that one.
-            Self::MembershipLost { code, .. } => {
-                !matches!(code, ErrorCode::FencedInstanceId | ErrorCode::GroupAuthorizationFailed)
-            }
+            Self::MembershipLost { code, .. } => !matches!(
+                code,
+                ErrorCode::FencedInstanceId
+                    | ErrorCode::UnreleasedInstanceId
+                    | ErrorCode::GroupAuthorizationFailed
+            ),
             Self::Broker { code, .. } => code.is_retriable() || *code == ErrorCode::RebalanceInProgress,
+            _ => false,
+        }
+    }
+
+    /// Whether the producer, consumer or member that reported it can do nothing any more: make a new one, if at all.
+    /// (Another process has taken over its transactional id or instance id, it was closed, or it may not go on.)
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        match self {
+            Self::ProducerFenced { .. } | Self::TransactionalProducerFailed { .. } | Self::Closed => true,
+            Self::MembershipLost { .. } => !self.is_retriable(),
+            _ => false,
+        }
+    }
+
+    /// Whether the transaction must be aborted, after which the producer goes on: everything of the transaction may be
+    /// done again in the next one.
+    #[must_use]
+    pub fn is_abortable(&self) -> bool {
+        match self {
+            Self::TransactionAborted { .. } => true,
+            Self::Broker { code, .. } => *code == ErrorCode::TransactionAbortable,
             _ => false,
         }
     }
@@ -258,15 +309,19 @@ impl ClientError {
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
-            Self::Broker { code, .. } | Self::MembershipLost { code, .. } => Some(*code),
+            Self::Broker { code, .. }
+            | Self::MembershipLost { code, .. }
+            | Self::ProducerFenced { code, .. } => Some(*code),
             Self::OffsetOutOfRange { .. } => Some(ErrorCode::OffsetOutOfRange),
             Self::UnknownTopic { .. } | Self::UnknownPartition { .. } => {
                 Some(ErrorCode::UnknownTopicOrPartition)
             }
-            Self::Bootstrap { source, .. } => source.code(),
-            Self::Timeout { source, .. } | Self::DeliveryTimeout { source, .. } => {
-                source.as_ref().and_then(|source| source.code())
+            Self::Bootstrap { source, .. } | Self::TransactionalProducerFailed { source, .. } => {
+                source.code()
             }
+            Self::Timeout { source, .. }
+            | Self::DeliveryTimeout { source, .. }
+            | Self::TransactionAborted { source, .. } => source.as_ref().and_then(|source| source.code()),
             _ => None,
         }
     }
@@ -284,10 +339,12 @@ impl ClientError {
             | Self::Decode { broker, .. }
             | Self::Encode { broker, .. }
             | Self::Malformed { broker, .. } => Some(broker),
-            Self::Bootstrap { source, .. } => source.broker(),
-            Self::Timeout { source, .. } | Self::DeliveryTimeout { source, .. } => {
-                source.as_ref().and_then(|source| source.broker())
+            Self::Bootstrap { source, .. } | Self::TransactionalProducerFailed { source, .. } => {
+                source.broker()
             }
+            Self::Timeout { source, .. }
+            | Self::DeliveryTimeout { source, .. }
+            | Self::TransactionAborted { source, .. } => source.as_ref().and_then(|source| source.broker()),
             _ => None,
         }
     }
@@ -317,10 +374,13 @@ impl ClientError {
             Self::NoOffset { .. } => "commit an offset, or set `auto_offset_reset` to earliest or latest",
             Self::TopicRecreated { .. } => "decide where to begin in the new topic",
             Self::Broker { code, .. } => return code_hint(*code),
-            Self::Timeout { source: Some(source), .. }
-            | Self::DeliveryTimeout { source: Some(source), .. } => {
-                return source.hint();
+            Self::ProducerFenced { .. } => {
+                "two producers use the same transactional id, or a transaction took longer than `transaction_timeout_ms`"
             }
+            Self::TransactionalProducerFailed { source, .. }
+            | Self::TransactionAborted { source: Some(source), .. }
+            | Self::Timeout { source: Some(source), .. }
+            | Self::DeliveryTimeout { source: Some(source), .. } => return source.hint(),
             _ => return None,
         })
     }
@@ -375,6 +435,7 @@ fn code_hint(code: ErrorCode) -> Option<&'static str> {
     Some(match code {
         ErrorCode::TopicAuthorizationFailed
         | ErrorCode::GroupAuthorizationFailed
+        | ErrorCode::TransactionalIdAuthorizationFailed
         | ErrorCode::ClusterAuthorizationFailed => "grant the client's principal the operation (ACLs)",
         ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge => {
             "raise the topic's `max.message.bytes`, or lower the producer's `batch_bytes`"
@@ -386,6 +447,12 @@ fn code_hint(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::PolicyViolation => "the cluster's policy forbids it",
         ErrorCode::UnsupportedCompressionType => "choose another compression",
         ErrorCode::InvalidRecord => "a compacted topic needs a key in every record",
+        ErrorCode::InvalidTransactionTimeout => {
+            "lower `transaction_timeout_ms`, or raise the brokers' `transaction.max.timeout.ms`"
+        }
+        ErrorCode::UnreleasedInstanceId => "another member has this `group_instance_id`: stop it first",
+        ErrorCode::UnsupportedAssignor => "choose one of the brokers' assignors as `remote_assignor`",
+        ErrorCode::InvalidRegularExpression => "the brokers read RE2 expressions",
         _ => return None,
     })
 }
@@ -408,6 +475,19 @@ mod tests {
         assert_eq!(outer.broker(), Some("b:9092"));
         assert!(outer.is_retriable());
         assert!(!ClientError::Closed.is_retriable());
+    }
+
+    #[test]
+    fn transactional_errors_say_what_to_do() {
+        let id: Arc<str> = "tx".into();
+        let fenced = ClientError::ProducerFenced {
+            transactional_id: Arc::clone(&id),
+            code: ErrorCode::InvalidProducerEpoch,
+        };
+        assert!(fenced.is_fatal() && !fenced.is_abortable() && !fenced.is_retriable());
+        let source = Some(Box::new(ClientError::Closed));
+        let aborted = ClientError::TransactionAborted { transactional_id: id, source };
+        assert!(aborted.is_abortable() && !aborted.is_fatal() && !aborted.is_retriable());
     }
 
     #[test]

@@ -32,10 +32,108 @@
 //!
 //! - [`Client`]: connections and metadata, shared by everything made from it; cheap to clone.
 //! - [`Producer`]: batches, linger, compression, idempotence, acks and barriers.
-//! - [`Consumer`]: manual assignment or a classic group, with prefetching.
-//! - [`Admin`]: topics, configs, groups, offsets; brokers, replicas and the metadata quorum.
+//! - [`TransactionalProducer`]: records of several partitions, and the offsets that they come from, all or nothing.
+//! - [`Consumer`]: manual assignment, a classic group, or one of the consumer protocol (KIP-848), with prefetching.
+//! - [`Admin`]: topics, configs, groups, offsets, transactions, ACLs, quotas; brokers, replicas and the metadata quorum.
 //! - [`RawClient`]: whole record batches in and out, without decompressing them.
 //! - [`Membership`]: a group member with a protocol of its own (what workers need).
+//!
+//! # A group
+//! Positions are committed by the application, when it has processed what it read. Partitions that are about to go to
+//! another member are announced, so that it can commit them first.
+//!
+//! ```no_run
+//! use std::collections::BTreeMap;
+//! use std::time::Duration;
+//! use towpath_client::{Client, ClientError, ConsumerConfig, ConsumerEvent, GroupKind, OffsetReset, Subscription};
+//! use towpath_types::GroupId;
+//!
+//! # async fn example(client: Client) -> Result<(), ClientError> {
+//! let consumer = client.consumer(ConsumerConfig {
+//!     group_id: Some(GroupId::new("billing")?),
+//!     // The coordinator shares out; `Classic` is what every cluster has.
+//!     group_protocol: GroupKind::Consumer,
+//!     auto_offset_reset: OffsetReset::Earliest,
+//!     ..Default::default()
+//! });
+//! consumer.subscribe(Subscription::Regex("orders-.*".to_owned()))?;
+//! let mut done = BTreeMap::new();
+//! loop {
+//!     match consumer.poll_event(Duration::from_secs(1)).await? {
+//!         ConsumerEvent::Records(batches) => {
+//!             for batch in batches {
+//!                 for record in batch.records() {
+//!                     println!("{:?}", record?.value);
+//!                 }
+//!                 done.insert((*batch.partition).clone(), batch.next_offset);
+//!             }
+//!             consumer.commit(&done).await?;
+//!         }
+//!         ConsumerEvent::Revoked(partitions) => {
+//!             consumer.commit(&done).await?;
+//!             done.retain(|partition, _| !partitions.contains(partition));
+//!         }
+//!         ConsumerEvent::Lost(partitions) => done.retain(|partition, _| !partitions.contains(partition)),
+//!         ConsumerEvent::Assigned(_) => {}
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! # Exactly once from topic to topic
+//! A transaction commits what was written together with how far was read. Whoever reads the output with
+//! [`IsolationLevel::ReadCommitted`] sees every input record's effect once, whatever is killed in between.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use towpath_client::{Client, ClientError, Consumer, ProducerRecord, StartAt, TransactionConfig};
+//! use towpath_types::TopicName;
+//!
+//! # async fn example(client: Client, consumer: Consumer) -> Result<(), ClientError> {
+//! let output = TopicName::new("invoices")?;
+//! let producer = client.transactional_producer(TransactionConfig::new("billing-7")).await?;
+//! loop {
+//!     // `consumer` reads with `IsolationLevel::ReadCommitted`, and commits nothing itself.
+//!     let batches = consumer.poll(Duration::from_secs(1)).await?;
+//!     let transaction = producer.begin().await?;
+//!     for batch in &batches {
+//!         for record in batch.records() {
+//!             let invoice = record?.value;
+//!             transaction.send(ProducerRecord { value: invoice, ..ProducerRecord::new(&output) }).await?;
+//!         }
+//!     }
+//!     let read = batches.iter().map(|it| ((*it.partition).clone(), it.next_offset.into())).collect();
+//!     let taken = match consumer.group_metadata() {
+//!         Ok(group) => transaction.send_offsets(&read, &group).await,
+//!         Err(error) => Err(error),
+//!     };
+//!     let ended = match taken {
+//!         Ok(()) => transaction.commit().await,
+//!         Err(error) => transaction.abort().await.and(Err(error)),
+//!     };
+//!     match ended {
+//!         Ok(()) => {}
+//!         Err(error) if error.is_fatal() => return Err(error),
+//!         // Nothing of it counts: read again from where the last transaction ended.
+//!         Err(_) => {
+//!             for partition in consumer.assignment() {
+//!                 consumer.seek(&partition, StartAt::Committed)?;
+//!             }
+//!         }
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! # Errors
+//! Every [`ClientError`] names the broker, the request and Kafka's error code where there is one, and three questions
+//! sort them: [`ClientError::is_retriable`] (the same call may succeed later), [`ClientError::is_abortable`] (abort the
+//! transaction, and do it again), [`ClientError::is_fatal`] (this producer or member is done). What heals by itself,
+//! such as a leader that moves, is retried without a word. [`ClientError::hint`] is for people.
+//!
+//! # Metrics
+//! Producers, consumers and connections count through the `metrics` facade ([`metrics`] has the names): whoever
+//! installs a recorder sees them, and [`describe_metrics`] tells it what they mean.
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -44,9 +142,11 @@ mod client;
 mod config;
 mod connection;
 mod consumer;
+mod coordinator;
 mod error;
 mod group;
 mod metadata;
+pub mod metrics;
 mod offsets;
 mod partitioner;
 mod producer;
@@ -54,13 +154,20 @@ mod raw;
 mod transport;
 
 pub use admin::{
-    Admin, AlterConfig, BrokerInfo, ClusterDescription, ConfigEntry, ConfigResource, ConfigSource, Election,
-    FeatureUpdate, FeatureUpgrade, GroupDescription, GroupListing, GroupMemberDescription, ListedOffset,
-    LogDirDescription, LogDirReplica, NewTopic, OffsetSpec, PartitionDescription, PerItem, QuorumDescription,
-    QuorumListener, QuorumNode, QuorumReplica, RaftVoter, Reassignment, TopicDescription, TopicListing,
+    AbortTransaction, Acl, AclFilter, AclOperation, AclPattern, AclPermission, AclResource, Admin,
+    AlterConfig, BrokerInfo, ClusterDescription, ConfigEntry, ConfigResource, ConfigSource, ConfigSynonym,
+    ConfigType, Election, FeatureDescription, FeatureUpdate, FeatureUpgrade, FeaturesDescription,
+    GroupDescription, GroupListing, GroupMemberDescription, HangingTransaction, ListedOffset,
+    LogDirDescription, LogDirReplica, MemberReconciliation, MemberToRemove, NewPartitions, NewTopic,
+    OffsetSpec, PartitionDescription, PerItem, ProducerState, QuorumDescription, QuorumListener, QuorumNode,
+    QuorumReplica, QuotaEntity, QuotaMatch, RaftVoter, Reassignment, TopicDescription, TopicListing,
+    TransactionDescription, TransactionFilter, TransactionListing,
 };
 pub use client::Client;
-pub use config::{Acks, Assignor, ClientConfig, ConsumerConfig, IsolationLevel, OffsetReset, ProducerConfig};
+pub use config::{
+    Acks, Assignor, ClientConfig, ConsumerConfig, GroupKind, IsolationLevel, OffsetReset, ProducerConfig,
+    TransactionConfig,
+};
 pub use consumer::{
     CommittedOffset, Consumer, ConsumerEvent, OffsetAndTimestamp, PartitionRecords, Record, RecordsIter,
     StartAt, Subscription,
@@ -69,9 +176,13 @@ pub use error::ClientError;
 pub use group::{
     GroupProtocol, JoinedMember, Membership, MembershipConfig, MembershipEvent, MembershipIdentity,
 };
+pub use metrics::describe_metrics;
 pub use partitioner::murmur2;
-pub use producer::{Ack, Producer, ProducerRecord, RecordMetadata};
-pub use raw::{RawClient, RawFetch, RawFetched, RawProduced};
+pub use producer::{
+    Ack, ConsumerGroupMetadata, Ended, Producer, ProducerRecord, RecordMetadata, Transaction,
+    TransactionalProducer,
+};
+pub use raw::{AbortedTransaction, RawClient, RawFetch, RawFetched, RawProduced};
 pub use towpath_record::{Codec, Compression, Header, Headers};
 pub use towpath_wire::{ApiKey, ErrorCode};
 pub use transport::{ByteStream, InProcessTransport, NearbyTransport, TcpTransport, Transport};

@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
-use towpath_types::{LeaderEpoch, Offset, TopicId, TopicPartition};
+use towpath_record::edit;
+use towpath_types::{LeaderEpoch, Offset, ProducerId, TopicId, TopicPartition};
 use towpath_wire::ApiKey;
 use towpath_wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
 use towpath_wire::messages::produce::{
@@ -56,6 +57,18 @@ pub struct RawFetched {
     pub last_stable_offset: Option<Offset>,
     /// The first offset of the log, if the broker tells.
     pub log_start_offset: Option<Offset>,
+    /// For [`IsolationLevel::ReadCommitted`]: what is among the batches and was aborted. Transactional batches of such
+    /// a producer do not count from the offset on, until its next ABORT marker.
+    pub aborted: Vec<AbortedTransaction>,
+}
+
+/// A transaction that was aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AbortedTransaction {
+    /// The producer.
+    pub producer_id: ProducerId,
+    /// The offset of its first record.
+    pub first_offset: Offset,
 }
 
 /// Where a produced batch is.
@@ -229,7 +242,8 @@ impl RawClient {
         let version = if ids { version } else { version.min(PRODUCE_VERSION_NAMES) };
         let mut topic_data: Vec<TopicProduceData> = Vec::new();
         for (partition, batch, _, id) in &batches {
-            let data = PartitionProduceData { index: partition.partition, records: Some(batch.clone()) };
+            let records = Some(from_zero(batch.clone()));
+            let data = PartitionProduceData { index: partition.partition, records };
             match topic_data.iter_mut().find(|topic| topic.name == partition.topic.as_str()) {
                 Some(topic) => topic.partition_data.push(data),
                 None => topic_data.push(TopicProduceData {
@@ -281,6 +295,19 @@ impl RawClient {
     }
 }
 
+/// The batch with offsets from 0 on, as Kafka wants those of clients: it refuses compressed ones that were fetched from
+/// elsewhere in a log. What cannot be a batch is left for the broker to refuse.
+fn from_zero(batch: Bytes) -> Bytes {
+    if batch.first_chunk::<8>().is_none_or(|base| *base == [0; 8]) {
+        return batch;
+    }
+    let mut changed = BytesMut::from(&batch[..]);
+    match edit::assign(&mut changed, Offset::ZERO, LeaderEpoch::NONE) {
+        Ok(()) => changed.freeze(),
+        Err(_) => batch,
+    }
+}
+
 fn raw_fetched(
     partition: &TopicPartition,
     topic_id: TopicId,
@@ -289,6 +316,10 @@ fn raw_fetched(
 ) -> Result<RawFetched, ClientError> {
     check(data.error_code, None, ApiKey::Fetch, broker, partition)?;
     let known = |offset: i64| (offset >= 0).then(|| Offset::new(offset));
+    let aborted = data.aborted_transactions.unwrap_or_default().into_iter().map(|it| AbortedTransaction {
+        producer_id: ProducerId::new(it.producer_id),
+        first_offset: Offset::new(it.first_offset),
+    });
     Ok(RawFetched {
         partition: partition.clone(),
         topic_id,
@@ -296,6 +327,7 @@ fn raw_fetched(
         high_watermark: Offset::new(data.high_watermark),
         last_stable_offset: known(data.last_stable_offset),
         log_start_offset: known(data.log_start_offset),
+        aborted: aborted.collect(),
     })
 }
 

@@ -7,125 +7,26 @@
     reason = "a test ends at the first surprise"
 )]
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+mod script;
 
-use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use towpath_client::{
-    Admin, Client, ClientConfig, Election, ErrorCode, FeatureUpdate, FeatureUpgrade, InProcessTransport,
-    QuorumListener, RaftVoter,
-};
+use std::collections::BTreeMap;
+
+use script::Script;
+use towpath_client::{Election, ErrorCode, FeatureUpdate, FeatureUpgrade, QuorumListener, RaftVoter};
 use towpath_types::{TopicName, TopicPartition};
-use towpath_wire::frame::{self, decode_request, encode_response, peek_request};
-use towpath_wire::messages::api_versions::ApiVersion;
-use towpath_wire::messages::metadata::MetadataResponseBroker;
 use towpath_wire::messages::{
     alter_partition_reassignments as alter, describe_cluster, describe_log_dirs, describe_quorum,
     elect_leaders, list_partition_reassignments as list, update_features,
 };
 use towpath_wire::{
     AddRaftVoterRequest, AddRaftVoterResponse, AlterPartitionReassignmentsRequest,
-    AlterPartitionReassignmentsResponse, ApiKey, ApiVersionsResponse, DescribeClusterRequest,
-    DescribeClusterResponse, DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeQuorumRequest,
-    DescribeQuorumResponse, ElectLeadersRequest, ElectLeadersResponse, ListPartitionReassignmentsRequest,
-    ListPartitionReassignmentsResponse, MetadataResponse, RemoveRaftVoterRequest, RemoveRaftVoterResponse,
-    Request, Segments, UnregisterBrokerRequest, UnregisterBrokerResponse, UpdateFeaturesRequest,
-    UpdateFeaturesResponse,
+    AlterPartitionReassignmentsResponse, ApiKey, DescribeClusterRequest, DescribeClusterResponse,
+    DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeQuorumRequest, DescribeQuorumResponse,
+    ElectLeadersRequest, ElectLeadersResponse, ListPartitionReassignmentsRequest,
+    ListPartitionReassignmentsResponse, RemoveRaftVoterRequest, RemoveRaftVoterResponse,
+    UnregisterBrokerRequest, UnregisterBrokerResponse, UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
 use uuid::Uuid;
-
-type Answer = Box<dyn FnMut(Bytes, i16, i32) -> Segments + Send>;
-
-/// A broker with one answer for each API, and the highest version that it knows of some.
-#[derive(Default)]
-struct Script {
-    answers: Mutex<HashMap<ApiKey, Answer>>,
-    highest: HashMap<ApiKey, i16>,
-}
-
-impl Script {
-    fn with<R: Request>(self, mut answer: impl FnMut(R) -> R::Response + Send + 'static) -> Self {
-        let answer: Answer = Box::new(move |frame, version, id| {
-            let (_, request) = decode_request::<R>(frame).unwrap();
-            encode_response(R::KEY, version, id, &answer(request)).unwrap()
-        });
-        self.answers.lock().insert(R::KEY, answer);
-        self
-    }
-
-    fn at(mut self, key: ApiKey, highest: i16) -> Self {
-        self.highest.insert(key, highest);
-        self
-    }
-
-    async fn admin(self) -> Admin {
-        let script = Arc::new(self);
-        let transport =
-            InProcessTransport::new(move |stream| drop(tokio::spawn(Arc::clone(&script).serve(stream))));
-        let config = ClientConfig {
-            bootstrap_servers: vec!["scripted:1".to_owned()],
-            transport: Arc::new(transport),
-            request_timeout_ms: 5_000,
-            api_timeout_ms: 5_000,
-            retry_backoff_ms: 5,
-            retry_backoff_ms_max: 20,
-            ..Default::default()
-        };
-        Client::connect(config).await.unwrap().admin()
-    }
-
-    async fn serve(self: Arc<Self>, mut stream: DuplexStream) {
-        let mut buffer = BytesMut::new();
-        loop {
-            while let Some(request) = frame::take_frame(&mut buffer, 1 << 20).unwrap() {
-                for segment in self.answer(request).as_slice() {
-                    stream.write_all(segment).await.unwrap();
-                }
-            }
-            if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {
-                return;
-            }
-        }
-    }
-
-    fn answer(&self, request: Bytes) -> Segments {
-        let peek = peek_request(&request).unwrap();
-        let (key, version, id) =
-            (ApiKey::try_from(peek.api_key).unwrap(), peek.api_version, peek.correlation_id);
-        let mut answers = self.answers.lock();
-        match key {
-            ApiKey::ApiVersions => {
-                let keys = answers.keys().copied().chain([ApiKey::ApiVersions, ApiKey::Metadata]);
-                let api_keys = keys.map(|key| {
-                    let versions = key.stable_versions();
-                    let max_version = self.highest.get(&key).copied().unwrap_or(versions.max);
-                    ApiVersion { api_key: key.code(), min_version: versions.min, max_version }
-                });
-                let response = ApiVersionsResponse { api_keys: api_keys.collect(), ..Default::default() };
-                encode_response(key, version, id, &response).unwrap()
-            }
-            ApiKey::Metadata => {
-                let broker = |node_id| MetadataResponseBroker {
-                    node_id,
-                    host: "scripted".into(),
-                    port: 1,
-                    rack: None,
-                };
-                let response = MetadataResponse {
-                    brokers: vec![broker(1), broker(2)],
-                    controller_id: 1,
-                    ..Default::default()
-                };
-                encode_response(key, version, id, &response).unwrap()
-            }
-            other => answers.get_mut(&other).unwrap_or_else(|| panic!("{other} was not to be sent"))(
-                request, version, id,
-            ),
-        }
-    }
-}
 
 fn at(topic: &str, partition: i32) -> TopicPartition {
     TopicPartition::new(TopicName::new(topic).unwrap(), partition)

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use towpath_client::{
-    Client, ClientConfig, ConsumerConfig, NewTopic, ProducerConfig, ProducerRecord, StartAt,
+    Client, ClientConfig, ConsumerConfig, FeatureUpdate, FeatureUpgrade, NewTopic, ProducerConfig,
+    ProducerRecord, StartAt,
 };
 use towpath_harness::{Kafka, kafka};
 use towpath_types::{TopicName, TopicPartition};
@@ -20,13 +21,54 @@ use towpath_types::{TopicName, TopicPartition};
 /// One broker for the whole suite: starting one takes seconds.
 fn cluster() -> ClientConfig {
     static KAFKA: OnceLock<Mutex<Kafka>> = OnceLock::new();
-    let options = kafka::Options::default().set("auto.create.topics.enable", "false");
+    let options = kafka::Options::default()
+        .set("auto.create.topics.enable", "false")
+        // How often transactions that take too long are looked for: ten seconds by default.
+        .set("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500")
+        // Members of the consumer protocol hear of changes with their heartbeats: every five seconds by default.
+        .set("group.consumer.min.heartbeat.interval.ms", "100")
+        .set("group.consumer.heartbeat.interval.ms", "200")
+        .set("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
+        .set("super.users", "User:ANONYMOUS");
     let kafka = KAFKA.get_or_init(|| Mutex::new(Kafka::start(&options).unwrap()));
     let bootstrap = kafka.lock().unwrap().bootstrap();
     ClientConfig { bootstrap_servers: vec![bootstrap], ..Default::default() }
 }
 
 suite!(cluster);
+suite!(cluster, not_ours_yet);
+
+/// Kafka before KIP-890: the client adds partitions and groups to its transactions.
+mod first_version {
+    use super::*;
+
+    fn cluster() -> ClientConfig {
+        static KAFKA: OnceLock<Mutex<Kafka>> = OnceLock::new();
+        let kafka = KAFKA.get_or_init(|| {
+            let options = kafka::Options::default()
+                .set("auto.create.topics.enable", "false")
+                .set("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500");
+            let kafka = Kafka::start(&options).unwrap();
+            let config = ClientConfig { bootstrap_servers: vec![kafka.bootstrap()], ..Default::default() };
+            tokio::runtime::Runtime::new().unwrap().block_on(async {
+                let admin = Client::connect(config).await.unwrap().admin();
+                let down = FeatureUpdate {
+                    feature: "transaction.version".to_owned(),
+                    level: 1,
+                    upgrade: FeatureUpgrade::SafeDowngrade,
+                };
+                admin.update_features(&[down], false).await.unwrap();
+                let level = admin.describe_features().await.unwrap().features["transaction.version"];
+                assert_eq!(level.finalized, Some(1));
+            });
+            Mutex::new(kafka)
+        });
+        let bootstrap = kafka.lock().unwrap().bootstrap();
+        ClientConfig { bootstrap_servers: vec![bootstrap], ..Default::default() }
+    }
+
+    suite!(cluster, transactions);
+}
 
 /// R1 as the client sees it: the broker dies and comes back under load, and every record is there once, in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

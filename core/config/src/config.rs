@@ -45,6 +45,8 @@ pub struct NodeConfig {
     pub roles: Roles,
     /// Where data is kept.
     pub data_dir: PathBuf,
+    /// Further directories for partitions.
+    pub more_data_dirs: Vec<PathBuf>,
     /// The embedded broker's listener, `host:port`.
     pub kafka: String,
     /// What clients are told to connect to, where it differs.
@@ -181,6 +183,7 @@ impl NodeConfig {
             id: raw.int("id").and_then(|id| i32::try_from(id).ok()).unwrap_or(1),
             roles: raw.values().get("roles").map_or(Roles::ALL, |_| Roles::from_names(&raw.strings("roles"))),
             data_dir: raw.str("data_dir").into(),
+            more_data_dirs: raw.strings("more_data_dirs").into_iter().map(PathBuf::from).collect(),
             kafka: raw.str("kafka").to_owned(),
             advertised: raw.opt_str("advertised").map(str::to_owned),
             controller: raw.opt_str("controller").map(str::to_owned),

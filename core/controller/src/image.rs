@@ -1,5 +1,6 @@
 //! What a broker knows of the cluster.
 
+mod dynamic;
 mod snapshot;
 
 use std::borrow::Cow;
@@ -12,8 +13,10 @@ use towpath_types::{
 };
 use uuid::Uuid;
 
+use crate::broker_config;
 use crate::record::{FeatureRange, MetadataRecord, MirrorRole, PeerEndpoint, RegisterBroker, is_false};
 
+pub use dynamic::{Configs, DynamicConfigs};
 pub(crate) use snapshot::{SnapshotError, SnapshotRecord};
 
 /// The cluster's metadata after some record of the log. Cheap to clone: topics are shared.
@@ -27,6 +30,7 @@ pub struct MetadataImage {
     next_producer_id: i64,
     features: BTreeMap<String, i16>,
     cluster_configs: BTreeMap<String, String>,
+    dynamic: Arc<DynamicConfigs>,
 }
 
 /// A broker that registered.
@@ -54,6 +58,8 @@ pub struct BrokerRegistration {
     pub features: BTreeMap<String, FeatureRange>,
     /// The identity of its data directory (KIP-858), if known.
     pub directory: Option<Uuid>,
+    /// The identities of its further directories, also of those that are missing and had something.
+    pub further_directories: Vec<Uuid>,
 }
 
 impl BrokerRegistration {
@@ -75,6 +81,7 @@ impl BrokerRegistration {
             in_controlled_shutdown,
             features,
             directory,
+            further_directories,
         } = record;
         Self {
             id: broker_id,
@@ -88,6 +95,7 @@ impl BrokerRegistration {
             in_controlled_shutdown,
             features,
             directory,
+            further_directories,
         }
     }
 
@@ -104,6 +112,7 @@ impl BrokerRegistration {
             in_controlled_shutdown: self.in_controlled_shutdown,
             features: self.features.clone(),
             directory: self.directory,
+            further_directories: self.further_directories.clone(),
         }
     }
 }
@@ -154,6 +163,9 @@ pub struct PartitionImage {
     /// (KIP-704).
     #[serde(default, skip_serializing_if = "is_false")]
     pub recovering: bool,
+    /// Replicas that their brokers cannot use, since the directory failed or is gone (KIP-858).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offline: Vec<BrokerId>,
 }
 
 impl PartitionImage {
@@ -171,6 +183,7 @@ impl PartitionImage {
             elr: Vec::new(),
             last_known_elr: Vec::new(),
             recovering: false,
+            offline: Vec::new(),
         }
     }
 
@@ -323,20 +336,36 @@ impl MetadataImage {
         &self.cluster_configs
     }
 
-    /// A node's own defaults of topic configurations, with those of the cluster in their place: what
+    /// Configurations of brokers and groups that were set while the cluster runs.
+    #[must_use]
+    pub fn dynamic_configs(&self) -> &DynamicConfigs {
+        &self.dynamic
+    }
+
+    /// The defaults of topic configurations on a node, by the topics' names: what was set for this broker while it runs,
+    /// else for all brokers, else what the whole cluster has, else the node's own. It is what
     /// [`crate::TopicConfig::resolve`] takes as the broker's.
     #[must_use]
-    pub fn topic_defaults<'a>(
-        &self,
-        of_node: &'a BTreeMap<String, String>,
-    ) -> Cow<'a, BTreeMap<String, String>> {
+    pub fn topic_defaults<'a>(&self, node: BrokerId, of_node: &'a Configs) -> Cow<'a, Configs> {
+        let (own, all) = (self.dynamic.broker(Some(node)), self.dynamic.broker(None));
         let differs = |(name, value): (&String, &String)| of_node.get(name) != Some(value);
-        if !self.cluster_configs.iter().any(differs) {
+        if own.is_empty() && all.is_empty() && !self.cluster_configs.iter().any(differs) {
             return Cow::Borrowed(of_node);
         }
-        let mut all = of_node.clone();
-        all.extend(self.cluster_configs.iter().map(|(name, value)| (name.clone(), value.clone())));
-        Cow::Owned(all)
+        let mut merged = of_node.clone();
+        merged.extend(self.cluster_configs.iter().map(|(name, value)| (name.clone(), value.clone())));
+        for configs in [all, own] {
+            merged.extend(broker_config::topic_defaults(configs));
+        }
+        Cow::Owned(merged)
+    }
+
+    /// A default of topics that must be the same on all nodes: what was set while they run, else what the active
+    /// controller wrote down.
+    #[must_use]
+    pub fn shared_default(&self, name: &str) -> Option<&str> {
+        let dynamic = self.dynamic.broker(None);
+        dynamic.get(name).or_else(|| self.cluster_configs.get(name)).map(String::as_str)
     }
 
     /// Whether a broker is registered, not fenced and not on its way out.
@@ -396,6 +425,12 @@ impl MetadataImage {
                     Some(value) => self.cluster_configs.insert(name.clone(), value.clone()),
                     None => self.cluster_configs.remove(name),
                 };
+            }
+            MetadataRecord::BrokerConfig { broker_id, name, value } => {
+                Arc::make_mut(&mut self.dynamic).set_broker(*broker_id, name, value.as_deref());
+            }
+            MetadataRecord::GroupConfig { group, name, value } => {
+                Arc::make_mut(&mut self.dynamic).set_group(group, name, value.as_deref());
             }
             MetadataRecord::ProducerIds { next, .. } => {
                 self.next_producer_id = self.next_producer_id.max(next.get());

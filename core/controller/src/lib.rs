@@ -7,11 +7,15 @@
 //!   the new image. On one node the log is a local, flushed one ([`LocalMetadataLog`]); several nodes
 //!   have a [`Quorum`] instead, whose leader does the same on a replicated one.
 //! - [`liveness`] is the active controller's memory of which broker was heard when.
-//! - [`topic_config`] declares every topic configuration once: name, type, default, check and documentation.
+//! - [`topic_config`], [`broker_config`] and [`group_config`] declare every configuration once: name, type, default, check
+//!   and documentation.
 #![forbid(unsafe_code)]
 
+pub mod broker_config;
+mod config_key;
 mod controller;
 pub mod decide;
+pub mod group_config;
 mod image;
 pub mod liveness;
 mod local_log;
@@ -20,9 +24,12 @@ mod record;
 mod snapshot_content;
 pub mod topic_config;
 
+pub use config_key::ConfigKey;
 pub use controller::{Controller, ControllerError, MetadataLog};
 pub use decide::{AdminError, ClusterPolicy, Decision};
-pub use image::{BrokerRegistration, ImageError, MetadataImage, PartitionImage, TopicImage};
+pub use image::{
+    BrokerRegistration, Configs, DynamicConfigs, ImageError, MetadataImage, PartitionImage, TopicImage,
+};
 pub use liveness::Liveness;
 pub use local_log::{LocalMetadataLog, SnapshotPolicy};
 pub use quorum::{

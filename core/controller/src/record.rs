@@ -85,6 +85,25 @@ pub enum MetadataRecord {
         /// Its value.
         value: Option<String>,
     },
+    /// A configuration of one broker, or (without an id) of all brokers was set while they run, or (without a value) is
+    /// what it was before.
+    BrokerConfig {
+        /// The broker; all of them without one.
+        broker_id: Option<BrokerId>,
+        /// The configuration's name, as of a broker.
+        name: String,
+        /// Its value.
+        value: Option<String>,
+    },
+    /// A configuration of a group was set, or (without a value) went back to its default.
+    GroupConfig {
+        /// The group.
+        group: String,
+        /// The configuration's name.
+        name: String,
+        /// Its value.
+        value: Option<String>,
+    },
     /// A block of producer ids was handed out.
     ProducerIds {
         /// The broker that got it.
@@ -131,6 +150,9 @@ pub struct RegisterBroker {
     /// The identity of its data directory (KIP-858), if known: another one has none of what the last one had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<Uuid>,
+    /// The identities of its further directories, also of those that are missing and had something.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_directories: Vec<Uuid>,
 }
 
 impl RegisterBroker {
@@ -148,6 +170,7 @@ impl RegisterBroker {
             in_controlled_shutdown: false,
             features: BTreeMap::new(),
             directory: None,
+            further_directories: Vec::new(),
         }
     }
 }
@@ -263,6 +286,7 @@ mod tests {
             in_controlled_shutdown: true,
             features: BTreeMap::from([("metadata.version".to_owned(), FeatureRange { min: 1, max: 2 })]),
             directory: Some(Uuid::from_u128(9)),
+            further_directories: vec![Uuid::from_u128(10)],
             ..plain.clone()
         };
         let mirror = MirrorRole {
@@ -280,6 +304,7 @@ mod tests {
             elr: vec![BrokerId::new(4)],
             last_known_elr: vec![BrokerId::new(5)],
             recovering: true,
+            offline: vec![BrokerId::new(6)],
             ..alone.clone()
         };
         let (broker_id, epoch) = (BrokerId::new(1), BrokerEpoch::new(2));
@@ -294,6 +319,17 @@ mod tests {
                 value: Some("2".to_owned()),
             },
             MetadataRecord::ClusterConfig { name: "min.insync.replicas".to_owned(), value: None },
+            MetadataRecord::BrokerConfig {
+                broker_id: Some(broker_id),
+                name: "n".to_owned(),
+                value: Some(String::new()),
+            },
+            MetadataRecord::BrokerConfig { broker_id: None, name: "n".to_owned(), value: None },
+            MetadataRecord::GroupConfig {
+                group: "g".to_owned(),
+                name: "n".to_owned(),
+                value: Some("1".to_owned()),
+            },
             MetadataRecord::Topic { name: TopicName::new("t").unwrap(), id, mirror: None },
             MetadataRecord::Topic { name: TopicName::new("m").unwrap(), id, mirror: Some(mirror) },
             MetadataRecord::Partition { topic_id: id, partition: 3, state: alone },

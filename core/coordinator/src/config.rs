@@ -55,6 +55,20 @@ pub enum MigrationPolicy {
     Disabled,
 }
 
+impl std::str::FromStr for MigrationPolicy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "bidirectional" => Ok(Self::Bidirectional),
+            "upgrade" => Ok(Self::Upgrade),
+            "downgrade" => Ok(Self::Downgrade),
+            "disabled" => Ok(Self::Disabled),
+            _ => Err("it is `bidirectional`, `upgrade`, `downgrade` or `disabled`".to_owned()),
+        }
+    }
+}
+
 impl MigrationPolicy {
     /// Whether a classic group may become a consumer group.
     #[must_use]

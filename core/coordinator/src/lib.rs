@@ -1,5 +1,5 @@
-//! Group coordination: consumer groups of both protocols (classic, and KIP-848) and committed offsets, also those of
-//! transactions, with exactly Kafka's semantics.
+//! Coordination of groups and transactions: consumer groups of both protocols (classic, and KIP-848), committed offsets, also
+//! those of transactions, and transactional ids, with exactly Kafka's semantics.
 //!
 //! - [`machine`] is the pure part: a [`GroupMachine`] holds the groups of one partition of `__consumer_offsets`.
 //!   Requests, the passing of time and finished appends go in; answers and records to append come out
@@ -11,7 +11,7 @@
 //! An answer to a commit, and the assignment of a generation, leave only after their records are committed in the
 //! offsets topic.
 //!
-//! A room is kept free beside [`machine`]: `transaction` for the transaction coordinator.
+//! Transactions are coordinated in [`transaction`], which is built in the same way.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -21,6 +21,7 @@ pub mod machine;
 pub mod record;
 mod service;
 mod topics;
+pub mod transaction;
 
 pub use config::{GroupConfig, MigrationPolicy};
 pub use hash::{java_hash, partition_for};
@@ -34,3 +35,4 @@ pub use machine::{
 pub use record::{BadRecord, OffsetsRecord};
 pub use service::{Clock, GroupCoordinator, PartitionState, PartitionStatus};
 pub use topics::{NoTopics, TopicInfo, Topics};
+pub use transaction::{TransactionConfig, TransactionCoordinator, TransactionMachine};

@@ -34,6 +34,13 @@ pub enum CoordinatorLogError {
     /// The append was not committed in time; it may be committed yet.
     #[error("the append to the coordinator's topic was not committed in time")]
     TimedOut,
+    /// The log refuses a part of a transaction: an older producer or coordinator has been fenced, or the transaction was not
+    /// verified (R6).
+    #[error("the coordinator's topic refuses a part of a transaction: {code}")]
+    Refused {
+        /// What the producer is told.
+        code: ErrorCode,
+    },
     /// A batch in the log cannot be read; nothing after it is used (R7).
     #[error("the coordinator's topic cannot be read at offset {offset}: {reason}")]
     Corrupt {
@@ -56,6 +63,7 @@ impl CoordinatorLogError {
                 ErrorCode::CoordinatorNotAvailable
             }
             Self::NotLeader { .. } | Self::Storage(_) => ErrorCode::NotCoordinator,
+            Self::Refused { code } => *code,
             Self::TooLarge { .. } | Self::Corrupt { .. } => ErrorCode::UnknownServerError,
         }
     }

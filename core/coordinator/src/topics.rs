@@ -34,6 +34,16 @@ pub trait Topics: Send + Sync + fmt::Debug {
 
     /// The racks that have a replica of a partition, in order and each once; empty when brokers have none.
     fn racks(&self, topic: TopicId, partition: i32) -> Vec<Arc<str>>;
+
+    /// `consumer.session.timeout.ms` of one consumer group, where it has one of its own.
+    fn session_timeout_ms(&self, _group: &str) -> Option<i32> {
+        None
+    }
+
+    /// `consumer.heartbeat.interval.ms` of one consumer group, where it has one of its own.
+    fn heartbeat_interval_ms(&self, _group: &str) -> Option<i32> {
+        None
+    }
 }
 
 /// No topics: what there is until the metadata is known.

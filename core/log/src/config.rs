@@ -50,6 +50,15 @@ pub struct LogConfig {
     pub tail_batch_bytes_max: usize,
 }
 
+impl LogConfig {
+    /// When a segment is closed: a compacted log may not leave its records in the active segment, which is not
+    /// compacted, for longer than `max.compaction.lag.ms` (KIP-354).
+    pub(crate) const fn segment_ms_effective(&self) -> i64 {
+        let is_earlier = self.compaction_lag_ms_max > 0 && self.compaction_lag_ms_max < self.segment_ms;
+        if self.compact && is_earlier { self.compaction_lag_ms_max } else { self.segment_ms }
+    }
+}
+
 impl Default for LogConfig {
     /// Kafka's defaults.
     fn default() -> Self {

@@ -1,5 +1,7 @@
 //! One data directory: its lock, its identity, its checkpoints, and the partitions in it.
 
+mod moves;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,12 +11,15 @@ use parking_lot::{Mutex, RwLock};
 use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
 
 use crate::checkpoint;
+use crate::compacted::CompactedOffsets;
 use crate::config::LogConfig;
 use crate::disk::Disk;
 use crate::error::LogError;
 use crate::log::{Log, OpenLog};
 use crate::storage::{Clock, Storage, StorageLock};
 use crate::workers;
+
+pub use moves::{FutureKey, Replaces};
 
 const LOCK_FILE: &str = ".lock";
 const META_FILE: &str = "meta.properties";
@@ -23,7 +28,6 @@ const PARTITION_META_FILE: &str = "partition.metadata";
 const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
 const HIGH_WATERMARKS_FILE: &str = "replication-offset-checkpoint";
 const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
-const CLEANER_FILE: &str = "cleaner-offset-checkpoint";
 const DELETE_SUFFIX: &str = "-delete";
 /// Names of directories are bounded by the file system.
 const DIR_NAME_BYTES_MAX: usize = 255;
@@ -60,8 +64,10 @@ pub struct LogDir {
     recovery_points: BTreeMap<TopicPartition, Offset>,
     log_starts: BTreeMap<TopicPartition, Offset>,
     high_watermarks: BTreeMap<TopicPartition, Offset>,
-    clean_offsets: Mutex<BTreeMap<TopicPartition, Offset>>,
+    compacted: Arc<CompactedOffsets>,
     logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
+    /// Copies of partitions that are moved here from another directory.
+    futures: RwLock<HashMap<FutureKey, Arc<Log>>>,
     /// Held while checkpoints are written, and while directories come and go. Taken before the locks of a log.
     changing: Mutex<()>,
     /// Whether the checkpoints on disk may name partitions that are gone. They must not when one is made: a new topic
@@ -116,13 +122,14 @@ impl LogDir {
             recovery_points: read(RECOVERY_POINTS_FILE)?,
             log_starts: read(LOG_STARTS_FILE)?,
             high_watermarks: read(HIGH_WATERMARKS_FILE)?,
-            clean_offsets: Mutex::new(read(CLEANER_FILE)?),
+            compacted: CompactedOffsets::read(&disk)?,
             disk,
             _lock: lock,
             directory_id,
             clean: marked.is_some(),
             clean_epoch,
             logs: RwLock::new(HashMap::new()),
+            futures: RwLock::default(),
             changing: Mutex::new(()),
             // The last process may have ended between a deletion and the checkpoints.
             stale_checkpoints: AtomicBool::new(true),
@@ -193,6 +200,10 @@ impl LogDir {
                 self.remove_remains(&path)?;
                 continue;
             }
+            if entry.name.ends_with(moves::FUTURE_SUFFIX) {
+                self.open_future(&path)?;
+                continue;
+            }
             partitions.extend(parse_dir(&entry.name).map(|partition| (partition, path)));
         }
         let results = workers::map(&partitions, |(partition, path)| self.open_one(partition, path, &config));
@@ -207,7 +218,6 @@ impl LogDir {
         }
         self.logs.write().extend(opened.iter().map(|log| (log.partition().clone(), Arc::clone(log))));
         if failed.is_empty() {
-            self.clean_offsets.lock().retain(|partition, _| self.get(partition).is_some());
             self.forget_deleted()?;
         }
         Ok((opened, failed))
@@ -251,6 +261,8 @@ impl LogDir {
             clean: self.clean,
             recovery_point: known(&self.recovery_points),
             log_start: known(&self.log_starts),
+            high_watermark: known(&self.high_watermarks),
+            compacted: Arc::clone(&self.compacted),
         };
         Log::open(&self.disk, path, open).map(Some)
     }
@@ -331,6 +343,8 @@ impl LogDir {
                 clean: true,
                 recovery_point: Offset::ZERO,
                 log_start: Offset::ZERO,
+                high_watermark: Offset::ZERO,
+                compacted: Arc::clone(&self.compacted),
             };
             Log::open(&self.disk, &path, open)
         };
@@ -356,6 +370,12 @@ impl LogDir {
         if self.disk.storage.remove_dir_all(path).is_err() {
             let _left = self.disk.storage.rename(path, &self.deleted_dir(partition, TopicId::random()));
         }
+    }
+
+    /// How many partitions there are.
+    #[must_use]
+    pub fn partition_count(&self) -> usize {
+        self.logs.read().len()
     }
 
     /// The log of a partition.
@@ -403,7 +423,8 @@ impl LogDir {
         if !self.stale_checkpoints.load(Ordering::Relaxed) {
             return Ok(());
         }
-        for name in [RECOVERY_POINTS_FILE, LOG_STARTS_FILE, HIGH_WATERMARKS_FILE, CLEANER_FILE] {
+        self.compacted.retain(|partition| self.get(partition).is_some())?;
+        for name in [RECOVERY_POINTS_FILE, LOG_STARTS_FILE, HIGH_WATERMARKS_FILE] {
             let path = self.disk.root.join(name);
             let mut offsets = checkpoint::read_offsets(&self.disk, &path)?;
             let count = offsets.len();
@@ -422,7 +443,6 @@ impl LogDir {
             return Err(LogError::Partition(format!("{partition} is not in the directory")));
         };
         log.shut();
-        self.clean_offsets.lock().remove(partition);
         let to = self.deleted_dir(partition, log.topic_id());
         self.disk.rename(log.dir(), &to)?;
         Ok(to)
@@ -480,7 +500,8 @@ impl LogDir {
 
     /// Compacts a log from where the last compaction ended, if it is due: enough of it is dirty
     /// (`min.cleanable.dirty.ratio`), or it has been for too long (`max.compaction.lag.ms`). Only closed segments
-    /// below the high watermark take part. The log is flushed before; appends and reads go on meanwhile.
+    /// below the high watermark and the last stable offset take part. The log is flushed before; appends and reads go on
+    /// meanwhile. A truncation of the same log ends it early: `None`.
     ///
     /// # Errors
     /// [`LogError`]; [`LogError::Closed`] if the partition was deleted meanwhile.
@@ -493,11 +514,12 @@ impl LogDir {
         let Some(log) = self.get(partition) else {
             return Err(LogError::Partition(format!("{partition} is not in the directory")));
         };
-        self.clean_log(&log, high_watermark, options).or_else(|error| {
+        match self.clean_log(&log, high_watermark, options) {
+            Ok(stats) => Ok(stats),
+            Err(LogError::Interrupted(_)) => Ok(None),
             // Whatever failed first: its files are gone.
-            log.check_not_deleted()?;
-            Err(error)
-        })
+            Err(error) => log.check_not_deleted().and(Err(error)),
+        }
     }
 
     fn clean_log(
@@ -506,23 +528,12 @@ impl LogDir {
         high_watermark: Offset,
         options: &crate::CleanOptions,
     ) -> Result<Option<crate::CleanStats>, LogError> {
-        let partition = log.partition();
-        let from = self.clean_offsets.lock().get(partition).copied().unwrap_or(Offset::ZERO);
-        if !log.is_clean_due(from, high_watermark)? {
+        if !log.is_clean_due(high_watermark)? {
             return Ok(None);
         }
         let flushed = log.flush()?;
         self.checkpoint()?;
-        let stats = log.clean(from, high_watermark.min(flushed), options)?;
-        if let Some(stats) = stats {
-            let _changing = self.changing.lock();
-            // A partition of this name that is there now may be a new topic's.
-            log.check_not_deleted()?;
-            let mut offsets = self.clean_offsets.lock();
-            offsets.insert(partition.clone(), stats.clean_to);
-            checkpoint::write_offsets(&self.disk, &self.disk.root.join(CLEANER_FILE), &offsets)?;
-        }
-        Ok(stats)
+        log.clean(high_watermark.min(flushed), options)
     }
 
     /// Closes every log, several at a time, writes the checkpoints and then the marker of a clean shutdown. `broker_epoch` goes into
@@ -537,6 +548,9 @@ impl LogDir {
             result => result,
         });
         closed.into_iter().collect::<Result<(), LogError>>()?;
+        for (_, future) in self.futures() {
+            future.close()?;
+        }
         let _changing = self.changing.lock();
         self.checkpoint_locked()?;
         let marker = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");

@@ -62,6 +62,9 @@ pub enum LogError {
     /// The log was closed or deleted.
     #[error("the log of {0} is closed")]
     Closed(String),
+    /// A compaction gave way to a truncation of the same log; nothing is lost, it begins anew another time.
+    #[error("the compaction of {0} was interrupted by a truncation")]
+    Interrupted(String),
 }
 
 impl LogError {
@@ -114,6 +117,37 @@ pub enum AppendError {
         found: ProducerEpoch,
         /// The log's.
         current: ProducerEpoch,
+    },
+    /// `INVALID_TXN_STATE`: a record outside of transactions from a producer that has one open here.
+    #[error("producer {producer_id} has a transaction open, but the batch is in none")]
+    InvalidTxnState {
+        /// The producer.
+        producer_id: ProducerId,
+    },
+    /// `INVALID_TXN_STATE`: the batch would begin a transaction that was not verified with its coordinator, or that was
+    /// ended since (KIP-890). Sent again, it is verified anew.
+    #[error("the batch of producer {producer_id} is in no transaction that is open or verified")]
+    NotVerified {
+        /// The producer.
+        producer_id: ProducerId,
+    },
+    /// `TRANSACTION_COORDINATOR_FENCED` (R6): a marker of a coordinator that another one has succeeded.
+    #[error("a marker for producer {producer_id} comes from coordinator epoch {found}, older than {current}")]
+    TransactionCoordinatorFenced {
+        /// The producer.
+        producer_id: ProducerId,
+        /// The marker's coordinator epoch.
+        found: i32,
+        /// The newest that is in the log.
+        current: i32,
+    },
+    /// R10: so many producers have a transaction open that no other is taken up. To a client this is temporary.
+    #[error(
+        "{open} producers have a transaction open in this partition, which is the most that it can remember"
+    )]
+    TooManyTransactions {
+        /// How many.
+        open: usize,
     },
     /// `NOT_LEADER_OR_FOLLOWER` (R6): the appender's leader epoch is older than the log's.
     #[error("leader epoch {found} is older than the log's {current}")]

@@ -182,6 +182,18 @@ impl<E: Entry> Index<E> {
         }
     }
 
+    /// The first entry for which `holds` no longer holds; it must hold for a prefix of the entries.
+    pub(crate) fn first_past(&self, disk: &Disk, holds: impl Fn(&E) -> bool) -> Result<Option<E>, LogError> {
+        if self.on_disk > 0 && !self.pending.first().is_some_and(&holds) {
+            let file = disk.did_read("open", &self.path, disk.storage.open(&self.path, OpenMode::Read))?;
+            let count = self.count_on_disk(disk, file.as_ref(), &holds)?;
+            if count < self.on_disk {
+                return self.read(disk, file.as_ref(), count).map(Some);
+            }
+        }
+        Ok(self.pending.get(self.pending.partition_point(&holds)).copied())
+    }
+
     fn count_on_disk(
         &self,
         disk: &Disk,

@@ -10,6 +10,7 @@
 
 mod checkpoint;
 mod clean;
+mod compacted;
 mod config;
 mod dir;
 mod disk;
@@ -24,14 +25,17 @@ mod segment;
 pub mod sim;
 mod storage;
 mod tail;
+mod txn_index;
+mod unstable;
 mod workers;
 
 pub use clean::{CleanOptions, CleanStats};
 pub use config::LogConfig;
-pub use dir::{DirIdentity, LogDir, LogDirOptions, OpenedLogs};
+pub use dir::{DirIdentity, FutureKey, LogDir, LogDirOptions, OpenedLogs, Replaces};
 pub use epoch::EpochEntry;
 pub use error::{AppendError, LogError, ReadError};
 pub use file_storage::FileStorage;
-pub use log::{AppendInfo, Effort, FetchedData, FileSlice, Log, TimestampAndOffset};
-pub use producer::ProducerSummary;
+pub use log::{AppendInfo, AppendOptions, Effort, FetchedData, FileSlice, Log, Marker, TimestampAndOffset};
+pub use producer::{ProducerSummary, TransactionCheck, VerificationGuard};
 pub use storage::{Clock, DirEntry, OpenMode, Storage, StorageFile, StorageLock, SystemClock};
+pub use txn_index::AbortedTransaction;

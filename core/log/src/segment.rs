@@ -2,7 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use crate::error::LogError;
 use crate::index::{Index, OffsetEntry, TimeEntry};
 use crate::scan::{HeaderScan, Placed, read_batch};
 use crate::storage::{OpenMode, StorageFile};
+use crate::txn_index::{AbortedTxn, TxnIndex};
 
 pub(crate) const LOG: &str = "log";
 pub(crate) const INDEX: &str = "index";
@@ -35,6 +36,7 @@ pub(crate) fn segment_path(dir: &Path, base: i64, suffix: &str) -> PathBuf {
 pub(crate) struct Indexes {
     pub(crate) offsets: Index<OffsetEntry>,
     pub(crate) times: Index<TimeEntry>,
+    transactions: TxnIndex,
     bytes_since_entry: u64,
     /// Compaction has replaced the segment: the files under these names are another's.
     retired: bool,
@@ -45,6 +47,7 @@ impl Indexes {
         Self {
             offsets: Index::empty(segment_path(dir, base, INDEX)),
             times: Index::empty(segment_path(dir, base, TIME_INDEX)),
+            transactions: TxnIndex::empty(segment_path(dir, base, TXN_INDEX)),
             bytes_since_entry: 0,
             retired: false,
         }
@@ -75,6 +78,8 @@ pub(crate) struct Segment {
     first_timestamp: AtomicI64,
     /// When this process made or opened the segment: where `segment.ms` counts from when records have no timestamps.
     opened_ms: i64,
+    /// Whether there are aborted transactions: most readers need not look.
+    has_aborted: AtomicBool,
     indexes: Mutex<Indexes>,
 }
 
@@ -100,6 +105,7 @@ impl Segment {
             max_timestamp_offset: AtomicI64::new(base),
             first_timestamp: AtomicI64::new(i64::MIN),
             opened_ms: disk.clock.now_ms(),
+            has_aborted: AtomicBool::new(indexes.transactions.len() > 0),
             indexes: Mutex::new(indexes),
         }
     }
@@ -118,7 +124,8 @@ impl Segment {
             return Ok(None);
         }
         let last_time = times.last();
-        let indexes = Indexes { offsets, times, bytes_since_entry: 0, retired: false };
+        let transactions = TxnIndex::empty(segment_path(dir, base, TXN_INDEX));
+        let indexes = Indexes { offsets, times, transactions, bytes_since_entry: 0, retired: false };
         let segment = Self::assemble(disk, dir, base, size, indexes);
         if let Some(last) = last_time {
             segment.max_timestamp.store(last.timestamp, Ordering::Relaxed);
@@ -149,6 +156,7 @@ impl Segment {
         let indexes = Indexes {
             offsets: Index::empty(segment_path(dir, base, &format!("{INDEX}{stage}"))),
             times: Index::empty(segment_path(dir, base, &format!("{TIME_INDEX}{stage}"))),
+            transactions: TxnIndex::empty(segment_path(dir, base, &format!("{TXN_INDEX}{stage}"))),
             bytes_since_entry: 0,
             retired: false,
         };
@@ -159,18 +167,26 @@ impl Segment {
         segment
     }
 
-    /// Renames the index files to another stage.
+    /// Renames the index files to another stage, except for that of aborted transactions.
     pub(crate) fn move_indexes(&self, disk: &Disk, dir: &Path, stage: &str) -> Result<(), LogError> {
         let indexes = &mut *self.indexes.lock();
         indexes.offsets.rename(disk, segment_path(dir, self.base, &format!("{INDEX}{stage}")))?;
         indexes.times.rename(disk, segment_path(dir, self.base, &format!("{TIME_INDEX}{stage}")))
     }
 
+    /// Renames the index of aborted transactions to another stage, if there is one.
+    pub(crate) fn move_transactions(&self, disk: &Disk, dir: &Path, stage: &str) -> Result<(), LogError> {
+        let to = segment_path(dir, self.base, &format!("{TXN_INDEX}{stage}"));
+        self.indexes.lock().transactions.rename(disk, to)
+    }
+
     /// Compaction is about to replace the segment: whoever still holds it goes on with the open file, without
-    /// indexes.
+    /// indexes, except for that of aborted transactions: it has what is left out of the new one.
     pub(crate) fn retire(&self, disk: &Disk) -> Result<(), LogError> {
         self.file(disk)?;
-        self.indexes.lock().retired = true;
+        let indexes = &mut *self.indexes.lock();
+        indexes.transactions.keep_open(disk)?;
+        indexes.retired = true;
         Ok(())
     }
 
@@ -309,7 +325,7 @@ impl Segment {
             // Records without timestamps: the broker's own clock must do.
             _ => disk.clock.now_ms().saturating_sub(self.opened_ms),
         };
-        if age_ms > config.segment_ms.saturating_sub(self.jitter_ms(config)) {
+        if age_ms > config.segment_ms_effective().saturating_sub(self.jitter_ms(config)) {
             return Ok(true);
         }
         let indexes = self.indexes.lock();
@@ -320,7 +336,7 @@ impl Segment {
     /// This segment's part of `segment.jitter.ms`, which keeps the segments of many partitions from rolling all at
     /// once: always the same one for the same segment.
     fn jitter_ms(&self, config: &LogConfig) -> i64 {
-        let bound = config.segment_jitter_ms.min(config.segment_ms);
+        let bound = config.segment_jitter_ms.min(config.segment_ms_effective());
         if bound <= 0 {
             return 0;
         }
@@ -340,13 +356,64 @@ impl Segment {
         }
         self.push_time(disk, indexes)?;
         indexes.offsets.finish(disk)?;
-        indexes.times.finish(disk)
+        indexes.times.finish(disk)?;
+        indexes.transactions.finish(disk)
     }
 
     pub(crate) fn sync_indexes(&self, disk: &Disk) -> Result<(), LogError> {
         let indexes = &mut *self.indexes.lock();
         indexes.offsets.sync(disk)?;
-        indexes.times.sync(disk)
+        indexes.times.sync(disk)?;
+        indexes.transactions.sync(disk)
+    }
+
+    /// Takes the index of aborted transactions that was found on disk.
+    pub(crate) fn set_transactions(&self, index: TxnIndex) {
+        self.has_aborted.store(index.len() > 0, Ordering::Release);
+        self.indexes.lock().transactions = index;
+    }
+
+    /// Makes sure that the next [`Self::push_aborted`] finds room.
+    pub(crate) fn make_room_for_aborted(&self, disk: &Disk) -> Result<(), LogError> {
+        self.indexes.lock().transactions.make_room(disk)
+    }
+
+    /// A transaction was aborted by a marker in this segment.
+    pub(crate) fn push_aborted(&self, entry: AbortedTxn) {
+        self.indexes.lock().transactions.push(entry);
+        self.has_aborted.store(true, Ordering::Release);
+    }
+
+    /// Makes the index of aborted transactions durable, where it was rebuilt.
+    pub(crate) fn sync_transactions(&self, disk: &Disk) -> Result<(), LogError> {
+        let indexes = &mut *self.indexes.lock();
+        indexes.transactions.sync(disk)?;
+        indexes.transactions.finish(disk)
+    }
+
+    /// Adds the aborted transactions that overlap `from..upper` and whose markers are in this segment. Returns whether
+    /// no later segment can have others.
+    pub(crate) fn collect_aborted(
+        &self,
+        disk: &Disk,
+        from: i64,
+        upper: i64,
+        out: &mut Vec<AbortedTxn>,
+    ) -> Result<bool, LogError> {
+        if !self.has_aborted.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        self.indexes.lock().transactions.collect(disk, from, upper, out)
+    }
+
+    /// An offset after all batches that end at or before byte `end`, close to it; `None` if the index does not tell.
+    pub(crate) fn offset_after(&self, disk: &Disk, end: u64) -> Result<Option<i64>, LogError> {
+        let indexes = self.indexes.lock();
+        if indexes.retired {
+            return Ok(None);
+        }
+        let entry = indexes.offsets.first_past(disk, |entry| u64::from(entry.position) < end)?;
+        Ok(entry.map(|entry| self.base.saturating_add(i64::from(entry.relative))))
     }
 
     pub(crate) fn sync(&self, disk: &Disk) -> Result<(), LogError> {
@@ -466,14 +533,16 @@ impl Segment {
         Ok(None)
     }
 
-    /// Cuts the segment at `position`, the beginning of a batch or its end; all that was known of it is read anew.
-    pub(crate) fn truncate(&self, disk: &Disk, position: u64) -> Result<(), LogError> {
+    /// Cuts the segment at `position`, where the batch of `offset` begins; all that was known of it is read anew.
+    pub(crate) fn truncate(&self, disk: &Disk, position: u64, offset: i64) -> Result<(), LogError> {
         let path = self.path(LOG);
         let file = self.file(disk)?;
         self.size.store(position, Ordering::Release);
         disk.wrote("truncate", &path, file.truncate(position))?;
         disk.wrote("sync", &path, file.sync_data())?;
         let indexes = &mut *self.indexes.lock();
+        indexes.transactions.truncate(disk, offset)?;
+        self.has_aborted.store(indexes.transactions.len() > 0, Ordering::Release);
         indexes.offsets.truncate_where(disk, |entry| u64::from(entry.position) < position)?;
         let rescan = indexes.offsets.last().map_or(0, |last| u64::from(last.position));
         let mut scan = HeaderScan::new(disk, file.as_ref(), &path, 0..position, LOOKUP_WINDOW_BYTES);

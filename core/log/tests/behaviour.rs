@@ -335,6 +335,20 @@ fn segments_roll_by_the_time_of_their_records() {
 }
 
 #[test]
+fn a_compacted_log_rolls_in_time_for_its_compaction() {
+    let rolls = |compact: bool, lag_ms: i64| {
+        let config = LogConfig { compact, compaction_lag_ms_max: lag_ms, ..LogConfig::default() };
+        let log = Machine::new(config).log();
+        append(&log, batch(1, 1_000_000, "a")).unwrap();
+        append(&log, batch(1, 1_000_000 + 60_000, "b")).unwrap();
+        append(&log, batch(1, 1_000_000 + 60_001, "c")).unwrap();
+        log.segment_count()
+    };
+    assert_eq!((rolls(true, 60_000), rolls(true, 60_001)), (2, 1));
+    assert_eq!((rolls(false, 60_000), rolls(true, 0)), (1, 1));
+}
+
+#[test]
 fn segments_roll_when_an_index_is_full_or_an_offset_is_too_far_away() {
     let config = LogConfig { index_interval_bytes: 0, segment_index_bytes: 32, ..LogConfig::default() };
     let machine = Machine::new(config);
@@ -366,6 +380,24 @@ fn segments_roll_when_an_index_is_full_or_an_offset_is_too_far_away() {
         read_all(&target).into_iter().map(|(offset, _)| offset).collect::<Vec<_>>(),
         [0, 1, far, far + 1]
     );
+}
+
+/// Of an epoch whose first records were compacted away a follower knows only later ones. If it led, a replica with records of
+/// an older epoch in their place would keep those.
+#[test]
+fn an_epoch_that_begins_after_a_gap_begins_where_the_log_ended() {
+    let (leader, follower) = (Machine::new(LogConfig::default()), Machine::new(LogConfig::default()));
+    let (source, target) = (leader.log(), follower.log());
+    let next = LeaderEpoch::new(EPOCH.get() + 1);
+    append(&source, batch(1, 1000, "old")).unwrap();
+    let old = source.read(Offset::ZERO, 1 << 20, Offset::new(1), true).unwrap().into_bytes().unwrap();
+    source.truncate_fully_and_start_at(Offset::new(5)).unwrap();
+    source.append_as_leader(batch(1, 1000, "new"), next, Origin::Client).unwrap();
+    let new = source.read(Offset::new(5), 1 << 20, Offset::new(6), true).unwrap().into_bytes().unwrap();
+    target.append_as_follower(&old, EPOCH).unwrap();
+    target.append_as_follower(&new, next).unwrap();
+    assert_eq!(target.end_offset_for_epoch(EPOCH), Some((EPOCH, Offset::new(1))));
+    assert_eq!(target.end_offset_for_epoch(next), Some((next, Offset::new(6))));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Apache Kafka's own `DumpLogSegments` reads what we write: batches of every codec, both indexes, the producer
+//! Apache Kafka's own `DumpLogSegments` reads what we write: batches of every codec, markers, all indexes, the producer
 //! snapshot. The jars come from Maven, or from the folder named by `TOWPATH_KAFKA_LIBS`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -9,8 +9,11 @@ use std::process::Command;
 use std::sync::Arc;
 
 use common::{EPOCH, append, options, partition};
-use towpath_log::{Clock, FileStorage, LogConfig, LogDir, SystemClock};
-use towpath_record::{BatchBuilder, Compression, Header, Origin};
+use towpath_log::{
+    AppendOptions, CleanOptions, Clock, Effort, FileStorage, LogConfig, LogDir, Marker, SystemClock,
+    TransactionCheck,
+};
+use towpath_record::{BatchBuilder, BatchHeader, Compression, Header, Origin};
 use towpath_types::{LeaderEpoch, ProducerEpoch, ProducerId, TopicId};
 
 /// The folder of Kafka's jars.
@@ -103,4 +106,67 @@ fn kafkas_dump_tool_reads_our_files() {
     let snapshots = dump(&libs, &[], &files(&dir, "snapshot"));
     assert!(snapshots.contains("producerId: 4711 producerEpoch: 2"), "{snapshots}");
     assert!(snapshots.contains("lastSequence=999") || snapshots.contains("lastSequence: 999"), "{snapshots}");
+}
+
+/// Two aborted transactions, one of them compacted to its last sequence number, one committed, one open.
+fn write_transactions(root: &Path) -> PathBuf {
+    let dir = LogDir::open(Arc::new(FileStorage), Arc::new(SystemClock), root, &options()).unwrap();
+    let config = LogConfig { compact: true, dirty_ratio_min: 0.0, ..LogConfig::default() };
+    let log = dir.create(&partition(), TopicId::random(), config).unwrap();
+    let write = |id: i64, sequence: i32| {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.set_producer(ProducerId::new(id), ProducerEpoch::new(0), sequence);
+        builder.set_transactional(true);
+        builder.append(SystemClock.now_ms(), Some(b"key"), Some(b"value"), &[]).unwrap();
+        let bytes = builder.build().unwrap();
+        let guard = match log.transaction_check(&BatchHeader::parse(&bytes).unwrap(), false).unwrap() {
+            TransactionCheck::Append => None,
+            TransactionCheck::Verify(guard) => Some(guard),
+        };
+        let options = AppendOptions { origin: Origin::Client, effort: Effort::Any, guard };
+        log.append_as_leader_with(bytes, EPOCH, &options).unwrap();
+    };
+    let end = |id: i64, commit: bool| {
+        let (producer_id, producer_epoch) = (ProducerId::new(id), ProducerEpoch::new(0));
+        let marker = Marker { producer_id, producer_epoch, coordinator_epoch: 12, commit, tv2: false };
+        log.append_marker(&marker, EPOCH).unwrap();
+    };
+    write(1, 0);
+    write(2, 0);
+    end(1, false);
+    end(2, true);
+    log.roll().unwrap();
+    write(3, 0);
+    write(4, 0);
+    end(3, false);
+    dir.clean(&partition(), log.log_end_offset(), &CleanOptions::default()).unwrap().unwrap();
+    let path = log.dir().to_owned();
+    dir.close(1).unwrap();
+    path
+}
+
+#[test]
+fn kafkas_dump_tool_reads_transactions() {
+    let libs = kafka_libs();
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = write_transactions(&temporary.path().join("data"));
+    let text = dump(&libs, &["--deep-iteration", "--print-data-log"], &files(&dir, "log"));
+    assert_eq!(text.matches("isvalid: true").count(), 7, "{text}");
+    assert_eq!(text.matches("isControl: true").count(), 3, "{text}");
+    assert_eq!(text.matches("endTxnMarker: ABORT coordinatorEpoch: 12").count(), 2, "{text}");
+    assert_eq!(text.matches("endTxnMarker: COMMIT coordinatorEpoch: 12").count(), 1, "{text}");
+    assert_eq!(text.matches("isTransactional: true").count(), 7, "{text}");
+    let entries = dump(&libs, &[], &files(&dir, "txnindex"));
+    for entry in [
+        "producerId: 1 firstOffset: 0 lastOffset: 2 lastStableOffset: 1",
+        "producerId: 3 firstOffset: 4 lastOffset: 6 lastStableOffset: 5",
+    ] {
+        assert!(entries.contains(entry), "{entries}");
+    }
+    let snapshots = dump(&libs, &[], &files(&dir, "snapshot"));
+    assert!(
+        snapshots.contains("producerId: 4") && snapshots.contains("currentTxnFirstOffset: OptionalLong[5]"),
+        "{snapshots}"
+    );
+    assert!(snapshots.contains("coordinatorEpoch: 12"), "{snapshots}");
 }

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod cluster;
+mod transactions;
 
 pub(crate) use cluster::{ClusterCommand, PartitionsArgument, QuorumChange, ReassignTo};
+pub(crate) use transactions::{HangingArgument, Transactions};
 
 use crate::local::{LocalNode, NODES_MAX};
 
@@ -58,6 +60,9 @@ pub(crate) enum Command {
     /// Consumer groups of a cluster.
     #[command(subcommand)]
     Groups(Groups),
+    /// Transactions of a cluster, and the producers that have them.
+    #[command(subcommand)]
+    Transactions(Transactions),
     /// Brokers, metadata quorum and replicas of a cluster.
     #[command(subcommand)]
     Cluster(ClusterCommand),

@@ -137,6 +137,11 @@ async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
 async fn status(State(shown): State<Arc<Shown>>) -> Response {
     let broker = shown.broker.get().map(|broker| {
         let status = broker.status();
+        let offline_dirs: Map<String, Value> = status
+            .offline_dirs
+            .iter()
+            .map(|(dir, reason)| (dir.display().to_string(), json!(reason)))
+            .collect();
         json!({
             "kafka": broker.local_addr().map(|address| address.to_string()),
             "cluster_id": status.cluster_id,
@@ -146,6 +151,7 @@ async fn status(State(shown): State<Arc<Shown>>) -> Response {
             "request_memory_bytes": status.request_memory_bytes,
             "request_memory_limit_bytes": status.request_memory_limit_bytes,
             "offline_reason": status.offline_reason,
+            "offline_dirs": offline_dirs,
         })
     });
     let running = shown.supervisor.get().map(|supervisor| supervisor.status()).unwrap_or_default();

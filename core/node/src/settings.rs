@@ -21,6 +21,7 @@ pub(crate) fn broker_config(config: &Config) -> Result<BrokerConfig, Failure> {
         advertised,
         node_id: BrokerId::new(config.node.id),
         rack: config.node.rack.clone(),
+        further_dirs: config.node.more_data_dirs.clone(),
         ..BrokerConfig::new(&config.node.data_dir)
     };
     if let Some(own) = config.own_cluster() {
@@ -88,6 +89,30 @@ mod tests {
         assert_eq!(cluster.peer_advertised.unwrap().host, "fd00::2");
         let (id, endpoint) = &cluster.controllers[1];
         assert_eq!((id.get(), endpoint.host.as_str(), endpoint.port), (2, "fd00::2", 9093));
+    }
+
+    /// What the files may say, the broker takes, by the same name.
+    #[test]
+    fn every_setting_of_the_files_is_one_of_the_broker() {
+        let options = towpath_config::node_options();
+        let settings = options.options.iter().find(|option| option.name == "settings").unwrap();
+        let towpath_api::OptionType::Object(settings) = &settings.ty else { panic!("no settings") };
+        for option in &settings.options {
+            let mut broker = BrokerConfig::new("d");
+            let values = [
+                "1",
+                "true",
+                "1000",
+                "1048576",
+                "10000000",
+                "delete",
+                "producer",
+                "CreateTime",
+                "RackAwareReplicaSelector",
+            ];
+            let takes = values.iter().any(|value| broker.set(&option.name, value).is_ok());
+            assert!(takes, "{}", option.name);
+        }
     }
 
     #[test]

@@ -136,6 +136,14 @@ impl BatchBuilder {
         self.base_timestamp = Some(horizon_ms);
     }
 
+    /// Takes the delete horizon out again: a batch without records waits for nothing. Before the first record.
+    pub fn clear_delete_horizon(&mut self) {
+        if self.attributes & ATTRIBUTE_DELETE_HORIZON != 0 {
+            self.attributes &= !ATTRIBUTE_DELETE_HORIZON;
+            self.base_timestamp = None;
+        }
+    }
+
     /// Sets the timestamp type; with `LogAppendTime` the batch carries `max_timestamp` for all of its records.
     pub fn set_timestamp_type(&mut self, timestamp_type: TimestampType, max_timestamp: i64) {
         self.set_attribute(ATTRIBUTE_LOG_APPEND_TIME, timestamp_type == TimestampType::LogAppendTime);

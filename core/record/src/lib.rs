@@ -23,7 +23,7 @@ mod walk;
 pub use batch::{Batches, RecordBatch, batches};
 pub use builder::{BatchBuilder, record_bytes};
 pub use compression::{Codec, Compression, Compressor, decompress};
-pub use control::{ControlRecord, ControlType, control_record};
+pub use control::{ControlRecord, ControlType, MARKER_BYTES, control_record, marker_batch};
 pub use error::{BatchError, BuildError, InvalidRecord, ValidateError};
 pub use header::{BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES, TimestampType};
 pub use recompress::recompress;

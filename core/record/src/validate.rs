@@ -19,7 +19,8 @@ pub enum Origin {
     /// A producer: everything is checked.
     #[default]
     Client,
-    /// A group or transaction coordinator of this broker: may write control batches.
+    /// A group or transaction coordinator of this broker: may write control batches, and records without sequence
+    /// numbers for a producer.
     Coordinator,
 }
 
@@ -127,7 +128,8 @@ fn check_header(header: &BatchHeader, options: &ValidateOptions) -> Result<(), V
         if header.producer_epoch.get() < 0 {
             return invalid("it has a producer id without a producer epoch");
         }
-        if header.base_sequence < 0 && !header.is_control() {
+        // Offsets of a transaction, which a group coordinator writes for the producer, have none.
+        if header.base_sequence < 0 && options.origin == Origin::Client && !header.is_control() {
             return invalid("it has a producer id without a sequence number");
         }
     } else if header.is_transactional() {

@@ -10,12 +10,14 @@
 //! - [`ReplicaManager`] holds the partitions of a broker; [`Environment`] is what all of them share.
 #![forbid(unsafe_code)]
 
+mod dirs;
 mod environment;
 mod error;
 mod flusher;
 mod follower;
 mod leader;
 mod manager;
+mod moving;
 mod partition;
 mod state;
 #[cfg(test)]
@@ -23,15 +25,20 @@ mod testing;
 mod uncommitted;
 mod waiter;
 
+pub use dirs::{LogDirs, UnusableDir};
 pub use environment::{Environment, IsrQueue, MonotonicClock, ProcessClock};
 pub use error::PartitionError;
 pub use flusher::Flusher;
 pub use follower::{FetchPlan, FollowerState, History, LeaderAnswer, Step};
 pub use leader::{FollowerFetch, FollowerRefused, IsrProposal, LeaderSetup, LeaderState, ProposalAnswer};
 pub use manager::{ReplicaManager, ReplicaSettings, TopicReplicas};
+pub use moving::{MoveStep, ReplicaMove, SettleError};
 pub use partition::{
-    Appended, Applied, FetchPosition, FetchedPartition, FollowerAnswer, Partition, Reader, Settings,
+    Appended, Applied, Awaited, FetchPosition, FetchedPartition, FollowerAnswer, Isolation, Partition,
+    Reader, Settings,
 };
 pub use state::{BrokerView, Brokers, Leadership};
-pub use towpath_log::Effort;
+pub use towpath_log::{
+    AbortedTransaction, AppendOptions, Effort, Marker, ProducerSummary, TransactionCheck, VerificationGuard,
+};
 pub use waiter::FetchWaiter;

@@ -1,28 +1,31 @@
 //! The partitions of one broker.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{Mutex, RwLock};
-use towpath_log::{CleanOptions, LogDir, LogError};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use towpath_log::{CleanOptions, LogError};
 use towpath_types::{Offset, Term, TopicId, TopicName, TopicPartition};
 
-use crate::{Brokers, Environment, Leadership, Partition, PartitionError, Settings};
+use crate::{Brokers, Environment, Leadership, LogDirs, Partition, PartitionError, Settings};
 
 /// What a manager is made of.
 #[derive(Debug)]
 pub struct ReplicaSettings {
-    /// The data directory, its partitions opened.
-    pub dir: Arc<LogDir>,
+    /// The data directories, their partitions opened.
+    pub dirs: Arc<LogDirs>,
     /// What its partitions share.
     pub environment: Arc<Environment>,
 }
 
 /// A partition, and its files as soon as somebody needs them.
 #[derive(Debug)]
-struct Slot {
+pub(crate) struct Slot {
     leadership: Mutex<Leadership>,
-    partition: OnceLock<Arc<Partition>>,
+    partition: RwLock<Option<Arc<Partition>>>,
+    /// It came to this broker while it ran: it has never had files before.
+    is_new: bool,
 }
 
 /// One topic's partitions that this broker holds.
@@ -33,7 +36,7 @@ pub struct TopicReplicas {
     settings: RwLock<Settings>,
     /// By index; none where this broker has no replica.
     slots: RwLock<Vec<Option<Arc<Slot>>>>,
-    dir: Arc<LogDir>,
+    dirs: Arc<LogDirs>,
     environment: Arc<Environment>,
     /// Held while files are made, so that two requests do not make the same ones, and so that none is made for a
     /// topic that is being deleted.
@@ -49,9 +52,11 @@ struct Topics {
 /// The partitions of one broker, by topic name and by topic id.
 #[derive(Debug)]
 pub struct ReplicaManager {
-    dir: Arc<LogDir>,
+    dirs: Arc<LogDirs>,
     environment: Arc<Environment>,
     topics: RwLock<Topics>,
+    /// What is taken from the metadata from here on was not there when the process started.
+    is_running: AtomicBool,
 }
 
 impl TopicReplicas {
@@ -82,30 +87,31 @@ impl TopicReplicas {
         let slot = usize::try_from(index).ok().and_then(|index| self.slots.read().get(index).cloned());
         let Some(slot) = slot else { return Ok(None) };
         let slot = slot.ok_or(PartitionError::NotLeader)?;
-        if let Some(partition) = slot.partition.get() {
-            return Ok(Some(Arc::clone(partition)));
+        if let Some(partition) = slot.get() {
+            return Ok(Some(partition));
         }
         let deleted = self.deleted.lock();
         if *deleted {
             return Err(PartitionError::Deleted);
         }
-        if let Some(partition) = slot.partition.get() {
-            return Ok(Some(Arc::clone(partition)));
+        if let Some(partition) = slot.get() {
+            return Ok(Some(partition));
         }
         let id = TopicPartition::new(self.name.clone(), index);
         let settings = self.settings.read().clone();
-        let log = match self.dir.get(&id) {
+        let log = match self.dirs.get(&id) {
             Some(log) if log.topic_id() == self.id => log,
             // Another topic's records are not taken for this one's.
             Some(log) => return Err(foreign(&id, log.topic_id()).into()),
-            None => self.dir.create(&id, self.id, settings.log)?,
+            None if self.may_be_elsewhere(&slot) => return Err(self.elsewhere(&id)),
+            None => self.dirs.create(&id, self.id, settings.log)?,
         };
-        let committed = self.dir.high_watermarks().get(&id).copied().unwrap_or(Offset::ZERO);
+        let committed = self.dirs.high_watermark(&id);
         let environment = Arc::clone(&self.environment);
         // Held until the partition can be seen: a newer state then reaches it.
         let leadership = slot.leadership.lock();
         let partition = Partition::open(log, leadership.clone(), committed, &settings, environment);
-        let partition = Arc::clone(slot.partition.get_or_init(|| partition));
+        *slot.partition.write() = Some(Arc::clone(&partition));
         drop(leadership);
         let newer = self.settings.read().clone();
         if newer != settings {
@@ -124,25 +130,69 @@ impl TopicReplicas {
         let slots = self.slots.read();
         let missing: Vec<TopicPartition> = (0..)
             .zip(&*slots)
-            .filter(|(_, slot)| slot.as_ref().is_some_and(|slot| slot.partition.get().is_none()))
+            .filter(|(_, slot)| {
+                slot.as_ref().is_some_and(|slot| slot.get().is_none() && !self.may_be_elsewhere(slot))
+            })
             .map(|(index, _)| TopicPartition::new(self.name.clone(), index))
             .collect();
         drop(slots);
-        Ok(self.dir.create_all(&missing, self.id, settings)?)
+        Ok(self.dirs.create_all(&missing, self.id, settings)?)
+    }
+
+    /// Whether a partition without files may have them in a directory that cannot be used. It does not begin anew then:
+    /// that would pass for all that there is.
+    fn may_be_elsewhere(&self, slot: &Slot) -> bool {
+        !slot.is_new && self.dirs.has_unusable()
+    }
+
+    fn elsewhere(&self, id: &TopicPartition) -> PartitionError {
+        let reasons: Vec<String> = self.dirs.unusable().into_iter().map(|dir| dir.reason).collect();
+        PartitionError::Offline(format!(
+            "{id} is in none of the directories that work: {}",
+            reasons.join("; ")
+        ))
+    }
+
+    /// Whether this broker holds a partition and cannot use it: its directory has failed, or is not there.
+    #[must_use]
+    pub fn is_offline(&self, index: i32) -> bool {
+        let Some(slot) = self.slot(index) else { return false };
+        match slot.get() {
+            Some(partition) => partition.log().offline_reason().is_some(),
+            None => {
+                let id = TopicPartition::new(self.name.clone(), index);
+                self.may_be_elsewhere(&slot) && !self.has_files(&id)
+            }
+        }
     }
 
     /// The partition of an index if its files are there.
     #[must_use]
     pub fn open_partition(&self, index: i32) -> Option<Arc<Partition>> {
         let slots = self.slots.read();
-        slots.get(usize::try_from(index).ok()?)?.as_ref()?.partition.get().cloned()
+        slots.get(usize::try_from(index).ok()?)?.as_ref()?.get()
+    }
+
+    /// Held while a copy takes a partition's place; whether the topic is being deleted.
+    pub(crate) fn lock_deleted(&self) -> MutexGuard<'_, bool> {
+        self.deleted.lock()
+    }
+
+    /// The settings of the topic as they are now.
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings.read().clone()
+    }
+
+    pub(crate) fn slot(&self, index: i32) -> Option<Arc<Slot>> {
+        let slots = self.slots.read();
+        slots.get(usize::try_from(index).ok()?)?.clone()
     }
 
     /// The term in which this broker leads the partition of an index; `None` while it does not.
     #[must_use]
     pub fn term(&self, index: i32) -> Option<Term> {
         let slot = self.slots.read().get(usize::try_from(index).ok()?)?.clone()?;
-        match slot.partition.get() {
+        match slot.get() {
             Some(partition) => partition.term(),
             None => {
                 let leadership = slot.leadership.lock();
@@ -158,7 +208,7 @@ impl TopicReplicas {
     pub fn leads(&self, index: i32) -> bool {
         let slot = usize::try_from(index).ok().and_then(|index| self.slots.read().get(index).cloned());
         let Some(slot) = slot.flatten() else { return false };
-        match slot.partition.get() {
+        match slot.get() {
             Some(partition) => partition.is_leader(),
             None => slot.leadership.lock().leader == Some(self.environment.me()),
         }
@@ -173,15 +223,20 @@ impl TopicReplicas {
 
     /// Whether a partition's files are there, and this topic's.
     fn has_files(&self, id: &TopicPartition) -> bool {
-        self.dir.get(id).is_some_and(|log| log.topic_id() == self.id)
+        self.dirs.get(id).is_some_and(|log| log.topic_id() == self.id)
     }
 
     fn opened(&self) -> Vec<Arc<Partition>> {
-        self.slots.read().iter().flatten().filter_map(|slot| slot.partition.get().cloned()).collect()
+        self.slots.read().iter().flatten().filter_map(|slot| slot.get()).collect()
     }
 
     /// Takes the partitions' states, one an index; returns those that this broker no longer holds.
-    fn update(&self, leaderships: Vec<Option<Leadership>>, settings: &Settings) -> Vec<TopicPartition> {
+    fn update(
+        &self,
+        leaderships: Vec<Option<Leadership>>,
+        settings: &Settings,
+        is_new: bool,
+    ) -> Vec<TopicPartition> {
         let mut slots = self.slots.write();
         let mut current = self.settings.write();
         let new_settings = (*current != *settings).then_some(settings);
@@ -193,13 +248,13 @@ impl TopicReplicas {
             match (&slots[index], leadership) {
                 (Some(slot), Some(leadership)) => slot.update(leadership, new_settings),
                 (Some(slot), None) => {
-                    if let Some(partition) = slot.partition.get() {
+                    if let Some(partition) = slot.get() {
                         partition.delete();
                     }
                     slots[index] = None;
                     gone.push(TopicPartition::new(self.name.clone(), id));
                 }
-                (None, Some(leadership)) => slots[index] = Some(Arc::new(Slot::new(leadership))),
+                (None, Some(leadership)) => slots[index] = Some(Arc::new(Slot::new(leadership, is_new))),
                 (None, None) => {}
             }
         }
@@ -211,13 +266,27 @@ impl TopicReplicas {
 }
 
 impl Slot {
-    fn new(leadership: Leadership) -> Self {
-        Self { leadership: Mutex::new(leadership), partition: OnceLock::new() }
+    fn new(leadership: Leadership, is_new: bool) -> Self {
+        Self { leadership: Mutex::new(leadership), partition: RwLock::default(), is_new }
+    }
+
+    pub(crate) fn get(&self) -> Option<Arc<Partition>> {
+        self.partition.read().clone()
+    }
+
+    /// Holds up new states of the partition.
+    pub(crate) fn lock_leadership(&self) -> MutexGuard<'_, Leadership> {
+        self.leadership.lock()
+    }
+
+    /// Another partition takes the place of this one. The caller holds up new states.
+    pub(crate) fn replace(&self, partition: Arc<Partition>) {
+        *self.partition.write() = Some(partition);
     }
 
     fn update(&self, leadership: Leadership, settings: Option<&Settings>) {
         let mut known = self.leadership.lock();
-        match (self.partition.get(), settings) {
+        match (self.get(), settings) {
             (Some(partition), Some(settings)) => partition.update_and_configure(leadership.clone(), settings),
             (Some(partition), None) if *known != leadership => partition.update(leadership.clone()),
             _ => {}
@@ -234,7 +303,12 @@ impl ReplicaManager {
     /// A manager without topics.
     #[must_use]
     pub fn new(settings: ReplicaSettings) -> Self {
-        Self { dir: settings.dir, environment: settings.environment, topics: RwLock::default() }
+        Self {
+            dirs: settings.dirs,
+            environment: settings.environment,
+            topics: RwLock::default(),
+            is_running: AtomicBool::new(false),
+        }
     }
 
     /// What the partitions share.
@@ -249,10 +323,21 @@ impl ReplicaManager {
         self.partitions().iter().for_each(Partition::brokers_changed);
     }
 
-    /// The data directory.
+    /// The data directories.
     #[must_use]
-    pub const fn dir(&self) -> &Arc<LogDir> {
-        &self.dir
+    pub const fn dirs(&self) -> &Arc<LogDirs> {
+        &self.dirs
+    }
+
+    /// The metadata as of the start are known: what is taken from them from here on has never had files here.
+    pub fn started(&self) {
+        self.is_running.store(true, Ordering::Release);
+    }
+
+    /// All topics, in no order.
+    #[must_use]
+    pub fn topics(&self) -> Vec<Arc<TopicReplicas>> {
+        self.topics.read().by_id.values().cloned().collect()
     }
 
     /// Takes a topic from the metadata, new or changed: one leadership for every partition that this broker holds, none
@@ -279,7 +364,7 @@ impl ReplicaManager {
                         id,
                         settings: RwLock::new(settings.clone()),
                         slots: RwLock::default(),
-                        dir: Arc::clone(&self.dir),
+                        dirs: Arc::clone(&self.dirs),
                         environment: Arc::clone(&self.environment),
                         deleted: Mutex::new(false),
                     });
@@ -289,7 +374,7 @@ impl ReplicaManager {
                 }
             }
         };
-        let gone = topic.update(leaderships, settings);
+        let gone = topic.update(leaderships, settings, self.is_running.load(Ordering::Acquire));
         let mut result = self.remove_files(&topic, gone).map_err(PartitionError::from);
         if eager {
             result = result.and_then(|()| topic.make_files());
@@ -297,7 +382,12 @@ impl ReplicaManager {
         // Where some could not be made, the others are used all the same.
         for id in topic.ids() {
             if (eager && result.is_ok()) || topic.has_files(&id) {
-                result = result.and(topic.partition(id.partition).map(drop));
+                let opened = match topic.partition(id.partition) {
+                    // Nothing that a second attempt could mend: it is told as offline.
+                    Err(PartitionError::Offline(_)) => Ok(()),
+                    opened => opened.map(drop),
+                };
+                result = result.and(opened);
             }
         }
         result
@@ -332,7 +422,7 @@ impl ReplicaManager {
         mut partitions: Vec<TopicPartition>,
     ) -> Result<(), LogError> {
         partitions.retain(|id| topic.has_files(id));
-        if partitions.is_empty() { Ok(()) } else { self.dir.delete_all(&partitions) }
+        if partitions.is_empty() { Ok(()) } else { self.dirs.delete_all(&partitions) }
     }
 
     /// A topic by its name.
@@ -353,18 +443,17 @@ impl ReplicaManager {
         self.topics.read().by_id.values().flat_map(|topic| topic.opened()).collect()
     }
 
-    /// Writes the checkpoints: high watermarks, recovery points, log start offsets.
+    /// Writes the checkpoints of the directories that work: high watermarks, recovery points, log start offsets.
     ///
     /// # Errors
-    /// [`LogError`].
+    /// [`LogError`] of the first directory that fails by that.
     pub fn checkpoint(&self) -> Result<(), LogError> {
-        let high_watermarks: BTreeMap<TopicPartition, Offset> = self
-            .partitions()
-            .iter()
-            .map(|partition| (partition.id().clone(), partition.high_watermark()))
-            .collect();
-        self.dir.checkpoint_high_watermarks(&high_watermarks)?;
-        self.dir.checkpoint()
+        self.dirs.checkpoint(&self.high_watermarks())
+    }
+
+    fn high_watermarks(&self) -> BTreeMap<TopicPartition, Offset> {
+        let partitions = self.partitions();
+        partitions.iter().map(|partition| (partition.id().clone(), partition.high_watermark())).collect()
     }
 
     /// Removes segments past their retention, and forgets producers that have been silent for too long.
@@ -379,17 +468,17 @@ impl ReplicaManager {
     }
 
     /// Compacts the logs that are due.
-    pub fn compact(&self) {
+    pub fn compact(&self, options: &CleanOptions) {
         for partition in self.partitions() {
             if !partition.log().config().compact {
                 continue;
             }
             // By name: a topic that was created anew is another one.
-            if self.dir.get(partition.id()).is_none_or(|log| log.topic_id() != partition.topic_id()) {
+            if self.dirs.get(partition.id()).is_none_or(|log| log.topic_id() != partition.topic_id()) {
                 continue;
             }
-            match self.dir.clean(partition.id(), partition.high_watermark(), &CleanOptions::default()) {
-                Ok(_) | Err(LogError::Closed(_) | LogError::Partition(_)) => {}
+            match self.dirs.clean(partition.id(), partition.high_watermark(), options) {
+                Ok(()) | Err(LogError::Closed(_) | LogError::Partition(_)) => {}
                 Err(error) => tracing::error!(partition = %partition.id(), %error, "compaction failed"),
             }
         }
@@ -416,18 +505,12 @@ impl ReplicaManager {
         }
     }
 
-    /// Stops flushing, writes everything out and marks the directory as shut down cleanly.
+    /// Stops flushing, writes everything out and marks the directories as shut down cleanly.
     ///
     /// # Errors
     /// [`LogError`]; the next start then recovers as after a crash.
     pub fn close(&self, broker_epoch: i64) -> Result<(), LogError> {
         self.environment.flusher().stop();
-        let high_watermarks: BTreeMap<TopicPartition, Offset> = self
-            .partitions()
-            .iter()
-            .map(|partition| (partition.id().clone(), partition.high_watermark()))
-            .collect();
-        self.dir.checkpoint_high_watermarks(&high_watermarks)?;
-        self.dir.close(broker_epoch)
+        self.dirs.close(&self.high_watermarks(), broker_epoch)
     }
 }

@@ -19,7 +19,7 @@ pub struct Leadership {
     pub isr: Vec<BrokerId>,
     /// The leader was elected although it may lack records (KIP-704): its first change of the ISR ends that.
     pub recovering: bool,
-    /// Replicas that a reassignment adds: what they fetch counts for the throttle of reassignments.
+    /// Replicas that a reassignment adds.
     pub adding: Vec<BrokerId>,
 }
 

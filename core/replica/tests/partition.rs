@@ -18,7 +18,8 @@ use towpath_log::sim::SimStorage;
 use towpath_log::{LogConfig, Storage};
 use towpath_record::{BatchBuilder, Compression, Origin};
 use towpath_replica::{
-    Appended, FetchWaiter, FollowerFetch, Partition, PartitionError, ProcessClock, Reader, Settings,
+    Appended, Awaited, FetchWaiter, FollowerFetch, Isolation, Partition, PartitionError, ProcessClock,
+    Reader, Settings,
 };
 use towpath_types::{
     BrokerEpoch, BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Rules, TopicId, TopicName,
@@ -93,7 +94,7 @@ async fn a_failed_flush_acknowledges_nothing_and_takes_the_directory_offline() {
     assert_eq!(partition.high_watermark(), Offset::ZERO, "R3: not seen either");
     let refused = partition.append(batch(&["b"]), true, Origin::Client);
     assert!(matches!(refused, Err(PartitionError::Offline(_))));
-    assert!(matches!(partition.latest_offset(), Err(PartitionError::Offline(_))));
+    assert!(matches!(partition.latest_offset(Isolation::ReadUncommitted), Err(PartitionError::Offline(_))));
 }
 
 /// One batch of an idempotent producer.
@@ -112,7 +113,7 @@ async fn appended_without_descriptors(storage: &SimStorage, world: &World) -> Ap
     while world.flushes.load(Ordering::Relaxed) == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(world.manager.dir().offline_reason(), None);
+    assert_eq!(world.manager.dirs().offline_reason(), None);
     assert_eq!(world.partition().high_watermark(), Offset::ZERO);
     storage.set_out_of_descriptors(false);
     appended
@@ -188,7 +189,7 @@ async fn a_waiting_fetch_wakes_for_records_and_for_the_end_of_the_partition() {
     let world = open(&storage, i64::MAX);
     let partition = world.partition();
     let waiter = FetchWaiter::new(1);
-    partition.wait_for_records(&waiter, false);
+    partition.wait_for_records(&waiter, Awaited::Committed);
     partition.append(batch(&["a"]), true, Origin::Client).unwrap();
     tokio::time::timeout(Duration::from_secs(5), waiter.woken()).await.unwrap();
     let woken = waiter.woken();
@@ -248,9 +249,12 @@ fn a_creation_that_failed_halfway_does_not_spoil_the_name() {
         let set = world.manager.set_topic(&name, first, leaderships(), &settings(i64::MAX), true);
         failures += usize::from(set.is_err());
         storage.refuse_open_after(None);
-        assert_eq!(world.manager.dir().offline_reason(), None, "after {opens}");
+        assert_eq!(world.manager.dirs().offline_reason(), None, "after {opens}");
         world.manager.remove_topic(first).unwrap();
-        assert!(world.manager.dir().logs().iter().all(|log| log.topic_id() == TOPIC), "after {opens}");
+        assert!(
+            world.manager.dirs().all()[0].logs().iter().all(|log| log.topic_id() == TOPIC),
+            "after {opens}"
+        );
         let second = TopicId::new(Uuid::from_u64_pair(8, 9));
         world.manager.set_topic(&name, second, leaderships(), &settings(i64::MAX), true).unwrap();
         let topic = world.manager.topic("u").unwrap();
@@ -267,7 +271,7 @@ fn the_files_of_another_topic_are_not_taken_over() {
     let storage = Arc::new(SimStorage::new(9));
     let world = open(&storage, i64::MAX);
     let id = TopicPartition::new(TopicName::new("u").unwrap(), 0);
-    let foreign = world.manager.dir().create(&id, TopicId::random(), LogConfig::default()).unwrap();
+    let foreign = world.manager.dirs().create(&id, TopicId::random(), LogConfig::default()).unwrap();
     let own = TopicId::new(Uuid::from_u64_pair(8, 8));
     let set =
         world.manager.set_topic(&id.topic, own, vec![Some(leadership(0, 1))], &settings(i64::MAX), true);

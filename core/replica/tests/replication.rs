@@ -15,8 +15,9 @@ use std::sync::Arc;
 use towpath_log::sim::SimStorage;
 use towpath_record::Origin;
 use towpath_replica::{
-    Appended, Applied, FetchPlan, FetchPosition, FetchWaiter, FollowerAnswer, FollowerFetch, IsrProposal,
-    LeaderAnswer, Leadership, Partition, PartitionError, ProposalAnswer, Reader, Settings,
+    Appended, Applied, Awaited, FetchPlan, FetchPosition, FetchWaiter, FollowerAnswer, FollowerFetch,
+    Isolation, IsrProposal, LeaderAnswer, Leadership, Partition, PartitionError, ProposalAnswer, Reader,
+    Settings,
 };
 use towpath_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch, Rule, Rules};
 
@@ -121,6 +122,7 @@ impl Replicas {
             last_fetched_epoch: plan.last_fetched_epoch,
             bytes_max: 1 << 20,
             min_one: true,
+            isolation: Isolation::ReadUncommitted,
         };
         match leader.fetch(Reader::Follower(fetch), &position) {
             Ok(fetched) => Ok(FollowerAnswer {
@@ -323,19 +325,19 @@ async fn followers_that_wait_are_woken_by_appends_and_consumers_by_commits() {
     let replicas = Replicas::start(2, settings(i64::MAX));
     let leader = replicas.partition(1);
     let (follower, consumer) = (FetchWaiter::new(1), FetchWaiter::new(1));
-    leader.wait_for_records(&follower, true);
-    leader.wait_for_records(&consumer, false);
+    leader.wait_for_records(&follower, Awaited::Appended);
+    leader.wait_for_records(&consumer, Awaited::Committed);
     replicas.append("a");
     tokio::time::timeout(common::PATIENCE, follower.woken()).await.unwrap();
     let early = tokio::time::timeout(std::time::Duration::from_millis(20), consumer.woken()).await;
     assert!(early.is_err(), "R3: nothing is committed");
     let at_the_follower = FetchWaiter::new(1);
-    replicas.partition(2).wait_for_records(&at_the_follower, false);
+    replicas.partition(2).wait_for_records(&at_the_follower, Awaited::Committed);
     replicas.catch_up(2);
     tokio::time::timeout(common::PATIENCE, consumer.woken()).await.unwrap();
     tokio::time::timeout(common::PATIENCE, at_the_follower.woken()).await.unwrap();
-    leader.stop_waiting(&follower, true);
-    leader.stop_waiting(&consumer, false);
+    leader.stop_waiting(&follower, Awaited::Appended);
+    leader.stop_waiting(&consumer, Awaited::Committed);
 }
 
 #[test]
@@ -501,7 +503,7 @@ fn nothing_before_the_logs_beginning_is_uncommitted() {
     replicas.append("b");
     replicas.catch_up(2);
     replicas.partition(1).delete_records_before(Some(at(2))).unwrap();
-    replicas.worlds[&1].manager.dir().checkpoint().unwrap();
+    replicas.worlds[&1].manager.dirs().all()[0].checkpoint().unwrap();
     replicas.down(1, false);
     replicas.open(1);
     let partition = replicas.partition(1);

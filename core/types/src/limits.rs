@@ -55,6 +55,14 @@ pub const GROUP_REGEX_BYTES_MAX: usize = 4_096;
 pub const GROUP_REGEXES_MAX: usize = 100;
 /// Groups of one coordinator partition.
 pub const GROUPS_MAX: usize = 100_000;
+/// Transactional ids of one coordinator partition.
+pub const TRANSACTIONAL_IDS_MAX: usize = 100_000;
+/// Partitions of one transaction.
+pub const TRANSACTION_PARTITIONS_MAX: usize = 100_000;
+/// Bytes of one transaction's partitions as they stand in a record, which must fit a batch of the state topic.
+pub const TRANSACTION_BYTES_MAX: usize = 512 * 1024;
+/// Bytes that the transactional ids of one coordinator partition may hold together.
+pub const TRANSACTION_PARTITION_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of records that a producer holds before `send` waits (`buffer.memory`).
 pub const PRODUCER_BUFFER_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of fetched records that a consumer holds before it stops fetching.

@@ -1,11 +1,11 @@
-//! The fourteen rules of replication, each of which can be switched off.
+//! The rules of replication (1 to 14) and of transactions (15 to 21), each of which can be switched off.
 //!
 //! Production always holds all of them ([`Rules::ALL`]). A simulation runs a cluster without one and shows that its
 //! checker sees what then breaks: a rule whose absence nobody notices is not tested.
 
 use std::fmt;
 
-/// One rule, by its number in the cluster's rules.
+/// One rule, by its number: up to 14 those of replication, from there on those of transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Rule {
@@ -62,11 +62,33 @@ pub enum Rule {
     /// Rule 14: Metadata are applied once a quorum has committed them; a deposed controller commits nothing.
     /// Without it two controllers elect two leaders.
     Controller = 14,
+    /// Rule 15: Before a record begins a transaction in a partition, the coordinator is asked whether the transaction is
+    /// open (KIP-890). Without it a record that comes late opens a transaction that nobody ends, or becomes part of
+    /// the next one.
+    Verification = 15,
+    /// Rule 16: What the coordinator affirmed counts only as long as no marker and no newer epoch of the producer came to
+    /// the partition in between (KIP-890). Without it a record is appended after the end of its transaction.
+    VerificationGuard = 16,
+    /// Rule 17: A transaction is decided for readers once its marker is below the high watermark, not as soon as it is in the
+    /// log. Without it `read_committed` readers see what a marker says that is lost with its leader.
+    LastStableOffset = 17,
+    /// Rule 18: A coordinator serves, and sends markers, once all that it has read is committed. Without it it acts by a
+    /// decision that is lost with its leader.
+    CoordinatorLoad = 18,
+    /// Rule 19: A marker of an older coordinator than the one that last ended a transaction of the producer in the partition
+    /// is refused (R6). Without it a deposed coordinator ends a transaction of its successor.
+    MarkerCoordinator = 19,
+    /// Rule 20: A marker of an older epoch of the producer is refused, and so is one of the same epoch where every
+    /// transaction has its own (KIP-890). Without it a marker that comes late ends the next transaction.
+    MarkerEpoch = 20,
+    /// Rule 21: What a coordinator decided is written in the term in which it was loaded, or not at all (R6). Without it
+    /// a coordinator that was deposed and elected again undoes what others decided meanwhile.
+    CoordinatorTerm = 21,
 }
 
 impl Rule {
     /// All rules by number.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 21] = [
         Self::Epochs,
         Self::BecomeLeader,
         Self::FollowerFetchChecks,
@@ -81,9 +103,22 @@ impl Rule {
         Self::Registration,
         Self::Reassignment,
         Self::Controller,
+        Self::Verification,
+        Self::VerificationGuard,
+        Self::LastStableOffset,
+        Self::CoordinatorLoad,
+        Self::MarkerCoordinator,
+        Self::MarkerEpoch,
+        Self::CoordinatorTerm,
     ];
 
-    /// The rule's number, from 1 to 14.
+    /// Whether it is about transactions.
+    #[must_use]
+    pub const fn is_transactional(self) -> bool {
+        self.number() > Self::Controller.number()
+    }
+
+    /// The rule's number, from 1 on.
     #[must_use]
     pub const fn number(self) -> u8 {
         self as u8
@@ -92,7 +127,7 @@ impl Rule {
 
 /// The rules that hold; every one of them, but in a simulation that breaks one on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Rules(u16);
+pub struct Rules(u32);
 
 impl Rules {
     /// All of them.

@@ -155,6 +155,12 @@ fn offset_records_encode_as_their_field_tables_say() {
     }
 }
 
+#[test]
+fn transaction_records_encode_as_their_field_tables_say() {
+    as_the_table_says::<towpath_wire::TransactionLogKey>();
+    as_the_table_says::<towpath_wire::TransactionLogValue>();
+}
+
 macro_rules! own_apis {
     ($($request:ident,)*) => {
         $({

@@ -1,7 +1,7 @@
 //! Every field table against the schemas that Apache Kafka 4.3 ships in its own jars.
 //!
-//! `TOWPATH_KAFKA_CLIENTS_JAR`, `TOWPATH_KAFKA_GROUP_COORDINATOR_JAR` and `TOWPATH_KAFKA_SHARE_COORDINATOR_JAR` name the jars; without them Maven fetches them
-//! into the target folder.
+//! `TOWPATH_KAFKA_CLIENTS_JAR`, `TOWPATH_KAFKA_GROUP_COORDINATOR_JAR`, `TOWPATH_KAFKA_SHARE_COORDINATOR_JAR` and
+//! `TOWPATH_KAFKA_TRANSACTION_COORDINATOR_JAR` name the jars; without them Maven fetches them into the target folder.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -106,6 +106,11 @@ fn range_of(json: &Json, key: &str) -> Option<VersionRange> {
     json[key].as_str().and_then(range)
 }
 
+/// The versions that have a field; without a word of it, those in which it is tagged.
+fn versions_of(field: &Json) -> Option<VersionRange> {
+    range_of(field, "versions").or_else(|| range_of(field, "taggedVersions"))
+}
+
 /// `TopicId` and `topicId` → `topic_id`.
 fn snake(name: &str) -> String {
     let characters: Vec<char> = name.chars().collect();
@@ -183,8 +188,7 @@ impl Comparison<'_> {
 
     /// Compares a struct as far as `versions`, in which its parent has it, show of it.
     fn compare(&mut self, path: &str, theirs: &[Json], ours: &StructDescriptor, versions: VersionRange) {
-        let visible =
-            |json: &&Json| range_of(json, "versions").is_some_and(|v| v.intersect(versions).is_some());
+        let visible = |json: &&Json| versions_of(json).is_some_and(|v| v.intersect(versions).is_some());
         let theirs: Vec<&Json> = theirs.iter().filter(visible).collect();
         let their_names: Vec<String> =
             theirs.iter().map(|json| snake(json["name"].as_str().unwrap())).collect();
@@ -201,9 +205,9 @@ impl Comparison<'_> {
     fn compare_field(&mut self, path: &str, json: &Json, field: &FieldDescriptor, parent: VersionRange) {
         self.fields += 1;
         let field_type = json["type"].as_str().unwrap();
-        let versions = range_of(json, "versions").and_then(|versions| versions.intersect(parent));
+        let versions = versions_of(json).and_then(|versions| versions.intersect(parent));
         let within = |range: Option<VersionRange>| range.and_then(|range| range.intersect(versions?));
-        // Some schemas write null, some "null".
+        // A default of null is spelt `null` or `"null"`.
         let default = json.get("default").map(|default| match default {
             Json::String(text) => text.clone(),
             other => other.to_string(),
@@ -280,7 +284,7 @@ fn every_field_table_is_that_of_kafka() {
         .chain(42..=51)
         .chain(55..=57)
         .chain(60..=69)
-        .chain(74..=81)
+        .chain(73..=81)
         .chain(83..=87)
         .chain(90..=92)
         .collect();
@@ -334,6 +338,9 @@ fn what_travels_inside_messages_and_topics_is_that_of_kafka() {
         check::<ShareUpdateKey>(&state, &mut differences);
         check::<ShareUpdateValue>(&state, &mut differences);
     }
+    let records = schemas("kafka-transaction-coordinator", "TOWPATH_KAFKA_TRANSACTION_COORDINATOR_JAR");
+    check::<towpath_wire::TransactionLogKey>(&records, &mut differences);
+    check::<towpath_wire::TransactionLogValue>(&records, &mut differences);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 

@@ -60,6 +60,8 @@ pub(crate) enum Workload {
     Failover,
     /// One broker with 10,000 partitions: memory when idle, time to ready, also after kill -9 with 10 GB of log.
     Partitions,
+    /// The same work on a log of 1 GB and on one of 50 GB: producing, reading its end, look-ups by time, a restart.
+    Stored,
     /// W1 to W9 on single brokers.
     All,
 }

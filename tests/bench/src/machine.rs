@@ -110,7 +110,8 @@ pub(crate) fn load_segments(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn segments(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The log segments below a folder.
+pub(crate) fn segments(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {

@@ -116,7 +116,30 @@ pub fn node() -> Result<Node> {
     Ok(Node { binary, modules })
 }
 
-/// The class path of the compiled Java client script, `tests/interop/java`.
+/// The folder of the compiled Go programs of `tests/interop/go`: `suite`, and `kgo.test`, which is franz-go's own tests.
+///
+/// # Errors
+/// If Go is missing or too old, or a module cannot be had.
+pub fn go() -> Result<PathBuf> {
+    let source = interop().join("go");
+    let mut files = Vec::new();
+    collect(&source, &mut files)?;
+    files.sort();
+    let fingerprint = paths::fingerprint(&files, &[])?;
+    paths::once("go", &fingerprint, |folder| {
+        let build = |arguments: &[&str], name: &str, what: &str| {
+            let mut go = Command::new("go");
+            go.args(arguments).arg(folder.join(name)).arg(what).current_dir(&source);
+            Guarded::run("go", go, INSTALL_TIMEOUT)
+                .map(drop)
+                .context("is Go installed? see tests/harness/install")
+        };
+        build(&["build", "-o"], "suite", ".")?;
+        build(&["test", "-c", "-o"], "kgo.test", "github.com/twmb/franz-go/pkg/kgo")
+    })
+}
+
+/// The class path of the compiled Java suites, `tests/interop/java`.
 ///
 /// # Errors
 /// If Maven cannot build it.
@@ -126,7 +149,7 @@ pub fn java() -> Result<String> {
     collect(&source.join("src"), &mut files)?;
     files.sort();
     let fingerprint = paths::fingerprint(&files, &[])?;
-    let folder = paths::once("java-client", &fingerprint, |folder| {
+    let folder = paths::once("java", &fingerprint, |folder| {
         peers::maven(
             &source.join("pom.xml"),
             &[

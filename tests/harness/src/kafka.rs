@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -17,6 +17,8 @@ use crate::temp::TempDir;
 pub struct Options {
     /// The heap, in MiB.
     pub heap_mib: u32,
+    /// How many data folders there are (`log.dirs`).
+    pub log_dirs: u8,
     /// More lines of `server.properties`, later ones win.
     pub settings: Vec<(String, String)>,
     /// More arguments of the JVM.
@@ -31,6 +33,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             heap_mib: 512,
+            log_dirs: 1,
             settings: Vec::new(),
             jvm: Vec::new(),
             prefix: Vec::new(),
@@ -89,7 +92,7 @@ impl Kafka {
              share.coordinator.state.topic.replication.factor=1\n\
              share.coordinator.state.topic.min.isr=1\n\
              group.initial.rebalance.delay.ms=0\n",
-            folder.join("data").display()
+            log_dirs(&folder, options.log_dirs)
         );
         for (name, value) in &options.settings {
             text.push_str(&format!("{name}={value}\n"));
@@ -156,7 +159,13 @@ impl Kafka {
         self.address().to_string()
     }
 
-    /// The folder of the partitions.
+    /// The folder of all that belongs to this broker.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The (first) folder of the partitions.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         self.folder.join("data")
@@ -227,6 +236,12 @@ pub fn tool(main_class: &str, arguments: &[&str], timeout: Duration) -> Result<O
 
 pub(crate) fn small_jvm() -> Vec<String> {
     ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"].map(str::to_owned).to_vec()
+}
+
+/// `FOLDER/data`, and `FOLDER/data-2` and so on where there are more.
+fn log_dirs(folder: &TempDir, count: u8) -> String {
+    let name = |i: u8| if i == 1 { "data".to_owned() } else { format!("data-{i}") };
+    (1..=count.max(1)).map(|i| folder.join(name(i)).display().to_string()).collect::<Vec<_>>().join(",")
 }
 
 fn with_prefix(prefix: &[String], command: std::process::Command) -> std::process::Command {

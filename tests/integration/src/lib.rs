@@ -1,1 +1,3 @@
 //! Whole-process tests against real servers.
+
+pub mod suite;

@@ -104,10 +104,38 @@ counters! {
     links_cut,
     /// Jumps of a clock.
     clock_jumps,
+    /// Transactions that producers were told to be committed.
+    transactions_committed,
+    /// Transactions that ended with an abort somewhere.
+    transactions_aborted,
+    /// Transactions that the coordinator aborted because they had had their time.
+    transactions_timed_out,
+    /// Transactional producers that were told that another one has their id, or that their epoch is over.
+    producers_fenced,
+    /// Writes that had to be verified with the coordinator.
+    verifications,
+    /// Writes that the coordinator or the log refused to let into a transaction.
+    writes_refused,
+    /// Markers sent.
+    markers_sent,
+    /// Markers sent again.
+    markers_retried,
+    /// Markers that a partition refused.
+    markers_refused,
+    /// Transaction coordinators that loaded.
+    transaction_coordinators_loaded,
+    /// Group offsets that counted when a transaction was committed.
+    group_offsets_committed,
+    /// Records that `read_committed` consumers left out, or that they saw.
+    consumed_stable,
+    /// Compactions that made a log smaller.
+    compactions,
+    /// Topics deleted.
+    topics_deleted,
 }
 
 /// What every large run must have seen.
-pub const REQUIRED: [&str; 34] = [
+pub const REQUIRED: [&str; 48] = [
     "acknowledged",
     "acknowledged_by_leader",
     "duplicates_suppressed",
@@ -142,6 +170,20 @@ pub const REQUIRED: [&str; 34] = [
     "proposals_refused",
     "messages_duplicated",
     "clock_jumps",
+    "transactions_committed",
+    "transactions_aborted",
+    "transactions_timed_out",
+    "producers_fenced",
+    "verifications",
+    "writes_refused",
+    "markers_sent",
+    "markers_retried",
+    "markers_refused",
+    "transaction_coordinators_loaded",
+    "group_offsets_committed",
+    "consumed_stable",
+    "compactions",
+    "topics_deleted",
 ];
 
 impl Counters {

@@ -11,8 +11,11 @@
 //! a request for the controller whose sender has given up waiting; everything else may come at any time.
 #![forbid(unsafe_code)]
 
+mod coordination;
 mod counters;
+mod fates;
 mod groups;
+mod ledger;
 mod model;
 mod net;
 mod node;
@@ -21,6 +24,7 @@ mod records;
 mod run;
 mod scripts;
 mod sim;
+mod transactions;
 mod violation;
 
 pub use counters::{Counters, REQUIRED};

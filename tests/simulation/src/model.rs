@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::records::{Entry, FOREIGN, idempotent};
+use crate::fates::Fates;
+use crate::records::{Entry, FOREIGN, HOLE, idempotent, key_of};
 use crate::violation::{
-    ACKNOWLEDGED, CANDIDATES, Checked, IDEMPOTENCE, LOG_MATCHING, MONOTONE, OFFSETS, ONE_LEADER, RECOVERY,
-    VISIBLE, Violation,
+    ACKNOWLEDGED, CANDIDATES, COMPACTION, Checked, IDEMPOTENCE, LOG_MATCHING, MONOTONE, OFFSETS, ONE_LEADER,
+    RECOVERY, STABLE, VISIBLE, Violation,
 };
 
 /// A copy of one replica's log.
@@ -51,6 +52,8 @@ pub(crate) struct Seen {
     pub(crate) leads: bool,
     pub(crate) epoch: i32,
     pub(crate) high_watermark: i64,
+    /// The last stable offset.
+    pub(crate) stable: i64,
 }
 
 /// One partition.
@@ -75,9 +78,23 @@ pub(crate) struct PartitionModel {
     history_from: i32,
     /// There was one; who has not heard of it may tell of other times.
     pub(crate) was_reset: bool,
+    /// Logs may have holes.
+    is_compacted: bool,
+    /// What became of the transactions in the committed history.
+    pub(crate) fates: Fates,
 }
 
 impl PartitionModel {
+    pub(crate) fn new(is_compacted: bool) -> Self {
+        Self { is_compacted, ..Self::default() }
+    }
+
+    /// Whether what is found is what is expected, or a hole where there may be one.
+    fn is_same(&self, found: Option<Entry>, expected: Option<Entry>) -> bool {
+        let is_hole = |entry| entry == Some(HOLE);
+        found == expected || (self.is_compacted && (is_hole(found) || is_hole(expected)))
+    }
+
     pub(crate) fn committed_end(&self) -> i64 {
         self.canon.len() as i64
     }
@@ -98,12 +115,16 @@ impl PartitionModel {
 
     /// How much of what is committed a node's log holds.
     pub(crate) fn holds(&mut self, node: usize) -> i64 {
-        let end = self.committed_end();
+        let (end, is_compacted) = (self.committed_end(), self.is_compacted);
         let Some(mirror) = self.mirrors.get_mut(&node) else { return 0 };
         // What is deleted need not agree: a follower may keep a diverging record there, and nobody sees it.
         let deleted = self.deleted_to.min(mirror.end());
         mirror.agreed = mirror.agreed.max(mirror.start).max(deleted).min(end);
-        while mirror.agreed < end && mirror.at(mirror.agreed) == Some(self.canon[mirror.agreed as usize]) {
+        while mirror.agreed < end
+            && mirror.at(mirror.agreed).is_some_and(|entry| {
+                entry == self.canon[mirror.agreed as usize] || (is_compacted && entry == HOLE)
+            })
+        {
             mirror.agreed += 1;
         }
         mirror.agreed
@@ -111,6 +132,9 @@ impl PartitionModel {
 
     fn note_written(&mut self, node: usize, offset: i64, entry: Entry, before: Option<i32>) -> Checked {
         let Ok(index) = usize::try_from(offset) else { return Ok(()) };
+        if entry == HOLE {
+            return Ok(());
+        }
         if self.written.len() <= index {
             self.written.resize(index + 1, Vec::new());
         }
@@ -143,12 +167,15 @@ impl PartitionModel {
     /// A replica appended.
     pub(crate) fn appended(&mut self, node: usize, entries: &[(i64, Entry)]) -> Checked {
         for (offset, entry) in entries {
+            if self.is_compacted {
+                self.fill(node, *offset);
+            }
             let mirror = self.mirrors.entry(node).or_default();
             if *offset != mirror.end() {
                 let detail = format!("node {node} appends offset {offset} where {} comes next", mirror.end());
                 return Err(Violation::new(OFFSETS, detail));
             }
-            let before = mirror.at(offset - 1).map(|before| before.epoch);
+            let before = mirror.at(offset - 1).filter(|before| *before != HOLE).map(|before| before.epoch);
             if before.is_some_and(|before| before > entry.epoch) {
                 let detail = format!("node {node} has epoch {} after {before:?} at {offset}", entry.epoch);
                 return Err(Violation::new(LOG_MATCHING, detail));
@@ -157,6 +184,15 @@ impl PartitionModel {
             self.note_written(node, *offset, *entry, before)?;
         }
         Ok(())
+    }
+
+    /// A replica's log goes up to `end`; what is missing was compacted.
+    pub(crate) fn fill(&mut self, node: usize, end: i64) {
+        let mirror = self.mirrors.entry(node).or_default();
+        let count = usize::try_from(end - mirror.start).unwrap_or(0);
+        if self.is_compacted && mirror.entries.len() < count {
+            mirror.entries.resize(count, HOLE);
+        }
     }
 
     /// A replica cut its log.
@@ -199,7 +235,7 @@ impl PartitionModel {
         }
         // What is deleted may be another replica's by now.
         for offset in before.start.max(start).max(self.deleted_to)..before.end() {
-            if mirror.at(offset) != before.at(offset) && offset < keeps {
+            if offset < keeps && !self.is_same(mirror.at(offset), before.at(offset)) {
                 let detail = format!(
                     "node {node} had {:?} at offset {offset}, durable up to {keeps}, and has {:?} after its restart",
                     before.at(offset),
@@ -216,7 +252,7 @@ impl PartitionModel {
         let mut prior = None;
         for (offset, entry) in (start..).zip(mirror.entries.clone()) {
             self.note_written(node, offset, entry, prior)?;
-            prior = Some(entry.epoch);
+            prior = Some(entry.epoch).filter(|_| entry != HOLE);
         }
         mirror.agreed = start;
         self.mirrors.insert(node, mirror);
@@ -273,7 +309,26 @@ impl PartitionModel {
             );
             return Err(Violation::new(VISIBLE, detail));
         }
+        self.check_stable(node, seen)?;
         Ok(grown)
+    }
+
+    /// R3: the last stable offset does not pass a transaction whose end is not below the high watermark.
+    fn check_stable(&self, node: usize, seen: Seen) -> Checked {
+        let Some(mirror) = self.mirrors.get(&node) else { return Ok(()) };
+        // What is deleted or compacted nobody reads.
+        let has = |offset| offset >= self.deleted_to && mirror.at(offset).is_some_and(|entry| entry != HOLE);
+        let first = self.fates.first_undecided(seen.high_watermark, has);
+        match first.filter(|first| seen.stable > *first && !self.was_reset) {
+            None => Ok(()),
+            Some(first) => {
+                let detail = format!(
+                    "node {node} says {} (high watermark {}), a transaction from {first} on is not decided",
+                    seen.stable, seen.high_watermark
+                );
+                Err(Violation::new(STABLE, detail))
+            }
+        }
     }
 
     /// A leader said that all before `end` is committed.
@@ -298,6 +353,7 @@ impl PartitionModel {
         }
         for entry in new {
             self.number(entry.id, self.committed_end())?;
+            self.fates.committed(self.canon.len() as i64, entry.id)?;
             self.canon.push(entry);
         }
         Ok((end - first) as u64)
@@ -325,6 +381,7 @@ impl PartitionModel {
     fn reset_to(&mut self, node: usize) {
         self.reset_from = None;
         self.was_reset = true;
+        self.fates.is_void = true;
         let kept = self.holds(node);
         self.canon.truncate(usize::try_from(kept).unwrap_or(0));
         if let Some(start) = self.mirrors.get(&node).map(|mirror| mirror.start).filter(|start| *start > kept)
@@ -383,6 +440,70 @@ impl PartitionModel {
         Ok(())
     }
 
+    /// A `read_committed` consumer read what is from `from` on before `end`, and takes these records out of it.
+    pub(crate) fn consumed_stable(
+        &self,
+        node: usize,
+        (from, end): (i64, i64),
+        records: &[(i64, Entry)],
+    ) -> Checked {
+        self.consumed(node, records)?;
+        if self.is_unsettled() || self.was_reset {
+            return Ok(());
+        }
+        let mut taken = records.iter().peekable();
+        for offset in from.max(self.deleted_to)..end {
+            while taken.next_if(|(before, _)| *before < offset).is_some() {}
+            let is_taken = taken.next_if(|(this, _)| *this == offset).is_some();
+            let shall = self.fates.is_visible(offset);
+            if is_taken != shall && (is_taken || !self.is_compacted) {
+                let detail =
+                    format!("node {node}: a reader of what is committed takes offset {offset}: {is_taken}");
+                return Err(Violation::new(STABLE, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Of each key the newest record that counts is there.
+    pub(crate) fn check_compacted(&self, node: usize, start: i64, found: &[Entry]) -> Checked {
+        if !self.is_compacted || self.was_reset || self.is_unsettled() {
+            return Ok(());
+        }
+        let mut newest = BTreeMap::new();
+        for (offset, entry) in (0..).zip(&self.canon) {
+            if offset >= start.max(self.deleted_to)
+                && self.fates.is_visible(offset)
+                && let Some(key) = key_of(entry.id)
+            {
+                newest.insert(key, (offset, *entry));
+            }
+        }
+        for (key, (offset, entry)) in newest {
+            let there = usize::try_from(offset - start).ok().and_then(|index| found.get(index));
+            if there != Some(&entry) {
+                let detail = format!(
+                    "node {node}: of key {key} {entry:?} at {offset} is the newest; {there:?} is there"
+                );
+                return Err(Violation::new(COMPACTION, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what is read from the disk is what was written there, from `start` on.
+    pub(crate) fn is_content(&self, node: usize, start: i64, found: &[Entry]) -> bool {
+        let Some(mirror) = self.mirrors.get(&node) else { return true };
+        let skipped = usize::try_from(start - mirror.start).unwrap_or(0);
+        mirror.entries.get(skipped..).is_some_and(|written| {
+            written.len() == found.len()
+                && found
+                    .iter()
+                    .zip(written)
+                    .all(|(found, written)| self.is_same(Some(*found), Some(*written)))
+        })
+    }
+
     /// Whether a node has all that is committed.
     pub(crate) fn has_all(&mut self, node: usize) -> bool {
         self.holds(node) >= self.committed_end()
@@ -416,7 +537,8 @@ impl PartitionModel {
         self.check_candidate(node, CANDIDATES)?;
         let Some(mirror) = self.mirrors.get(&node) else { return Ok(()) };
         for (offset, id) in self.acknowledged.range(mirror.start.max(self.deleted_to)..) {
-            if mirror.at(*offset).is_none_or(|entry| entry.id != *id) {
+            if mirror.at(*offset).is_none_or(|entry| entry.id != *id && !(self.is_compacted && entry == HOLE))
+            {
                 let detail = format!(
                     "node {node}: {id:#x} at {offset} was acknowledged; {:?} is there",
                     mirror.at(*offset)

@@ -2,9 +2,13 @@
 
 use bytes::Bytes;
 use towpath_controller::decide::{AlterPartition, Registration};
+use towpath_coordinator::EndMarker;
+use towpath_coordinator::transaction::{TransactionReply, TransactionToken};
 use towpath_replica::{FetchPlan, FollowerAnswer, ProposalAnswer};
-use towpath_types::{BrokerEpoch, Offset};
+use towpath_types::{BrokerEpoch, Offset, Term, TopicPartition};
 use towpath_wire::ErrorCode;
+
+use crate::transactions::{Asking, TransactionCall, TransactionalWrite};
 
 /// A producer.
 pub(crate) type ClientId = usize;
@@ -16,6 +20,8 @@ pub(crate) enum Party {
     Node(usize),
     /// A producer.
     Client(ClientId),
+    /// A transactional producer.
+    Transactor(usize),
 }
 
 /// Which process of which node waits for an answer.
@@ -23,6 +29,16 @@ pub(crate) enum Party {
 pub(crate) struct Caller {
     pub(crate) node: usize,
     pub(crate) process: u64,
+}
+
+/// Which marker, and who waits for it to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MarkerKey {
+    pub(crate) caller: Caller,
+    pub(crate) term: Term,
+    pub(crate) token: TransactionToken,
+    pub(crate) partition: TopicPartition,
+    pub(crate) attempt: u64,
 }
 
 /// What the controller is asked.
@@ -94,6 +110,34 @@ pub(crate) enum Message {
         number: u64,
         result: Result<(), Refusal>,
     },
+    /// To the transaction coordinator.
+    Coordinate {
+        asking: Asking,
+        id: String,
+        call: TransactionCall,
+    },
+    /// The transaction coordinator's answer.
+    Coordinated {
+        number: u64,
+        reply: TransactionReply,
+    },
+    /// The transaction coordinator's answer to a partition's leader.
+    Verified {
+        caller: Caller,
+        number: u64,
+        code: ErrorCode,
+    },
+    /// Into a partition, within a transaction.
+    Write(Box<TransactionalWrite>),
+    /// WriteTxnMarkers, for one partition.
+    Marker {
+        key: MarkerKey,
+        marker: EndMarker,
+    },
+    Marked {
+        key: MarkerKey,
+        is_written: bool,
+    },
 }
 
 /// Why a produce request failed.
@@ -103,6 +147,8 @@ pub(crate) enum Refusal {
     Retriable,
     /// The sequence number does not fit: the client begins with another producer id.
     OutOfOrder,
+    /// The transaction has to be aborted.
+    Abortable,
 }
 
 /// A message on its way.
@@ -110,6 +156,21 @@ pub(crate) enum Refusal {
 pub(crate) struct Envelope {
     pub(crate) to: Party,
     pub(crate) message: Message,
+    /// The partition that it is about, and which it was when it was sent.
+    pub(crate) about: Option<(usize, u64)>,
+}
+
+impl Message {
+    /// The partition that it is about by its topic's id.
+    pub(crate) const fn slot(&self) -> Option<usize> {
+        match self {
+            Self::Fetch { topic, .. }
+            | Self::Fetched { topic, .. }
+            | Self::Range { topic, .. }
+            | Self::Produce { topic, .. } => Some(*topic),
+            _ => None,
+        }
+    }
 }
 
 /// Which links are cut: `[from][to]`, each with the time at which it heals.

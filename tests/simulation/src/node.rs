@@ -9,16 +9,18 @@ use towpath_controller::{Liveness, MetadataImage, PartitionImage, TopicImage};
 use towpath_log::sim::{SimClock, SimStorage};
 use towpath_log::{Clock, DirIdentity, Log, LogConfig, LogDir, LogDirOptions, Storage};
 use towpath_replica::{
-    Appended, BrokerView, Brokers, Environment, FetchPlan, Flusher, IsrProposal, Leadership, MonotonicClock,
-    Partition, ReplicaManager, ReplicaSettings, Settings,
+    Appended, BrokerView, Brokers, Environment, FetchPlan, Flusher, IsrProposal, Leadership, LogDirs,
+    MonotonicClock, Partition, ReplicaManager, ReplicaSettings, Settings,
 };
-use towpath_types::{BrokerEpoch, BrokerId, Rules};
+use towpath_types::{BrokerEpoch, BrokerId, Rules, TopicId, TopicPartition};
 use uuid::Uuid;
 
 use crate::groups::Coordinator;
 use crate::model::Ending;
-use crate::net::ClientId;
-use crate::profile::LAG_MS;
+use crate::transactions::{Marking, TransactionDriver, Verifying};
+
+use crate::net::Party;
+use crate::profile::{LAG_MS, Profile};
 use crate::sim::{Asked, Event};
 use crate::violation::{Checked, INTERNAL, RECOVERY, Violation};
 
@@ -77,7 +79,7 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) struct IsrRequest {
     pub(crate) number: u64,
-    pub(crate) proposals: Vec<(usize, IsrProposal)>,
+    pub(crate) proposals: Vec<(usize, TopicId, IsrProposal)>,
     pub(crate) until: i64,
 }
 
@@ -87,7 +89,7 @@ pub(crate) struct Waiting {
     pub(crate) topic: usize,
     pub(crate) appended: Appended,
     pub(crate) ids: Vec<u64>,
-    pub(crate) client: ClientId,
+    pub(crate) client: Party,
     pub(crate) number: u64,
     pub(crate) until: i64,
 }
@@ -142,6 +144,11 @@ pub(crate) struct Process {
     /// Which controller it asks.
     pub(crate) view: usize,
     pub(crate) coordinator: Option<Coordinator>,
+    pub(crate) transactions: Option<TransactionDriver>,
+    /// What waits for the transaction coordinator's word.
+    pub(crate) verifying: Vec<Verifying>,
+    /// Markers that wait to be committed.
+    pub(crate) marking: Vec<Marking>,
 }
 
 impl Drop for Process {
@@ -218,7 +225,7 @@ impl Node {
         let environment =
             Arc::new(Environment::new(self.id, LAG_MS, Arc::clone(&flusher)).simulated(steady, rules));
         let manager = ReplicaManager::new(ReplicaSettings {
-            dir: Arc::clone(&dir),
+            dirs: Arc::new(LogDirs::one(Arc::clone(&dir))),
             environment: Arc::clone(&environment),
         });
         self.process = Some(Process {
@@ -244,6 +251,9 @@ impl Node {
             controller: None,
             view: 0,
             coordinator: None,
+            transactions: None,
+            verifying: Vec::new(),
+            marking: Vec::new(),
         });
         Ok(())
     }
@@ -259,9 +269,65 @@ impl Node {
     }
 }
 
-/// The name of a topic.
-pub(crate) fn topic_name(topic: usize, count: usize) -> String {
-    if topic + 1 == count { "__consumer_offsets".to_owned() } else { format!("t{topic}") }
+/// What a partition is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Records of producers.
+    Data,
+    /// `__consumer_offsets`.
+    Offsets,
+    /// `__transaction_state`.
+    Transactions,
+}
+
+/// A partition of the cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Slot {
+    /// The topic's name.
+    pub(crate) name: String,
+    pub(crate) index: i32,
+    /// The topic's place in the profile.
+    pub(crate) topic: usize,
+    pub(crate) kind: Kind,
+    pub(crate) is_compacted: bool,
+    /// The topic as it is now; another one when it was deleted and created again.
+    pub(crate) id: Option<TopicId>,
+    /// How often it was deleted.
+    pub(crate) generation: u64,
+}
+
+impl Slot {
+    /// All partitions of a profile's topics.
+    pub(crate) fn all(profile: &Profile) -> Vec<Self> {
+        let data = profile.topics.len() - 1 - usize::from(profile.transactional);
+        let slots = profile.topics.iter().enumerate().flat_map(|(topic, wanted)| {
+            let (name, kind) = match topic {
+                _ if topic < data => (format!("t{topic}"), Kind::Data),
+                _ if topic == data => ("__consumer_offsets".to_owned(), Kind::Offsets),
+                _ => ("__transaction_state".to_owned(), Kind::Transactions),
+            };
+            (0..).take(wanted.partitions).map(move |index| Self {
+                name: name.clone(),
+                index,
+                topic,
+                kind,
+                is_compacted: wanted.compacted,
+                id: None,
+                generation: 0,
+            })
+        });
+        slots.collect()
+    }
+
+    /// The partition in the metadata.
+    pub(crate) fn state<'a>(&self, image: &'a MetadataImage) -> Option<&'a PartitionImage> {
+        image.topic(&self.name)?.partitions.get(usize::try_from(self.index).ok()?)
+    }
+
+    /// Whether a replica's files are of this partition as it is now.
+    pub(crate) fn is_at(&self, partition: &TopicPartition, topic: TopicId) -> bool {
+        self.id == Some(topic) && self.index == partition.partition && self.name == partition.topic.as_str()
+    }
 }
 
 /// What the metadata say of a partition, for a replica.
@@ -295,9 +361,18 @@ pub(crate) fn is_flushed(topic: &TopicImage) -> bool {
 }
 
 impl Process {
-    /// The partition of a topic, if it is here.
-    pub(crate) fn partition(&self, name: &str) -> Option<Arc<Partition>> {
-        self.manager.topic(name).and_then(|topic| topic.open_partition(0))
+    /// A partition, if it is here, and of the topic that is there now.
+    pub(crate) fn partition(&self, slot: &Slot) -> Option<Arc<Partition>> {
+        let topic = self.manager.topic(&slot.name).filter(|topic| Some(topic.id()) == slot.id)?;
+        topic.open_partition(slot.index)
+    }
+
+    /// A topic is another one: what was under way there comes to nothing.
+    pub(crate) fn forget(&mut self, slot: usize) {
+        self.fetches.retain(|(of, _), _| *of != slot);
+        self.waiting.retain(|waiting| waiting.topic != slot);
+        self.marking.retain(|marking| marking.slot != slot);
+        self.verifying.retain(|verifying| verifying.write.slot != slot);
     }
 
     /// Whether the directory takes no more work.
@@ -305,40 +380,50 @@ impl Process {
         self.dir.offline_reason().is_some()
     }
 
-    /// Goes by another image from here on. Returns the topics whose files were removed.
+    /// Goes by another image from here on. Returns the partitions whose files were removed.
     pub(crate) fn apply(
         &mut self,
         me: BrokerId,
         image: &Arc<MetadataImage>,
         log: LogConfig,
-    ) -> Checked<Vec<String>> {
+    ) -> Checked<Vec<(TopicPartition, TopicId)>> {
         let before = std::mem::replace(&mut self.image, Arc::clone(image));
         if image.brokers().ne(before.brokers()) {
             self.manager.set_brokers(brokers(image));
         }
         let mut removed = Vec::new();
+        for gone in before.topics().filter(|topic| image.topic_by_id(topic.id).is_none()) {
+            let files =
+                (0..).take(gone.partitions.len()).map(|index| TopicPartition::new(gone.name.clone(), index));
+            removed.extend(files.map(|partition| (partition, gone.id)));
+            // What fails is removed at the next start.
+            drop(self.manager.remove_topic(gone.id));
+        }
         for topic in image.topics() {
             let known = before.topic_by_id(topic.id);
             if known.is_some_and(|known| Arc::ptr_eq(known, topic) || known == topic) {
                 continue;
             }
-            let state = topic
-                .partitions
-                .first()
-                .ok_or_else(|| Violation::new(INTERNAL, "a topic without partitions"))?;
-            let own = state.replicas.contains(&me).then(|| leadership(state));
-            let was_here = self.partition(topic.name.as_str()).is_some();
-            if own.is_none() && was_here {
-                removed.push(topic.name.as_str().to_owned());
+            let here = self.manager.topic_by_id(topic.id);
+            let mut own = Vec::with_capacity(topic.partitions.len());
+            for (index, state) in (0..).zip(&topic.partitions) {
+                let leadership = state.replicas.contains(&me).then(|| leadership(state));
+                if leadership.is_none()
+                    && here.as_ref().is_some_and(|here| here.open_partition(index).is_some())
+                {
+                    removed.push((TopicPartition::new(topic.name.clone(), index), topic.id));
+                }
+                own.push(leadership);
             }
+            let compact = topic.configs.get("cleanup.policy").is_some_and(|value| value == "compact");
             let settings = Settings {
-                log,
+                log: LogConfig { compact, delete: !compact, ..log },
                 min_insync_replicas: min_isr(topic),
                 flush_messages: if is_flushed(topic) { 1 } else { i64::MAX },
                 flush_ms: i64::MAX,
             };
             // What fails shows where it is used: the directory is offline then.
-            let set = self.manager.set_topic(&topic.name, topic.id, vec![own], &settings, true);
+            let set = self.manager.set_topic(&topic.name, topic.id, own, &settings, true);
             if let Err(error) = set
                 && !self.is_offline()
             {
@@ -348,15 +433,20 @@ impl Process {
         Ok(removed)
     }
 
-    /// Removes what is on the disk and does not belong here any more. Returns the topics.
-    pub(crate) fn remove_strays(&mut self, me: BrokerId, image: &MetadataImage) -> Vec<String> {
+    /// Removes what is on the disk and does not belong here any more. Returns the partitions.
+    pub(crate) fn remove_strays(
+        &mut self,
+        me: BrokerId,
+        image: &MetadataImage,
+    ) -> Vec<(TopicPartition, TopicId)> {
         let mut removed = Vec::new();
         for log in std::mem::take(&mut self.logs) {
-            let state = image.topic_by_id(log.topic_id()).and_then(|topic| topic.partitions.first());
+            let index = usize::try_from(log.partition().partition).unwrap_or(usize::MAX);
+            let state = image.topic_by_id(log.topic_id()).and_then(|topic| topic.partitions.get(index));
             if !state.is_some_and(|state| state.replicas.contains(&me)) {
                 // A disk that fails shows where it is used.
                 drop(self.dir.delete(log.partition()));
-                removed.push(log.partition().topic.as_str().to_owned());
+                removed.push((log.partition().clone(), log.topic_id()));
             }
         }
         removed

@@ -46,7 +46,7 @@ impl Script {
     /// The cluster that it plays in.
     #[must_use]
     pub fn profile(self) -> Profile {
-        let topic = |factor, min_isr| TopicProfile { flushed: false, factor, min_isr };
+        let topic = |factor, min_isr| TopicProfile { factor, min_isr, ..TopicProfile::single() };
         match self {
             Self::LeaderThatSleptThroughAnEpoch => Profile::calm(7, topic(3, 3), false),
             Self::FetchOfADeadProcess => Profile::calm(4, topic(3, 1), false),

@@ -36,6 +36,13 @@ pub(crate) const REASSIGNMENT: &str = "a reassignment drops old replicas when al
 pub(crate) const BELIEF: &str = "a leader counts only what its follower has";
 pub(crate) const RANGE: &str = "a follower out of range goes into the leader's range";
 pub(crate) const RECOVERY: &str = "what was durable is there after a restart (R1)";
+pub(crate) const STABLE: &str = "read_committed readers see what is decided, and all of it (R3)";
+pub(crate) const ATOMIC: &str = "a transaction is committed in all its partitions or in none";
+pub(crate) const ASKED: &str = "what its producer has not committed never becomes visible (R6)";
+pub(crate) const COMMITTED: &str = "an acknowledged commit is not lost";
+pub(crate) const HANGING: &str = "no transaction stays open for ever";
+pub(crate) const GROUP_OFFSETS: &str = "a group's offsets move with the committed transactions";
+pub(crate) const COMPACTION: &str = "compaction keeps the newest record of each key";
 pub(crate) const GROUPS: &str = "acknowledged group offsets are not lost";
 /// Nothing wrong was seen, but the healed cluster does not come to rest.
 pub const LIVENESS: &str = "a healed cluster comes to rest with everything in sync";

@@ -86,21 +86,29 @@ impl ActiveController {
         &self,
         mut decide: impl FnMut(&MetadataImage, &Liveness, i64) -> Result<Decision<T>, AdminError> + Send,
     ) -> Result<(T, Arc<MetadataImage>), ErrorCode> {
-        let changed = self.quorum.change(|image| {
-            let liveness = self.liveness.lock();
-            match decide(image, &liveness, self.now_ms()) {
-                Ok(Decision { records, answer }) => Decision { records, answer: Ok(answer) },
-                Err(error) => Decision::unchanged(Err(error)),
-            }
-        });
-        match changed.await {
-            Ok((Ok(answer), image)) => Ok((answer, image)),
-            Ok((Err(error), _)) => {
-                tracing::debug!(%error, "refused");
-                Err(error.code)
-            }
-            Err(ControllerError::Image(_) | ControllerError::Record(_)) => Err(ErrorCode::UnknownServerError),
-            Err(_) => Err(ErrorCode::NotController),
+        told(self.quorum.change(|image| self.decision(image, &mut decide)).await)
+    }
+
+    /// As [`Self::decide`], where a refusal has to be as certain as a change (rule 9).
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn decide_or_confirm<T: Send>(
+        &self,
+        mut decide: impl FnMut(&MetadataImage, &Liveness, i64) -> Result<Decision<T>, AdminError> + Send,
+    ) -> Result<(T, Arc<MetadataImage>), ErrorCode> {
+        told(self.quorum.change_or_confirm(|image| self.decision(image, &mut decide)).await)
+    }
+
+    fn decision<T>(
+        &self,
+        image: &MetadataImage,
+        decide: &mut impl FnMut(&MetadataImage, &Liveness, i64) -> Result<Decision<T>, AdminError>,
+    ) -> Decision<Result<T, AdminError>> {
+        let liveness = self.liveness.lock();
+        match decide(image, &liveness, self.now_ms()) {
+            Ok(Decision { records, answer }) => Decision { records, answer: Ok(answer) },
+            Err(error) => Decision::unchanged(Err(error)),
         }
     }
 
@@ -140,6 +148,20 @@ impl ActiveController {
             Ok(_) => {}
             Err(error) => tracing::debug!(%broker, error = %ErrorChain(&error), "cannot be fenced"),
         }
+    }
+}
+
+type Decided<T> = Result<(Result<T, AdminError>, Arc<MetadataImage>), ControllerError>;
+
+fn told<T>(decided: Decided<T>) -> Result<(T, Arc<MetadataImage>), ErrorCode> {
+    match decided {
+        Ok((Ok(answer), image)) => Ok((answer, image)),
+        Ok((Err(error), _)) => {
+            tracing::debug!(%error, "refused");
+            Err(error.code)
+        }
+        Err(ControllerError::Image(_) | ControllerError::Record(_)) => Err(ErrorCode::UnknownServerError),
+        Err(_) => Err(ErrorCode::NotController),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -11,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use towpath_replica::{Applied, FollowerAnswer, LeaderAnswer, Partition, PartitionError};
-use towpath_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
+use towpath_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
 use towpath_wire::fetch::PartitionData;
 use towpath_wire::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use towpath_wire::{ErrorCode, FetchRequest, FetchResponse, ListOffsetsRequest, Request, frame};
@@ -19,8 +20,8 @@ use uuid::Uuid;
 
 use super::fetch_session::{FollowerSession, Wanted, key};
 use super::peer::{PeerAddress, PeerError, encode, read_frame, version_of};
-use super::throttle::Throttle;
 use crate::connection::ErrorChain;
+use crate::throttle::Throttles;
 
 /// How long a partition that could not be fetched waits (`replica.fetch.backoff.ms`).
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -46,8 +47,8 @@ pub(crate) trait FetchContext: Send + Sync + 'static {
     fn hello(&self, broker: BrokerId) -> Option<(PeerAddress, towpath_wire::NodeHelloRequest)>;
     /// The connection to a leader broke.
     fn lost(&self, broker: BrokerId, error: &PeerError);
-    /// The bound on what reassignments bring here, if there is one.
-    fn throttle(&self) -> Option<&Throttle>;
+    /// Bounds on what replication takes.
+    fn throttles(&self) -> &Throttles;
 }
 
 /// The partitions that a loop fetches.
@@ -66,7 +67,7 @@ struct FetchLoop {
 pub(crate) struct Fetchers {
     context: Arc<dyn FetchContext>,
     /// Loops for each leader (`num.replica.fetchers`).
-    per_leader: usize,
+    per_leader: AtomicUsize,
     loops: Mutex<HashMap<Lane, FetchLoop>>,
 }
 
@@ -81,13 +82,18 @@ impl std::fmt::Debug for Fetchers {
 
 impl Fetchers {
     pub(crate) fn new(context: Arc<dyn FetchContext>, per_leader: usize) -> Self {
-        Self { context, per_leader: per_leader.max(1), loops: Mutex::default() }
+        Self { context, per_leader: AtomicUsize::new(per_leader.max(1)), loops: Mutex::default() }
     }
 
-    /// Which of a leader's loops a partition belongs to; always the same.
+    /// So many loops for each leader, from the next [`Self::assign`] on.
+    pub(crate) fn set_per_leader(&self, per_leader: usize) {
+        self.per_leader.store(per_leader.max(1), Ordering::Relaxed);
+    }
+
+    /// Which of a leader's loops a partition belongs to; always the same while there are as many.
     fn index(&self, (topic, partition): &Key) -> usize {
         let id = topic.as_u128() as usize;
-        id.wrapping_add(usize::try_from(*partition).unwrap_or(0)) % self.per_leader
+        id.wrapping_add(usize::try_from(*partition).unwrap_or(0)) % self.per_leader.load(Ordering::Relaxed)
     }
 
     /// Fetches exactly these partitions, each from its leader.
@@ -165,7 +171,7 @@ impl Work {
             let wanted = self.plan().await;
             if wanted.is_empty() {
                 // Nothing to fetch, or everything waits: after an error, or for its turn.
-                let waits = !self.delayed.is_empty() || self.context.throttle().is_some();
+                let waits = !self.delayed.is_empty() || self.context.throttles().follower.is_limited();
                 let wait = if waits { BACKOFF / 4 } else { IDLE };
                 drop(tokio::time::timeout(wait, self.assigned.changed.notified()).await);
                 continue;
@@ -190,10 +196,13 @@ impl Work {
         self.delayed.retain(|_, until| *until > now);
         self.flush(&partitions).await;
         let mut wanted = HashMap::with_capacity(partitions.len());
-        let (me, throttle) = (self.context.me(), self.context.throttle());
-        let is_open = throttle.is_none_or(|throttle| throttle.is_open(now));
+        let is_open = self.context.throttles().follower.is_open(now);
         for (key, partition) in partitions {
-            if self.delayed.contains_key(&key) || (!is_open && partition.is_being_added(me)) {
+            if self.delayed.contains_key(&key) || (!is_open && self.is_held_back(&key, &partition)) {
+                continue;
+            }
+            // R14: nothing can be taken there any more; the controller is told.
+            if partition.log().offline_reason().is_some() {
                 continue;
             }
             let Some(plan) = partition.plan_fetch().filter(|plan| plan.leader == self.leader) else {
@@ -203,6 +212,23 @@ impl Work {
             wanted.insert(key, Wanted { partition, plan, high_watermark });
         }
         wanted
+    }
+
+    /// Whether a partition is not fetched while the bound is exceeded: records wait for whoever is in sync, and nothing may
+    /// hold that up.
+    fn is_held_back(&self, key: &Key, partition: &Partition) -> bool {
+        let me = self.context.me();
+        self.context.throttles().follower_throttles(TopicId::new(key.0), key.1, me)
+            && !partition.is_in_sync(me)
+    }
+
+    /// So many bytes of a partition came.
+    fn count(&self, key: &Key, bytes: u64) {
+        let throttles = self.context.throttles();
+        let is_listed = || throttles.follower_throttles(TopicId::new(key.0), key.1, self.context.me());
+        if throttles.follower.is_limited() && is_listed() {
+            throttles.follower.take(bytes);
+        }
     }
 
     /// R1: the leader counts what the next fetch says is here. A partition that cannot be flushed waits.
@@ -358,20 +384,15 @@ impl Work {
     async fn apply(&mut self, answers: Vec<(Key, Wanted, FollowerAnswer)>) {
         let (quick, slow): (Vec<_>, Vec<_>) =
             answers.into_iter().partition(|(_, _, answer)| answer.answer == LeaderAnswer::Records);
-        let me = self.context.me();
-        let mut results: Vec<_> = quick.iter().map(|one| apply_one(me, one)).collect();
+        let mut results: Vec<_> = quick.iter().map(apply_one).collect();
         if !slow.is_empty() {
-            let applying = move || slow.iter().map(|one| apply_one(me, one)).collect::<Vec<_>>();
+            let applying = move || slow.iter().map(apply_one).collect::<Vec<_>>();
             results.extend(blocking(applying).await);
         }
-        for (key, adding, result) in results {
+        for (key, result) in results {
             match result {
-                Ok(Applied::Appended(bytes)) if adding => {
-                    if let Some(throttle) = self.context.throttle() {
-                        throttle.take(bytes);
-                    }
-                }
-                Ok(Applied::Nothing | Applied::Appended(_)) => {}
+                Ok(Applied::Appended(bytes)) => self.count(&key, bytes),
+                Ok(Applied::Nothing) => {}
                 Ok(Applied::Cut(_)) => self.session.repeat(&key),
                 Err(PartitionError::Deleted) => self.delay(key),
                 Err(error) => {
@@ -383,13 +404,10 @@ impl Work {
     }
 }
 
-/// Applies one answer; tells also whether a reassignment brings the partition here.
 fn apply_one(
-    me: BrokerId,
     (key, wanted, answer): &(Key, Wanted, FollowerAnswer),
-) -> (Key, bool, Result<Applied, PartitionError>) {
-    let adding = wanted.partition.is_being_added(me);
-    (*key, adding, wanted.partition.apply_fetched(&wanted.plan, answer))
+) -> (Key, Result<Applied, PartitionError>) {
+    (*key, wanted.partition.apply_fetched(&wanted.plan, answer))
 }
 
 /// Runs what waits for a disk on another thread.

@@ -1,4 +1,5 @@
-//! Clients' requests that only the active controller can answer: any node takes them and passes them on (KIP-590).
+//! Clients' requests that only the active controller can answer: any node takes them and passes them on (KIP-590). And
+//! brokers' own requests to one another.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use towpath_wire::frame::{LENGTH_BYTES, decode_response, encode_request};
 use towpath_wire::{ApiKey, ErrorCode, ForwardRequest, ForwardResponse, Request};
 
 use super::ClusterNode;
-use super::peer::Lane;
+use super::peer::{Lane, PeerError};
 use crate::connection::{ErrorChain, Peer};
 use crate::handlers::{self, Begun, Reply, RequestContext};
 use crate::outgoing::Frame;
@@ -55,6 +56,7 @@ pub(crate) async fn pass_on(
         client_id: cx.client_id.clone(),
         client_host: cx.client_host(),
         request: frame.clone(),
+        is_for_broker: false,
     };
     match forward(&node, &broker, &request).await {
         Forwarded::Answer(answer) => Reply::Frame(Frame::from_bytes(answer)),
@@ -75,14 +77,62 @@ pub(crate) async fn ask<R: Request>(
 ) -> Option<R::Response> {
     let version = R::KEY.stable_versions().max;
     let frame = encode_request(request, version, 0, None).ok()?.into_bytes();
-    let request =
-        ForwardRequest { client_id: None, client_host: String::new(), request: frame.slice(LENGTH_BYTES..) };
+    let request = own_request(frame, false);
     match forward(node, broker, &request).await {
         Forwarded::Answer(answer) if answer.len() > LENGTH_BYTES => {
             decode_response::<R>(answer.slice(LENGTH_BYTES..), version).ok().map(|(_, response)| response)
         }
         _ => None,
     }
+}
+
+fn own_request(frame: Bytes, is_for_broker: bool) -> ForwardRequest {
+    ForwardRequest {
+        client_id: None,
+        client_host: String::new(),
+        request: frame.slice(LENGTH_BYTES..),
+        is_for_broker,
+    }
+}
+
+/// Why another broker did not answer a request of this one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    /// The metadata do not say where it is.
+    #[error("broker {0} is not known")]
+    Unknown(BrokerId),
+    /// It cannot be reached, or does not answer in time.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// It cannot answer.
+    #[error("broker {broker} cannot answer: {message}")]
+    Refused { broker: BrokerId, message: String },
+    /// The request cannot be written, or its answer cannot be read.
+    #[error("broker {broker} and this one do not understand each other: {message}")]
+    Foreign { broker: BrokerId, message: String },
+}
+
+/// Sends a request of this broker's own to another one.
+///
+/// # Errors
+/// [`AskError`]; whether it was carried out is then unknown.
+pub(crate) async fn ask_broker<R: Request>(
+    node: &ClusterNode,
+    broker: BrokerId,
+    request: &R,
+    within: Duration,
+) -> Result<R::Response, AskError> {
+    let version = R::KEY.stable_versions().max;
+    let foreign = |error: &dyn std::error::Error| AskError::Foreign { broker, message: error.to_string() };
+    let frame = encode_request(request, version, 0, None).map_err(|error| foreign(&error))?.into_bytes();
+    let peer = node.peer_of(broker).ok_or(AskError::Unknown(broker))?;
+    let answer = node.peers().call(&peer, Lane::Requests, &own_request(frame, true), within).await;
+    let answer = answer.inspect_err(|error| node.lost_node(broker, error))?;
+    if answer.error_code != ErrorCode::None.code() || answer.response.len() <= LENGTH_BYTES {
+        return Err(AskError::Refused { broker, message: answer.error_message.unwrap_or_default() });
+    }
+    let response = decode_response::<R>(answer.response.slice(LENGTH_BYTES..), version);
+    response.map(|(_, response)| response).map_err(|error| foreign(&error))
 }
 
 /// What became of a request that is for the controller.
@@ -158,8 +208,13 @@ pub(crate) async fn answer(
         error_message: Some(message.to_owned()),
         ..ForwardResponse::default()
     };
-    let Some(broker) = node.broker().filter(|_| node.is_active_controller()) else {
+    if !request.is_for_broker && !node.is_active_controller() {
         return failed(ErrorCode::NotController, "this node is not the active controller");
+    }
+    let Some(broker) = node.broker() else {
+        let code =
+            if request.is_for_broker { ErrorCode::BrokerNotAvailable } else { ErrorCode::NotController };
+        return failed(code, "this broker is not open yet");
     };
     let peer = Peer { address: None, node: Some(caller) };
     let offset = |broker: &BrokerState| broker.metadata.newest_offset().get();

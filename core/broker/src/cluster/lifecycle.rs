@@ -9,7 +9,7 @@ use towpath_wire::broker_registration::{Feature, Listener};
 use towpath_wire::{BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, ErrorCode};
 use uuid::Uuid;
 
-use super::{ClusterNode, controller};
+use super::{ClusterNode, controller, replica_reports};
 use crate::config::Endpoint;
 use crate::error::BrokerError;
 use crate::handlers::api_versions::FEATURES;
@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(100);
 /// How often a broker asks that waits for something: to be unfenced, or to be let go.
 const EAGER: Duration = Duration::from_millis(50);
+/// How often it is looked whether a directory has failed.
+const DIR_CHECK: Duration = Duration::from_millis(200);
 /// How often it is said again what a start waits for.
 const REPEAT: Duration = Duration::from_secs(10);
 
@@ -36,6 +38,8 @@ pub(crate) struct Registration {
     pub(crate) peer: Endpoint,
     pub(crate) rack: Option<String>,
     pub(crate) directory: Uuid,
+    /// The ids of its further directories.
+    pub(crate) further_directories: Vec<Uuid>,
     /// The epoch of the last clean shutdown; -1 if there was none.
     pub(crate) previous_epoch: BrokerEpoch,
     pub(crate) cluster_id: String,
@@ -63,7 +67,7 @@ impl Registration {
                 })
                 .collect(),
             rack: self.rack.clone(),
-            log_dirs: vec![self.directory],
+            log_dirs: [&[self.directory], &self.further_directories[..]].concat(),
             previous_broker_epoch: self.previous_epoch.get(),
             ..BrokerRegistrationRequest::default()
         }
@@ -106,15 +110,17 @@ pub(crate) async fn register(
 }
 
 fn heartbeat(node: &ClusterNode, broker: &BrokerState, want_shut_down: bool) -> BrokerHeartbeatRequest {
-    let failed = broker.replicas.dir().offline_reason().is_some();
+    let dirs = broker.replicas.dirs();
+    let failed_dirs = dirs.all().iter().filter(|dir| dir.offline_reason().is_some());
     BrokerHeartbeatRequest {
         broker_id: node.me().get(),
         broker_epoch: node.broker_epoch().get(),
         // What this broker goes by, not what has only arrived.
         current_metadata_offset: broker.image().next_offset().get() - 1,
         // R14: a broker without a disk leads nothing and is in no ISR.
-        want_fence: failed,
+        want_fence: dirs.offline_reason().is_some(),
         want_shut_down,
+        offline_log_dirs: failed_dirs.map(|dir| dir.directory_id().get()).collect(),
         ..BrokerHeartbeatRequest::default()
     }
 }
@@ -123,13 +129,21 @@ fn heartbeat(node: &ClusterNode, broker: &BrokerState, want_shut_down: bool) -> 
 pub(crate) async fn run(node: Arc<ClusterNode>, broker: Arc<BrokerState>) {
     let mut views = node.quorum().controller();
     loop {
+        let failed = broker.replicas.dirs().offline_count();
+        replica_reports::report(&node, &broker).await;
         let request = heartbeat(&node, &broker, false);
         let wait = match node.ask_controller(&request, PATIENCE).await {
             Ok(response) => after(&node, &response),
             Err(_) => RETRY,
         };
-        // A new controller hears of this broker at once.
-        drop(tokio::time::timeout(wait, views.changed()).await);
+        // A new controller hears of this broker at once, and any of a directory that has failed.
+        let until = Instant::now() + wait;
+        while broker.replicas.dirs().offline_count() == failed && Instant::now() < until {
+            let slice = until.saturating_duration_since(Instant::now()).min(DIR_CHECK);
+            if tokio::time::timeout(slice, views.changed()).await.is_ok() {
+                break;
+            }
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use towpath_controller::MetadataImage;
 
 use super::lifecycle::{self, Registration};
-use super::{ClusterNode, Fetchers, Joined, isr, publish};
+use super::{ClusterNode, Fetchers, Joined, isr, publish, replica_reports};
 use crate::error::BrokerError;
 use crate::listener::Acceptor;
 use crate::open::{OpenedMember, remove_strays};
@@ -46,7 +46,7 @@ impl Membership {
         acceptor: &Arc<Acceptor>,
     ) -> Result<Self, BrokerError> {
         let Joined { node, peer, incarnation, directory, tasks } = joined;
-        let OpenedMember { state, logs, previous_epoch } = opened;
+        let OpenedMember { state, logs, previous_epoch, further_directories } = opened;
         node.opened(&state, acceptor);
         let fetchers = Arc::new(Fetchers::new(
             Arc::clone(&node) as Arc<dyn super::fetcher::FetchContext>,
@@ -70,6 +70,7 @@ impl Membership {
             peer,
             rack: state.config.rack.clone(),
             directory,
+            further_directories,
             previous_epoch,
             cluster_id: state.cluster_id.clone(),
         };
@@ -78,12 +79,14 @@ impl Membership {
         let image = node.image();
         let (removing, metadata) = (Arc::clone(&state), Arc::clone(&image));
         let removed = tokio::task::spawn_blocking(move || {
-            removing.replicas.dir().begin()?;
+            removing.replicas.dirs().begin()?;
             remove_strays(&removing, &logs, &metadata)
         })
         .await;
         removed.map_err(|error| BrokerError::Thread(std::io::Error::other(error)))??;
         publish::apply(&state, &fetchers, image).await;
+        state.replicas.started();
+        replica_reports::report_lost(&node, &state).await?;
         membership.following.lock().extend([
             tokio::spawn(publish::run(Arc::clone(&node), Arc::clone(&state), fetchers)),
             tokio::spawn(isr::run(Arc::clone(&node), Arc::clone(&state))),

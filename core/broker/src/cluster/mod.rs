@@ -14,11 +14,11 @@ mod lifecycle;
 mod membership;
 mod peer;
 pub(crate) mod publish;
+mod replica_reports;
 mod requests;
 mod server;
 mod settings;
 mod start;
-mod throttle;
 mod transport;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -43,10 +43,10 @@ pub(crate) use start::{Joined, QUORUM_DIR, join};
 use self::controller::ControllerRequest;
 use self::fetcher::FetchContext;
 use self::peer::{PeerAddress, PeerError, Peers};
-use self::throttle::Throttle;
 use crate::error::BrokerError;
 use crate::listener::Acceptor;
 use crate::state::BrokerState;
+use crate::throttle::Throttles;
 
 /// How long one attempt to ask the controller may take.
 const ATTEMPT: Duration = Duration::from_secs(3);
@@ -67,7 +67,7 @@ pub(crate) struct ClusterNode {
     peers: Arc<Peers>,
     quorum: Arc<Quorum>,
     controller: ActiveController,
-    throttle: Option<Throttle>,
+    throttles: Arc<Throttles>,
     /// Why this incarnation is none of the cluster's any more.
     replaced: tokio::sync::watch::Sender<Option<String>>,
     broker_epoch: AtomicI64,
@@ -94,6 +94,11 @@ impl ClusterNode {
 
     pub(crate) const fn controller(&self) -> &ActiveController {
         &self.controller
+    }
+
+    /// Bounds on what replication takes.
+    pub(crate) const fn throttles(&self) -> &Arc<Throttles> {
+        &self.throttles
     }
 
     pub(crate) fn peers(&self) -> &Peers {
@@ -343,7 +348,7 @@ impl FetchContext for ClusterNode {
         self.lost_node(broker, error);
     }
 
-    fn throttle(&self) -> Option<&Throttle> {
-        self.throttle.as_ref()
+    fn throttles(&self) -> &Throttles {
+        &self.throttles
     }
 }

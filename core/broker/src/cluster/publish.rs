@@ -19,7 +19,12 @@ pub(crate) async fn run(node: Arc<ClusterNode>, broker: Arc<BrokerState>, fetche
         let image = images.borrow_and_update().clone();
         apply(&broker, &fetchers, image).await;
         let wait = if broker.unmade.lock().is_empty() { Duration::MAX } else { RETRY };
-        let Ok(changed) = tokio::time::timeout(wait, images.changed()).await else { continue };
+        let changed = tokio::select! {
+            changed = tokio::time::timeout(wait, images.changed()) => changed,
+            // Another log has taken a partition's place: it is fetched from here on.
+            () = broker.replica_moved.notified() => continue,
+        };
+        let Ok(changed) = changed else { continue };
         if changed.is_err() {
             tracing::error!("the quorum has ended: this node does not hear of changes any more");
             return;
@@ -44,7 +49,10 @@ pub(crate) async fn apply(broker: &Arc<BrokerState>, fetchers: &Arc<Fetchers>, i
             );
             return;
         }
-        state.publish(image, |replicas| fetchers.assign(replicas.partitions()));
+        state.publish(image, |replicas| {
+            fetchers.set_per_leader(state.live().fetchers);
+            fetchers.assign(replicas.partitions());
+        });
     });
     if let Err(error) = applied.await {
         tracing::error!(error = %ErrorChain(&error), "the metadata cannot be applied");

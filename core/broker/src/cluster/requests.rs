@@ -2,20 +2,21 @@
 
 use towpath_controller::decide::{
     self, AdminError, AlterPartition, Heartbeat, IsrMember, PartitionAnswer, PartitionIsr, Registration,
-    TopicIsrs,
+    ReplicaStates, TopicIsrs,
 };
 use towpath_controller::{FeatureRange, PeerEndpoint, RegisterBroker};
 use towpath_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch, TopicId};
 use towpath_wire::alter_partition::{PartitionData, TopicData, response};
 use towpath_wire::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest, AlterPartitionResponse,
-    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, BrokerRegistrationResponse,
-    ErrorCode,
+    AssignReplicasToDirsRequest, AssignReplicasToDirsResponse, BrokerHeartbeatRequest,
+    BrokerHeartbeatResponse, BrokerRegistrationRequest, BrokerRegistrationResponse, ErrorCode,
 };
 
 use super::controller::{ActiveController, ControllerRequest};
 use super::lifecycle::{CLIENTS, NODES};
 use super::peer::Lane;
+use super::replica_reports::state_of;
 
 impl ControllerRequest for BrokerRegistrationRequest {
     const LANE: Lane = Lane::Heartbeat;
@@ -59,6 +60,7 @@ fn registration(request: &BrokerRegistrationRequest) -> Option<Registration> {
     broker.rack.clone_from(&request.rack);
     broker.fenced = true;
     broker.directory = request.log_dirs.first().copied();
+    broker.further_directories = request.log_dirs.iter().skip(1).copied().collect();
     broker.features = request
         .features
         .iter()
@@ -126,6 +128,39 @@ impl ControllerRequest for BrokerHeartbeatRequest {
     }
 }
 
+impl ControllerRequest for AssignReplicasToDirsRequest {
+    const LANE: Lane = Lane::Requests;
+
+    fn code(response: &AssignReplicasToDirsResponse) -> ErrorCode {
+        ErrorCode::from_code(response.error_code)
+    }
+
+    async fn answer(self, controller: &ActiveController) -> AssignReplicasToDirsResponse {
+        for directory in &self.directories {
+            let named = directory.topics.iter().flat_map(|topic| {
+                let id = TopicId::new(topic.topic_id);
+                topic.partitions.iter().map(move |partition| (id, partition.partition_index))
+            });
+            let request = ReplicaStates {
+                broker_id: BrokerId::new(self.broker_id),
+                broker_epoch: BrokerEpoch::new(self.broker_epoch),
+                state: state_of(directory.id),
+                partitions: named.collect(),
+            };
+            let decided = controller
+                .decide(|image, _, _| decide::set_replica_states(image, controller.policy(), &request))
+                .await;
+            if let Err(code) = decided {
+                return AssignReplicasToDirsResponse {
+                    error_code: code.code(),
+                    ..AssignReplicasToDirsResponse::default()
+                };
+            }
+        }
+        AssignReplicasToDirsResponse::default()
+    }
+}
+
 impl ControllerRequest for AlterPartitionRequest {
     const LANE: Lane = Lane::Requests;
 
@@ -140,7 +175,7 @@ impl ControllerRequest for AlterPartitionRequest {
             topics: self.topics.iter().map(isrs).collect(),
         };
         let decided = controller
-            .decide(|image, _, _| decide::alter_partition(image, controller.policy(), &request))
+            .decide_or_confirm(|image, _, _| decide::alter_partition(image, controller.policy(), &request))
             .await;
         match decided {
             Ok((answers, _)) => {

@@ -14,9 +14,9 @@ use tokio::task::JoinSet;
 use towpath_types::{BrokerId, limits};
 use towpath_wire::frame::{self, RequestHeader};
 use towpath_wire::{
-    AllocateProducerIdsRequest, AlterPartitionRequest, ApiKey, BrokerHeartbeatRequest,
-    BrokerRegistrationRequest, Decoder, ErrorCode, ForwardRequest, ForwardResponse, Message,
-    NodeHelloRequest, NodeHelloResponse, QuorumRequest, QuorumResponse, Request,
+    AllocateProducerIdsRequest, AlterPartitionRequest, ApiKey, AssignReplicasToDirsRequest,
+    BrokerHeartbeatRequest, BrokerRegistrationRequest, Decoder, ErrorCode, ForwardRequest, ForwardResponse,
+    Message, NodeHelloRequest, NodeHelloResponse, QuorumRequest, QuorumResponse, Request,
 };
 
 use super::ClusterNode;
@@ -247,6 +247,7 @@ async fn answer(
         }
         ApiKey::BrokerHeartbeat => ask::<BrokerHeartbeatRequest>(node, header, body).await,
         ApiKey::AlterPartition => ask::<AlterPartitionRequest>(node, header, body).await,
+        ApiKey::AssignReplicasToDirs => ask::<AssignReplicasToDirsRequest>(node, header, body).await,
         ApiKey::AllocateProducerIds => ask::<AllocateProducerIdsRequest>(node, header, body).await,
         ApiKey::Forward => {
             let request: ForwardRequest = decode(header, body)?;

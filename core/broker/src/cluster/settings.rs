@@ -71,9 +71,6 @@ pub struct ReplicationSettings {
     pub rack_aware_reads: bool,
     /// `num.replica.fetchers`: loops that fetch from one leader.
     pub fetchers: usize,
-    /// `follower.replication.throttled.rate`: bytes a second that partitions may fetch which a reassignment brings here;
-    /// no bound where it is the largest number.
-    pub reassignment_bytes_per_second: u64,
 }
 
 impl Default for ReplicationSettings {
@@ -88,7 +85,6 @@ impl Default for ReplicationSettings {
             controlled_shutdown_max: Duration::from_secs(30),
             rack_aware_reads: false,
             fetchers: 1,
-            reassignment_bytes_per_second: u64::MAX,
         }
     }
 }

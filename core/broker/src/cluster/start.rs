@@ -8,14 +8,12 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use towpath_controller::decide::ClusterPolicy;
 use towpath_controller::{MetadataImage, Quorum, QuorumConfig};
 use towpath_types::BrokerId;
 use towpath_wire::NodeHelloRequest;
 use uuid::Uuid;
 
 use super::peer::Peers;
-use super::throttle::Throttle;
 use super::transport::PeerTransport;
 use super::{ActiveController, ClusterNode, ClusterSettings, ReplicationSettings, server};
 use crate::config::{BrokerConfig, Endpoint};
@@ -47,7 +45,7 @@ pub(crate) struct Joined {
 /// [`BrokerError`]: the listener, the directory, the quorum's log.
 pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, BrokerError> {
     let Some(settings) = config.cluster.clone() else { return Ok(None) };
-    let (policy, replication) = (ClusterPolicy::new(config.topic_defaults()), config.replication.clone());
+    let (policy, replication) = (config.policy(), config.replication.clone());
     let (me, address) = (config.node_id, settings.peer_listen);
     let listener =
         TcpListener::bind(address).await.map_err(|source| BrokerError::Listen { address, source })?;
@@ -79,7 +77,7 @@ pub(crate) async fn join(config: &BrokerConfig) -> Result<Option<Joined>, Broker
         controller: ActiveController::new(Arc::clone(&quorum), policy, &replication),
         settings,
         replaced: tokio::sync::watch::Sender::new(None),
-        throttle: Throttle::new(replication.reassignment_bytes_per_second),
+        throttles: Arc::default(),
         replication,
         peers,
         quorum,

@@ -25,6 +25,10 @@ pub(crate) const FEATURES: &[Feature] = &[
     // begins at 0 (KAFKA-17011); this one does not.
     Feature { name: "metadata.version", min: 7, max: 30 },
     Feature { name: "eligible.leader.replicas.version", min: 0, max: 1 },
+    // KIP-890: the producer's epoch is raised with every transaction.
+    Feature { name: "transaction.version", min: 0, max: 2 },
+    // KIP-848: the consumer group protocol.
+    Feature { name: "group.version", min: 0, max: 1 },
 ];
 
 /// The same for decisions.
@@ -36,6 +40,11 @@ pub(crate) fn supported_features() -> BTreeMap<String, FeatureRange> {
 /// The level of a feature that the cluster uses: what was set, else the newest that this broker knows.
 fn level(image: &MetadataImage, feature: &Feature) -> i16 {
     image.features().get(feature.name).copied().unwrap_or(feature.max)
+}
+
+/// Whether the cluster uses a feature at all.
+pub(crate) fn is_enabled(image: &MetadataImage, name: &str) -> bool {
+    FEATURES.iter().any(|feature| feature.name == name && level(image, feature) > 0)
 }
 
 fn range(key: ApiKey) -> ApiVersion {

@@ -9,6 +9,7 @@ use towpath_wire::create_topics::{CreatableTopic, CreatableTopicConfigs, Creatab
 use towpath_wire::{CreateTopicsRequest, CreateTopicsResponse, ErrorCode};
 
 use super::RequestContext;
+use super::describe_configs::of_new_topic;
 use crate::connection::ErrorChain;
 use crate::state::BrokerState;
 
@@ -76,19 +77,14 @@ fn succeeded(
     validate_only: bool,
 ) -> CreatableTopicResult {
     let image = broker.image();
-    let defaults = image.topic_defaults(&broker.config.topic_defaults);
-    let configs = towpath_controller::topic_config::KEYS
-        .iter()
-        .filter_map(|key| {
-            let values = key.values(&created.configs, &defaults);
-            let (value, source) = values.first()?;
-            Some(CreatableTopicConfigs {
-                name: key.name.to_owned(),
-                value: Some((*value).to_owned()),
-                read_only: false,
-                config_source: *source as i8,
-                is_sensitive: false,
-            })
+    let configs = of_new_topic(broker, &image, &created.configs)
+        .into_iter()
+        .map(|config| CreatableTopicConfigs {
+            name: config.name,
+            value: config.value,
+            read_only: config.read_only,
+            config_source: config.config_source,
+            is_sensitive: config.is_sensitive,
         })
         .collect();
     CreatableTopicResult {

@@ -1,10 +1,12 @@
-//! DescribeConfigs: every configuration of topics and brokers, with where its value comes from.
+//! DescribeConfigs: every configuration of topics, brokers and groups, with where its value comes from.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use towpath_controller::broker_config::{self, BrokerConfigKey, BrokerLayers, ConfigValue, Scope, synonyms};
 use towpath_controller::decide::AdminError;
 use towpath_controller::topic_config::{ConfigSource, KEYS};
+use towpath_controller::{ConfigKey, Configs, MetadataImage, TopicConfigKey, group_config};
 use towpath_types::TopicName;
 use towpath_wire::describe_configs::{
     DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -12,7 +14,7 @@ use towpath_wire::describe_configs::{
 use towpath_wire::{DescribeConfigsRequest, DescribeConfigsResponse, ErrorCode};
 
 use super::RequestContext;
-use crate::broker_settings::{self, BrokerSetting};
+use crate::broker_settings;
 use crate::state::BrokerState;
 
 pub(super) const TOPIC: i8 = 2;
@@ -28,6 +30,8 @@ struct Show {
     docs: bool,
 }
 
+type Described = Result<Vec<DescribeConfigsResourceResult>, AdminError>;
+
 pub(super) async fn handle(
     broker: Arc<BrokerState>,
     _cx: RequestContext,
@@ -41,14 +45,13 @@ pub(super) async fn handle(
         .into_iter()
         .filter(|resource| seen.insert((resource.resource_type, resource.resource_name.clone())))
         .map(|resource| {
+            let name = &resource.resource_name;
             let described = match resource.resource_type {
-                TOPIC => describe_topic(&broker, &resource.resource_name, show),
-                BROKER => describe_broker(&broker, &resource.resource_name, show),
-                BROKER_LOGGER => check_broker(&broker, &resource.resource_name, false).map(|()| Vec::new()),
-                other => Err(AdminError::new(
-                    ErrorCode::InvalidRequest,
-                    format!("Unsupported resource type {other}: topics and brokers have configurations here."),
-                )),
+                TOPIC => describe_topic(&broker, name, show),
+                BROKER => describe_broker(&broker, name, show),
+                BROKER_LOGGER => check_broker(&broker, name, false).map(|()| Vec::new()),
+                GROUP => describe_group(&broker, name, show),
+                other => Err(no_such_resource(other)),
             };
             result(resource, described)
         })
@@ -56,10 +59,22 @@ pub(super) async fn handle(
     DescribeConfigsResponse { results, ..DescribeConfigsResponse::default() }
 }
 
-fn result(
-    resource: DescribeConfigsResource,
-    described: Result<Vec<DescribeConfigsResourceResult>, AdminError>,
-) -> DescribeConfigsResult {
+/// The refusal of resources that have no configurations here.
+pub(super) fn no_such_resource(resource_type: i8) -> AdminError {
+    let message = match resource_type {
+        CLIENT_METRICS => "There are no subscriptions of client metrics (KIP-714): this broker takes no metrics from \
+                           clients. Its own are served over HTTP, at /metrics."
+            .to_owned(),
+        BROKER_LOGGER => "The levels of loggers do not change while the broker runs; set RUST_LOG where it is started."
+            .to_owned(),
+        other => {
+            format!("Unsupported resource type {other}: topics, brokers and groups have configurations here.")
+        }
+    };
+    AdminError::new(ErrorCode::InvalidRequest, message)
+}
+
+fn result(resource: DescribeConfigsResource, described: Described) -> DescribeConfigsResult {
     let mut result = DescribeConfigsResult {
         resource_type: resource.resource_type,
         resource_name: resource.resource_name,
@@ -81,11 +96,59 @@ fn result(
     result
 }
 
-fn describe_topic(
-    broker: &BrokerState,
-    name: &str,
+/// One configuration, from all of its values that are shown, the one in force first.
+fn entry(
+    key: &ConfigKey,
+    value: Option<&str>,
+    values: &[ConfigValue<'_>],
+    read_only: bool,
     show: Show,
-) -> Result<Vec<DescribeConfigsResourceResult>, AdminError> {
+) -> DescribeConfigsResourceResult {
+    // R13: a secret is never told, not even as something that another value hides.
+    let told = |value: &str| (!key.is_sensitive()).then(|| value.to_owned());
+    let source = values.first().map_or(ConfigSource::Default, |value| value.source);
+    let shown = values.iter().map(|it| DescribeConfigsSynonym {
+        name: it.name.to_owned(),
+        value: told(it.value),
+        source: it.source as i8,
+    });
+    DescribeConfigsResourceResult {
+        name: key.name.to_owned(),
+        value: value.and_then(told),
+        read_only,
+        config_source: source as i8,
+        is_sensitive: key.is_sensitive(),
+        synonyms: if show.synonyms { shown.collect() } else { Vec::new() },
+        config_type: key.config_type as i8,
+        documentation: show.docs.then(|| key.doc.to_owned()),
+    }
+}
+
+/// The configurations of this broker, by where they are set.
+struct Known<'a> {
+    own: &'a Configs,
+    all: &'a Configs,
+    file: Configs,
+    topic_defaults: Configs,
+}
+
+impl<'a> Known<'a> {
+    fn new(broker: &BrokerState, image: &'a MetadataImage) -> Self {
+        let dynamic = image.dynamic_configs();
+        Self {
+            own: dynamic.broker(Some(broker.config.node_id)),
+            all: dynamic.broker(None),
+            file: broker_settings::in_file(broker, image),
+            topic_defaults: broker.topic_defaults(image).into_owned(),
+        }
+    }
+
+    fn layers(&self) -> BrokerLayers<'_> {
+        BrokerLayers { own: self.own, all: self.all, file: &self.file }
+    }
+}
+
+fn describe_topic(broker: &BrokerState, name: &str, show: Show) -> Described {
     if let Err(error) = TopicName::new(name) {
         return Err(AdminError::new(ErrorCode::InvalidTopicException, error.to_string()));
     }
@@ -93,40 +156,51 @@ fn describe_topic(
     let topic = image.topic(name).ok_or_else(|| {
         AdminError::new(ErrorCode::UnknownTopicOrPartition, format!("The topic '{name}' does not exist."))
     })?;
-    let defaults = image.topic_defaults(&broker.config.topic_defaults);
-    Ok(KEYS.iter().map(|key| describe_key(key, &topic.configs, &defaults, show)).collect())
+    Ok(topic_configs(broker, &image, &topic.configs, show))
 }
 
-fn describe_key(
-    key: &'static towpath_controller::TopicConfigKey,
-    topic: &BTreeMap<String, String>,
-    broker: &BTreeMap<String, String>,
+/// The configurations of a topic that sets these.
+fn topic_configs(
+    broker: &BrokerState,
+    image: &MetadataImage,
+    set: &Configs,
+    show: Show,
+) -> Vec<DescribeConfigsResourceResult> {
+    let known = Known::new(broker, image);
+    KEYS.iter().map(|key| topic_entry(key, set, &known, show)).collect()
+}
+
+/// As the answer to CreateTopics shows the configurations of a new topic.
+pub(super) fn of_new_topic(
+    broker: &BrokerState,
+    image: &MetadataImage,
+    set: &Configs,
+) -> Vec<DescribeConfigsResourceResult> {
+    topic_configs(broker, image, set, Show { synonyms: false, docs: false })
+}
+
+fn topic_entry(
+    topic: &'static TopicConfigKey,
+    set: &Configs,
+    known: &Known<'_>,
     show: Show,
 ) -> DescribeConfigsResourceResult {
-    let values = key.values(topic, broker);
-    let (value, source) = values.first().copied().unwrap_or((key.default, ConfigSource::Default));
-    let synonyms = values
-        .iter()
-        // The topic's own value has the topic's name; what it hides has the broker's, if there is one.
-        .filter_map(|(value, source)| {
-            let name = if *source == ConfigSource::Topic { Some(key.name) } else { key.broker_name };
-            Some(DescribeConfigsSynonym {
-                name: name?.to_owned(),
-                value: Some((*value).to_owned()),
-                source: *source as i8,
-            })
-        })
-        .collect();
-    DescribeConfigsResourceResult {
-        name: key.name.to_owned(),
-        value: Some(value.to_owned()),
-        read_only: false,
-        config_source: source as i8,
-        is_sensitive: false,
-        synonyms: if show.synonyms { synonyms } else { Vec::new() },
-        config_type: key.config_type as i8,
-        documentation: show.docs.then(|| key.doc.to_owned()),
+    let layers = known.layers();
+    let hidden = layers.values(&topic.broker_keys());
+    let source = hidden.first().map_or(ConfigSource::Default, |value| value.source);
+    // The topic's own value has the topic's name; what it hides has the broker's, if there is one.
+    let hidden = topic.broker_name.map_or_else(Vec::new, |name| synonyms(name, hidden));
+    let own = set.get(topic.name).map(String::as_str);
+    let in_force = own.or_else(|| known.topic_defaults.get(topic.name).map(String::as_str));
+    let own = own.map(|value| ConfigValue { name: topic.name, value, source: ConfigSource::Topic });
+    let is_own = own.is_some();
+    let values: Vec<_> = own.into_iter().chain(hidden).collect();
+    let mut entry = entry(&topic.as_key(), in_force.or(Some(topic.default)), &values, false, show);
+    if !is_own {
+        // Also where it was set in a unit that is not shown.
+        entry.config_source = source as i8;
     }
+    entry
 }
 
 /// Whether a name is this broker's, or (empty) that of the defaults of all brokers.
@@ -135,40 +209,61 @@ fn check_broker(broker: &BrokerState, name: &str, may_be_default: bool) -> Resul
     if name == id.to_string() || (may_be_default && name.is_empty()) {
         return Ok(());
     }
+    let or_all = if may_be_default { " or empty string" } else { "" };
     Err(AdminError::new(
         ErrorCode::InvalidRequest,
-        format!("Unexpected broker id, expected {id}, but received {name}"),
+        format!("Unexpected broker id, expected {id}{or_all}, but received {name}"),
     ))
 }
 
-fn describe_broker(
-    broker: &BrokerState,
-    name: &str,
-    show: Show,
-) -> Result<Vec<DescribeConfigsResourceResult>, AdminError> {
+fn describe_broker(broker: &BrokerState, name: &str, show: Show) -> Described {
     check_broker(broker, name, true)?;
+    let image = broker.image();
+    let known = Known::new(broker, &image);
     if name.is_empty() {
-        // The dynamic defaults of all brokers: there are none.
-        return Ok(Vec::new());
+        let set = known.all.keys().filter_map(|name| broker_config::key(name));
+        return Ok(set.map(|config| default_entry(&config, &known, show)).collect());
     }
-    Ok(broker_settings::all(broker).into_iter().map(|setting| describe_setting(setting, show)).collect())
+    Ok(broker_config::all().iter().map(|config| broker_entry(config, &known, show)).collect())
 }
 
-fn describe_setting(setting: BrokerSetting, show: Show) -> DescribeConfigsResourceResult {
-    let source = if setting.is_set { ConfigSource::Broker } else { ConfigSource::Default };
-    let synonym = DescribeConfigsSynonym {
-        name: setting.name.to_owned(),
-        value: Some(setting.value.clone()),
-        source: source as i8,
-    };
-    DescribeConfigsResourceResult {
-        name: setting.name.to_owned(),
-        value: Some(setting.value),
-        read_only: true,
-        config_source: source as i8,
-        is_sensitive: false,
-        synonyms: if show.synonyms { vec![synonym] } else { Vec::new() },
-        config_type: setting.config_type as i8,
-        documentation: show.docs.then(|| setting.doc.to_owned()),
+fn broker_entry(config: &BrokerConfigKey, known: &Known<'_>, show: Show) -> DescribeConfigsResourceResult {
+    let key = &config.key;
+    // Of several units each shows its own value, and from there on those that it hides.
+    let values = synonyms(key.name, known.layers().values(&broker_config::names(config)));
+    let value = values.first().map(|value| value.value);
+    entry(key, value, &values, config.scope == Scope::ReadOnly, show)
+}
+
+/// What was set for all brokers.
+fn default_entry(config: &BrokerConfigKey, known: &Known<'_>, show: Show) -> DescribeConfigsResourceResult {
+    let mut values = known.layers().values(&[config.key]);
+    values.retain(|value| value.source == ConfigSource::DynamicDefault);
+    let value = values.first().map(|value| value.value);
+    entry(&config.key, value, &values, config.scope == Scope::ReadOnly, show)
+}
+
+fn describe_group(broker: &BrokerState, group: &str, show: Show) -> Described {
+    if group.is_empty() {
+        return Err(AdminError::new(ErrorCode::InvalidRequest, "Group name must not be empty"));
     }
+    let image = broker.image();
+    let set = image.dynamic_configs().group(group);
+    let known = Known::new(broker, &image);
+    Ok(group_config::KEYS.iter().map(|config| group_entry(config, set, &known, show)).collect())
+}
+
+fn group_entry(
+    config: &group_config::GroupConfigKey,
+    set: &Configs,
+    known: &Known<'_>,
+    show: Show,
+) -> DescribeConfigsResourceResult {
+    let own = set.get(config.key.name).map(String::as_str);
+    let own = own.map(|value| ConfigValue { name: config.key.name, value, source: ConfigSource::Group });
+    let of_broker = broker_config::key(config.broker_name);
+    let hidden = of_broker.map_or_else(Vec::new, |it| known.layers().values(&broker_config::names(&it)));
+    let values: Vec<_> = own.into_iter().chain(hidden).collect();
+    let value = values.first().map(|value| value.value).or(config.key.default);
+    entry(&config.key, value, &values, false, show)
 }

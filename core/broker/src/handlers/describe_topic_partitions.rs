@@ -101,7 +101,7 @@ fn describe(
                 isr_nodes: ids(&partition.isr),
                 eligible_leader_replicas: Some(ids(&partition.elr)),
                 last_known_elr: Some(ids(&partition.last_known_elr)),
-                offline_replicas: broker.offline_replicas(image, &partition.replicas),
+                offline_replicas: broker.offline_replicas(image, topic.id, (index, partition)),
             })
             .collect(),
         topic_authorized_operations: authorized::TOPIC,

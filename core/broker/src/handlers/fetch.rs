@@ -1,13 +1,14 @@
 //! Fetch: reads record batches, and waits for them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use towpath_controller::MetadataImage;
-use towpath_log::FetchedData;
+use towpath_log::{AbortedTransaction, FetchedData};
 use towpath_replica::{
-    FetchPosition, FetchWaiter, FetchedPartition, FollowerFetch, Partition, PartitionError, Reader,
+    Awaited, FetchPosition, FetchWaiter, FetchedPartition, FollowerFetch, Isolation, Partition,
+    PartitionError, Reader,
 };
 use towpath_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
 use towpath_wire::fetch::{
@@ -215,19 +216,24 @@ impl Fetch {
     fn read(&self) -> Vec<Found> {
         let mut left = self.bytes_max;
         let mut min_one = true;
+        let may_exceed = self.broker.throttles.leader.is_open(Instant::now());
         self.targets
             .iter()
             .map(|target| {
                 let result = match &target.partition {
                     Err(code) => Err(*code),
                     Ok(partition) => {
+                        // Over the bound it is only heard how far the follower is.
+                        let is_held_back = !may_exceed && self.is_held_back(partition);
                         let limit = usize::try_from(target.wanted.bytes_max).unwrap_or(0);
+                        let limit = if is_held_back { 0 } else { limit };
                         let position = FetchPosition {
                             offset: Offset::new(target.wanted.offset),
                             current_leader_epoch: LeaderEpoch::new(target.wanted.current_leader_epoch),
                             last_fetched_epoch: LeaderEpoch::new(target.wanted.last_fetched_epoch),
                             bytes_max: limit.min(left),
-                            min_one,
+                            min_one: min_one && !is_held_back,
+                            isolation: self.isolation(),
                         };
                         let reader = self.who.reader(&target.wanted);
                         partition.fetch(reader, &position).map_err(|error| {
@@ -247,6 +253,32 @@ impl Fetch {
             .collect()
     }
 
+    const fn isolation(&self) -> Isolation {
+        if self.read_committed { Isolation::ReadCommitted } else { Isolation::ReadUncommitted }
+    }
+
+    const fn awaited(&self) -> Awaited {
+        match &self.who {
+            Who::Follower { .. } => Awaited::Appended,
+            _ if self.read_committed => Awaited::Stable,
+            _ => Awaited::Committed,
+        }
+    }
+
+    /// Whether the follower that fetches gets nothing of a partition while the bound is exceeded. Records wait for whoever
+    /// is in sync: that is never held up.
+    fn is_held_back(&self, partition: &Partition) -> bool {
+        self.is_throttled(partition)
+            && matches!(&self.who, Who::Follower { broker, .. } if !partition.is_in_sync(*broker))
+    }
+
+    fn is_throttled(&self, partition: &Partition) -> bool {
+        let Who::Follower { broker, .. } = &self.who else { return false };
+        let throttles = &self.broker.throttles;
+        throttles.leader.is_limited()
+            && throttles.leader_throttles(partition.topic_id(), partition.id().partition, *broker)
+    }
+
     /// Whether the answer need not wait: enough bytes, an error, or nothing to wait for.
     fn is_enough(&self, found: &[Found]) -> bool {
         let mut bytes = 0;
@@ -264,9 +296,15 @@ impl Fetch {
     /// Whether a follower knows another high watermark than it should, or has records that were deleted: it hears of
     /// that at once (KAFKA-18616).
     fn has_news(&self, target: &Target, fetched: &FetchedPartition) -> bool {
+        // Whoever is held back does not take the news in, and would ask again at once.
+        let is_held_back = || {
+            !self.broker.throttles.leader.is_open(Instant::now())
+                && target.partition.as_ref().is_ok_and(|partition| self.is_held_back(partition))
+        };
         self.who.is_follower()
             && (fetched.high_watermark.get() > target.wanted.high_watermark
                 || fetched.log_start_offset.get() > target.wanted.log_start)
+            && !is_held_back()
     }
 
     fn bytes(found: &[Found]) -> usize {
@@ -277,7 +315,7 @@ impl Fetch {
     async fn wait(&self, wait: Duration, mut found: Vec<Found>) -> Vec<Found> {
         let deadline = tokio::time::Instant::now() + wait;
         let missing = self.bytes_min.saturating_sub(Self::bytes(&found)).max(1);
-        let waiting = Waiting::begin(&self.targets, missing, self.who.is_follower());
+        let waiting = Waiting::begin(&self.targets, missing, self.awaited());
         loop {
             // What came between the read and the registration woke nobody.
             if self.has_moved(&found) {
@@ -343,6 +381,11 @@ impl Fetch {
                 if *incremental && !news {
                     continue;
                 }
+            }
+            if let Ok(partition) = &target.partition
+                && self.is_throttled(partition)
+            {
+                self.broker.throttles.leader.take(records.len() as u64);
             }
             data.push(records);
             if last != Some(&target.wanted.topic) {
@@ -442,7 +485,13 @@ impl Fetch {
                 data.high_watermark = fetched.high_watermark.get();
                 data.last_stable_offset = fetched.last_stable_offset.get();
                 data.log_start_offset = fetched.log_start_offset.get();
-                data.aborted_transactions = self.read_committed.then(Vec::new);
+                data.aborted_transactions = fetched.aborted.map(|aborted| {
+                    let told = |aborted: AbortedTransaction| towpath_wire::fetch::AbortedTransaction {
+                        producer_id: aborted.producer_id.get(),
+                        first_offset: aborted.first_offset.get(),
+                    };
+                    aborted.into_iter().map(told).collect()
+                });
                 if let Some((epoch, end)) = fetched.diverging {
                     data.diverging_epoch = EpochEndOffset { epoch: epoch.get(), end_offset: end.get() };
                 }
@@ -469,22 +518,22 @@ fn topic_response(key: &TopicKey) -> FetchableTopicResponse {
 struct Waiting {
     waiter: Arc<FetchWaiter>,
     partitions: Vec<Arc<Partition>>,
-    follower: bool,
+    awaited: Awaited,
 }
 
 impl Waiting {
-    fn begin(targets: &[Target], missing: usize, follower: bool) -> Self {
+    fn begin(targets: &[Target], missing: usize, awaited: Awaited) -> Self {
         let waiter = FetchWaiter::new(missing);
         let partitions: Vec<_> =
             targets.iter().filter_map(|target| target.partition.as_ref().ok().cloned()).collect();
-        partitions.iter().for_each(|partition| partition.wait_for_records(&waiter, follower));
-        Self { waiter, partitions, follower }
+        partitions.iter().for_each(|partition| partition.wait_for_records(&waiter, awaited));
+        Self { waiter, partitions, awaited }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.partitions.iter().for_each(|partition| partition.stop_waiting(&self.waiter, self.follower));
+        self.partitions.iter().for_each(|partition| partition.stop_waiting(&self.waiter, self.awaited));
     }
 }
 

@@ -1,4 +1,4 @@
-//! FindCoordinator: which broker coordinates a group.
+//! FindCoordinator: which broker coordinates a group, or a transactional id.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use towpath_wire::{ErrorCode, FindCoordinatorRequest, FindCoordinatorResponse};
 
 use super::{RequestContext, groups};
 use crate::connection::ErrorChain;
-use crate::state::{BrokerState, OFFSETS_TOPIC};
+use crate::state::{BrokerState, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -46,8 +46,7 @@ pub(super) async fn handle(
 async fn find(broker: &Arc<BrokerState>, key_type: i8, key: String) -> Coordinator {
     let found = match key_type {
         GROUP => find_group(broker, &key).await,
-        // Transactions are not there: none of their APIs is advertised, and this says the same for good.
-        TRANSACTION => Err((ErrorCode::UnsupportedVersion, "There are no transactions.".to_owned())),
+        TRANSACTION => find_transaction(broker, &key).await,
         _ => Err((ErrorCode::InvalidRequest, format!("There is no coordinator of type {key_type}."))),
     };
     found.map_or_else(
@@ -70,11 +69,13 @@ async fn find(broker: &Arc<BrokerState>, key_type: i8, key: String) -> Coordinat
     )
 }
 
-async fn find_group(
-    broker: &Arc<BrokerState>,
-    group: &str,
-) -> Result<(i32, String, i32), (ErrorCode, String)> {
-    let not_available = |message: &str| (ErrorCode::CoordinatorNotAvailable, message.to_owned());
+type Found = Result<(i32, String, i32), (ErrorCode, String)>;
+
+fn not_available(message: &str) -> (ErrorCode, String) {
+    (ErrorCode::CoordinatorNotAvailable, message.to_owned())
+}
+
+async fn find_group(broker: &Arc<BrokerState>, group: &str) -> Found {
     let groups = groups(broker).ok_or_else(|| not_available("The broker is starting."))?;
     // The first group of a cluster brings the offsets topic into being. Clients try again until it is there.
     if let Err(error) = groups.ensure_topic().await {
@@ -83,11 +84,29 @@ async fn find_group(
     }
     let partition =
         groups.partition_of(group).ok_or_else(|| not_available("The offsets topic is being created."))?;
+    leader(broker, OFFSETS_TOPIC, partition)
+}
+
+async fn find_transaction(broker: &Arc<BrokerState>, transactional_id: &str) -> Found {
+    let transactions =
+        broker.transactions.get().ok_or_else(|| not_available("The broker is starting."))?;
+    // As for groups.
+    if let Err(error) = transactions.ensure_topic().await {
+        tracing::warn!(error = %ErrorChain(&error), "the topic of transactions cannot be created");
+        return Err(not_available("The topic of transactions cannot be created."));
+    }
+    let partition = transactions
+        .partition_of(transactional_id)
+        .ok_or_else(|| not_available("The topic of transactions is being created."))?;
+    leader(broker, TRANSACTIONS_TOPIC, partition)
+}
+
+fn leader(broker: &BrokerState, topic: &str, partition: i32) -> Found {
     let image = broker.image();
     let leader = image
-        .topic(OFFSETS_TOPIC)
+        .topic(topic)
         .and_then(|topic| topic.partitions.get(usize::try_from(partition).ok()?)?.leader)
         .and_then(|leader| image.broker(leader))
-        .ok_or_else(|| not_available("The group's partition of the offsets topic has no leader."))?;
+        .ok_or_else(|| not_available("The coordinator's partition has no leader."))?;
     Ok((leader.id.get(), leader.host.clone(), i32::from(leader.port)))
 }

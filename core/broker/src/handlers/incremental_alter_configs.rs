@@ -1,15 +1,18 @@
-//! IncrementalAlterConfigs: changes single configurations of topics (KIP-339).
+//! IncrementalAlterConfigs: changes single configurations of topics, brokers and groups (KIP-339).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use towpath_controller::MetadataImage;
-use towpath_controller::decide::{AdminError, ConfigChange, ConfigOperation, Decision, alter_topic_config};
+use towpath_controller::decide::{
+    AdminError, ConfigChange, ConfigOperation, ConfigTarget, Decision, alter_configs,
+};
+use towpath_types::BrokerId;
 use towpath_wire::incremental_alter_configs::{AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig};
 use towpath_wire::{ErrorCode, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
 use super::RequestContext;
-use super::describe_configs::{BROKER, BROKER_LOGGER, TOPIC};
+use super::describe_configs::{BROKER, GROUP, TOPIC, no_such_resource};
 use crate::connection::ErrorChain;
 use crate::state::{BrokerState, ChangeError};
 
@@ -25,10 +28,7 @@ pub(super) async fn handle(
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
         let times = uses.get(&(resource.resource_type, resource.resource_name.clone())).copied().unwrap_or(1);
-        let result = match check_resource(resource.resource_type, &resource.resource_name, times) {
-            Ok(()) => alter(&broker, &resource, request.validate_only).await,
-            Err(error) => Err(error),
-        };
+        let result = alter(&broker, &resource, times, request.validate_only).await;
         let (code, message) = result.map_or_else(|error| (error.code, Some(error.message)), |()| (ErrorCode::None, None));
         responses.push(AlterConfigsResourceResponse {
             error_code: code.code(),
@@ -40,22 +40,24 @@ pub(super) async fn handle(
     IncrementalAlterConfigsResponse { responses, ..IncrementalAlterConfigsResponse::default() }
 }
 
-/// Checks what a configuration change is for: topics, and each only once.
-pub(super) fn check_resource(resource_type: i8, name: &str, times: usize) -> Result<(), AdminError> {
+/// Whose configurations a request changes: each resource only once.
+pub(super) fn target(resource_type: i8, name: &str, times: usize) -> Result<ConfigTarget, AdminError> {
     if times > 1 {
         let message = format!("Each resource must appear at most once: {name}");
         return Err(AdminError::new(ErrorCode::InvalidRequest, message));
     }
     match resource_type {
-        TOPIC => Ok(()),
-        BROKER | BROKER_LOGGER => Err(AdminError::new(
-            ErrorCode::InvalidRequest,
-            "This broker's own settings are read-only while it runs; set them in its configuration.",
-        )),
-        other => {
-            let message = format!("Unsupported resource type {other}: only topics have configurations here.");
-            Err(AdminError::new(ErrorCode::InvalidRequest, message))
+        TOPIC => Ok(ConfigTarget::Topic(name.to_owned())),
+        GROUP => Ok(ConfigTarget::Group(name.to_owned())),
+        BROKER if name.is_empty() => Ok(ConfigTarget::Broker(None)),
+        BROKER => {
+            let id = name.parse().map(BrokerId::new).map_err(|_| {
+                let message = format!("Node id must be an integer, but it is: {name}");
+                AdminError::new(ErrorCode::InvalidRequest, message)
+            })?;
+            Ok(ConfigTarget::Broker(Some(id)))
         }
+        other => Err(no_such_resource(other)),
     }
 }
 
@@ -81,12 +83,13 @@ fn changes(configs: &[AlterableConfig]) -> Result<Vec<ConfigChange>, AdminError>
 async fn alter(
     broker: &Arc<BrokerState>,
     resource: &AlterConfigsResource,
+    times: usize,
     validate_only: bool,
 ) -> Result<(), AdminError> {
+    let target = target(resource.resource_type, &resource.resource_name, times)?;
     let changes = changes(&resource.configs)?;
-    let name = resource.resource_name.clone();
     let policy = broker.policy();
-    let decide = move |image: &MetadataImage| match alter_topic_config(image, &name, &changes, &policy) {
+    let decide = move |image: &MetadataImage| match alter_configs(image, &target, &changes, &policy) {
         Ok(decision) if !validate_only => Decision { records: decision.records, answer: Ok(()) },
         Ok(_) => Decision::unchanged(Ok(())),
         Err(error) => Decision::unchanged(Err(error)),

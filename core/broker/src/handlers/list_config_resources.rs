@@ -26,7 +26,8 @@ pub(super) async fn handle(
         let names: Vec<String> = match resource_type {
             TOPIC => image.topics().map(|topic| topic.name.as_str().to_owned()).collect(),
             BROKER | BROKER_LOGGER => image.brokers().map(|broker| broker.id.to_string()).collect(),
-            CLIENT_METRICS | GROUP => Vec::new(),
+            GROUP => image.dynamic_configs().groups().map(|(group, _)| group.to_owned()).collect(),
+            CLIENT_METRICS => Vec::new(),
             _ => {
                 response.error_code = ErrorCode::UnsupportedVersion.code();
                 response.config_resources.clear();

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use towpath_replica::{Partition, PartitionError};
+use towpath_replica::{Isolation, Partition, PartitionError};
 use towpath_types::{LeaderEpoch, Offset};
 use towpath_wire::list_offsets::{ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use towpath_wire::{ErrorCode, ListOffsetsRequest, ListOffsetsResponse};
@@ -28,6 +28,25 @@ pub(super) async fn handle(
     cx: RequestContext,
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
+    let mut partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
+    if !partitions.any(|asked| asked.timestamp >= 0 || asked.timestamp == MAX_TIMESTAMP) {
+        return list_all(&broker, &cx, &request);
+    }
+    // Times are looked up in files: not on a thread that serves connections.
+    let place = Arc::clone(&broker.heavy_work).acquire_owned().await;
+    let task = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        list_all(&broker, &cx, &request)
+    });
+    match task.await {
+        Ok(response) => response,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime ends.
+        Err(_) => ListOffsetsResponse::default(),
+    }
+}
+
+fn list_all(broker: &BrokerState, cx: &RequestContext, request: &ListOffsetsRequest) -> ListOffsetsResponse {
     let mut seen = HashSet::new();
     let mut twice = HashSet::new();
     for topic in &request.topics {
@@ -49,7 +68,7 @@ pub(super) async fn handle(
                 }
                 let partition = replicas.as_ref().map_or(Ok(None), |topic| topic.partition(asked.partition_index));
                 match partition {
-                    Ok(Some(partition)) => list(&partition, cx.version, reader(&cx, request.replica_id), asked),
+                    Ok(Some(partition)) => list(&partition, cx.version, reader(cx, request), asked),
                     Ok(None) => failed(asked, ErrorCode::UnknownTopicOrPartition),
                     Err(error) => failed(asked, partition_error_code(&error)),
                 }
@@ -63,18 +82,19 @@ pub(super) async fn handle(
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reader {
-    Consumer,
+    Consumer(Isolation),
     /// A broker that follows: it sees the end of the log.
     Follower,
     /// A tool that looks at a partition as it is, whoever leads it.
     Debugging,
 }
 
-fn reader(cx: &RequestContext, replica: i32) -> Reader {
-    match replica {
+fn reader(cx: &RequestContext, request: &ListOffsetsRequest) -> Reader {
+    match request.replica_id {
         DEBUGGING_REPLICA => Reader::Debugging,
         id if cx.node.is_some_and(|node| node.get() == id) => Reader::Follower,
-        _ => Reader::Consumer,
+        _ if request.isolation_level == 1 => Reader::Consumer(Isolation::ReadCommitted),
+        _ => Reader::Consumer(Isolation::ReadUncommitted),
     }
 }
 
@@ -122,10 +142,14 @@ fn list(
 }
 
 fn locate(partition: &Partition, reader: Reader, timestamp: i64) -> Result<Option<Located>, PartitionError> {
+    let isolation = match reader {
+        Reader::Consumer(isolation) => isolation,
+        _ => Isolation::ReadUncommitted,
+    };
     match timestamp {
         LATEST => {
             let offset = match reader {
-                Reader::Consumer => partition.latest_offset()?,
+                Reader::Consumer(isolation) => partition.latest_offset(isolation)?,
                 Reader::Follower => partition.leader_log_end()?,
                 Reader::Debugging => partition.log().log_end_offset(),
             };
@@ -141,9 +165,9 @@ fn locate(partition: &Partition, reader: Reader, timestamp: i64) -> Result<Optio
         }
         // Nothing is tiered and nothing waits to be.
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(None),
-        MAX_TIMESTAMP => Ok(partition.max_timestamp()?.map(|found| (found.timestamp, found.offset, found.leader_epoch))),
+        MAX_TIMESTAMP => Ok(partition.max_timestamp(isolation)?.map(|found| (found.timestamp, found.offset, found.leader_epoch))),
         at_least => {
-            Ok(partition.lookup_timestamp(at_least)?.map(|found| (found.timestamp, found.offset, found.leader_epoch)))
+            Ok(partition.lookup_timestamp(at_least, isolation)?.map(|found| (found.timestamp, found.offset, found.leader_epoch)))
         }
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{RequestContext, authorized};
 use crate::metrics::BrokerMetrics;
-use crate::state::{BrokerState, OFFSETS_TOPIC};
+use crate::state::{BrokerState, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 
 pub(super) async fn handle(
     broker: Arc<BrokerState>,
@@ -102,7 +102,7 @@ async fn find_named(broker: &Arc<BrokerState>, name: String, may_create: bool) -
     if TopicName::new(&name).is_err() {
         return failed(Some(name), Uuid::nil(), ErrorCode::InvalidTopicException);
     }
-    if !(may_create || name == OFFSETS_TOPIC && broker.config.auto_create_topics) {
+    if !(may_create || is_coordinated(&name) && broker.config.auto_create_topics) {
         return failed(Some(name), Uuid::nil(), ErrorCode::UnknownTopicOrPartition);
     }
     if let Err(error) = broker.auto_create(&name).await {
@@ -123,8 +123,13 @@ async fn find_named(broker: &Arc<BrokerState>, name: String, may_create: bool) -
     }
 }
 
+/// Whether a topic is a coordinator's, which comes into being as soon as somebody asks for it.
+fn is_coordinated(name: &str) -> bool {
+    matches!(name, OFFSETS_TOPIC | TRANSACTIONS_TOPIC)
+}
+
 fn failed(name: Option<String>, topic_id: Uuid, code: ErrorCode) -> MetadataResponseTopic {
-    let is_internal = name.as_deref() == Some(OFFSETS_TOPIC);
+    let is_internal = name.as_deref().is_some_and(is_coordinated);
     MetadataResponseTopic { error_code: code.code(), name, topic_id, is_internal, ..MetadataResponseTopic::default() }
 }
 
@@ -138,7 +143,7 @@ fn describe(broker: &BrokerState, image: &MetadataImage, topic: &TopicImage) -> 
             leader_epoch: partition.leader_epoch.get(),
             replica_nodes: partition.replicas.iter().map(|id| id.get()).collect(),
             isr_nodes: partition.isr.iter().map(|id| id.get()).collect(),
-            offline_replicas: broker.offline_replicas(image, &partition.replicas),
+            offline_replicas: broker.offline_replicas(image, topic.id, (index, partition)),
         }
     };
     MetadataResponseTopic {

@@ -95,7 +95,7 @@ macro_rules! apis {
         special { $($special:ident),* $(,)? }
         plain { $($key:ident => $module:ident :: $request:ident),* $(,)? }
     ) => {
-        $(mod $module;)*
+        $(pub(crate) mod $module;)*
 
         /// The APIs that this broker has, in the order of their keys.
         pub(crate) fn supported() -> Vec<ApiKey> {
@@ -137,13 +137,24 @@ apis! {
         SyncGroup => sync_group::SyncGroupRequest,
         DescribeGroups => describe_groups::DescribeGroupsRequest,
         ListGroups => list_groups::ListGroupsRequest,
+        ConsumerGroupHeartbeat => consumer_group_heartbeat::ConsumerGroupHeartbeatRequest,
+        ConsumerGroupDescribe => consumer_group_describe::ConsumerGroupDescribeRequest,
         CreateTopics => create_topics::CreateTopicsRequest,
         DeleteTopics => delete_topics::DeleteTopicsRequest,
         DeleteRecords => delete_records::DeleteRecordsRequest,
+        AddPartitionsToTxn => add_partitions_to_txn::AddPartitionsToTxnRequest,
+        AddOffsetsToTxn => add_offsets_to_txn::AddOffsetsToTxnRequest,
+        EndTxn => end_txn::EndTxnRequest,
+        WriteTxnMarkers => write_txn_markers::WriteTxnMarkersRequest,
+        TxnOffsetCommit => txn_offset_commit::TxnOffsetCommitRequest,
+        DescribeProducers => describe_producers::DescribeProducersRequest,
+        DescribeTransactions => describe_transactions::DescribeTransactionsRequest,
+        ListTransactions => list_transactions::ListTransactionsRequest,
         InitProducerId => init_producer_id::InitProducerIdRequest,
         OffsetForLeaderEpoch => offset_for_leader_epoch::OffsetForLeaderEpochRequest,
         DescribeConfigs => describe_configs::DescribeConfigsRequest,
         AlterConfigs => alter_configs::AlterConfigsRequest,
+        AlterReplicaLogDirs => alter_replica_log_dirs::AlterReplicaLogDirsRequest,
         DescribeLogDirs => describe_log_dirs::DescribeLogDirsRequest,
         CreatePartitions => create_partitions::CreatePartitionsRequest,
         IncrementalAlterConfigs => incremental_alter_configs::IncrementalAlterConfigsRequest,
@@ -315,6 +326,12 @@ pub(crate) fn partition_error_code(error: &towpath_replica::PartitionError) -> E
             AppendError::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
             AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
             AppendError::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+            AppendError::InvalidTxnState { .. } | AppendError::NotVerified { .. } => {
+                ErrorCode::InvalidTxnState
+            }
+            AppendError::TransactionCoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
+            // The producer tries again; by then others have ended.
+            AppendError::TooManyTransactions { .. } => ErrorCode::NotEnoughReplicas,
             AppendError::FencedLeaderEpoch { .. } => ErrorCode::NotLeaderOrFollower,
             AppendError::Storage(_) => ErrorCode::KafkaStorageError,
             _ => ErrorCode::UnknownServerError,

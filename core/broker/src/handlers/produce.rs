@@ -1,13 +1,15 @@
 //! Produce: appends record batches.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use towpath_log::AppendError;
+use towpath_coordinator::TransactionalProducer;
+use towpath_log::{AppendError, AppendOptions, TransactionCheck, VerificationGuard};
 use towpath_record::{BatchHeader, Compression, InvalidRecord, Origin, ValidateError};
 use towpath_replica::{Appended, Effort, Partition, PartitionError, TopicReplicas};
-use towpath_types::TopicId;
+use towpath_types::{TopicId, TopicPartition};
 use towpath_wire::produce::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
     PartitionProduceResponse, TopicProduceData, TopicProduceResponse,
@@ -18,12 +20,17 @@ use super::{Begun, CurrentLeader, Reply, RequestContext, partition_error_code};
 use crate::connection::ConnectionEnd;
 use crate::metrics::BrokerMetrics;
 use crate::state::BrokerState;
+use crate::transactions::{Question, verify};
 
 /// The client id under which Kafka's tools may write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
 /// From here on an answer can say who leads (KIP-951).
 const VERSION_LEADER: i16 = 10;
+/// From here on a producer understands TRANSACTION_ABORTABLE (KIP-890).
+const VERSION_ABORTABLE: i16 = 11;
+/// From here on a producer raises its epoch with every transaction and does not add partitions itself (KIP-890).
+const VERSION_BUMP: i16 = 12;
 
 /// An append that is not acknowledged yet.
 struct Uncommitted {
@@ -40,6 +47,8 @@ struct Refusal {
     code: ErrorCode,
     message: Option<String>,
     records: Vec<InvalidRecord>,
+    /// Its transaction was not verified, or not any more.
+    is_unverified: bool,
 }
 
 /// Why one partition's batch was not appended.
@@ -51,7 +60,7 @@ enum Refused {
 
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
-        Self { code, message: None, records: Vec::new() }
+        Self { code, message: None, records: Vec::new(), is_unverified: false }
     }
 }
 
@@ -59,13 +68,14 @@ impl From<PartitionError> for Refusal {
     fn from(error: PartitionError) -> Self {
         let code = partition_error_code(&error);
         let message = Some(error.to_string());
+        let is_unverified = matches!(error, PartitionError::Append(AppendError::NotVerified { .. }));
         let records = match error {
             PartitionError::Append(AppendError::Invalid(
                 ValidateError::InvalidRecords(records) | ValidateError::InvalidTimestamps(records),
             )) => records,
             _ => Vec::new(),
         };
-        Self { code, message, records }
+        Self { code, message, records, is_unverified }
     }
 }
 
@@ -78,12 +88,37 @@ pub(super) fn begin(
     mut body: Decoder,
 ) -> Result<Begun, ConnectionEnd> {
     let request = ProduceRequest::decode(&mut body, cx.version)?;
-    let mut work = Work::new(Arc::clone(broker), cx, request);
-    if work.run(Effort::Small) {
-        return Ok(work.finish());
+    let work = Work::new(Arc::clone(broker), cx, request);
+    if let Some((question, guards)) = work.question() {
+        return Ok(Begun::Beginning(Box::pin(verified(work, question, guards))));
     }
-    let broker = Arc::clone(broker);
-    Ok(Begun::Beginning(Box::pin(async move {
+    Ok(append_all(work))
+}
+
+/// KIP-890: what would begin a transaction here is appended only once its coordinator knows of it.
+async fn verified(
+    mut work: Work,
+    question: Question,
+    guards: HashMap<TopicPartition, VerificationGuard>,
+) -> Begun {
+    let answers = verify(&work.broker, &question).await;
+    work.verified = answers
+        .into_iter()
+        .filter_map(|(partition, code)| {
+            let guard = *guards.get(&partition)?;
+            let answer = if code == ErrorCode::None { Ok(guard) } else { Err(work.told(code)) };
+            Some((partition, answer))
+        })
+        .collect();
+    append_all(work)
+}
+
+fn append_all(mut work: Work) -> Begun {
+    if work.run(Effort::Small) {
+        return work.finish();
+    }
+    let broker = Arc::clone(&work.broker);
+    Begun::Beginning(Box::pin(async move {
         // R10: each of these may hold a batch decompressed, or the tables of a codec.
         let place = Arc::clone(&broker.heavy_work).acquire_owned().await;
         let task = tokio::task::spawn_blocking(move || {
@@ -97,7 +132,7 @@ pub(super) fn begin(
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Begun::Done(Reply::Close),
         }
-    })))
+    }))
 }
 
 /// The topic whose batches are being appended, and those of them that are left.
@@ -114,6 +149,9 @@ struct Work {
     timeout: Duration,
     /// What is wrong with the whole request.
     refusal: Option<ErrorCode>,
+    transactional_id: Option<String>,
+    /// What the coordinator said of batches that begin a transaction here.
+    verified: HashMap<TopicPartition, Result<VerificationGuard, ErrorCode>>,
     topics: std::vec::IntoIter<TopicProduceData>,
     topic: Option<Topic>,
     /// The batch that was too much work.
@@ -127,11 +165,8 @@ impl Work {
     fn new(broker: Arc<BrokerState>, cx: RequestContext, request: ProduceRequest) -> Self {
         let refusal = if !(-1..=1).contains(&request.acks) {
             Some(ErrorCode::InvalidRequiredAcks)
-        } else if request.transactional_id.is_some() {
-            // There are no transactions here; InitProducerId says the same.
-            Some(ErrorCode::UnsupportedVersion)
         } else {
-            None
+            transactional_refusal(&request)
         };
         Self {
             broker,
@@ -139,11 +174,75 @@ impl Work {
             acks: request.acks,
             timeout: Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
             refusal,
+            transactional_id: request.transactional_id,
+            verified: HashMap::new(),
             responses: Vec::with_capacity(request.topic_data.len()),
             topics: request.topic_data.into_iter(),
             topic: None,
             held_back: None,
             uncommitted: Vec::new(),
+        }
+    }
+
+    /// What the transaction coordinator has to be asked before anything is appended, and the guards for what it affirms.
+    fn question(&self) -> Option<(Question, HashMap<TopicPartition, VerificationGuard>)> {
+        let transactional_id = self.transactional_id.as_ref().filter(|_| self.refusal.is_none())?;
+        let tv2 = self.cx.version >= VERSION_BUMP;
+        let (mut guards, mut partitions, mut producer) = (HashMap::new(), Vec::new(), None);
+        for topic in self.topics.as_slice() {
+            // What cannot be found or read is told when it is appended.
+            let Ok(replicas) = self.find(topic) else { continue };
+            for data in &topic.partition_data {
+                let Some(header) = data.records.as_ref().and_then(|it| BatchHeader::parse(it).ok()) else {
+                    continue;
+                };
+                let Ok(Some(partition)) = replicas.partition(data.index) else { continue };
+                if let Ok(TransactionCheck::Verify(guard)) = partition.transaction_check(&header, tv2) {
+                    producer =
+                        Some(TransactionalProducer { id: header.producer_id, epoch: header.producer_epoch });
+                    let at = TopicPartition::new(replicas.name().clone(), data.index);
+                    guards.insert(at.clone(), guard);
+                    partitions.push(at);
+                }
+            }
+        }
+        let question = Question {
+            transactional_id: transactional_id.clone(),
+            producer: producer?,
+            verify_only: !tv2,
+            partitions,
+        };
+        Some((question, guards))
+    }
+
+    /// What the producer is told of a coordinator's refusal, as Kafka does.
+    fn told(&self, code: ErrorCode) -> ErrorCode {
+        match code {
+            ErrorCode::NetworkException
+            | ErrorCode::CoordinatorLoadInProgress
+            | ErrorCode::CoordinatorNotAvailable
+            | ErrorCode::NotCoordinator
+            // Another partition of the same request was refused: the next request is without it.
+            | ErrorCode::OperationNotAttempted => ErrorCode::NotEnoughReplicas,
+            ErrorCode::ConcurrentTransactions if self.cx.version < VERSION_BUMP => {
+                ErrorCode::NotEnoughReplicas
+            }
+            ErrorCode::TransactionAbortable if self.cx.version < VERSION_ABORTABLE => {
+                ErrorCode::InvalidTxnState
+            }
+            ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+            code => code,
+        }
+    }
+
+    /// A batch whose proof was taken back by the marker of the transaction before: sent again, it is verified anew, and the
+    /// coordinator says how it stands. Clients try again what they are told here.
+    fn ask_again(&self, refused: Refused) -> Refused {
+        match refused {
+            Refused::For(refusal) if refusal.is_unverified => {
+                Refused::For(Refusal { code: self.told(ErrorCode::ConcurrentTransactions), ..refusal })
+            }
+            refused => refused,
         }
     }
 
@@ -222,7 +321,13 @@ impl Work {
     ) -> Option<PartitionProduceResponse> {
         let appended = match topic.partition(data.index) {
             Ok(Some(partition)) => {
-                match append(&partition, self.cx.version, self.acks, data.records.clone(), effort) {
+                let verified = self.verified.get(partition.id()).copied().transpose();
+                let appended = verified.map_err(|code| Refused::For(code.into())).and_then(|guard| {
+                    let options = AppendOptions { origin: Origin::Client, effort, guard };
+                    append(&partition, self.cx.version, self.acks, data.records.clone(), &options)
+                        .map_err(|refused| self.ask_again(refused))
+                });
+                match appended {
                     Err(Refused::TooMuchWork) => return None,
                     Err(Refused::For(refusal)) => Err(refusal),
                     Ok(appended) => Ok((partition, appended)),
@@ -304,6 +409,23 @@ fn tell_leaders(broker: &BrokerState, version: i16, response: &mut ProduceRespon
     }
 }
 
+/// What is wrong with the transactions of a request. One belongs to one producer, and says its transactional id.
+fn transactional_refusal(request: &ProduceRequest) -> Option<ErrorCode> {
+    let batches = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+    let headers = batches.filter_map(|data| BatchHeader::parse(data.records.as_ref()?).ok());
+    let mut producer = None;
+    for header in headers.filter(BatchHeader::is_transactional) {
+        if request.transactional_id.is_none() {
+            return Some(ErrorCode::TransactionalIdAuthorizationFailed);
+        }
+        let this = (header.producer_id, header.producer_epoch);
+        if *producer.get_or_insert(this) != this {
+            return Some(ErrorCode::InvalidProducerIdMapping);
+        }
+    }
+    None
+}
+
 fn is_internal(broker: &BrokerState, name: &str) -> bool {
     broker.image().topic(name).is_some_and(|topic| topic.is_internal())
 }
@@ -313,13 +435,14 @@ fn append(
     version: i16,
     acks: i16,
     records: Option<Bytes>,
-    effort: Effort,
+    options: &AppendOptions,
 ) -> Result<Appended, Refused> {
     let invalid = |message: &str| {
         Refused::For(Refusal {
             code: ErrorCode::InvalidRecord,
             message: Some(message.to_owned()),
             records: Vec::new(),
+            is_unverified: false,
         })
     };
     let records = records.filter(|records| !records.is_empty()).ok_or_else(|| {
@@ -330,15 +453,12 @@ fn append(
             if version < 7 && header.compression().is_ok_and(|codec| codec == Compression::Zstd) {
                 return Err(Refused::For(ErrorCode::UnsupportedCompressionType.into()));
             }
-            if header.is_transactional() {
-                return Err(Refused::For(ErrorCode::InvalidTxnState.into()));
-            }
         }
         Err(error @ towpath_record::BatchError::Magic(_)) => return Err(invalid(&error.to_string())),
         // The log says what is wrong.
         Err(_) => {}
     }
-    partition.append_within(records, acks == -1, Origin::Client, effort).map_err(|error| match error {
+    partition.append_with(records, acks == -1, options).map_err(|error| match error {
         PartitionError::Append(AppendError::TooMuchWork) => Refused::TooMuchWork,
         error => Refused::For(error.into()),
     })

@@ -143,10 +143,11 @@ async fn the_coordinator_is_found_and_the_offsets_topic_made() {
         assert_eq!(response.coordinators[1].key, "h");
         assert_eq!(response.coordinators[1].node_id, 1);
     }
-    for (key_type, error) in [(1, ErrorCode::UnsupportedVersion), (2, ErrorCode::InvalidRequest)] {
-        let request = FindCoordinatorRequest { key: "x".into(), key_type, ..Default::default() };
-        assert_eq!(client.call(2, &request).await.error_code, code(error));
-    }
+    let request = FindCoordinatorRequest { key: "x".into(), key_type: 1, ..Default::default() };
+    assert_eq!(client.call(2, &request).await.error_code, 0);
+    assert_eq!(client.topics().await["__transaction_state"], 50);
+    let request = FindCoordinatorRequest { key: "x".into(), key_type: 7, ..Default::default() };
+    assert_eq!(client.call(2, &request).await.error_code, code(ErrorCode::InvalidRequest));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,8 @@
 )]
 
 mod admin;
+mod configs;
+mod dirs;
 mod fetch;
 mod groups;
 mod limits;
@@ -15,3 +17,4 @@ mod produce;
 mod protocol;
 mod restart;
 mod support;
+mod transactions;

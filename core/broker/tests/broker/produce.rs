@@ -122,7 +122,7 @@ async fn broken_batches_are_refused_and_nothing_is_appended() {
 }
 
 #[tokio::test]
-async fn transactions_and_control_batches_are_refused() {
+async fn nameless_transactions_and_control_batches_are_refused() {
     let broker = TestBroker::start().await;
     let mut client = broker.client();
     client.create_topic("t", 1, &[]).await;
@@ -131,19 +131,19 @@ async fn transactions_and_control_batches_are_refused() {
     builder.set_transactional(true);
     builder.append(0, None, Some(b"a"), &[]).unwrap();
     let response = client.produce("t", 0, builder.build().unwrap()).await;
-    assert_eq!(code(response.error_code), ErrorCode::InvalidTxnState);
+    assert_eq!(code(response.error_code), ErrorCode::TransactionalIdAuthorizationFailed, "it names none");
     builder.set_producer(ProducerId::new(1), ProducerEpoch::new(0), 0);
     builder.set_control(true);
     builder.append(0, None, Some(b"a"), &[]).unwrap();
     let response = client.produce("t", 0, builder.build().unwrap()).await;
     assert_eq!(code(response.error_code), ErrorCode::InvalidRecord);
-    let mut request = produce_request("t", 0, -1, batch(&["a"]));
-    request.transactional_id = Some("x".to_owned());
-    let response = client.call(9, &request).await;
-    assert_eq!(code(response.responses[0].partition_responses[0].error_code), ErrorCode::UnsupportedVersion);
-    let init =
-        InitProducerIdRequest { transactional_id: Some("x".to_owned()), ..InitProducerIdRequest::default() };
-    assert_eq!(code(client.call(4, &init).await.error_code), ErrorCode::UnsupportedVersion);
+    let init = InitProducerIdRequest {
+        transactional_id: Some(String::new()),
+        producer_id: -1,
+        producer_epoch: -1,
+        ..InitProducerIdRequest::default()
+    };
+    assert_eq!(code(client.call(4, &init).await.error_code), ErrorCode::InvalidRequest);
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ mod support;
 
 mod admin;
 mod brokers;
+mod configs;
+mod dirs;
 mod failover;
 mod groups;
 mod nodes;

@@ -1,15 +1,20 @@
 //! The cluster's brokers, what they hold, and the features that they agree on.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use towpath_types::{TopicName, TopicPartition};
+use towpath_wire::messages::alter_replica_log_dirs::{
+    AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest,
+};
+use towpath_wire::messages::api_versions::ApiVersionsRequest;
 use towpath_wire::messages::describe_cluster::DescribeClusterRequest;
 use towpath_wire::messages::describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResult};
 use towpath_wire::messages::unregister_broker::UnregisterBrokerRequest;
 use towpath_wire::messages::update_features::{FeatureUpdateKey, UpdateFeaturesRequest};
 use towpath_wire::{ApiKey, ErrorCode};
 
-use super::{Admin, PerItem, wants_controller};
+use super::{Admin, PerItem, left_out, wants_controller};
 use crate::ClientError;
 use crate::client::{SHARED_CHANNEL, check};
 
@@ -92,6 +97,24 @@ pub struct FeatureUpdate {
     pub level: i16,
     /// In which direction.
     pub upgrade: FeatureUpgrade,
+}
+
+/// [`Admin::describe_features`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FeaturesDescription {
+    /// Grows with every change of a level; `None` if the cluster does not tell.
+    pub epoch: Option<i64>,
+    /// By name, e.g. `metadata.version`.
+    pub features: BTreeMap<String, FeatureDescription>,
+}
+
+/// One feature of a [`FeaturesDescription`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FeatureDescription {
+    /// The lowest and the highest level that the broker asked supports.
+    pub supported: Option<(i16, i16)>,
+    /// The level that the cluster has agreed on; `None` for level 0.
+    pub finalized: Option<i16>,
 }
 
 impl Admin {
@@ -180,6 +203,92 @@ impl Admin {
         let api = ApiKey::DescribeLogDirs;
         check(response.error_code, None, api, connection.broker(), format_args!("broker {broker}"))?;
         response.results.into_iter().map(log_dir).collect()
+    }
+
+    /// Moves replicas to other log directories of their brokers (absolute paths); the answer comes when the moves have
+    /// begun, and [`Self::describe_log_dirs`] shows how far they are.
+    ///
+    /// # Errors
+    /// None of its own at present: every replica (partition, broker) has its result.
+    pub async fn alter_replica_log_dirs(
+        &self,
+        targets: &BTreeMap<(TopicPartition, i32), String>,
+    ) -> Result<PerItem<(TopicPartition, i32), ()>, ClientError> {
+        let mut by_broker: BTreeMap<i32, Vec<(&TopicPartition, &String)>> = BTreeMap::new();
+        for ((partition, broker), path) in targets {
+            by_broker.entry(*broker).or_default().push((partition, path));
+        }
+        let mut results: PerItem<(TopicPartition, i32), ()> = BTreeMap::new();
+        for (broker, moves) in by_broker {
+            let answer = self.alter_log_dirs_of(broker, &moves).await;
+            for (partition, _) in moves {
+                let result = match &answer {
+                    Ok((codes, asked)) => match codes.get(partition) {
+                        Some(code) => check(*code, None, ApiKey::AlterReplicaLogDirs, asked, partition),
+                        None => Err(left_out(ApiKey::AlterReplicaLogDirs, asked)),
+                    },
+                    Err(error) => Err(error.clone()),
+                };
+                results.insert((partition.clone(), broker), result);
+            }
+        }
+        Ok(results)
+    }
+
+    async fn alter_log_dirs_of(
+        &self,
+        broker: i32,
+        moves: &[(&TopicPartition, &String)],
+    ) -> Result<(BTreeMap<TopicPartition, i16>, Arc<str>), ClientError> {
+        let mut dirs: BTreeMap<&String, BTreeMap<&str, Vec<i32>>> = BTreeMap::new();
+        for (partition, path) in moves {
+            let topics = dirs.entry(*path).or_default();
+            topics.entry(partition.topic.as_str()).or_default().push(partition.partition);
+        }
+        let topic = |(name, partitions): (&str, Vec<i32>)| AlterReplicaLogDirTopic {
+            name: name.to_owned(),
+            partitions,
+        };
+        let dir = |(path, topics): (&String, BTreeMap<&str, Vec<i32>>)| AlterReplicaLogDir {
+            path: path.clone(),
+            topics: topics.into_iter().map(topic).collect(),
+        };
+        let request = AlterReplicaLogDirsRequest { dirs: dirs.into_iter().map(dir).collect() };
+        let connection = self.client.connection(broker, SHARED_CHANNEL).await?;
+        let response = connection.request(&request, self.client.request_timeout()).await?;
+        let mut codes = BTreeMap::new();
+        for topic in response.results {
+            let name = TopicName::new(&topic.topic_name)?;
+            for partition in topic.partitions {
+                let at = TopicPartition::new(name.clone(), partition.partition_index);
+                codes.insert(at, partition.error_code);
+            }
+        }
+        Ok((codes, Arc::clone(connection.broker())))
+    }
+
+    /// The features that the brokers support, and the levels that the cluster has agreed on.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn describe_features(&self) -> Result<FeaturesDescription, ClientError> {
+        let request = ApiVersionsRequest {
+            client_software_name: "towpath".to_owned(),
+            client_software_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let (response, broker) = self.client.request_any(&request).await?;
+        check(response.error_code, None, ApiKey::ApiVersions, &broker, "the features")?;
+        let mut features: BTreeMap<String, FeatureDescription> = BTreeMap::new();
+        for feature in response.supported_features {
+            let described = features.entry(feature.name).or_default();
+            described.supported = Some((feature.min_version, feature.max_version));
+        }
+        for feature in response.finalized_features {
+            let level = feature.max_version_level;
+            features.entry(feature.name).or_default().finalized = Some(level);
+        }
+        let epoch = response.finalized_features_epoch;
+        Ok(FeaturesDescription { epoch: (epoch >= 0).then_some(epoch), features })
     }
 
     /// Forgets a broker that is gone for good. It can register again.

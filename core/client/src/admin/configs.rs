@@ -7,18 +7,25 @@ use towpath_types::{GroupId, TopicName};
 use towpath_wire::ApiKey;
 use towpath_wire::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResult,
+    DescribeConfigsSynonym,
 };
 use towpath_wire::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
+use towpath_wire::messages::list_config_resources::ListConfigResourcesRequest;
 
-use super::{Admin, AlterConfig, ConfigEntry, ConfigResource, ConfigSource, PerItem, left_out};
+use super::{
+    Admin, AlterConfig, ConfigEntry, ConfigResource, ConfigSource, ConfigSynonym, ConfigType, PerItem,
+    left_out,
+};
 use crate::ClientError;
 use crate::client::{SHARED_CHANNEL, check};
 use crate::connection::Connection;
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const BROKER_LOGGER: i8 = 8;
+const CLIENT_METRICS: i8 = 16;
 const GROUP: i8 = 32;
 
 impl ConfigResource {
@@ -27,6 +34,8 @@ impl ConfigResource {
             Self::Topic(name) => (TOPIC, name.as_str().to_owned()),
             Self::Broker(id) => (BROKER, id.map(|id| id.to_string()).unwrap_or_default()),
             Self::Group(group) => (GROUP, group.as_str().to_owned()),
+            Self::BrokerLogger(id) => (BROKER_LOGGER, id.to_string()),
+            Self::ClientMetrics(name) => (CLIENT_METRICS, name.clone()),
         }
     }
 
@@ -36,6 +45,8 @@ impl ConfigResource {
             BROKER if name.is_empty() => Some(Self::Broker(None)),
             BROKER => name.parse().ok().map(|id| Self::Broker(Some(id))),
             GROUP => GroupId::new(name).ok().map(Self::Group),
+            BROKER_LOGGER => name.parse().ok().map(Self::BrokerLogger),
+            CLIENT_METRICS => Some(Self::ClientMetrics(name.to_owned())),
             _ => None,
         }
     }
@@ -44,6 +55,7 @@ impl ConfigResource {
     fn node(&self) -> Option<i32> {
         match self {
             Self::Broker(id) => *id,
+            Self::BrokerLogger(id) => Some(*id),
             _ => None,
         }
     }
@@ -56,6 +68,8 @@ impl std::fmt::Display for ConfigResource {
             Self::Broker(Some(id)) => write!(f, "broker {id}"),
             Self::Broker(None) => f.write_str("all brokers"),
             Self::Group(group) => write!(f, "group {group}"),
+            Self::BrokerLogger(id) => write!(f, "the loggers of broker {id}"),
+            Self::ClientMetrics(name) => write!(f, "client metrics {name}"),
         }
     }
 }
@@ -98,7 +112,7 @@ impl Admin {
             };
             let request = DescribeConfigsRequest {
                 resources: resources.iter().map(wanted).collect(),
-                include_synonyms: false,
+                include_synonyms: true,
                 include_documentation: documented,
             };
             let response = connection.request(&request, self.client.request_timeout()).await?;
@@ -115,6 +129,24 @@ impl Admin {
             }
         }
         Ok(results)
+    }
+
+    /// Everything that has dynamic configs of its own: topics and brokers that there are, groups and subscriptions to
+    /// clients' metrics that were configured. Clusters before Kafka 4.1 list the latter alone.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn list_config_resources(&self) -> Result<Vec<ConfigResource>, ClientError> {
+        // An empty list of types means all that the broker supports.
+        let request = ListConfigResourcesRequest::default();
+        let (response, broker) = self.client.request_any(&request).await?;
+        check(response.error_code, None, ApiKey::ListConfigResources, &broker, "the resources")?;
+        let resource = |found: towpath_wire::messages::list_config_resources::ConfigResource| {
+            ConfigResource::from_wire(found.resource_type, &found.resource_name)
+        };
+        let mut resources: Vec<_> = response.config_resources.into_iter().filter_map(resource).collect();
+        resources.sort_unstable();
+        Ok(resources)
     }
 
     /// Changes single configs and leaves the others as they are.
@@ -157,6 +189,14 @@ impl Admin {
     }
 }
 
+fn synonym(synonym: DescribeConfigsSynonym) -> ConfigSynonym {
+    ConfigSynonym {
+        name: synonym.name,
+        value: synonym.value,
+        source: ConfigSource::from_wire(synonym.source),
+    }
+}
+
 fn alterable(change: &AlterConfig) -> AlterableConfig {
     let (config_operation, name, value) = match change {
         AlterConfig::Set(name, value) => (0, name, Some(value.clone())),
@@ -179,6 +219,8 @@ fn described(
         source: ConfigSource::from_wire(config.config_source),
         read_only: config.read_only,
         sensitive: config.is_sensitive,
+        config_type: ConfigType::from_wire(config.config_type),
+        synonyms: config.synonyms.into_iter().map(synonym).collect(),
         documentation: config.documentation,
     };
     let mut entries: Vec<_> = result.configs.into_iter().map(entry).collect();

@@ -5,7 +5,9 @@ mod configs;
 mod groups;
 mod quorum;
 mod replicas;
+mod security;
 mod topics;
+mod transactions;
 mod types;
 
 use std::collections::BTreeMap;
@@ -15,14 +17,23 @@ use towpath_types::{Offset, TopicPartition};
 use towpath_wire::{ApiKey, ErrorCode};
 
 pub use cluster::{
-    BrokerInfo, ClusterDescription, FeatureUpdate, FeatureUpgrade, LogDirDescription, LogDirReplica,
+    BrokerInfo, ClusterDescription, FeatureDescription, FeatureUpdate, FeatureUpgrade, FeaturesDescription,
+    LogDirDescription, LogDirReplica,
 };
+pub use groups::MemberToRemove;
 pub use quorum::{QuorumDescription, QuorumListener, QuorumNode, QuorumReplica, RaftVoter};
 pub use replicas::{Election, Reassignment};
+pub use security::{
+    Acl, AclFilter, AclOperation, AclPattern, AclPermission, AclResource, QuotaEntity, QuotaMatch,
+};
+pub use transactions::{
+    AbortTransaction, HangingTransaction, ProducerState, TransactionDescription, TransactionFilter,
+    TransactionListing,
+};
 pub use types::{
-    AlterConfig, ConfigEntry, ConfigResource, ConfigSource, GroupDescription, GroupListing,
-    GroupMemberDescription, ListedOffset, NewTopic, OffsetSpec, PartitionDescription, PerItem,
-    TopicDescription, TopicListing,
+    AlterConfig, ConfigEntry, ConfigResource, ConfigSource, ConfigSynonym, ConfigType, GroupDescription,
+    GroupListing, GroupMemberDescription, ListedOffset, MemberReconciliation, NewPartitions, NewTopic,
+    OffsetSpec, PartitionDescription, PerItem, TopicDescription, TopicListing,
 };
 
 use crate::client::ClientInner;
@@ -45,7 +56,7 @@ impl Admin {
         i32::try_from(self.client.config.request_timeout_ms).unwrap_or(i32::MAX)
     }
 
-    /// Looks up offsets.
+    /// Looks up offsets; the end is the high watermark.
     ///
     /// # Errors
     /// None of its own at present: every partition has its result.
@@ -53,8 +64,20 @@ impl Admin {
         &self,
         partitions: &[(TopicPartition, OffsetSpec)],
     ) -> Result<PerItem<TopicPartition, ListedOffset>, ClientError> {
+        self.list_offsets_at(partitions, IsolationLevel::ReadUncommitted).await
+    }
+
+    /// As [`Self::list_offsets`]; for [`IsolationLevel::ReadCommitted`] the end is the last stable offset.
+    ///
+    /// # Errors
+    /// As [`Self::list_offsets`].
+    pub async fn list_offsets_at(
+        &self,
+        partitions: &[(TopicPartition, OffsetSpec)],
+        isolation: IsolationLevel,
+    ) -> Result<PerItem<TopicPartition, ListedOffset>, ClientError> {
         let wanted: Vec<_> = partitions.iter().map(|(p, spec)| (p.clone(), spec.wire())).collect();
-        Ok(self.client.list_offsets(&wanted, IsolationLevel::ReadUncommitted).await)
+        Ok(self.client.list_offsets(&wanted, isolation).await)
     }
 
     /// Deletes the records before the offsets given (−1: before the high watermark). The values are the new first
@@ -68,25 +91,49 @@ impl Admin {
     ) -> Result<PerItem<TopicPartition, Offset>, ClientError> {
         let mut results = BTreeMap::new();
         for (partition, offset) in before {
-            let mut retry = self.client.retrying("deleting records", self.client.config.api_timeout_ms);
-            let result = loop {
-                match self.delete_records_of(partition, *offset).await {
-                    Ok(first) => break Ok(first),
-                    Err(error) => {
-                        if error.wants_metadata() {
-                            // A failure here shows in the next attempt.
-                            let topics = std::slice::from_ref(&partition.topic);
-                            let _ = self.client.refresh(topics, false).await;
-                        }
-                        if let Err(error) = retry.after(error).await {
-                            break Err(error);
-                        }
-                    }
-                }
-            };
+            let delete = || self.delete_records_of(partition, *offset);
+            let result = self.patiently_led(partition, "deleting records", delete).await;
             results.insert(partition.clone(), result);
         }
         Ok(results)
+    }
+
+    /// Does something until it succeeds, fails for good, or the API timeout is over.
+    async fn patiently<T, F>(&self, what: &'static str, act: impl Fn() -> F) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let mut retry = self.client.retrying(what, self.client.config.api_timeout_ms);
+        loop {
+            match act().await {
+                Ok(done) => return Ok(done),
+                Err(error) => retry.after(error).await?,
+            }
+        }
+    }
+
+    /// As [`Self::patiently`], with the leader of a partition, which may move.
+    async fn patiently_led<T, F>(
+        &self,
+        partition: &TopicPartition,
+        what: &'static str,
+        act: impl Fn() -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let mut retry = self.client.retrying(what, self.client.config.api_timeout_ms);
+        loop {
+            let error = match act().await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            if error.wants_metadata() {
+                // A failure here shows in the next attempt.
+                let _ = self.client.refresh(std::slice::from_ref(&partition.topic), false).await;
+            }
+            retry.after(error).await?;
+        }
     }
 }
 

@@ -5,17 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use towpath_types::{LeaderEpoch, Offset, TopicId, TopicName, TopicPartition};
-use towpath_wire::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
+use towpath_wire::messages::create_partitions::{
+    CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic,
+};
 use towpath_wire::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use towpath_wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
 use towpath_wire::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
+use towpath_wire::messages::describe_topic_partitions::{
+    DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponseTopic, TopicRequest,
+};
 use towpath_wire::messages::metadata::MetadataResponseTopic;
 use towpath_wire::{ApiKey, ErrorCode, Request};
 
 use super::{
-    Admin, NewTopic, PartitionDescription, PerItem, TopicDescription, TopicListing, left_out,
+    Admin, NewPartitions, NewTopic, PartitionDescription, PerItem, TopicDescription, TopicListing, left_out,
     wants_controller,
 };
 use crate::ClientError;
@@ -188,6 +193,43 @@ impl Admin {
         Ok(results)
     }
 
+    /// As [`Self::describe_topics`], page by page, with the replicas that are eligible to lead (KIP-966). Needs Kafka
+    /// 3.7.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn describe_topic_partitions(
+        &self,
+        topics: &[TopicName],
+    ) -> Result<PerItem<TopicName, TopicDescription>, ClientError> {
+        let mut results: PerItem<TopicName, TopicDescription> = BTreeMap::new();
+        let mut cursor = None;
+        let asked = loop {
+            let mut names: Vec<_> = topics.iter().map(|topic| topic.as_str().to_owned()).collect();
+            // The broker goes on at the cursor, in the order of the names.
+            names.sort_unstable();
+            let request = DescribeTopicPartitionsRequest {
+                topics: names.into_iter().map(|name| TopicRequest { name }).collect(),
+                cursor: cursor.take(),
+                ..Default::default()
+            };
+            let ask = || self.client.request_any(&request);
+            let (response, broker) = self.patiently("describing topics", ask).await?;
+            for topic in response.topics {
+                add_page(&mut results, topic, &broker)?;
+            }
+            match response.next_cursor {
+                Some(next) => cursor = Some(next),
+                None => break broker,
+            }
+        };
+        for topic in topics {
+            let missing = || Err(left_out(ApiKey::DescribeTopicPartitions, &asked));
+            results.entry(topic.clone()).or_insert_with(missing);
+        }
+        Ok(results)
+    }
+
     /// Raises the number of partitions to the totals given.
     ///
     /// # Errors
@@ -196,15 +238,33 @@ impl Admin {
         &self,
         totals: &[(TopicName, i32)],
     ) -> Result<PerItem<TopicName, ()>, ClientError> {
-        let topic = |(name, count): &(TopicName, i32)| CreatePartitionsTopic {
+        let new = |(name, total): &(TopicName, i32)| {
+            (name.clone(), NewPartitions { total: *total, assignments: None })
+        };
+        self.grow_topics(&totals.iter().map(new).collect(), false).await
+    }
+
+    /// As [`Self::create_partitions`], with the replicas of the new partitions, or only checks whether it could be
+    /// done.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn grow_topics(
+        &self,
+        topics: &BTreeMap<TopicName, NewPartitions>,
+        validate_only: bool,
+    ) -> Result<PerItem<TopicName, ()>, ClientError> {
+        let assignment =
+            |broker_ids: &Vec<i32>| CreatePartitionsAssignment { broker_ids: broker_ids.clone() };
+        let topic = |(name, new): (&TopicName, &NewPartitions)| CreatePartitionsTopic {
             name: name.as_str().to_owned(),
-            count: *count,
-            assignments: None,
+            count: new.total,
+            assignments: new.assignments.as_ref().map(|all| all.iter().map(assignment).collect()),
         };
         let request = CreatePartitionsRequest {
-            topics: totals.iter().map(topic).collect(),
+            topics: topics.iter().map(topic).collect(),
             timeout_ms: self.timeout_ms(),
-            validate_only: false,
+            validate_only,
         };
         let (response, broker) = self
             .controller(&request, |response| response.results.iter().any(|t| wants_controller(t.error_code)))
@@ -215,7 +275,7 @@ impl Admin {
                 check(topic.error_code, topic.error_message, ApiKey::CreatePartitions, &broker, &topic.name);
             results.insert(TopicName::new(&topic.name)?, checked);
         }
-        for (topic, _) in totals {
+        for topic in topics.keys() {
             let missing = || Err(left_out(ApiKey::CreatePartitions, &broker));
             results.entry(topic.clone()).or_insert_with(missing);
         }
@@ -249,6 +309,49 @@ impl Admin {
     }
 }
 
+/// Adds what one page of an answer says of a topic.
+fn add_page(
+    results: &mut PerItem<TopicName, TopicDescription>,
+    topic: DescribeTopicPartitionsResponseTopic,
+    broker: &Arc<str>,
+) -> Result<(), ClientError> {
+    let Some(name) = topic.name else { return Ok(()) };
+    let key = TopicName::new(&name)?;
+    match ErrorCode::from_code(topic.error_code) {
+        ErrorCode::None => {}
+        ErrorCode::UnknownTopicOrPartition => {
+            results.insert(key.clone(), Err(ClientError::UnknownTopic { topic: key }));
+            return Ok(());
+        }
+        code => {
+            let error = crate::client::broker_error(code, ApiKey::DescribeTopicPartitions, broker, &name);
+            results.insert(key, Err(error));
+            return Ok(());
+        }
+    }
+    let partitions = topic.partitions.into_iter().map(|partition| PartitionDescription {
+        partition: partition.partition_index,
+        leader: (partition.leader_id >= 0).then_some(partition.leader_id),
+        leader_epoch: LeaderEpoch::new(partition.leader_epoch),
+        replicas: partition.replica_nodes,
+        in_sync_replicas: partition.isr_nodes,
+        offline_replicas: partition.offline_replicas,
+        eligible_leader_replicas: partition.eligible_leader_replicas,
+        last_known_eligible_leader_replicas: partition.last_known_elr,
+    });
+    let fresh = TopicDescription {
+        name: key.clone(),
+        id: TopicId::new(topic.topic_id),
+        internal: topic.is_internal,
+        partitions: Vec::new(),
+    };
+    if let Ok(described) = results.entry(key).or_insert(Ok(fresh)) {
+        described.partitions.extend(partitions);
+        described.partitions.sort_unstable_by_key(|partition| partition.partition);
+    }
+    Ok(())
+}
+
 fn describe(meta: &TopicMeta) -> TopicDescription {
     let partitions = meta.partitions.iter().zip(0..).map(|(partition, index)| PartitionDescription {
         partition: index,
@@ -257,6 +360,8 @@ fn describe(meta: &TopicMeta) -> TopicDescription {
         replicas: partition.replicas.clone(),
         in_sync_replicas: partition.isr.clone(),
         offline_replicas: partition.offline.clone(),
+        eligible_leader_replicas: None,
+        last_known_eligible_leader_replicas: None,
     });
     TopicDescription {
         name: meta.name.clone(),

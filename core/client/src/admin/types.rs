@@ -66,6 +66,11 @@ pub struct PartitionDescription {
     pub in_sync_replicas: Vec<i32>,
     /// Those of them that are not there.
     pub offline_replicas: Vec<i32>,
+    /// Those that could lead without a loss although they are not in sync (KIP-966), if the cluster was asked and
+    /// tells: see [`super::Admin::describe_topic_partitions`].
+    pub eligible_leader_replicas: Option<Vec<i32>>,
+    /// Those that could so last, when none can now; likewise.
+    pub last_known_eligible_leader_replicas: Option<Vec<i32>>,
 }
 
 /// Whose configs.
@@ -77,6 +82,10 @@ pub enum ConfigResource {
     Broker(Option<i32>),
     /// A group's.
     Group(GroupId),
+    /// The log levels of a broker, by logger.
+    BrokerLogger(i32),
+    /// A subscription to clients' metrics (KIP-714).
+    ClientMetrics(String),
 }
 
 /// Where a config's value comes from.
@@ -92,8 +101,74 @@ pub enum ConfigSource {
     BrokerFile,
     /// Kafka's default.
     Default,
+    /// Set on the group.
+    Group,
+    /// Set on the subscription to clients' metrics.
+    ClientMetrics,
     /// Another one, by its number.
     Other(i8),
+}
+
+/// The type of a config's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConfigType {
+    /// `true` or `false`.
+    Boolean,
+    /// Text.
+    String,
+    /// A number of 32 bits.
+    Int,
+    /// A number of 16 bits.
+    Short,
+    /// A number of 64 bits.
+    Long,
+    /// A decimal number.
+    Double,
+    /// Several values with commas: what can be appended to and subtracted from.
+    List,
+    /// The name of a Java class.
+    Class,
+    /// A secret.
+    Password,
+    /// The broker does not tell.
+    Unknown,
+}
+
+impl ConfigType {
+    pub(super) const fn from_wire(kind: i8) -> Self {
+        match kind {
+            1 => Self::Boolean,
+            2 => Self::String,
+            3 => Self::Int,
+            4 => Self::Short,
+            5 => Self::Long,
+            6 => Self::Double,
+            7 => Self::List,
+            8 => Self::Class,
+            9 => Self::Password,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// A place in which a config's value is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigSynonym {
+    /// The name that the config has there.
+    pub name: String,
+    /// The value there; `None` when it is sensitive or not set.
+    pub value: Option<String>,
+    /// The place.
+    pub source: ConfigSource,
+}
+
+/// What [`super::Admin::grow_topics`] does with a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPartitions {
+    /// How many partitions there are to be.
+    pub total: i32,
+    /// The replicas of each new one, the preferred leader first; `None` lets the cluster choose.
+    pub assignments: Option<Vec<Vec<i32>>>,
 }
 
 impl ConfigSource {
@@ -104,6 +179,8 @@ impl ConfigSource {
             3 => Self::ClusterDefault,
             4 => Self::BrokerFile,
             5 => Self::Default,
+            7 => Self::ClientMetrics,
+            8 => Self::Group,
             other => Self::Other(other),
         }
     }
@@ -122,6 +199,10 @@ pub struct ConfigEntry {
     pub read_only: bool,
     /// Whether its value is never told.
     pub sensitive: bool,
+    /// The type of its value.
+    pub config_type: ConfigType,
+    /// Where its value is looked for, the place that counts first.
+    pub synonyms: Vec<ConfigSynonym>,
     /// What it does, if the broker tells.
     pub documentation: Option<String>,
 }
@@ -148,6 +229,10 @@ pub enum OffsetSpec {
     Latest,
     /// The first record with the largest timestamp.
     MaxTimestamp,
+    /// The first record that is on the leader's own disk (KIP-405).
+    EarliestLocal,
+    /// The last record that is in tiered storage (KIP-1005).
+    LatestTiered,
     /// The first record whose timestamp (ms) is not smaller.
     Timestamp(i64),
 }
@@ -158,6 +243,8 @@ impl OffsetSpec {
             Self::Earliest => -2,
             Self::Latest => -1,
             Self::MaxTimestamp => -3,
+            Self::EarliestLocal => -4,
+            Self::LatestTiered => -5,
             Self::Timestamp(timestamp_ms) => timestamp_ms,
         }
     }
@@ -194,10 +281,14 @@ pub struct GroupDescription {
     pub group_id: String,
     /// Its state, e.g. `Stable`, or `Dead` for one that does not exist.
     pub state: String,
+    /// `classic` or `consumer`.
+    pub group_type: String,
     /// Its protocol type, e.g. `consumer`.
     pub protocol_type: String,
     /// The chosen protocol (the assignor of a consumer group).
     pub protocol: String,
+    /// The epoch of the group, and of its assignment, in the consumer protocol.
+    pub epochs: Option<(i32, i32)>,
     /// Its members.
     pub members: Vec<GroupMemberDescription>,
 }
@@ -215,6 +306,25 @@ pub struct GroupMemberDescription {
     pub client_host: String,
     /// Its partitions, in a consumer group.
     pub assignment: Vec<TopicPartition>,
+    /// More, in the consumer protocol.
+    pub reconciliation: Option<MemberReconciliation>,
+}
+
+/// What the consumer protocol has of a member beside its assignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberReconciliation {
+    /// The member's epoch.
+    pub epoch: i32,
+    /// Its rack.
+    pub rack: Option<String>,
+    /// The topics that it wants by name.
+    pub topics: Vec<String>,
+    /// The expression that names the topics that it wants.
+    pub regex: Option<String>,
+    /// What it is to have when everybody has followed.
+    pub target: Vec<TopicPartition>,
+    /// Whether it speaks the classic protocol; `None` if the broker does not tell.
+    pub is_classic: Option<bool>,
 }
 
 /// The results of a call about several things: each has its own.

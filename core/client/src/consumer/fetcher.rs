@@ -18,7 +18,7 @@ use super::fetched::Fetched;
 use super::session::{Session, SessionRequest, Wanted};
 use super::state::Validation;
 use super::{Shared, StartAt};
-use crate::client::{Channel, ClientInner, broker_error};
+use crate::client::{Channel, ClientInner, broker_error, now_ms};
 use crate::connection::Connection;
 use crate::error::code_wants_metadata;
 use crate::metadata::Cluster;
@@ -259,11 +259,13 @@ impl Fetcher {
         state.busy = true;
         state.connection = Some(connection);
         let asked = asked(&partitions);
+        let seconds = self.shared.metrics.seconds.clone();
         self.events.push(Box::pin(async move {
             let result = match in_flight {
                 Ok(in_flight) => in_flight.answer(limit).await,
                 Err(error) => Err(error),
             };
+            seconds.record(now.elapsed());
             Event::Fetched(node, asked, result, broker)
         }));
     }
@@ -278,6 +280,7 @@ impl Fetcher {
                     Err(error) => {
                         tracing::debug!(%error, "consumer cannot connect");
                         self.suspicious = true;
+                        self.shared.state.lock().back_to_leaders(node);
                     }
                 }
             }
@@ -311,6 +314,7 @@ impl Fetcher {
                         if let Some(state) = self.nodes.get_mut(&node) {
                             state.session.reset();
                         }
+                        self.shared.state.lock().back_to_leaders(node);
                         self.fetch_failed(&asked, &error);
                     }
                 }
@@ -385,10 +389,13 @@ impl Fetcher {
             if data.preferred_read_replica >= 0
                 && let Some(part) = state.current(partition, version)
             {
-                part.prefer(Some(data.preferred_read_replica), Instant::now());
+                // As in Kafka: as long as metadata is believed.
+                let age = Duration::from_millis(self.client.config.metadata_max_age_ms);
+                part.prefer(data.preferred_read_replica, Instant::now() + age);
                 return;
             }
             let records = data.records.unwrap_or_default();
+            self.shared.metrics.bytes.increment(records.len() as u64);
             let fetched = Fetched::new(
                 Arc::clone(partition),
                 version,
@@ -407,7 +414,7 @@ impl Fetcher {
         self.suspicious |= code_wants_metadata(code);
         let Some(part) = state.current(partition, version) else { return };
         let error = broker_error(code, ApiKey::Fetch, broker, &**partition);
-        part.prefer(None, Instant::now());
+        part.back_to_leader(None);
         if error.is_retriable() {
             tracing::debug!(%error, "partition not fetched");
             part.retry_later(Instant::now());
@@ -484,7 +491,7 @@ fn fetch_request(
 async fn look_up_committed(shared: &Shared, committed: Lookups) -> Found {
     let partitions: Vec<TopicPartition> = committed.iter().map(|(key, ..)| (**key).clone()).collect();
     let offsets = match &shared.coordinator {
-        Some(coordinator) => coordinator.committed(Some(&partitions)).await,
+        Some(coordinator) => coordinator.committed(Some(&partitions), true).await,
         None => Err(ClientError::Usage("committed offsets need a group_id")),
     };
     let of = |key: &TopicPartition| match &offsets {
@@ -498,9 +505,12 @@ async fn look_up_committed(shared: &Shared, committed: Lookups) -> Found {
 /// up the others.
 async fn look_up(client: &ClientInner, listed: Lookups, isolation: IsolationLevel) -> Found {
     let mut found = Found::new();
+    let now_ms = now_ms();
     let wanted = |start| match start {
         StartAt::Earliest => -2,
         StartAt::Timestamp(timestamp_ms) => timestamp_ms,
+        // Not below 0: negative numbers mean something else.
+        StartAt::Ago(age) => now_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)).max(0),
         _ => -1,
     };
     let asked: Vec<_> = listed.iter().map(|(key, _, start)| ((**key).clone(), wanted(*start))).collect();

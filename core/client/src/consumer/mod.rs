@@ -22,8 +22,9 @@ pub use records::{PartitionRecords, Record, RecordsIter};
 pub use types::{CommittedOffset, ConsumerEvent, OffsetAndTimestamp, StartAt, Subscription};
 
 use crate::client::ClientInner;
-use crate::group::{ConsumerGroup, Coordinator, MembershipIdentity};
-use crate::{ClientError, ConsumerConfig, IsolationLevel};
+use crate::group::{ConsumerGroup, Coordinator, MembershipIdentity, ReconciledGroup, leave};
+use crate::metrics::ConsumerMetrics;
+use crate::{ClientError, ConsumerConfig, ConsumerGroupMetadata, GroupKind, IsolationLevel};
 use fetched::Reading;
 use fetcher::Fetcher;
 use state::{Position, State};
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     events: Mutex<VecDeque<GroupEvent>>,
     pub(crate) identity: Mutex<Option<MembershipIdentity>>,
     pub(crate) last_poll: Mutex<Instant>,
+    metrics: ConsumerMetrics,
 }
 
 /// What the group tells the application.
@@ -84,6 +86,10 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Stops reading partitions.
     pub(crate) fn remove(&self, partitions: &[TopicPartition]) {
         self.state.lock().remove(partitions);
@@ -92,8 +98,25 @@ impl Shared {
 
     /// Queues something for the application.
     pub(crate) fn tell(&self, event: GroupEvent) {
+        match &event {
+            GroupEvent::Assigned(partitions) => self.metrics.assigned.increment(partitions.len() as u64),
+            GroupEvent::Revoked(partitions, _) => self.metrics.revoked.increment(partitions.len() as u64),
+            GroupEvent::Lost(partitions) => self.metrics.lost.increment(partitions.len() as u64),
+            GroupEvent::Failed(_) => {}
+        }
         self.events.lock().push_back(event);
         self.news.notify_waiters();
+    }
+}
+
+impl ConsumerMetrics {
+    /// Counts by batch, not by record: what is polled is not looked through for it.
+    fn took(&self, taken: &[PartitionRecords], buffered: usize) {
+        let records: usize = taken.iter().map(PartitionRecords::len_hint).sum();
+        let behind = |part: &PartitionRecords| part.high_watermark.get() - part.next_offset.get();
+        self.records.increment(records as u64);
+        self.buffer.set(buffered as f64);
+        self.lag.set(taken.iter().map(behind).max().unwrap_or(0).max(0) as f64);
     }
 }
 
@@ -117,6 +140,7 @@ impl Consumer {
             events: Mutex::default(),
             identity: Mutex::default(),
             last_poll: Mutex::new(Instant::now()),
+            metrics: ConsumerMetrics::new(&client.config.client_id),
         });
         let fetcher = Fetcher::new(Arc::clone(&client), Arc::clone(&config), Arc::clone(&shared));
         tokio::spawn(fetcher.run());
@@ -157,8 +181,17 @@ impl Consumer {
         }
         self.enter(Mode::Group)?;
         let (client, config) = (Arc::clone(&self.client), Arc::clone(&self.config));
-        let group = ConsumerGroup::new(client, config, coordinator, Arc::clone(&self.shared), subscription);
-        tokio::spawn(group.run());
+        let shared = Arc::clone(&self.shared);
+        match config.group_protocol {
+            GroupKind::Classic => {
+                let group = ConsumerGroup::new(client, config, coordinator, shared, subscription);
+                tokio::spawn(group.run());
+            }
+            GroupKind::Consumer => {
+                let group = ReconciledGroup::new(client, config, coordinator, shared, subscription);
+                tokio::spawn(group.run());
+            }
+        }
         Ok(())
     }
 
@@ -243,8 +276,14 @@ impl Consumer {
         let mut state = self.shared.state.lock();
         let was_full = state.buffered >= self.config.buffer_bytes;
         let records = state.take(reading);
-        let has_room = state.buffered < self.config.buffer_bytes;
+        let buffered = state.buffered;
+        let has_room = buffered < self.config.buffer_bytes;
         drop(state);
+        if let Ok(records) = &records
+            && !records.is_empty()
+        {
+            self.shared.metrics.took(records, buffered);
+        }
         if was_full && has_room {
             self.shared.wake.notify_one();
         }
@@ -341,22 +380,62 @@ impl Consumer {
             return Ok(());
         }
         let coordinator = self.coordinator()?;
-        let identity = self.shared.identity.lock().clone();
-        let group = || coordinator.group.as_str().into();
-        if *self.mode.lock() == Mode::Group && identity.is_none() {
-            return Err(ClientError::MembershipLost { group: group(), code: ErrorCode::UnknownMemberId });
-        }
-        for (_, result) in coordinator.commit(identity.as_ref(), offsets).await? {
-            result.map_err(|error| match error.code() {
+        let mut retry = self.client.retrying("committing offsets", self.client.config.api_timeout_ms);
+        loop {
+            let identity = self.member()?;
+            let results = coordinator.commit(identity.as_ref(), offsets).await?;
+            let Some(error) = results.into_values().find_map(Result::err) else { return Ok(()) };
+            match error.code() {
+                // The member epoch has moved on meanwhile: the commit is still this member's (KIP-848).
+                Some(ErrorCode::StaleMemberEpoch) if identity != *self.shared.identity.lock() => {}
+                Some(code @ ErrorCode::StaleMemberEpoch) => {
+                    // The coordinator knows a newer epoch than this member, who hears of it in a moment.
+                    retry
+                        .after(ClientError::MembershipLost { group: coordinator.group.as_str().into(), code })
+                        .await?;
+                }
                 Some(
                     code @ (ErrorCode::IllegalGeneration
                     | ErrorCode::UnknownMemberId
+                    | ErrorCode::FencedMemberEpoch
                     | ErrorCode::FencedInstanceId),
-                ) => ClientError::MembershipLost { group: group(), code },
-                _ => error,
-            })?;
+                ) => {
+                    return Err(ClientError::MembershipLost {
+                        group: coordinator.group.as_str().into(),
+                        code,
+                    });
+                }
+                _ => return Err(error),
+            }
         }
-        Ok(())
+    }
+
+    /// Who commits; an error when a member is none at present.
+    fn member(&self) -> Result<Option<MembershipIdentity>, ClientError> {
+        let identity = self.shared.identity.lock().clone();
+        if *self.mode.lock() == Mode::Group && identity.is_none() {
+            let group = self.coordinator()?.group.as_str().into();
+            return Err(ClientError::MembershipLost { group, code: ErrorCode::UnknownMemberId });
+        }
+        Ok(identity)
+    }
+
+    /// Who this consumer is in its group, for [`crate::Transaction::send_offsets`].
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`] without `group_id`, [`ClientError::MembershipLost`] when the group has gone on without
+    /// this member.
+    pub fn group_metadata(&self) -> Result<ConsumerGroupMetadata, ClientError> {
+        let metadata = ConsumerGroupMetadata::new(self.coordinator()?.group.clone());
+        Ok(match self.member()? {
+            None => metadata,
+            Some(identity) => ConsumerGroupMetadata {
+                generation: identity.generation.get(),
+                member_id: identity.member_id,
+                group_instance_id: identity.group_instance_id,
+                ..metadata
+            },
+        })
     }
 
     /// What the group has committed; partitions without a committed offset are left out.
@@ -367,7 +446,7 @@ impl Consumer {
         &self,
         partitions: &[TopicPartition],
     ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
-        self.coordinator()?.committed(Some(partitions)).await
+        self.coordinator()?.committed(Some(partitions), true).await
     }
 
     /// The offsets of the first records there are.
@@ -441,9 +520,13 @@ impl Consumer {
         if *self.mode.lock() == Mode::Group
             && let Some(coordinator) = &self.shared.coordinator
         {
-            let identity = self.shared.identity.lock().take();
-            if let Some(identity) = identity.filter(|identity| identity.group_instance_id.is_none()) {
-                coordinator.leave(&identity.member_id, None).await;
+            let Some(identity) = self.shared.identity.lock().take() else { return };
+            match (self.config.group_protocol, &identity.group_instance_id) {
+                (GroupKind::Consumer, instance) => {
+                    leave(coordinator, &identity.member_id, instance.as_deref()).await;
+                }
+                (GroupKind::Classic, None) => coordinator.leave(&identity.member_id, None).await,
+                (GroupKind::Classic, Some(_)) => {}
             }
         }
     }

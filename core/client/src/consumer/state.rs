@@ -16,9 +16,6 @@ use crate::{ClientError, OffsetReset};
 /// How long a topic may be unknown before that is reported: one just created takes a while to be known everywhere.
 const UNKNOWN_TOPIC_AFTER: Duration = Duration::from_secs(5);
 
-/// How long a nearer replica is fetched from before the leader is asked again.
-const PREFERRED_FOR: Duration = Duration::from_secs(300);
-
 /// Where a partition is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Position {
@@ -266,12 +263,9 @@ impl State {
                 part.fetch_offset = offset.get();
                 part.retry_at = None;
             }
-            Ok(None) => match reset {
-                OffsetReset::Earliest => part.position = Position::Start(StartAt::Earliest),
-                OffsetReset::Latest => part.position = Position::Start(StartAt::Latest),
-                OffsetReset::None => {
-                    part.error = Some(ClientError::NoOffset { partition: partition.clone() });
-                }
+            Ok(None) => match reset.start() {
+                Some(start) => part.position = Position::Start(start),
+                None => part.error = Some(ClientError::NoOffset { partition: partition.clone() }),
             },
             Err(error) if error.is_retriable() => part.retry_later(now),
             Err(error) => part.error = Some(error),
@@ -358,17 +352,18 @@ impl State {
             part.retry_later(now);
             return;
         }
-        let start = match reset {
-            OffsetReset::Earliest => StartAt::Earliest,
-            OffsetReset::Latest => StartAt::Latest,
-            OffsetReset::None => {
-                let offset = Offset::new(offset);
-                part.error = Some(ClientError::OffsetOutOfRange { partition: partition.clone(), offset });
-                return;
-            }
+        let Some(start) = reset.start() else {
+            let offset = Offset::new(offset);
+            part.error = Some(ClientError::OffsetOutOfRange { partition: partition.clone(), offset });
+            return;
         };
         self.seek(partition, start);
         tracing::warn!(%partition, offset, ?reset, "position out of range, reset");
+    }
+
+    /// A replica cannot be fetched from: whoever preferred it goes back to the leader.
+    pub(super) fn back_to_leaders(&mut self, node: i32) {
+        self.parts.values_mut().for_each(|part| part.back_to_leader(Some(node)));
     }
 
     /// Compares the parts with what the cluster says of their topics now; returns the topics to ask for.
@@ -450,9 +445,14 @@ impl Part {
         self.preferred.filter(|(_, until)| *until > now).map_or(leader, |(node, _)| node)
     }
 
-    /// The leader names a nearer replica; `None` goes back to the leader.
-    pub(super) fn prefer(&mut self, node: Option<i32>, now: Instant) {
-        self.preferred = node.map(|node| (node, now + PREFERRED_FOR));
+    /// The leader names a nearer replica, good until then.
+    pub(super) fn prefer(&mut self, node: i32, until: Instant) {
+        self.preferred = Some((node, until));
+    }
+
+    /// Goes back to the leader, from whichever replica or from this one.
+    pub(super) fn back_to_leader(&mut self, from: Option<i32>) {
+        self.preferred = self.preferred.filter(|(node, _)| from.is_some_and(|from| from != *node));
     }
 
     /// R7: a topic that was deleted and created again is never read on silently. Where to begin in the new one, if it
@@ -472,7 +472,7 @@ impl Part {
                 // A group member begins the new topic as its configuration says.
                 tracing::warn!(topic = %topic.name, %expected, actual = %topic.id, "topic created again");
                 self.topic_id = Some(topic.id);
-                return Some(if reset == OffsetReset::Latest { StartAt::Latest } else { StartAt::Earliest });
+                return reset.start();
             }
         }
         None

@@ -1,5 +1,7 @@
 //! What goes into and comes out of a consumer.
 
+use std::time::Duration;
+
 use towpath_types::{LeaderEpoch, Offset, TopicName, TopicPartition};
 
 use super::PartitionRecords;
@@ -15,6 +17,8 @@ pub enum StartAt {
     Latest,
     /// At the first record whose timestamp (ms) is not smaller; at the end if there is none.
     Timestamp(i64),
+    /// At the first record whose timestamp is not older than this; at the end if there is none.
+    Ago(Duration),
     /// Where the group committed; without such an offset as `auto_offset_reset` says.
     Committed,
 }
@@ -33,6 +37,10 @@ pub enum Subscription {
     /// All topics whose name matches one of these patterns, also ones created later; `*` stands for any characters,
     /// `?` for one. Internal topics do not match.
     Patterns(Vec<String>),
+    /// All topics whose whole name matches this regular expression, also ones created later. In the consumer protocol
+    /// the coordinator matches (RE2's syntax); in the classic one the client does (the syntax of the crate `regex`,
+    /// which is nearly the same).
+    Regex(String),
 }
 
 /// What [`super::Consumer::poll_event`] reports.

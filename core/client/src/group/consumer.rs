@@ -89,6 +89,10 @@ impl ConsumerGroup {
         let mut backoff = self.client.retry_backoff();
         while !self.closed() {
             if let Err(error) = self.refresh_topics().await {
+                if !error.is_retriable() {
+                    self.consumer.tell(GroupEvent::Failed(error));
+                    return;
+                }
                 tracing::debug!(%error, "group member cannot refresh its topics");
                 tokio::time::sleep(backoff.next()).await;
                 continue;
@@ -224,13 +228,14 @@ impl ConsumerGroup {
         let topics: BTreeSet<TopicName> = match &self.subscription {
             Subscription::Topics(topics) => topics.iter().cloned().collect(),
             Subscription::Patterns(patterns) => {
-                let (response, _) = self.client.fetch_metadata(None, false).await?;
-                let known = response.topics.into_iter().filter_map(|t| TopicMeta::from_wire(t, 0).ok());
-                let matching = known.filter(|topic| {
-                    let name = topic.name.as_str();
-                    !topic.internal && patterns.iter().any(|pattern| matches_pattern(pattern, name))
-                });
-                matching.map(|topic| topic.name).collect()
+                let matches = |name: &str| patterns.iter().any(|pattern| matches_pattern(pattern, name));
+                matching(&self.client, matches).await?
+            }
+            Subscription::Regex(regex) => {
+                // The whole name must match, as Kafka has it.
+                let regex = regex::Regex::new(&format!("^(?:{regex})$"))
+                    .map_err(|_| ClientError::Usage("the subscription is no regular expression"))?;
+                matching(&self.client, |name| regex.is_match(name)).await?
             }
         };
         let mut shares = self.shares.lock();
@@ -269,14 +274,14 @@ impl ConsumerGroup {
     }
 }
 
-async fn until_closed(consumer: &Shared) {
+pub(super) async fn until_closed(consumer: &Shared) {
     while !consumer.closed.load(Ordering::Acquire) {
         // Closing notifies; the pause bounds a notification that came in between.
         let _ = tokio::time::timeout(Duration::from_millis(250), consumer.news.notified()).await;
     }
 }
 
-async fn until_idle_for(consumer: &Shared, limit: Duration) {
+pub(super) async fn until_idle_for(consumer: &Shared, limit: Duration) {
     loop {
         let due = *consumer.last_poll.lock() + limit;
         if due <= tokio::time::Instant::now() {
@@ -284,6 +289,17 @@ async fn until_idle_for(consumer: &Shared, limit: Duration) {
         }
         tokio::time::sleep_until(due).await;
     }
+}
+
+/// The topics of the cluster whose names match; internal ones do not.
+async fn matching(
+    client: &ClientInner,
+    matches: impl Fn(&str) -> bool,
+) -> Result<BTreeSet<TopicName>, ClientError> {
+    let (response, _) = client.fetch_metadata(None, false).await?;
+    let known = response.topics.into_iter().filter_map(|t| TopicMeta::from_wire(t, 0).ok());
+    let matching = known.filter(|topic| !topic.internal && matches(topic.name.as_str()));
+    Ok(matching.map(|topic| topic.name).collect())
 }
 
 /// The partition counts of the topics that exist.

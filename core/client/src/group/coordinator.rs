@@ -1,12 +1,10 @@
-//! A group's coordinator: finding it, and the offsets that it keeps.
+//! A group's coordinator, and the offsets that it keeps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use towpath_types::{GroupId, LeaderEpoch, Offset, TopicName, TopicPartition};
-use towpath_wire::messages::find_coordinator::FindCoordinatorRequest;
 use towpath_wire::messages::leave_group::{LeaveGroupRequest, MemberIdentity};
 use towpath_wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -19,105 +17,63 @@ use towpath_wire::{ApiKey, ErrorCode, Request};
 use super::MembershipIdentity;
 use crate::ClientError;
 use crate::admin::PerItem;
-use crate::client::{Channel, ClientInner, SHARED_CHANNEL, check};
+use crate::client::{Channel, ClientInner, check};
 use crate::connection::Connection;
 use crate::consumer::CommittedOffset;
+use crate::coordinator::{CoordinatorLink, KeyType};
 
-/// The first version that asks for several coordinators at once.
-const FIND_VERSION_BATCH: i16 = 4;
 /// The last version of OffsetCommit and OffsetFetch that names topics; the next has their ids.
 const OFFSETS_VERSION_NAMES: i16 = 9;
 /// The first version of LeaveGroup with several members.
 const LEAVE_VERSION_BATCH: i16 = 3;
 /// The first version of OffsetFetch that asks for several groups at once.
 const FETCH_VERSION_GROUPS: i16 = 8;
+/// The first version of OffsetFetch that can ask for offsets that no open transaction changes.
+const STABLE_VERSION: i16 = 7;
 
-/// The way to one group's coordinator.
+/// A group's coordinator.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
     pub(crate) client: Arc<ClientInner>,
-    /// `None` for the connections that everything shares.
-    channel: Option<Channel>,
     pub(crate) group: GroupId,
-    node: Mutex<Option<i32>>,
+    link: CoordinatorLink,
 }
 
 impl Coordinator {
     /// With connections of its own, for requests that wait.
     pub(crate) fn new(client: Arc<ClientInner>, group: GroupId) -> Self {
-        Self { channel: Some(client.channel()), client, group, node: Mutex::new(None) }
+        let channel = Some(Arc::new(client.channel()));
+        Self::with_channel(client, channel, group)
     }
 
     /// With the connections that everything shares, for a few short requests.
     pub(crate) fn shared(client: Arc<ClientInner>, group: GroupId) -> Self {
-        Self { channel: None, client, group, node: Mutex::new(None) }
+        Self::with_channel(client, None, group)
     }
 
-    /// The coordinator, as the cluster names it at present.
-    async fn find(&self) -> Result<i32, ClientError> {
-        if let Some(node) = *self.node.lock() {
-            return Ok(node);
-        }
-        let connection = self.client.any_connection().await?;
-        let version = connection.version_of(ApiKey::FindCoordinator)?;
-        let key = self.group.as_str().to_owned();
-        let request = if version >= FIND_VERSION_BATCH {
-            FindCoordinatorRequest { key_type: 0, coordinator_keys: vec![key], ..Default::default() }
-        } else {
-            FindCoordinatorRequest { key, ..Default::default() }
-        };
-        let mut response = connection.request_at(&request, version, self.client.request_timeout()).await?;
-        let (node, host, port, code, message) = match response.coordinators.pop() {
-            Some(entry) => (entry.node_id, entry.host, entry.port, entry.error_code, entry.error_message),
-            None => {
-                (response.node_id, response.host, response.port, response.error_code, response.error_message)
-            }
-        };
-        check(code, message, ApiKey::FindCoordinator, connection.broker(), &self.group)?;
-        self.client.learn_node(node, &host, port);
-        *self.node.lock() = Some(node);
-        Ok(node)
+    fn with_channel(client: Arc<ClientInner>, channel: Option<Arc<Channel>>, group: GroupId) -> Self {
+        let link = CoordinatorLink::new(Arc::clone(&client), channel, KeyType::Group, group.as_str());
+        Self { client, group, link }
     }
 
     /// A connection to the coordinator on this group's own channel.
     pub(crate) async fn connection(&self) -> Result<Connection, ClientError> {
-        let node = self.find().await?;
-        let opened = match &self.channel {
-            Some(channel) => channel.connection(node).await,
-            None => self.client.connection(node, SHARED_CHANNEL).await,
-        };
-        match opened {
-            Ok(connection) => Ok(connection),
-            Err(error) => {
-                self.forget();
-                Err(error)
-            }
-        }
+        self.link.connection().await
     }
 
     /// Looks for the coordinator again before the next request.
     pub(crate) fn forget(&self) {
-        *self.node.lock() = None;
+        self.link.forget();
     }
 
-    /// Sends one request; a broken connection or an answer that says so makes it look for the coordinator again.
+    /// As [`CoordinatorLink::call`].
     pub(crate) async fn call<R: Request>(
         &self,
         request: &R,
         version_max: i16,
         timeout_after: Duration,
     ) -> Result<(R::Response, Arc<str>), ClientError> {
-        let connection = self.connection().await?;
-        let version = connection.version_of(R::KEY)?.min(version_max);
-        match connection.request_at(request, version, timeout_after).await {
-            Ok(response) => Ok((response, Arc::clone(connection.broker()))),
-            Err(error) => {
-                if error.is_network() {
-                    self.forget();
-                }
-                Err(error)
-            }
-        }
+        self.link.call(request, version_max, timeout_after).await
     }
 
     /// Turns an error code into an error, and notes what it says of the coordinator.
@@ -132,11 +88,9 @@ impl Coordinator {
         check(code, message, api, broker, &self.group)
     }
 
-    /// Forgets the coordinator when a code says that it is not (there) any more.
+    /// As [`CoordinatorLink::note`].
     pub(crate) fn note(&self, code: ErrorCode) {
-        if matches!(code, ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable) {
-            self.forget();
-        }
+        self.link.note(code);
     }
 
     /// Leaves the group; a failure is left to the session timeout.
@@ -238,17 +192,19 @@ impl Coordinator {
         Ok(results)
     }
 
-    /// What is committed, of some partitions or of all; partitions without an offset are left out.
+    /// What is committed, of some partitions or of all; partitions without an offset are left out. With
+    /// `require_stable`, transactions that commit offsets of these partitions are waited for (KIP-447).
     pub(crate) async fn committed(
         &self,
         partitions: Option<&[TopicPartition]>,
+        require_stable: bool,
     ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
         if partitions.is_some_and(<[_]>::is_empty) {
             return Ok(BTreeMap::new());
         }
         let mut retry = self.client.retrying("fetching offsets", self.client.config.api_timeout_ms);
         loop {
-            match self.committed_once(partitions).await {
+            match self.committed_once(partitions, require_stable).await {
                 Ok(offsets) => return Ok(offsets),
                 Err(error) => retry.after(error).await?,
             }
@@ -258,10 +214,11 @@ impl Coordinator {
     async fn committed_once(
         &self,
         partitions: Option<&[TopicPartition]>,
+        require_stable: bool,
     ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
         let connection = self.connection().await?;
         let version = connection.version_of(ApiKey::OffsetFetch)?.min(OFFSETS_VERSION_NAMES);
-        let request = offset_fetch_request(&self.group, partitions, version);
+        let request = offset_fetch_request(&self.group, partitions, require_stable, version);
         let answer = connection.request_at(&request, version, self.client.request_timeout()).await;
         let response = answer.inspect_err(|error| {
             if error.is_network() {
@@ -310,6 +267,7 @@ pub(crate) fn partition_of(topic: &str, index: i32) -> Result<TopicPartition, Cl
 fn offset_fetch_request(
     group: &GroupId,
     partitions: Option<&[TopicPartition]>,
+    require_stable: bool,
     version: i16,
 ) -> OffsetFetchRequest {
     let mut topics: Option<Vec<(String, Vec<i32>)>> = None;
@@ -321,8 +279,8 @@ fn offset_fetch_request(
         topics = Some(by_topic.into_iter().map(|(name, indexes)| (name.to_owned(), indexes)).collect());
     }
     let group_id = group.as_str().to_owned();
-    // Offsets of open transactions are not to be skipped over.
-    let require_stable = version >= 7;
+    // Older brokers cannot wait for the end of transactions that commit offsets.
+    let require_stable = require_stable && version >= STABLE_VERSION;
     if version >= FETCH_VERSION_GROUPS {
         let topic = |(name, partition_indexes)| OffsetFetchRequestTopics {
             name,

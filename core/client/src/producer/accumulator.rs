@@ -6,11 +6,12 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use tokio::time::Instant;
 use towpath_record::{BatchBuilder, Codec, Header};
-use towpath_types::{ProducerEpoch, ProducerId, TopicId, TopicName};
+use towpath_types::{ProducerEpoch, ProducerId, TopicId, TopicName, TopicPartition};
 
 use super::ack::{Ack, BatchOutcome, DoneGuard};
 use super::barrier::{Barriers, Generations};
 use super::queue::{Batch, Content, PartitionQueue, Verdict};
+use super::transaction::machine::{Answer, Call, Machine};
 use crate::ClientError;
 use crate::backoff::Backoff;
 use crate::metadata::{Cluster, TopicMeta};
@@ -148,6 +149,8 @@ pub(super) struct Accumulator {
     identity: Option<(ProducerId, ProducerEpoch)>,
     /// The last problem that kept batches from being sent, for the message when they time out.
     problem: Option<ClientError>,
+    /// A transactional producer's state.
+    pub(super) transaction: Option<Box<Machine>>,
 }
 
 impl Accumulator {
@@ -167,7 +170,14 @@ impl Accumulator {
             sender_has_timer: false,
             identity: None,
             problem: None,
+            transaction: None,
         }
+    }
+
+    /// Every record belongs to a transaction from now on.
+    pub(super) fn with_transactions(mut self, machine: Machine) -> Self {
+        self.transaction = Some(Box::new(machine));
+        self
     }
 
     pub(super) fn used(&self) -> usize {
@@ -216,6 +226,11 @@ impl Accumulator {
 
     /// Copies a record into the open batch of its partition.
     pub(super) fn append(&mut self, record: &NewRecord<'_>, now: impl FnOnce() -> Instant) -> Appended {
+        if let Some(transaction) = &self.transaction
+            && let Err(error) = transaction.writable()
+        {
+            return Appended::Failed(error);
+        }
         let Some(slots) = self.topics.get_mut(record.topic) else { return Appended::UnknownTopic };
         if self.used + record.bytes > self.settings.buffer_memory && self.used > 0 {
             self.exhausted = true;
@@ -246,6 +261,9 @@ impl Accumulator {
             wake = true;
         }
         if queue.open.is_none() {
+            if let Some(transaction) = &mut self.transaction {
+                transaction.touch(at);
+            }
             let batch = self.open_batch(now());
             let queue = &mut self.queues[at];
             queue.open = Some(batch);
@@ -287,7 +305,8 @@ impl Accumulator {
         self.next_batch += 1;
         self.barriers.batch_opened(id);
         let generation = self.barriers.generation();
-        let builder = self.builders.pop().unwrap_or_else(|| BatchBuilder::new(self.settings.codec));
+        let mut builder = self.builders.pop().unwrap_or_else(|| BatchBuilder::new(self.settings.codec));
+        builder.set_transactional(self.transaction.is_some());
         Batch {
             id,
             generations: Generations { first: generation, last: generation },
@@ -336,6 +355,9 @@ impl Accumulator {
             }
         }
         let mut plan = Plan::default();
+        if let Some(error) = self.transaction.as_ref().and_then(|transaction| transaction.dropped()) {
+            self.drop_unsent(&error, &mut plan);
+        }
         let active = std::mem::take(&mut self.active);
         // Rotated, so that no partition is always last when a request is full.
         let turn = usize::try_from(self.next_batch).unwrap_or(0) % active.len().max(1);
@@ -369,10 +391,16 @@ impl Accumulator {
                 wake_at(plan, due);
             }
         }
-        if !queue.may_send(now, self.settings.in_flight_per_partition, self.settings.idempotent) {
+        // Brokers that keep transactions themselves take no batch of a new epoch before its first.
+        let v2 = self.transaction.as_ref().is_some_and(|transaction| transaction.is_v2());
+        let first_goes_alone = self.settings.idempotent && !v2;
+        if !queue.may_send(now, self.settings.in_flight_per_partition, first_goes_alone) {
             if let Some(at) = queue.retry_at.filter(|at| *at > now) {
                 wake_at(plan, at);
             }
+            return;
+        }
+        if self.transaction.as_ref().is_some_and(|transaction| !transaction.permits(at)) {
             return;
         }
         let topic = cluster.topics.get(&queue.topic);
@@ -440,12 +468,16 @@ impl Accumulator {
             }
             queue.close();
             let Some(batch) = queue.closed.pop_front() else { return };
+            let sent = batch.ordinal.is_some();
             let error = ClientError::DeliveryTimeout {
                 partition: queue.partition(),
                 records: batch.records,
                 after_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
                 source: batch.last_error.clone().or_else(|| self.problem.clone()).map(Box::new),
             };
+            if let Some(transaction) = &mut self.transaction {
+                transaction.batch_failed(&error, sent);
+            }
             plan.wakers.extend(self.fail(at, batch, error));
             plan.freed = true;
         }
@@ -519,12 +551,53 @@ impl Accumulator {
                 Vec::new()
             }
             Verdict::Fail | Verdict::FailNewId => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.batch_failed(&error, true);
+                }
                 if verdict == Verdict::FailNewId {
                     self.identity = None;
                     self.queues[at].forget_identity();
                 }
                 self.fail(at, batch, error)
             }
+        }
+    }
+
+    /// Fails what waits to be sent: its transaction is aborted.
+    fn drop_unsent(&mut self, error: &ClientError, plan: &mut Plan) {
+        for at in std::mem::take(&mut self.active) {
+            self.queues[at].listed = false;
+            self.queues[at].close();
+            while let Some(batch) = self.queues[at].closed.pop_front() {
+                if let (Some(transaction), true) = (&mut self.transaction, batch.ordinal.is_some()) {
+                    // It was sent, and came back: whether it is in the log is not known.
+                    transaction.batch_dropped();
+                }
+                plan.wakers.extend(self.finish(at, batch, Err(error.clone())));
+                plan.freed = true;
+            }
+        }
+    }
+
+    /// What is to be asked of a coordinator now, with the names of the partitions that it is about.
+    pub(super) fn next_call(&mut self, now: Instant) -> Option<(Call, Vec<(usize, TopicPartition)>)> {
+        let idle = self.barriers.is_idle();
+        let call = self.transaction.as_mut()?.next(now, idle)?;
+        let partitions = match &call {
+            Call::AddPartitions { queues, .. } => {
+                queues.iter().filter_map(|at| Some((*at, self.queues.get(*at)?.partition()))).collect()
+            }
+            _ => Vec::new(),
+        };
+        Some((call, partitions))
+    }
+
+    /// Takes the answer to a call.
+    pub(super) fn call_answered(&mut self, now: Instant, call: &Call, answer: Answer) {
+        let Some(transaction) = &mut self.transaction else { return };
+        if transaction.answered(now, call, answer) {
+            self.identity = transaction.identity();
+            self.queues.iter_mut().for_each(PartitionQueue::forget_identity);
         }
     }
 

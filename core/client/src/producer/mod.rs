@@ -5,13 +5,14 @@ mod ack;
 mod barrier;
 mod queue;
 mod sender;
+mod transaction;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -21,11 +22,13 @@ use towpath_record::{Header, record_bytes};
 use towpath_types::{TopicName, TopicPartition};
 
 pub use ack::{Ack, ProducerRecord, RecordMetadata};
+pub use transaction::{ConsumerGroupMetadata, Ended, Transaction, TransactionalProducer};
 
-use crate::client::ClientInner;
+use crate::client::{ClientInner, now_ms};
 use crate::{Acks, ClientError, ProducerConfig};
 use accumulator::{Accumulator, Appended, NewRecord, Settings};
 use barrier::BarrierId;
+use transaction::machine::Machine;
 
 /// Requests in flight above which an idempotent producer could not tell duplicates any more: brokers remember the
 /// last five batches of a producer.
@@ -60,7 +63,10 @@ pub(crate) struct Shared {
     wake: Notify,
     /// Tells `send` that memory became free.
     freed: Notify,
+    /// Tells those who wait for a coordinator that it answered.
+    settled: Notify,
     closed: AtomicBool,
+    transactional_id: Option<Arc<str>>,
     acks: Acks,
     in_flight_max: usize,
     allow_auto_create_topics: bool,
@@ -68,6 +74,11 @@ pub(crate) struct Shared {
 
 impl Producer {
     pub(crate) fn new(client: Arc<ClientInner>, config: ProducerConfig) -> Self {
+        Self::start(client, config, None)
+    }
+
+    /// With a machine and the milliseconds that a transaction may take: of transactions.
+    fn start(client: Arc<ClientInner>, config: ProducerConfig, transactions: Option<(Machine, u64)>) -> Self {
         let idempotent = config.enable_idempotence && config.acks == Acks::All;
         let most = if idempotent { IN_FLIGHT_MAX_IDEMPOTENT } else { usize::MAX };
         let in_flight_max = config.in_flight_max.clamp(1, most);
@@ -84,16 +95,25 @@ impl Producer {
             stop_after_failure: config.stop_after_failure,
             backoff: client.retry_backoff(),
         };
+        let (machine, timeout_ms) = transactions.unzip();
+        let transactional_id = machine.as_ref().map(|machine| Arc::clone(machine.id()));
+        let mut accumulator = Accumulator::new(settings);
+        if let Some(machine) = machine {
+            accumulator = accumulator.with_transactions(machine);
+        }
         let shared = Arc::new(Shared {
-            accumulator: Mutex::new(Accumulator::new(settings)),
+            accumulator: Mutex::new(accumulator),
             wake: Notify::new(),
             freed: Notify::new(),
+            settled: Notify::new(),
             closed: AtomicBool::new(false),
+            transactional_id,
             acks: config.acks,
             in_flight_max,
             allow_auto_create_topics: config.allow_auto_create_topics,
         });
-        tokio::spawn(sender::Sender::new(Arc::clone(&client), Arc::clone(&shared)).run());
+        let sender = sender::Sender::new(Arc::clone(&client), Arc::clone(&shared), timeout_ms.unwrap_or(0));
+        tokio::spawn(sender.run());
         Self { handle: Arc::new(Handle { client, config, shared }) }
     }
 
@@ -267,9 +287,4 @@ impl Future for Barrier {
         }
         Poll::Pending
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -139,6 +139,18 @@ pub(super) fn judge(code: ErrorCode, idempotent: bool, head: bool) -> Verdict {
     }
 }
 
+/// As [`judge`], for a batch of a transaction: it never begins an epoch by itself, the transaction is aborted instead.
+pub(super) fn judge_transactional(code: ErrorCode, head: bool) -> Verdict {
+    match code {
+        ErrorCode::None => Verdict::Acked,
+        ErrorCode::DuplicateSequenceNumber => Verdict::Duplicate,
+        // What came before it is on its way yet.
+        ErrorCode::OutOfOrderSequenceNumber | ErrorCode::UnknownProducerId if !head => Verdict::Retry,
+        code if code.is_retriable() => Verdict::Retry,
+        _ => Verdict::Fail,
+    }
+}
+
 /// The batches of one partition.
 #[derive(Debug)]
 pub(super) struct PartitionQueue {
@@ -472,5 +484,10 @@ mod tests {
         assert_eq!(judge(E::NotLeaderOrFollower, true, true), Verdict::Retry);
         assert_eq!(judge(E::MessageTooLarge, true, true), Verdict::Fail);
         assert_eq!(judge(E::NotEnoughReplicasAfterAppend, true, true), Verdict::Retry);
+        assert_eq!(judge_transactional(E::OutOfOrderSequenceNumber, false), Verdict::Retry);
+        assert_eq!(judge_transactional(E::ConcurrentTransactions, true), Verdict::Retry);
+        for code in [E::OutOfOrderSequenceNumber, E::InvalidProducerEpoch, E::TransactionAbortable] {
+            assert_eq!(judge_transactional(code, true), Verdict::Fail, "{code}");
+        }
     }
 }

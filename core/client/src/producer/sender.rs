@@ -15,19 +15,24 @@ use towpath_wire::messages::produce::{
 };
 use towpath_wire::{ApiKey, ErrorCode, Request};
 
+use super::Shared;
 use super::accumulator::{NodeRequest, Plan, Readiness, Sendable};
 use super::ack::BatchOutcome;
-use super::queue::{Verdict, judge};
-use super::{Shared, now_ms};
+use super::queue::{Verdict, judge, judge_transactional};
+use super::transaction::calls::Caller;
+use super::transaction::machine::{Answer, Call, Ended};
 use crate::ClientError;
 use crate::backoff::Backoff;
-use crate::client::{Channel, ClientInner, check};
+use crate::client::{Channel, ClientInner, check, now_ms};
 use crate::connection::Connection;
 use crate::error::code_wants_metadata;
 use crate::metadata::Cluster;
+use crate::metrics::ProducerMetrics;
 
 /// The last version that names topics; the next has their ids.
 const PRODUCE_VERSION_NAMES: i16 = 12;
+/// The last version before brokers add partitions to transactions by themselves (KIP-890).
+const PRODUCE_VERSION_V1: i16 = 11;
 
 /// What the sender knows of a broker.
 #[derive(Debug, Default)]
@@ -45,6 +50,7 @@ enum Event {
     Answered(i32, Vec<Sendable>, Result<Option<ProduceResponse>, ClientError>, Arc<str>),
     Refreshed(Result<Arc<Cluster>, ClientError>),
     Identity(Result<(ProducerId, ProducerEpoch), ClientError>),
+    Called(Call, Answer),
 }
 
 pub(super) struct Sender {
@@ -62,13 +68,23 @@ pub(super) struct Sender {
     refresh_backoff: Backoff,
     identify_backoff: Backoff,
     refresh_due: Instant,
+    /// What asks coordinators, for transactions.
+    caller: Option<Arc<Caller>>,
+    metrics: ProducerMetrics,
 }
 
 impl Sender {
-    pub(super) fn new(client: Arc<ClientInner>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(client: Arc<ClientInner>, shared: Arc<Shared>, transaction_timeout_ms: u64) -> Self {
         let max_age = Duration::from_millis(client.config.metadata_max_age_ms);
+        let channel = Arc::new(client.channel());
+        let caller = shared.transactional_id.as_ref().map(|id| {
+            let (client, channel) = (Arc::clone(&client), Arc::clone(&channel));
+            Arc::new(Caller::new(client, channel, Arc::clone(id), transaction_timeout_ms))
+        });
         Self {
-            channel: Arc::new(client.channel()),
+            channel,
+            caller,
+            metrics: ProducerMetrics::new(&client.config.client_id),
             refresh_backoff: client.retry_backoff(),
             identify_backoff: client.retry_backoff(),
             client,
@@ -94,6 +110,9 @@ impl Sender {
                 () = sleep_until(wake_at) => {}
             }
         }
+        if self.caller.is_some() {
+            self.abort_at_the_end().await;
+        }
         let wakers = {
             let mut accumulator = self.shared.accumulator.lock();
             let mut wakers = accumulator.fail_all(&ClientError::Closed);
@@ -102,6 +121,26 @@ impl Sender {
         };
         wakers.into_iter().for_each(std::task::Waker::wake);
         self.shared.freed.notify_waiters();
+        self.shared.settled.notify_waiters();
+    }
+
+    /// Nobody holds the producer any more: a transaction that it left open would keep readers waiting.
+    async fn abort_at_the_end(&mut self) {
+        let deadline = Instant::now() + self.client.request_timeout();
+        if let Some(machine) = &mut self.shared.accumulator.lock().transaction {
+            machine.abandon();
+        }
+        while Instant::now() < deadline {
+            let wake_at = self.step();
+            let ending = self.shared.accumulator.lock().transaction.as_ref().is_some_and(|m| m.is_ending());
+            if !ending {
+                return;
+            }
+            tokio::select! {
+                Some(event) = self.events.next() => self.handle(event),
+                () = sleep_until(min(wake_at, Some(deadline))) => {}
+            }
+        }
     }
 
     /// Sends what can be sent; says when to look again.
@@ -121,15 +160,20 @@ impl Sender {
                 Some(NodeState { connection: Some(_), generation, .. }) => Readiness::Ready(*generation),
                 _ => Readiness::Unconnected,
             };
-            let mut plan = self.shared.accumulator.lock().plan(now, &cluster, readiness);
+            let (mut plan, used) = {
+                let mut accumulator = self.shared.accumulator.lock();
+                (accumulator.plan(now, &cluster, readiness), accumulator.used())
+            };
+            self.metrics.buffer.set(used as f64);
             plan.wakers.drain(..).for_each(std::task::Waker::wake);
             if plan.freed {
                 self.shared.freed.notify_waiters();
             }
             let sent = !plan.requests.iter().all(|request| request.batches.is_empty());
             self.carry_out(&mut plan, now);
+            let call_at = self.call(now);
             if !sent {
-                return min(plan.wake_at, self.refresh_wake(now, &plan.stale));
+                return min(min(plan.wake_at, call_at), self.refresh_wake(now, &plan.stale));
             }
         }
     }
@@ -159,6 +203,27 @@ impl Sender {
     fn refresh_wake(&self, now: Instant, stale: &[TopicName]) -> Option<Instant> {
         let retry = self.refresh_after.filter(|at| !stale.is_empty() && *at > now && !self.refreshing);
         min(Some(self.refresh_due), retry)
+    }
+
+    /// Asks a coordinator if something is to be asked; says when to look again.
+    fn call(&mut self, now: Instant) -> Option<Instant> {
+        let caller = self.caller.clone()?;
+        let v2 = self.client.features().transactions_v2();
+        let (call, retry_at) = {
+            let mut accumulator = self.shared.accumulator.lock();
+            accumulator.transaction.as_mut()?.learn(v2);
+            let call = accumulator.next_call(now);
+            (call, accumulator.transaction.as_ref().and_then(|machine| machine.retry_at()))
+        };
+        match call {
+            Some((call, partitions)) => self.events.push(Box::pin(async move {
+                let answer = caller.make(&call, partitions).await;
+                Event::Called(call, answer)
+            })),
+            // It may have found that there is nothing to ask: a transaction is over without a word.
+            None => self.shared.settled.notify_waiters(),
+        }
+        retry_at.filter(|at| *at > now)
     }
 
     fn connect(&mut self, node: i32) {
@@ -222,6 +287,8 @@ impl Sender {
             return;
         };
         state.in_flight += 1;
+        self.metrics.batches.increment(batches.len() as u64);
+        self.metrics.bytes.increment(built.iter().map(|bytes| bytes.len() as u64).sum());
         let event = self.put_on_wire(node, connection, batches, built);
         self.events.push(event);
     }
@@ -240,8 +307,10 @@ impl Sender {
         };
         let ids = batches.iter().all(|sendable| !sendable.topic_id.is_zero());
         let version = if ids { version } else { version.min(PRODUCE_VERSION_NAMES) };
+        let version = if self.adds_partitions() { version.min(PRODUCE_VERSION_V1) } else { version };
         let limit = self.client.request_timeout();
-        let request = produce_request(&batches, built, self.shared.acks.wire(), limit);
+        let mut request = produce_request(&batches, built, self.shared.acks.wire(), limit);
+        request.transactional_id = self.shared.transactional_id.as_ref().map(ToString::to_string);
         if request.acks == 0 {
             let written = connection.begin_oneway(&request, version);
             return Box::pin(async move {
@@ -252,18 +321,38 @@ impl Sender {
                 Event::Answered(node, batches, result, broker)
             });
         }
+        let (begun, seconds) = (Instant::now(), self.metrics.seconds.clone());
         let in_flight = connection.begin(&request, version);
         Box::pin(async move {
             let result = match in_flight {
                 Ok(in_flight) => in_flight.answer(limit).await.map(Some),
                 Err(error) => Err(error),
             };
+            seconds.record(begun.elapsed());
             Event::Answered(node, batches, result, broker)
         })
     }
 
+    /// Whether this producer adds partitions to its transactions itself.
+    fn adds_partitions(&self) -> bool {
+        self.caller.is_some()
+            && self.shared.accumulator.lock().transaction.as_ref().is_some_and(|machine| !machine.is_v2())
+    }
+
     fn handle(&mut self, event: Event) {
         match event {
+            Event::Called(call, answer) => {
+                let mut accumulator = self.shared.accumulator.lock();
+                accumulator.call_answered(Instant::now(), &call, answer);
+                let ended = accumulator.transaction.as_mut().and_then(|machine| machine.take_ended());
+                drop(accumulator);
+                match ended {
+                    Some(Ended::Committed) => self.metrics.committed.increment(1),
+                    Some(Ended::Aborted) => self.metrics.aborted.increment(1),
+                    None => {}
+                }
+                self.shared.settled.notify_waiters();
+            }
             Event::Connected(node, result) => {
                 let state = self.nodes.entry(node).or_default();
                 state.connecting = false;
@@ -289,6 +378,7 @@ impl Sender {
                 }
                 self.answered(batches, result, &broker);
                 self.shared.freed.notify_waiters();
+                self.shared.settled.notify_waiters();
             }
             Event::Refreshed(result) => {
                 self.refreshing = false;
@@ -378,7 +468,10 @@ impl Sender {
         let mut accumulator = self.shared.accumulator.lock();
         let head = accumulator.is_head(sendable.queue, &sendable.batch);
         let code = ErrorCode::from_code(answer.error_code);
-        let verdict = judge(code, accumulator.is_idempotent(), head);
+        let verdict = match &accumulator.transaction {
+            Some(_) => judge_transactional(code, head),
+            None => judge(code, accumulator.is_idempotent(), head),
+        };
         let outcome = BatchOutcome {
             partition: sendable.partition,
             base_offset: answer.base_offset,
@@ -389,6 +482,7 @@ impl Sender {
             Ok(()) => ClientError::Closed,
             Err(error) => error,
         };
+        self.metrics.count(verdict, sendable.batch.records);
         let now = Instant::now();
         let wakers = accumulator.answered(sendable.queue, sendable.batch, verdict, outcome, error, now);
         drop(accumulator);
@@ -397,6 +491,7 @@ impl Sender {
 
     fn finish_one(&self, sendable: Sendable, verdict: Verdict, error: ClientError) {
         let outcome = BatchOutcome { partition: sendable.partition, base_offset: -1, log_append_time_ms: -1 };
+        self.metrics.count(verdict, sendable.batch.records);
         let wakers = self.shared.accumulator.lock().answered(
             sendable.queue,
             sendable.batch,
@@ -407,6 +502,20 @@ impl Sender {
         );
         wakers.into_iter().for_each(std::task::Waker::wake);
         self.shared.freed.notify_waiters();
+    }
+}
+
+impl ProducerMetrics {
+    fn count(&self, verdict: Verdict, records: i32) {
+        match verdict {
+            Verdict::Acked | Verdict::Duplicate => {
+                self.records.increment(u64::try_from(records).unwrap_or(0))
+            }
+            Verdict::Retry | Verdict::Uncertain | Verdict::NewEpoch => self.retries.increment(1),
+            Verdict::Fail | Verdict::FailNewId => {
+                self.failures.increment(u64::try_from(records).unwrap_or(0));
+            }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use towpath_types::{GroupId, Offset, TopicName, TopicPartition};
 
 use super::{PATIENCE, fill, manual, partitions, producer, topic, values};
 
-fn group_id(what: &str) -> GroupId {
+pub(super) fn group_id(what: &str) -> GroupId {
     GroupId::new(&format!("{what}-{:08x}", rand::random::<u32>())).unwrap()
 }
 
@@ -29,7 +29,7 @@ fn member(client: &Client, group: &GroupId, assignor: Assignor, topic: &TopicNam
 }
 
 /// Polls all members until their assignments are as many partitions as expected, together and each once.
-async fn settle(members: &[&Consumer], sizes: &[usize]) {
+pub(super) async fn settle(members: &[&Consumer], sizes: &[usize]) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         for member in members {

@@ -181,10 +181,12 @@ fn check(
 }
 
 /// Whether a broker may be in sync (KIP-841): in service, not on its way out, and the very incarnation that the
-/// leader saw (KIP-903). A leader on its way out leads on while it is the last; it does not ask for itself.
+/// leader saw (KIP-903), with a replica that it can use (KIP-858). A leader on its way out leads on while it is the last; it does not ask for itself.
 fn is_eligible(image: &MetadataImage, old: &PartitionImage, member: IsrMember) -> bool {
     let IsrMember { broker_id, broker_epoch } = member;
-    let Some(broker) = image.broker(broker_id) else { return false };
+    let Some(broker) = image.broker(broker_id).filter(|_| !old.offline.contains(&broker_id)) else {
+        return false;
+    };
     let same = broker.epoch == broker_epoch
         || (broker_epoch == BrokerEpoch::new(-1) && old.isr.contains(&broker_id));
     let in_service = broker.is_active() || (old.leader == Some(broker_id) && !broker.fenced);

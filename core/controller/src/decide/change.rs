@@ -110,6 +110,7 @@ pub(super) struct PartitionChange<'a> {
     pub(super) removing: Vec<BrokerId>,
     isr: Vec<BrokerId>,
     pub(super) recovering: bool,
+    offline: Vec<BrokerId>,
     election: Election,
 }
 
@@ -133,6 +134,7 @@ impl<'a> PartitionChange<'a> {
             removing: old.removing_replicas.clone(),
             isr: old.isr.clone(),
             recovering: old.recovering,
+            offline: old.offline.clone(),
             election: if topic.unclean { Election::Unclean } else { Election::Online },
         }
     }
@@ -140,6 +142,15 @@ impl<'a> PartitionChange<'a> {
     /// Takes a broker out of the ISR.
     pub(super) fn without(mut self, broker: BrokerId) -> Self {
         self.isr.retain(|member| *member != broker);
+        self
+    }
+
+    /// Whether a broker cannot use its replica, though it lives.
+    pub(super) fn with_offline(mut self, broker: BrokerId, is_offline: bool) -> Self {
+        self.offline.retain(|id| *id != broker);
+        if is_offline {
+            self.offline.push(broker);
+        }
         self
     }
 
@@ -180,6 +191,8 @@ impl<'a> PartitionChange<'a> {
         let last_known_elr = self.last_known(leader);
         let elr = self.elr(eligible, unclean);
         let old = self.old;
+        let mut offline = self.offline;
+        offline.retain(|id| self.replicas.contains(id));
         let changed_hands = leader != old.leader;
         let left = old.replicas.iter().any(|replica| !self.replicas.contains(replica));
         let mut next = PartitionImage {
@@ -193,6 +206,7 @@ impl<'a> PartitionChange<'a> {
             elr,
             last_known_elr,
             recovering: self.recovering,
+            offline,
         };
         if next == *old {
             return None;
@@ -294,9 +308,11 @@ impl<'a> PartitionChange<'a> {
     /// Rule 10: elects from the ISR, and where it is empty from the eligible leader replicas.
     fn elect(&self, eligible: &[BrokerId]) -> Elected {
         let cluster = &self.cluster;
+        let is_usable = |replica: &BrokerId| !self.offline.contains(replica);
+        let can_lead = |replica: BrokerId| is_usable(&replica) && cluster.can_lead(replica);
         let valid = |replica: BrokerId| {
             let has_all = self.isr.contains(&replica) || (self.isr.is_empty() && eligible.contains(&replica));
-            (has_all || !cluster.policy.holds(Rule::Fencing)) && cluster.can_lead(replica)
+            (has_all || !cluster.policy.holds(Rule::Fencing)) && can_lead(replica)
         };
         let present = self.old.leader.filter(|leader| valid(*leader));
         let preferred = self.replicas.first().copied().filter(|replica| valid(*replica));
@@ -304,9 +320,11 @@ impl<'a> PartitionChange<'a> {
             Election::Preferred => preferred.or(present),
             Election::Online | Election::Unclean => present,
         };
-        let clean = clean
-            .or_else(|| self.replicas.iter().copied().find(|replica| valid(*replica)))
-            .or_else(|| self.old.leader.filter(|l| self.isr.contains(l) && cluster.may_lead_on(*l)));
+        let clean =
+            clean.or_else(|| self.replicas.iter().copied().find(|replica| valid(*replica))).or_else(|| {
+                let leads_on = |l: &BrokerId| self.isr.contains(l) && is_usable(l) && cluster.may_lead_on(*l);
+                self.old.leader.filter(leads_on)
+            });
         if let Some(leader) = clean {
             return Elected::Clean(leader);
         }
@@ -315,13 +333,13 @@ impl<'a> PartitionChange<'a> {
             && eligible.is_empty()
             && let [last] = self.old.last_known_elr[..]
             && self.replicas.contains(&last)
-            && cluster.can_lead(last)
+            && can_lead(last)
         {
             // KIP-966: everybody stopped uncleanly; nobody has more than the last leader.
             return Elected::Unclean(last);
         }
         if self.election == Election::Unclean
-            && let Some(any) = self.replicas.iter().copied().find(|replica| cluster.can_lead(*replica))
+            && let Some(any) = self.replicas.iter().copied().find(|replica| can_lead(*replica))
         {
             return Elected::Unclean(any);
         }

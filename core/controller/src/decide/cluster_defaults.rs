@@ -5,21 +5,18 @@ use std::collections::BTreeMap;
 use super::configs::without_eligible_replicas;
 use super::policy::TopicPolicy;
 use super::{ClusterPolicy, Decision};
+use crate::broker_config;
 use crate::topic_config::{self, TopicConfigKey};
 use crate::{MetadataImage, MetadataRecord};
 
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
-/// What leader and controller both go by. The nodes' own configurations may differ, by mistake or while they are
-/// changed one after the other.
-const SHARED: [&str; 2] = [MIN_INSYNC_REPLICAS, "unclean.leader.election.enable"];
-
 /// Decides about the defaults of the whole cluster: `defaults` are those of the node that has become the active
 /// controller, by the names of topic configurations. Only `min.insync.replicas` and `unclean.leader.election.enable`
 /// are looked at; one that is not named there gets the declared default, so that no node goes by its own.
 ///
 /// When `min.insync.replicas` changes, the topics that do not set it themselves have no eligible leader replicas any
 /// more (rule 11 of the cluster's rules). What leaders went by before it was set for the first time is not known, so that
-/// counts as a change.
+/// counts as a change. What was set while the cluster runs hides these defaults and stays.
 #[must_use]
 pub fn set_cluster_defaults(
     image: &MetadataImage,
@@ -28,7 +25,7 @@ pub fn set_cluster_defaults(
 ) -> Decision<()> {
     let mut configs = image.cluster_configs().clone();
     let mut records = Vec::new();
-    for key in SHARED.into_iter().filter_map(topic_config::key) {
+    for key in broker_config::SHARED.into_iter().filter_map(topic_config::key) {
         let value = value(key, defaults);
         if configs.get(key.name).map(String::as_str) != Some(value) {
             configs.insert(key.name.to_owned(), value.to_owned());
@@ -37,14 +34,30 @@ pub fn set_cluster_defaults(
         }
     }
     let was_known = image.cluster_configs().contains_key(MIN_INSYNC_REPLICAS);
+    let dynamic = image.dynamic_configs().broker(None);
+    let was_known = was_known || dynamic.contains_key(MIN_INSYNC_REPLICAS);
+    let after = |name: &str| dynamic.get(name).or_else(|| configs.get(name)).map(String::as_str);
+    records.extend(other_min_isr(image, policy, was_known, after));
+    Decision { records, answer: () }
+}
+
+/// What a change of the shared defaults to `after` does to topics that do not say themselves how many replicas must be in
+/// sync; `was_known` where it is known what leaders go by until then.
+pub(super) fn other_min_isr<'a>(
+    image: &'a MetadataImage,
+    policy: &'a ClusterPolicy,
+    was_known: bool,
+    after: impl Fn(&str) -> Option<&'a str>,
+) -> Vec<MetadataRecord> {
+    let mut records = Vec::new();
     for topic in image.topics() {
-        let after = TopicPolicy::new(&topic.configs, &configs, &policy.defaults.configs);
-        let is_same = was_known && after.asks_for_as_many_as(policy.topic(image, topic));
+        let next = TopicPolicy::new(&topic.configs, &after, &policy.defaults.configs);
+        let is_same = was_known && next.asks_for_as_many_as(policy.topic(image, topic));
         if !is_same && !topic.configs.contains_key(MIN_INSYNC_REPLICAS) {
             records.extend(without_eligible_replicas(topic, policy));
         }
     }
-    Decision { records, answer: () }
+    records
 }
 
 /// A value that makes no sense was refused when the configuration was read; here it counts as none.
@@ -56,6 +69,8 @@ fn value<'a>(key: &'a TopicConfigKey, defaults: &'a BTreeMap<String, String>) ->
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
+
+    use towpath_types::BrokerId;
 
     use super::super::support::*;
     use super::*;
@@ -80,10 +95,10 @@ mod tests {
         assert_eq!(set(&mut image, &policy, &[("min.insync.replicas", "2")]), 0, "nothing differs");
         // A node with another file decides, and follows, by the same.
         let of_node = map(&[("min.insync.replicas", "3"), ("retention.ms", "7")]);
-        let defaults = image.topic_defaults(&of_node);
+        let defaults = image.topic_defaults(BrokerId::new(1), &of_node);
         assert_eq!(defaults["min.insync.replicas"], "2");
         assert_eq!((defaults.len(), defaults["retention.ms"].as_str()), (3, "7"));
-        assert!(matches!(image.topic_defaults(&both), Cow::Borrowed(_)));
+        assert!(matches!(image.topic_defaults(BrokerId::new(1), &both), Cow::Borrowed(_)));
         let mut other = policy.clone();
         other.defaults.configs = of_node;
         assigned(&mut image, "t", &[1, 2, 3], &[]);

@@ -379,7 +379,7 @@ fn elections_have_kafkas_codes() {
         operation: ConfigOperation::Set,
         value: Some("true".to_owned()),
     };
-    let decision = alter_topic_config(&image, "t", &[change], &policy).unwrap();
+    let decision = alter_configs(&image, &on_topic("t"), &[change], &policy).unwrap();
     commit(&mut image, decision);
     let decision = elect_where_unclean_is_allowed(&image, &policy, 9);
     assert_eq!(commit(&mut image, decision).len(), 1);
@@ -421,11 +421,12 @@ fn another_min_isr_makes_nobody_eligible() {
         operation: ConfigOperation::Set,
         value: Some(value.to_owned()),
     };
-    let other = alter_topic_config(&image, "t", &[change("retention.ms", "5")], &policy).unwrap();
+    let other = alter_configs(&image, &on_topic("t"), &[change("retention.ms", "5")], &policy).unwrap();
     assert_eq!(other.records.len(), 1);
-    let same = alter_topic_config(&image, "t", &[change("min.insync.replicas", " 2")], &policy).unwrap();
+    let same =
+        alter_configs(&image, &on_topic("t"), &[change("min.insync.replicas", " 2")], &policy).unwrap();
     assert_eq!(same.records.len(), 1, "the same number, written otherwise");
-    let less = alter_topic_config(&image, "t", &[change("min.insync.replicas", "1")], &policy).unwrap();
+    let less = alter_configs(&image, &on_topic("t"), &[change("min.insync.replicas", "1")], &policy).unwrap();
     let mut with_less = image.clone();
     commit(&mut with_less, less);
     assert!(partition(&with_less, "t").elr.is_empty());
@@ -433,7 +434,7 @@ fn another_min_isr_makes_nobody_eligible() {
     // Nothing was acknowledged while nobody was in sync: they are all there is.
     fence(&mut image, &policy, 1);
     assert_eq!(partition(&image, "t").elr, ids(&[2, 1]));
-    let decision = replace_topic_config(&image, "t", &[], &policy).unwrap();
+    let decision = replace_configs(&image, &on_topic("t"), &[], &policy).unwrap();
     commit(&mut image, decision);
     assert_eq!(partition(&image, "t").elr, ids(&[2, 1]));
     unfence(&mut image, &policy, 2);

@@ -7,6 +7,7 @@ mod configs;
 mod elections;
 mod features;
 mod heartbeat;
+mod offline_replicas;
 mod partitions;
 mod placement;
 mod policy;
@@ -36,13 +37,14 @@ pub use alter_partition::{
     AlterPartition, IsrMember, PartitionAnswer, PartitionIsr, TopicAnswers, TopicIsrs, alter_partition,
 };
 pub use cluster_defaults::set_cluster_defaults;
-pub use configs::{ConfigChange, ConfigOperation, alter_topic_config, replace_topic_config};
+pub use configs::{ConfigChange, ConfigOperation, ConfigTarget, alter_configs, replace_configs};
 pub use elections::{
     ElectionKind, ElectionResult, PartitionRef, elect_leaders, elect_where_unclean_is_allowed,
     rebalance_leaders,
 };
 pub use features::{FeatureUpdate, UpgradeType, update_features};
 pub use heartbeat::{Heartbeat, HeartbeatAnswer, fence_broker, fence_incarnation, heartbeat};
+pub use offline_replicas::{ReplicaState, ReplicaStates, set_replica_states};
 pub use partitions::{MorePartitions, create_partitions};
 pub use policy::ClusterPolicy;
 pub use producer_ids::{PRODUCER_IDS_PER_BLOCK, ProducerIdBlock, allocate_producer_ids};

@@ -12,6 +12,8 @@ use crate::{MetadataImage, TopicImage, topic_config};
 pub struct ClusterPolicy {
     /// What topics get that do not say otherwise.
     pub defaults: TopicDefaults,
+    /// The broker's settings of groups, by the broker's names: defaults and bounds of what groups may set.
+    pub groups: BTreeMap<String, String>,
     /// Whether partitions have eligible leader replicas (KIP-966, `eligible.leader.replicas.version`). Without them
     /// the last member of an ISR stays in it, fenced or not.
     pub elr_enabled: bool,
@@ -32,7 +34,7 @@ impl ClusterPolicy {
     /// The policy of production: all rules hold, partitions have eligible leader replicas.
     #[must_use]
     pub const fn new(defaults: TopicDefaults) -> Self {
-        Self { defaults, elr_enabled: true, rules: Rules::ALL }
+        Self { defaults, groups: BTreeMap::new(), elr_enabled: true, rules: Rules::ALL }
     }
 
     /// Whether a rule holds.
@@ -42,22 +44,22 @@ impl ClusterPolicy {
 
     /// What the topic's configurations say.
     pub(super) fn topic(&self, image: &MetadataImage, topic: &TopicImage) -> TopicPolicy {
-        TopicPolicy::new(&topic.configs, image.cluster_configs(), &self.defaults.configs)
+        TopicPolicy::new(&topic.configs, |name| image.shared_default(name), &self.defaults.configs)
     }
 }
 
 impl TopicPolicy {
-    /// What a topic's configurations say, else those of the whole cluster, else this node's. They were checked when
-    /// they were set; a value that nevertheless makes no sense counts as the default.
-    pub(super) fn new(
-        topic: &BTreeMap<String, String>,
-        cluster: &BTreeMap<String, String>,
-        node: &BTreeMap<String, String>,
+    /// What a topic's configurations say, else those of the whole cluster (`shared`), else this node's. They were checked
+    /// when they were set; a value that nevertheless makes no sense counts as the default.
+    pub(super) fn new<'a>(
+        topic: &'a BTreeMap<String, String>,
+        shared: impl Fn(&str) -> Option<&'a str>,
+        node: &'a BTreeMap<String, String>,
     ) -> Self {
         let value = |name| {
             let key = topic_config::key(name)?;
-            let set = [topic, cluster, node].into_iter().find_map(|configs| configs.get(name));
-            Some(set.map_or(key.default, String::as_str).trim())
+            let of = |configs: &'a BTreeMap<String, String>| configs.get(name).map(String::as_str);
+            Some(of(topic).or_else(|| shared(name)).or_else(|| of(node)).unwrap_or(key.default).trim())
         };
         let min_insync_replicas = value("min.insync.replicas").and_then(|value| value.parse().ok());
         Self {

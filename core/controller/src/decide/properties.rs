@@ -358,7 +358,7 @@ impl World {
             operation: ConfigOperation::Set,
             value: Some(change.1),
         };
-        let decision = alter_topic_config(&self.image, &name, &[change], &self.policy).unwrap();
+        let decision = alter_configs(&self.image, &on_topic(&name), &[change], &self.policy).unwrap();
         self.commit(&label, decision, May::Plain)
     }
 

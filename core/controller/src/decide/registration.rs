@@ -104,8 +104,9 @@ fn leave(image: &MetadataImage, policy: &ClusterPolicy, id: BrokerId, stop: Stop
             involves(partition, id)
                 || (unclean.is_some() && partition.elr.contains(&id))
                 || (lost.is_some() && partition.last_known_elr.contains(&id))
+                || partition.offline.contains(&id)
         },
-        |change| change.without(id),
+        |change| change.without(id).with_offline(id, false),
     )
 }
 

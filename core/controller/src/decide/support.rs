@@ -150,3 +150,7 @@ pub(super) fn set_isr(image: &mut MetadataImage, policy: &ClusterPolicy, topic: 
     let request = isr_request(image, topic, isr);
     alter(image, policy, &request).unwrap();
 }
+
+pub(super) fn on_topic(name: &str) -> ConfigTarget {
+    ConfigTarget::Topic(name.to_owned())
+}

@@ -173,7 +173,7 @@ fn configurations_change_all_or_nothing() {
     };
     use ConfigOperation::{Append, Delete, Set, Subtract};
     let mut alter = |changes: &[ConfigChange]| {
-        alter_topic_config(&image, "t", changes, &policy)
+        alter_configs(&image, &on_topic("t"), changes, &policy)
             .map(|decision| commit(&mut image, decision))
             .map(|()| image.topic("t").unwrap().configs.clone())
             .map_err(|error| error.code)
@@ -203,13 +203,13 @@ fn configurations_change_all_or_nothing() {
     }
     assert_eq!(image.topic("t").unwrap().configs.len(), 1, "a refused request changes nothing");
     let replaced =
-        replace_topic_config(&image, "t", &[("segment.ms".to_owned(), Some("7".to_owned()))], &policy);
+        replace_configs(&image, &on_topic("t"), &[("segment.ms".to_owned(), Some("7".to_owned()))], &policy);
     commit(&mut image, replaced.unwrap());
     assert_eq!(
         image.topic("t").unwrap().configs,
         BTreeMap::from([("segment.ms".to_owned(), "7".to_owned())])
     );
-    let unknown = alter_topic_config(&image, "u", &[], &policy).unwrap_err();
+    let unknown = alter_configs(&image, &on_topic("u"), &[], &policy).unwrap_err();
     assert_eq!(unknown.code, ErrorCode::UnknownTopicOrPartition);
 }
 

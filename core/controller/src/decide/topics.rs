@@ -6,6 +6,7 @@ use towpath_types::{BrokerId, TopicId, TopicName, limits};
 use towpath_wire::ErrorCode;
 
 use super::change::record;
+use super::configs::NOBODY;
 use super::placement::{Placer, new_partition};
 use super::{AdminError, Decision};
 use crate::{LocalMetadataLog, MetadataImage, MetadataRecord, TopicConfig, topic_config};
@@ -141,7 +142,7 @@ fn create_topic(
     placer: &mut Placer<'_>,
     id: TopicId,
 ) -> Result<(CreatedTopic, Vec<MetadataRecord>), AdminError> {
-    let configs = check_configs(&topic.configs, defaults)?;
+    let configs = check_configs(image, &topic.configs, defaults)?;
     let (replicas, code) = if topic.assignments.is_empty() {
         (place(placer, topic, defaults)?, ErrorCode::InvalidReplicationFactor)
     } else {
@@ -167,6 +168,7 @@ fn create_topic(
 }
 
 fn check_configs(
+    image: &MetadataImage,
     configs: &[(String, Option<String>)],
     defaults: &TopicDefaults,
 ) -> Result<BTreeMap<String, String>, AdminError> {
@@ -183,7 +185,7 @@ fn check_configs(
             return Err(AdminError::new(ErrorCode::InvalidConfig, message));
         }
     }
-    TopicConfig::resolve(&checked, &defaults.configs)
+    TopicConfig::resolve(&checked, &image.topic_defaults(NOBODY, &defaults.configs))
         .map_err(|problem| AdminError::new(ErrorCode::InvalidConfig, problem.to_string()))?;
     Ok(checked)
 }

@@ -1,9 +1,11 @@
 //! An image as records of its own, from which it can be made anew without the log that led to it.
 
-use serde::{Deserialize, Serialize};
-use towpath_types::{BrokerEpoch, ProducerId, TopicId, TopicName};
+use std::sync::Arc;
 
-use super::{BrokerRegistration, ImageError, MetadataImage, PartitionImage, set_partition};
+use serde::{Deserialize, Serialize};
+use towpath_types::{BrokerEpoch, BrokerId, ProducerId, TopicId, TopicName};
+
+use super::{BrokerRegistration, DynamicConfigs, ImageError, MetadataImage, PartitionImage, set_partition};
 use crate::{MirrorRole, RecordError, RegisterBroker};
 
 /// The version of the encoding: one byte in front of every record.
@@ -26,6 +28,10 @@ pub(crate) enum SnapshotRecord {
     Feature { name: String, level: i16 },
     /// A default of the whole cluster.
     ClusterConfig { name: String, value: String },
+    /// A configuration of one broker, or of all.
+    BrokerConfig { broker_id: Option<BrokerId>, name: String, value: String },
+    /// A configuration of a group.
+    GroupConfig { group: String, name: String, value: String },
     /// A topic.
     Topic {
         name: TopicName,
@@ -110,11 +116,16 @@ impl MetadataImage {
             std::iter::once(head).chain(partitions)
         });
         let partitions = self.topics.values().map(|topic| topic.partitions.len());
-        let heads =
-            1 + self.brokers.len() + self.features.len() + self.cluster_configs.len() + self.topics.len();
+        let heads = 1
+            + self.brokers.len()
+            + self.features.len()
+            + self.cluster_configs.len()
+            + self.dynamic.len()
+            + self.topics.len();
         let records = heads + partitions.sum::<usize>();
         let end = SnapshotRecord::End { records: records as u64 };
         let heads = std::iter::once(begin).chain(brokers).chain(features).chain(configs);
+        let heads = heads.chain(dynamic(&self.dynamic));
         heads.chain(topics).chain(std::iter::once(end))
     }
 
@@ -168,6 +179,12 @@ impl MetadataImage {
             SnapshotRecord::ClusterConfig { name, value } => {
                 self.cluster_configs.insert(name, value);
             }
+            SnapshotRecord::BrokerConfig { broker_id, name, value } => {
+                Arc::make_mut(&mut self.dynamic).set_broker(broker_id, &name, Some(&value));
+            }
+            SnapshotRecord::GroupConfig { group, name, value } => {
+                Arc::make_mut(&mut self.dynamic).set_group(&group, &name, Some(&value));
+            }
             SnapshotRecord::Topic { name, id, configs, mirror } => {
                 self.add_topic(&name, id, mirror)?;
                 self.topic_mut(id)?.configs = configs;
@@ -184,12 +201,54 @@ impl MetadataImage {
     }
 }
 
+/// The configurations of brokers and groups.
+fn dynamic(configs: &DynamicConfigs) -> impl Iterator<Item = SnapshotRecord> + use<'_> {
+    let own = configs.brokers().map(|(id, configs)| (Some(id), configs));
+    let brokers = own.chain([(None, configs.broker(None))]).flat_map(|(broker_id, configs)| {
+        configs.iter().map(move |(name, value)| SnapshotRecord::BrokerConfig {
+            broker_id,
+            name: name.clone(),
+            value: value.clone(),
+        })
+    });
+    let groups = configs.groups().flat_map(|(group, configs)| {
+        configs.iter().map(move |(name, value)| SnapshotRecord::GroupConfig {
+            group: group.to_owned(),
+            name: name.clone(),
+            value: value.clone(),
+        })
+    });
+    brokers.chain(groups)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{FeatureRange, MetadataRecord, MirrorState, PeerEndpoint};
-    use towpath_types::{BrokerId, LeaderEpoch, PartitionEpoch};
+    use towpath_types::{LeaderEpoch, PartitionEpoch};
     use uuid::Uuid;
+
+    fn configs() -> [MetadataRecord; 4] {
+        let (name, value) = (|name: &str| name.to_owned(), |value: &str| Some(value.to_owned()));
+        [
+            MetadataRecord::ClusterConfig { name: name("min.insync.replicas"), value: value("2") },
+            MetadataRecord::BrokerConfig {
+                broker_id: Some(BrokerId::new(7)),
+                name: name("log.retention.ms"),
+                value: value("5"),
+            },
+            MetadataRecord::BrokerConfig {
+                broker_id: None,
+                name: name("message.max.bytes"),
+                value: value("6"),
+            },
+            MetadataRecord::GroupConfig {
+                group: name("g"),
+                name: name("consumer.session.timeout.ms"),
+                value: value("7"),
+            },
+        ]
+    }
 
     fn sample() -> MetadataImage {
         let mut image = MetadataImage::new();
@@ -203,6 +262,7 @@ mod tests {
             fenced: true,
             features: [("metadata.version".to_owned(), FeatureRange { min: 1, max: 3 })].into(),
             directory: Some(Uuid::from_u128(5)),
+            further_directories: vec![Uuid::from_u128(6)],
             ..plain.clone()
         };
         let mirror = MirrorRole {
@@ -220,6 +280,7 @@ mod tests {
             elr: ids(8..9),
             last_known_elr: ids(9..10),
             recovering: true,
+            offline: ids(6..7),
             ..alone.clone()
         };
         for record in [
@@ -233,10 +294,6 @@ mod tests {
                 in_controlled_shutdown: true,
             },
             MetadataRecord::FeatureLevel { name: "metadata.version".to_owned(), level: 2 },
-            MetadataRecord::ClusterConfig {
-                name: "min.insync.replicas".to_owned(),
-                value: Some("2".to_owned()),
-            },
             MetadataRecord::Topic {
                 name: TopicName::new("empty").unwrap(),
                 id: TopicId::random(),
@@ -251,7 +308,10 @@ mod tests {
                 value: Some("5".to_owned()),
             },
             MetadataRecord::ProducerIds { broker_id: BrokerId::new(7), next: ProducerId::new(2000) },
-        ] {
+        ]
+        .into_iter()
+        .chain(configs())
+        {
             image.apply(image.next_offset(), &record).unwrap();
         }
         image

@@ -15,7 +15,7 @@ const ATTEMPTS: usize = 16;
 impl Quorum {
     /// Decides on the newest image, commits, and returns when this node has applied the records. Decisions run one at a
     /// time, each on the image that the one before it left; `decide` is called again if the image moved meanwhile. A
-    /// decision without records is answered on this leader's word, within its lease.
+    /// decision without records is answered on this leader's word, within its lease; [`Self::change_or_confirm`] does not.
     ///
     /// # Errors
     /// [`ControllerError::NotController`]: nothing was changed. [`ControllerError::Uncertain`]: leadership or the majority
@@ -23,7 +23,28 @@ impl Quorum {
     /// [`ControllerError::Image`]: the decision contradicts the image, and nothing was changed.
     pub async fn change<T>(
         &self,
+        decide: impl FnMut(&MetadataImage) -> Decision<T>,
+    ) -> Result<(T, Arc<MetadataImage>), ControllerError> {
+        self.commit_decision(decide, false).await
+    }
+
+    /// As [`Self::change`]; what is answered without records is committed, too, as an entry without any. Whoever is told
+    /// "no" can then rely on it (rule 9): a leader that was deposed without knowing it, or has entries of which it does not
+    /// know whether they are committed, gives no such answer.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn change_or_confirm<T>(
+        &self,
+        decide: impl FnMut(&MetadataImage) -> Decision<T>,
+    ) -> Result<(T, Arc<MetadataImage>), ControllerError> {
+        self.commit_decision(decide, true).await
+    }
+
+    async fn commit_decision<T>(
+        &self,
         mut decide: impl FnMut(&MetadataImage) -> Decision<T>,
+        confirm: bool,
     ) -> Result<(T, Arc<MetadataImage>), ControllerError> {
         let node = &self.node;
         let _turn = node.deciding.lock().await;
@@ -33,7 +54,7 @@ impl Quorum {
             }
             let image = self.image();
             let Decision { records, answer } = decide(&image);
-            if records.is_empty() {
+            if records.is_empty() && !confirm {
                 return Ok((answer, image));
             }
             // What does not apply is not committed: a decision that contradicts the image is a bug, not a fact.

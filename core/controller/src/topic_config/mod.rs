@@ -3,43 +3,11 @@
 mod table;
 mod typed;
 
+use crate::config_key::ConfigKey;
+
+pub use crate::config_key::{Check, ConfigProblem, ConfigSource, ConfigType, ThrottledReplicas, list};
 pub use table::KEYS;
-pub use typed::{CleanupPolicy, ConfigSource, TopicCompression, TopicConfig};
-
-/// The type of a configuration's value, by the numbers of DescribeConfigs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(i8)]
-pub enum ConfigType {
-    /// `true` or `false`.
-    Boolean = 1,
-    /// A text.
-    String = 2,
-    /// A 32-bit integer.
-    Int = 3,
-    /// A 64-bit integer.
-    Long = 5,
-    /// A floating-point number.
-    Double = 6,
-    /// Texts, separated by commas.
-    List = 7,
-}
-
-/// What a value must be besides its type.
-#[derive(Debug, Clone, Copy)]
-pub enum Check {
-    /// Anything of the type.
-    Any,
-    /// An integer of at least this.
-    AtLeast(i64),
-    /// An integer between these, both included.
-    Between(i64, i64),
-    /// A fraction between 0 and 1.
-    Fraction,
-    /// One of these, or a list of some of these.
-    OneOf(&'static [&'static str]),
-    /// Only the default: Towpath does not have what another value asks for.
-    Fixed,
-}
+pub use typed::{CleanupPolicy, TopicCompression, TopicConfig};
 
 /// One topic configuration.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +16,8 @@ pub struct TopicConfigKey {
     pub name: &'static str,
     /// The name of the broker's setting that is the default of all topics, if there is one.
     pub broker_name: Option<&'static str>,
+    /// Settings of the broker that say the same in other units, after `broker_name` in the order in which they count.
+    pub units: &'static [Unit],
     /// Its type.
     pub config_type: ConfigType,
     /// Its default.
@@ -58,22 +28,15 @@ pub struct TopicConfigKey {
     pub doc: &'static str,
 }
 
-/// A configuration that is not valid.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigProblem {
-    /// No topic configuration has this name.
-    #[error("Unknown topic config name: {0}")]
-    Unknown(String),
-    /// The value does not fit.
-    #[error("Invalid value {value} for configuration {name}: {problem}")]
-    Value {
-        /// The configuration.
-        name: &'static str,
-        /// The value.
-        value: String,
-        /// What it should be.
-        problem: String,
-    },
+/// A setting of the broker that says in another unit what a topic configuration says.
+#[derive(Debug, Clone, Copy)]
+pub struct Unit {
+    /// Its name.
+    pub name: &'static str,
+    /// How many of the topic configuration's units are one of this.
+    pub factor: i64,
+    /// Its default, if it has one.
+    pub default: Option<&'static str>,
 }
 
 /// The configuration with this name.
@@ -87,77 +50,46 @@ pub fn key(name: &str) -> Option<&'static TopicConfigKey> {
 /// # Errors
 /// [`ConfigProblem`].
 pub fn check(name: &str, value: &str) -> Result<&'static TopicConfigKey, ConfigProblem> {
-    let key = key(name).ok_or_else(|| ConfigProblem::Unknown(name.to_owned()))?;
-    match key.problem(value) {
-        None => Ok(key),
-        Some(problem) => Err(ConfigProblem::Value { name: key.name, value: value.to_owned(), problem }),
-    }
+    let key = key(name).ok_or_else(|| unknown(name))?;
+    key.as_key().check(value)?;
+    Ok(key)
 }
 
-/// The elements of a list's text.
-pub fn list(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|element| !element.is_empty())
+pub(crate) fn unknown(name: &str) -> ConfigProblem {
+    ConfigProblem::Unknown { of: "topic", name: name.to_owned() }
 }
 
 impl TopicConfigKey {
-    /// What is wrong with a value; `None` when nothing is.
-    fn problem(&self, value: &str) -> Option<String> {
-        let trimmed = value.trim();
-        match self.config_type {
-            ConfigType::Boolean => {
-                let boolean = trimmed.eq_ignore_ascii_case("true") || trimmed.eq_ignore_ascii_case("false");
-                if !boolean {
-                    return Some("it must be true or false".to_owned());
-                }
-            }
-            ConfigType::Int => match trimmed.parse::<i32>() {
-                Ok(number) => return self.out_of_range(i64::from(number)),
-                Err(_) => return Some("it must be a 32-bit integer".to_owned()),
-            },
-            ConfigType::Long => match trimmed.parse::<i64>() {
-                Ok(number) => return self.out_of_range(number),
-                Err(_) => return Some("it must be a 64-bit integer".to_owned()),
-            },
-            ConfigType::Double => match trimmed.parse::<f64>() {
-                Ok(number) if (0.0..=1.0).contains(&number) || !matches!(self.check, Check::Fraction) => {}
-                Ok(_) => return Some("it must be between 0 and 1".to_owned()),
-                Err(_) => return Some("it must be a number".to_owned()),
-            },
-            ConfigType::String => {
-                if let Check::OneOf(allowed) = self.check
-                    && !allowed.contains(&trimmed)
-                {
-                    return Some(format!("it must be one of {}", allowed.join(", ")));
-                }
-            }
-            ConfigType::List => {
-                if let Check::OneOf(allowed) = self.check {
-                    let mut elements: Vec<&str> = list(value).collect();
-                    let count = elements.len();
-                    elements.sort_unstable();
-                    elements.dedup();
-                    if count == 0 || elements.len() != count || elements.iter().any(|e| !allowed.contains(e))
-                    {
-                        return Some(format!("it must be a list of some of {}", allowed.join(", ")));
-                    }
-                }
-            }
+    /// Name, type, default and check.
+    #[must_use]
+    pub const fn as_key(&self) -> ConfigKey {
+        ConfigKey {
+            name: self.name,
+            config_type: self.config_type,
+            default: Some(self.default),
+            check: self.check,
+            doc: self.doc,
         }
-        (matches!(self.check, Check::Fixed) && !trimmed.eq_ignore_ascii_case(self.default))
-            .then(|| format!("this broker supports only {:?}", self.default))
     }
 
-    fn out_of_range(&self, number: i64) -> Option<String> {
-        match self.check {
-            Check::AtLeast(min) if number < min => Some(format!("it must be at least {min}")),
-            Check::Between(min, max) if !(min..=max).contains(&number) => {
-                Some(format!("it must be between {min} and {max}"))
-            }
-            Check::Fixed if number.to_string() != self.default => {
-                Some(format!("this broker supports only {}", self.default))
-            }
-            _ => None,
-        }
+    /// The settings of the broker that are the default of all topics, the first that is set counts.
+    #[must_use]
+    pub fn broker_keys(&self) -> Vec<ConfigKey> {
+        let Some(name) = self.broker_name else { return Vec::new() };
+        // Where there are other units, the default stands there, as in Kafka; `log.flush.interval.ms` has none.
+        let default = (self.units.is_empty() && self.name != "flush.ms").then_some(self.default);
+        let mut keys = vec![ConfigKey { name, default, ..self.as_key() }];
+        keys.extend(self.units.iter().map(|unit| ConfigKey {
+            name: unit.name,
+            config_type: ConfigType::Int,
+            default: unit.default,
+            check: match self.check {
+                Check::AtLeast(least) => Check::AtLeast(least),
+                _ => Check::Any,
+            },
+            doc: "The same as the setting in milliseconds, in another unit.",
+        }));
+        keys
     }
 }
 

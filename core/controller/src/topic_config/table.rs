@@ -1,12 +1,13 @@
 //! The table of topic configurations, those of Apache Kafka 4.3, sorted by name.
 
-use super::{Check, ConfigType, TopicConfigKey};
+use super::{Check, ConfigType, TopicConfigKey, Unit};
 
 /// Every topic configuration, sorted by name.
 pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "cleanup.policy",
         broker_name: Some("log.cleanup.policy"),
+        units: &[],
         config_type: ConfigType::List,
         default: "delete",
         check: Check::OneOf(&["compact", "delete"]),
@@ -15,6 +16,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "compression.gzip.level",
         broker_name: Some("compression.gzip.level"),
+        units: &[],
         config_type: ConfigType::Int,
         default: "-1",
         check: Check::Between(-1, 9),
@@ -23,6 +25,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "compression.lz4.level",
         broker_name: Some("compression.lz4.level"),
+        units: &[],
         config_type: ConfigType::Int,
         default: "9",
         check: Check::Between(1, 17),
@@ -31,6 +34,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "compression.type",
         broker_name: Some("compression.type"),
+        units: &[],
         config_type: ConfigType::String,
         default: "producer",
         check: Check::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
@@ -39,6 +43,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "compression.zstd.level",
         broker_name: Some("compression.zstd.level"),
+        units: &[],
         config_type: ConfigType::Int,
         default: "3",
         check: Check::Between(-131_072, 22),
@@ -47,6 +52,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "delete.retention.ms",
         broker_name: Some("log.cleaner.delete.retention.ms"),
+        units: &[],
         config_type: ConfigType::Long,
         default: "86400000",
         check: Check::AtLeast(0),
@@ -55,6 +61,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "file.delete.delay.ms",
         broker_name: Some("log.segment.delete.delay.ms"),
+        units: &[],
         config_type: ConfigType::Long,
         default: "60000",
         check: Check::AtLeast(0),
@@ -63,6 +70,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "flush.messages",
         broker_name: Some("log.flush.interval.messages"),
+        units: &[],
         config_type: ConfigType::Long,
         default: "9223372036854775807",
         check: Check::AtLeast(1),
@@ -71,6 +79,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "flush.ms",
         broker_name: Some("log.flush.interval.ms"),
+        units: &[],
         config_type: ConfigType::Long,
         default: "9223372036854775807",
         check: Check::AtLeast(0),
@@ -79,14 +88,16 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "follower.replication.throttled.replicas",
         broker_name: None,
+        units: &[],
         config_type: ConfigType::List,
         default: "",
-        check: Check::Any,
-        doc: "The replicas whose replication is throttled on the follower's side, as partition:broker pairs.",
+        check: Check::Replicas,
+        doc: "The replicas whose replication is throttled on the follower's side, as partition:broker pairs, or `*`; the rate is the broker's `follower.replication.throttled.rate`.",
     },
     TopicConfigKey {
         name: "index.interval.bytes",
         broker_name: Some("log.index.interval.bytes"),
+        units: &[],
         config_type: ConfigType::Int,
         default: "4096",
         check: Check::AtLeast(0),
@@ -95,14 +106,16 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "leader.replication.throttled.replicas",
         broker_name: None,
+        units: &[],
         config_type: ConfigType::List,
         default: "",
-        check: Check::Any,
-        doc: "The replicas whose replication is throttled on the leader's side, as partition:broker pairs.",
+        check: Check::Replicas,
+        doc: "The replicas whose replication is throttled on the leader's side, as partition:broker pairs, or `*`; the rate is the broker's `leader.replication.throttled.rate`.",
     },
     TopicConfigKey {
         name: "local.retention.bytes",
         broker_name: Some("log.local.retention.bytes"),
+        units: &[],
         config_type: ConfigType::Long,
         default: "-2",
         check: Check::AtLeast(-2),
@@ -111,6 +124,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "local.retention.ms",
         broker_name: Some("log.local.retention.ms"),
+        units: &[],
         config_type: ConfigType::Long,
         default: "-2",
         check: Check::AtLeast(-2),
@@ -119,6 +133,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "max.compaction.lag.ms",
         broker_name: Some("log.cleaner.max.compaction.lag.ms"),
+        units: &[],
         config_type: ConfigType::Long,
         default: "9223372036854775807",
         check: Check::AtLeast(1),
@@ -127,6 +142,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "max.message.bytes",
         broker_name: Some("message.max.bytes"),
+        units: &[],
         config_type: ConfigType::Int,
         default: "1048588",
         check: Check::Between(0, 67_108_864),
@@ -135,6 +151,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "message.timestamp.after.max.ms",
         broker_name: Some("log.message.timestamp.after.max.ms"),
+        units: &[],
         config_type: ConfigType::Long,
         default: "3600000",
         check: Check::AtLeast(0),
@@ -143,6 +160,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "message.timestamp.before.max.ms",
         broker_name: Some("log.message.timestamp.before.max.ms"),
+        units: &[],
         config_type: ConfigType::Long,
         default: "9223372036854775807",
         check: Check::AtLeast(0),
@@ -151,6 +169,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "message.timestamp.type",
         broker_name: Some("log.message.timestamp.type"),
+        units: &[],
         config_type: ConfigType::String,
         default: "CreateTime",
         check: Check::OneOf(&["CreateTime", "LogAppendTime"]),
@@ -159,6 +178,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "min.cleanable.dirty.ratio",
         broker_name: Some("log.cleaner.min.cleanable.ratio"),
+        units: &[],
         config_type: ConfigType::Double,
         default: "0.5",
         check: Check::Fraction,
@@ -167,6 +187,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "min.compaction.lag.ms",
         broker_name: Some("log.cleaner.min.compaction.lag.ms"),
+        units: &[],
         config_type: ConfigType::Long,
         default: "0",
         check: Check::AtLeast(0),
@@ -175,6 +196,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "min.insync.replicas",
         broker_name: Some("min.insync.replicas"),
+        units: &[],
         config_type: ConfigType::Int,
         default: "1",
         check: Check::AtLeast(1),
@@ -183,6 +205,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "preallocate",
         broker_name: Some("log.preallocate"),
+        units: &[],
         config_type: ConfigType::Boolean,
         default: "false",
         check: Check::Any,
@@ -191,6 +214,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "remote.log.copy.disable",
         broker_name: None,
+        units: &[],
         config_type: ConfigType::Boolean,
         default: "false",
         check: Check::Fixed,
@@ -199,6 +223,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "remote.log.delete.on.disable",
         broker_name: None,
+        units: &[],
         config_type: ConfigType::Boolean,
         default: "false",
         check: Check::Fixed,
@@ -207,6 +232,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "remote.storage.enable",
         broker_name: None,
+        units: &[],
         config_type: ConfigType::Boolean,
         default: "false",
         check: Check::Fixed,
@@ -215,6 +241,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "retention.bytes",
         broker_name: Some("log.retention.bytes"),
+        units: &[],
         config_type: ConfigType::Long,
         default: "-1",
         check: Check::AtLeast(-1),
@@ -223,6 +250,10 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "retention.ms",
         broker_name: Some("log.retention.ms"),
+        units: &[
+            Unit { name: "log.retention.minutes", factor: 60_000, default: None },
+            Unit { name: "log.retention.hours", factor: 3_600_000, default: Some("168") },
+        ],
         config_type: ConfigType::Long,
         default: "604800000",
         check: Check::AtLeast(-1),
@@ -231,6 +262,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "segment.bytes",
         broker_name: Some("log.segment.bytes"),
+        units: &[],
         config_type: ConfigType::Int,
         default: "1073741824",
         check: Check::AtLeast(1_048_576),
@@ -239,6 +271,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "segment.index.bytes",
         broker_name: Some("log.index.size.max.bytes"),
+        units: &[],
         config_type: ConfigType::Int,
         default: "10485760",
         check: Check::AtLeast(4),
@@ -247,6 +280,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "segment.jitter.ms",
         broker_name: Some("log.roll.jitter.ms"),
+        units: &[Unit { name: "log.roll.jitter.hours", factor: 3_600_000, default: Some("0") }],
         config_type: ConfigType::Long,
         default: "0",
         check: Check::AtLeast(0),
@@ -255,6 +289,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "segment.ms",
         broker_name: Some("log.roll.ms"),
+        units: &[Unit { name: "log.roll.hours", factor: 3_600_000, default: Some("168") }],
         config_type: ConfigType::Long,
         default: "604800000",
         check: Check::AtLeast(1),
@@ -263,6 +298,7 @@ pub const KEYS: &[TopicConfigKey] = &[
     TopicConfigKey {
         name: "unclean.leader.election.enable",
         broker_name: Some("unclean.leader.election.enable"),
+        units: &[],
         config_type: ConfigType::Boolean,
         default: "false",
         check: Check::Any,

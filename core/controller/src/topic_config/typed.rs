@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use towpath_record::{Codec, Compression, TimestampType};
 
-use super::{ConfigProblem, TopicConfigKey, check, key, list};
+use super::{ConfigProblem, ThrottledReplicas, check, key, list, unknown};
 
 /// What becomes of old segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +39,12 @@ pub struct TopicConfig {
     pub flush_messages: i64,
     /// `flush.ms`.
     pub flush_ms: i64,
+    /// `follower.replication.throttled.replicas`.
+    pub follower_throttled: ThrottledReplicas,
     /// `index.interval.bytes`.
     pub index_interval_bytes: i32,
+    /// `leader.replication.throttled.replicas`.
+    pub leader_throttled: ThrottledReplicas,
     /// `max.compaction.lag.ms`.
     pub max_compaction_lag_ms: i64,
     /// `max.message.bytes`.
@@ -81,7 +85,7 @@ struct Values<'a> {
 
 impl Values<'_> {
     fn get(&self, name: &'static str) -> Result<&str, ConfigProblem> {
-        let key = key(name).ok_or_else(|| ConfigProblem::Unknown(name.to_owned()))?;
+        let key = key(name).ok_or_else(|| unknown(name))?;
         match self.topic.get(name).or_else(|| self.broker.get(name)) {
             Some(value) => {
                 check(name, value)?;
@@ -89,6 +93,10 @@ impl Values<'_> {
             }
             None => Ok(key.default),
         }
+    }
+
+    fn replicas(&self, name: &'static str) -> Result<ThrottledReplicas, ConfigProblem> {
+        Ok(ThrottledReplicas::read(self.get(name)?).unwrap_or_default())
     }
 
     fn number<T: std::str::FromStr>(&self, name: &'static str) -> Result<T, ConfigProblem> {
@@ -132,7 +140,9 @@ impl TopicConfig {
             file_delete_delay_ms: values.number("file.delete.delay.ms")?,
             flush_messages: values.number("flush.messages")?,
             flush_ms: values.number("flush.ms")?,
+            follower_throttled: values.replicas("follower.replication.throttled.replicas")?,
             index_interval_bytes: values.number("index.interval.bytes")?,
+            leader_throttled: values.replicas("leader.replication.throttled.replicas")?,
             max_compaction_lag_ms,
             max_message_bytes: values.number("max.message.bytes")?,
             timestamp_after_max_ms: values.number("message.timestamp.after.max.ms")?,
@@ -172,34 +182,6 @@ fn compression(values: &Values<'_>) -> Result<TopicCompression, ConfigProblem> {
     Ok(TopicCompression::Codec(Codec { compression, level }))
 }
 
-/// Where a value comes from, by the numbers of DescribeConfigs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(i8)]
-pub enum ConfigSource {
-    /// Set on the topic.
-    Topic = 1,
-    /// Set in the broker's configuration.
-    Broker = 4,
-    /// The declared default.
-    Default = 5,
-}
-
-impl TopicConfigKey {
-    /// The value in force and those that it hides, the one in force first.
-    #[must_use]
-    pub fn values<'a>(
-        &'a self,
-        topic: &'a BTreeMap<String, String>,
-        broker: &'a BTreeMap<String, String>,
-    ) -> Vec<(&'a str, ConfigSource)> {
-        let mut values = Vec::with_capacity(3);
-        values.extend(topic.get(self.name).map(|value| (value.as_str(), ConfigSource::Topic)));
-        values.extend(broker.get(self.name).map(|value| (value.as_str(), ConfigSource::Broker)));
-        values.push((self.default, ConfigSource::Default));
-        values
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,11 +196,6 @@ mod tests {
             (map(&[("retention.ms", " 5 ")]), map(&[("retention.ms", "7"), ("segment.ms", "9")]));
         let config = TopicConfig::resolve(&topic, &broker).unwrap();
         assert_eq!((config.retention_ms, config.segment_ms, config.retention_bytes), (5, 9, -1));
-        let values = key("retention.ms").unwrap().values(&topic, &broker);
-        assert_eq!(
-            values,
-            [(" 5 ", ConfigSource::Topic), ("7", ConfigSource::Broker), ("604800000", ConfigSource::Default)]
-        );
     }
 
     #[test]

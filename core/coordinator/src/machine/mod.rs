@@ -190,6 +190,11 @@ struct Shared {
 }
 
 impl Shared {
+    /// How long a member of a consumer group may be silent.
+    fn session_timeout_ms(&self, group: &str) -> i32 {
+        self.topics.session_timeout_ms(group).unwrap_or(self.config.consumer_session_timeout_ms)
+    }
+
     const fn next_token(&mut self) -> AppendToken {
         let token = AppendToken(self.next_append);
         self.next_append += 1;

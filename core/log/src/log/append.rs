@@ -6,16 +6,17 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use towpath_record::{
     BatchError, BatchHeader, Compression, HEADER_BYTES, Origin, RecordBatch, TimestampType, ValidBatch,
-    ValidateError, ValidateOptions, batches, control_record, edit, recompress, validate,
+    ValidateError, ValidateOptions, batches, edit, recompress, validate,
 };
 use towpath_types::{LeaderEpoch, Offset, limits};
 
 use super::{Log, Writer};
 use crate::config::LogConfig;
 use crate::error::{AppendError, LogError};
-use crate::producer::Decision;
+use crate::producer::{Appender, Change, Decision, EndMarker, VerificationGuard};
 use crate::segment::{LOG, SNAPSHOT, Segment, segment_path};
 use crate::tail::TailBatch;
+use crate::unstable::Ended;
 
 /// How much work an append may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,18 @@ pub enum Effort {
     Small,
     /// Any.
     Any,
+}
+
+/// How a batch is appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppendOptions {
+    /// Who made it.
+    pub origin: Origin,
+    /// How much work the append may be.
+    pub effort: Effort,
+    /// The proof that its transaction was verified, where the transaction is not open in this log yet: see
+    /// [`Log::transaction_check`].
+    pub guard: Option<VerificationGuard>,
 }
 
 /// Bytes of a compressed batch that may be decompressed within a small effort.
@@ -51,10 +64,16 @@ pub struct AppendInfo {
 }
 
 /// A batch on its way into the file: the header as it will stand there, and the rest as it came.
-struct Prepared {
-    header: [u8; HEADER_BYTES],
-    payload: Bytes,
-    valid: ValidBatch,
+pub(super) struct Prepared {
+    pub(super) header: [u8; HEADER_BYTES],
+    pub(super) payload: Bytes,
+    pub(super) valid: ValidBatch,
+}
+
+/// By which rules the producer's state is asked.
+pub(super) enum Check {
+    Records(Appender),
+    Marker { marker: EndMarker, tv2: bool },
 }
 
 impl Log {
@@ -83,10 +102,41 @@ impl Log {
         origin: Origin,
         effort: Effort,
     ) -> Result<AppendInfo, AppendError> {
+        self.append_as_leader_with(batch, leader_epoch, &AppendOptions { origin, effort, guard: None })
+    }
+
+    /// As [`Self::append_as_leader`], also for batches of transactions: one that begins a transaction here needs a
+    /// guard.
+    ///
+    /// # Errors
+    /// As there; [`AppendError::NotVerified`] without a guard that counts, and [`AppendError::TooMuchWork`]. The log is
+    /// as it was.
+    pub fn append_as_leader_with(
+        &self,
+        batch: Bytes,
+        leader_epoch: LeaderEpoch,
+        options: &AppendOptions,
+    ) -> Result<AppendInfo, AppendError> {
         self.disk.check()?;
         let config = self.config();
         let now_ms = self.disk.clock.now_ms();
-        let mut prepared = prepare(batch, &config, origin, now_ms, effort)?;
+        let prepared = prepare(batch, &config, options.origin, now_ms, options.effort)?;
+        let check = match EndMarker::of(&prepared.valid.header, [&prepared.header, &prepared.payload]) {
+            None => Check::Records(Appender { origin: options.origin, guard: options.guard }),
+            Some(marker) => Check::Marker { marker, tv2: false },
+        };
+        self.append_prepared(prepared, &config, (leader_epoch, now_ms), &check)
+    }
+
+    /// Assigns offsets to a batch in the term and at the time `at`, and writes it.
+    pub(super) fn append_prepared(
+        &self,
+        mut prepared: Prepared,
+        config: &LogConfig,
+        at: (LeaderEpoch, i64),
+        check: &Check,
+    ) -> Result<AppendInfo, AppendError> {
+        let (leader_epoch, now_ms) = at;
         let mut writer = self.writer.lock();
         let writer = &mut *writer;
         self.check_open(writer)?;
@@ -97,9 +147,16 @@ impl Log {
         }
         let log_append_time = config.timestamp_type == TimestampType::LogAppendTime;
         let log_start_offset = self.log_start_offset();
-        if let Decision::Duplicate { first, last, timestamp } =
-            writer.producers.check(&prepared.valid.header)?
-        {
+        let sent = &prepared.valid.header;
+        let decision = match check {
+            Check::Records(appender) => writer.producers.check(sent, *appender, &writer.verifications)?,
+            Check::Marker { marker, tv2 } => {
+                let producer = (sent.producer_id, sent.producer_epoch);
+                writer.producers.check_marker(producer, marker.coordinator_epoch, *tv2)?;
+                Decision::Append
+            }
+        };
+        if let Decision::Duplicate { first, last, timestamp } = decision {
             return Ok(AppendInfo {
                 first_offset: first,
                 last_offset: last,
@@ -112,11 +169,11 @@ impl Log {
         let first_offset = self.log_end_offset();
         let header =
             self.assign(&mut prepared, first_offset, leader_epoch, log_append_time.then_some(now_ms))?;
-        let rolled = self.roll_if_full(writer, &config, &header)?;
+        let rolled = self.roll_if_full(writer, config, &header)?;
         if leader_epoch > current {
             self.epochs.write().assign(leader_epoch, first_offset);
         }
-        self.write(writer, &config, &header, [&prepared.header, &prepared.payload])?;
+        self.write(writer, config, &header, [&prepared.header, &prepared.payload])?;
         Ok(AppendInfo {
             first_offset,
             last_offset: header.last_offset(),
@@ -211,7 +268,9 @@ impl Log {
         }
         let rolled = self.roll_if_full(writer, config, batch.header())?;
         if batch.partition_leader_epoch > self.epochs.read().latest() {
-            self.epochs.write().assign(batch.partition_leader_epoch, batch.base_offset);
+            // Rule 5: at the log's end also before a gap. The epoch may have begun with what compaction has removed, and a
+            // replica that has other records there must not keep them.
+            self.epochs.write().assign(batch.partition_leader_epoch, expected);
         }
         let (header, payload) = batch.bytes().split_at(HEADER_BYTES);
         self.write(writer, config, batch.header(), [header, payload])?;
@@ -232,13 +291,29 @@ impl Log {
         if let Err(error) = writer.file.write_at(parts, position) {
             return self.disk.wrote("write", &segment.path(LOG), Err(error));
         }
+        let marker = EndMarker::of(header, parts);
+        let aborted = writer.producers.aborts(header, marker);
         // First what can fail: until the end has moved, the batch is not there, and its producer may send it again.
-        if let Err(error) = segment.note(&self.disk, config, header) {
+        let room = if aborted.is_some() { segment.make_room_for_aborted(&self.disk) } else { Ok(()) };
+        if let Err(error) = room.and_then(|()| segment.note(&self.disk, config, header)) {
             self.disk.wrote("truncate", &segment.path(LOG), writer.file.truncate(position))?;
             return Err(error);
         }
-        let marker = coordinator_epoch(header, parts);
-        writer.producers.update(header, marker);
+        if let Some(aborted) = aborted {
+            segment.push_aborted(aborted);
+        }
+        if header.is_transactional() {
+            writer.verifications.settle(header.producer_id, header.producer_epoch);
+        }
+        // Before the end moves: nobody may see a transaction's records and not that it is open.
+        match writer.producers.update(header, marker) {
+            Change::None => {}
+            Change::Began => self.unstable.began(writer.producers.first_open()),
+            Change::Ended { first } => {
+                let ended = Ended { marker: header.base_offset.get(), first };
+                self.unstable.ended(writer.producers.first_open(), ended);
+            }
+        }
         let batch = TailBatch {
             base_offset: header.base_offset.get(),
             last_offset: header.last_offset().get(),
@@ -313,17 +388,6 @@ impl Log {
         *segments = Arc::new(list);
         Ok(())
     }
-}
-
-/// The coordinator epoch of a transaction marker.
-pub(super) fn coordinator_epoch(header: &BatchHeader, parts: [&[u8]; 2]) -> Option<i32> {
-    if !header.is_control() {
-        return None;
-    }
-    let batch = RecordBatch::parse(&Bytes::from(parts.concat())).ok()?;
-    let records = batch.records().ok()?;
-    let record = records.iter().next()?.ok()?;
-    control_record(&record).ok()?.coordinator_epoch
 }
 
 /// Whether it can be seen from outside that a batch is more than a small effort.

@@ -5,31 +5,36 @@ mod attached;
 mod flush;
 mod lookup;
 mod open;
+mod producers;
 mod read;
 mod retention;
+mod transactions;
 mod truncate;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use towpath_types::{LeaderEpoch, Offset, TopicId, TopicPartition};
 
-pub use append::{AppendInfo, Effort};
+pub use append::{AppendInfo, AppendOptions, Effort};
 pub(crate) use open::{OpenLog, parse_name};
 
 pub use lookup::TimestampAndOffset;
 pub use read::{FetchedData, FileSlice};
+pub use transactions::Marker;
 
+use crate::compacted::CompactedOffsets;
 use crate::config::LogConfig;
 use crate::disk::Disk;
 use crate::epoch::{EpochCache, EpochEntry};
 use crate::error::LogError;
-use crate::producer::{ProducerState, ProducerSummary};
+use crate::producer::{ProducerState, Verifications};
 use crate::segment::Segment;
 use crate::storage::StorageFile;
 use crate::tail::Tail;
+use crate::unstable::Unstable;
 
 pub(crate) type Segments = Arc<Vec<Arc<Segment>>>;
 
@@ -39,6 +44,7 @@ pub(crate) struct Writer {
     active: Arc<Segment>,
     file: Arc<dyn StorageFile>,
     producers: ProducerState,
+    verifications: Verifications,
     closed: bool,
     /// Whether there is anything that a clean shutdown has to write.
     changed: bool,
@@ -68,11 +74,15 @@ pub struct Log {
     pub(crate) flushing: Mutex<()>,
     /// Held while segments are compacted.
     pub(crate) cleaning: Mutex<()>,
+    /// How many truncations wait for `cleaning`: a compaction gives way to them.
+    interrupts: AtomicUsize,
     writer: Mutex<Writer>,
     unsynced: Mutex<Unsynced>,
     pub(crate) segments: RwLock<Segments>,
     pub(crate) tail: Mutex<Tail>,
     epochs: RwLock<EpochCache>,
+    unstable: Unstable,
+    compacted: Arc<CompactedOffsets>,
     log_start: AtomicI64,
     log_end: AtomicI64,
     recovery_point: AtomicI64,
@@ -205,27 +215,9 @@ impl Log {
         drop(writer);
     }
 
-    /// The producers that the log remembers.
-    #[must_use]
-    pub fn producers(&self) -> Vec<ProducerSummary> {
-        self.writer.lock().producers.summaries()
-    }
-
-    /// Forgets producers past `producer.id.expiration.ms`.
-    pub fn expire_producers(&self) {
-        let config = self.config();
-        let now = self.disk.clock.now_ms();
-        self.writer.lock().producers.expire(now, config.producer_expiration_ms);
-    }
-
     /// Gives back the memory that holds recent batches: for logs that have been idle for a while.
     pub fn release_memory(&self) {
         self.tail.lock().release();
-    }
-
-    /// The last offset of each producer's records.
-    pub(crate) fn producer_offsets(&self) -> std::collections::HashMap<i64, i64> {
-        self.writer.lock().producers.last_offsets()
     }
 
     pub(crate) fn segments(&self) -> Segments {
@@ -244,6 +236,19 @@ impl Log {
     /// Whoever works on files by their paths asks, with `cleaning` or `flushing` held.
     pub(crate) fn check_not_deleted(&self) -> Result<(), LogError> {
         if self.is_deleted() { Err(LogError::Closed(self.partition.to_string())) } else { Ok(()) }
+    }
+
+    /// A compaction asks now and then, with `cleaning` held, whether it may go on.
+    pub(crate) fn check_cleaning(&self) -> Result<(), LogError> {
+        self.check_not_deleted()?;
+        match self.interrupts.load(Ordering::Acquire) {
+            0 => Ok(()),
+            _ => Err(LogError::Interrupted(self.partition.to_string())),
+        }
+    }
+
+    pub(crate) const fn compacted(&self) -> &Arc<CompactedOffsets> {
+        &self.compacted
     }
 
     pub(crate) const fn disk(&self) -> &Arc<Disk> {

@@ -3,27 +3,30 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 use towpath_record::{BatchHeader, HEADER_BYTES, RecordBatch};
 use towpath_types::{Offset, TopicId, TopicPartition};
 
-use super::append::coordinator_epoch;
 use super::flush::EPOCHS_FILE;
+use super::producers::snapshot_offsets;
 use super::{Log, Unsynced, Writer};
 use crate::checkpoint;
 use crate::clean;
+use crate::compacted::CompactedOffsets;
 use crate::config::LogConfig;
 use crate::disk::Disk;
 use crate::epoch::EpochCache;
 use crate::error::LogError;
-use crate::producer::ProducerState;
-use crate::scan::{HeaderScan, read_batch};
-use crate::segment::{INDEX, LOG, SCAN_WINDOW_BYTES, SNAPSHOT, Segment, TIME_INDEX, TXN_INDEX, segment_path};
+use crate::producer::{ProducerState, Verifications};
+use crate::scan::HeaderScan;
+use crate::segment::{INDEX, LOG, SCAN_WINDOW_BYTES, Segment, TIME_INDEX, TXN_INDEX, segment_path};
 use crate::storage::{DirEntry, StorageFile};
 use crate::tail::Tail;
+use crate::txn_index::TxnIndex;
+use crate::unstable::Unstable;
 
 /// What the directory knows of a log that is to be opened.
 #[derive(Debug, Clone)]
@@ -35,11 +38,10 @@ pub(crate) struct OpenLog {
     pub(crate) clean: bool,
     pub(crate) recovery_point: Offset,
     pub(crate) log_start: Offset,
+    /// As of the last checkpoint.
+    pub(crate) high_watermark: Offset,
+    pub(crate) compacted: Arc<CompactedOffsets>,
 }
-
-/// Bytes of the log before a producer snapshot in which batches are looked for that it does not hold: five of the usual
-/// size, several times over.
-const RECALLED_BYTES: u64 = 256 * 1024;
 
 /// Splits `%020d.suffix`.
 pub(crate) fn parse_name(name: &str) -> Option<(i64, &str)> {
@@ -50,18 +52,27 @@ pub(crate) fn parse_name(name: &str) -> Option<(i64, &str)> {
     Some((base.parse().ok()?, suffix.strip_prefix('.')?))
 }
 
+/// The first offsets of the segments that have a file of a kind.
+struct Bases {
+    logs: BTreeSet<i64>,
+    transactions: BTreeSet<i64>,
+}
+
 /// The segments of a log that is being opened.
 struct Found {
     segments: Vec<Arc<Segment>>,
     next_offset: i64,
     /// The base offset of the first segment that was scanned after a crash.
     recovered_from: Option<i64>,
+    /// The base offsets of the segments whose index of aborted transactions has to be made anew.
+    unindexed: BTreeSet<i64>,
 }
 
 /// What a scan of one segment gave.
 struct Recovered {
     segment: Segment,
     next_offset: i64,
+    has_markers: bool,
     /// Bytes past the last good batch, which are to go.
     bad: Option<String>,
 }
@@ -90,10 +101,11 @@ impl Log {
         let active = Arc::clone(&found.segments[found.segments.len() - 1]);
         let file = active.file(disk)?;
         let next_offset = found.next_offset;
+        let high_watermark = open.high_watermark.get().clamp(log_start, next_offset.max(log_start));
         let epochs = load_epochs(disk, &dir, &found, log_start)?;
         let recovery_point =
             if open.clean { next_offset } else { open.recovery_point.get().min(next_offset) };
-        let log = Self {
+        let mut log = Self {
             disk: Arc::clone(disk),
             dir,
             partition: open.partition,
@@ -101,10 +113,12 @@ impl Log {
             config: RwLock::new(Arc::new(open.config)),
             flushing: Mutex::new(()),
             cleaning: Mutex::new(()),
+            interrupts: AtomicUsize::new(0),
             writer: Mutex::new(Writer {
                 active,
                 file,
                 producers: ProducerState::default(),
+                verifications: Verifications::default(),
                 closed: false,
                 changed: !open.clean,
             }),
@@ -112,6 +126,8 @@ impl Log {
             segments: RwLock::new(Arc::new(found.segments)),
             tail: Mutex::new(Tail::new(Arc::clone(disk))),
             epochs: RwLock::new(epochs),
+            unstable: Unstable::new(None, Vec::new()),
+            compacted: open.compacted,
             log_start: AtomicI64::new(log_start),
             log_end: AtomicI64::new(next_offset),
             recovery_point: AtomicI64::new(recovery_point),
@@ -120,7 +136,10 @@ impl Log {
             deleted: AtomicBool::new(false),
         };
         let snapshots = log.drop_snapshots_after(next_offset, snapshot_offsets(&entries))?;
-        log.writer.lock().producers = log.load_producers(next_offset, snapshots.clone())?;
+        let producers = log.load_producers(next_offset, &snapshots)?;
+        log.unstable =
+            log.load_transactions(&producers, high_watermark..next_offset, &snapshots, &found.unindexed)?;
+        log.writer.lock().producers = producers;
         log.drop_old_snapshots(&snapshots)?;
         if found.recovered_from.is_some() {
             log.settle(found.recovered_from)?;
@@ -141,143 +160,18 @@ impl Log {
         }
         self.flush_locked().map(drop)
     }
-
-    /// Removes the producer snapshots past `offset`, and returns the others.
-    pub(super) fn drop_snapshots_after(
-        &self,
-        offset: i64,
-        mut snapshots: Vec<i64>,
-    ) -> Result<Vec<i64>, LogError> {
-        for snapshot in snapshots.iter().filter(|snapshot| **snapshot > offset) {
-            self.disk.remove_file(&segment_path(&self.dir, *snapshot, SNAPSHOT))?;
-        }
-        snapshots.retain(|snapshot| *snapshot <= offset);
-        Ok(snapshots)
-    }
-
-    /// Removes those of these producer snapshots that nobody will read again: earlier clean shutdowns left them. Those
-    /// at a segment's base and the newest stay.
-    fn drop_old_snapshots(&self, snapshots: &[i64]) -> Result<(), LogError> {
-        let segments = self.segments();
-        let newest = snapshots.iter().max();
-        let mut old: Vec<i64> = snapshots
-            .iter()
-            .filter(|offset| Some(*offset) != newest)
-            .filter(|offset| segments.binary_search_by_key(*offset, |segment| segment.base).is_err())
-            .copied()
-            .collect();
-        if old.is_empty() {
-            return Ok(());
-        }
-        // One that could not be read is gone by now, and another is the newest.
-        let newest = self.snapshot_offsets()?.into_iter().max();
-        old.retain(|offset| Some(*offset) != newest);
-        for offset in old {
-            self.disk.remove_file(&segment_path(&self.dir, offset, SNAPSHOT))?;
-        }
-        Ok(())
-    }
-
-    /// The offsets of the producer snapshots that are there, in no order.
-    pub(super) fn snapshot_offsets(&self) -> Result<Vec<i64>, LogError> {
-        let entries = self.disk.did_read("list", &self.dir, self.disk.storage.list(&self.dir))?;
-        Ok(snapshot_offsets(&entries))
-    }
-
-    /// The producer state at `end`: the newest of these snapshots that can be read, and what follows it in the log.
-    pub(super) fn load_producers(
-        &self,
-        end: i64,
-        mut snapshots: Vec<i64>,
-    ) -> Result<ProducerState, LogError> {
-        snapshots.sort_unstable_by(|a, b| b.cmp(a));
-        let mut state = ProducerState::default();
-        let mut from = i64::MIN;
-        for offset in snapshots.into_iter().filter(|offset| *offset <= end) {
-            let path = segment_path(&self.dir, offset, SNAPSHOT);
-            if let Some(read) = ProducerState::read_snapshot(&self.disk, &path)? {
-                state = read;
-                from = offset;
-                break;
-            }
-            tracing::warn!(path = %path.display(), "unreadable producer snapshot ignored");
-            self.disk.remove_file(&path)?;
-        }
-        if from < end {
-            self.replay_producers(&mut state, from, end)?;
-        }
-        self.recall_batches(&mut state, from, end)?;
-        Ok(state)
-    }
-
-    /// A snapshot has the last batch of each producer only. Those before it are looked for in the log right before the
-    /// snapshot, so that a producer that repeats all that it had in flight is understood after a restart as well.
-    fn recall_batches(&self, state: &mut ProducerState, from: i64, end: i64) -> Result<(), LogError> {
-        if !state.has_forgotten_batches() {
-            return Ok(());
-        }
-        let segments = self.segments();
-        let before = segments.partition_point(|segment| segment.base < from);
-        let (mut start, mut left) = (from, RECALLED_BYTES);
-        for segment in segments[..before].iter().rev() {
-            start = segment.offset_before(&self.disk, from, left)?;
-            left = left.saturating_sub(segment.size());
-            if left == 0 || start > segment.base {
-                break;
-            }
-        }
-        let mut recalled = ProducerState::default();
-        self.replay_producers(&mut recalled, start, end)?;
-        state.recall(&recalled);
-        Ok(())
-    }
-
-    fn replay_producers(&self, state: &mut ProducerState, from: i64, end: i64) -> Result<(), LogError> {
-        let segments = self.segments();
-        for (index, segment) in segments.iter().enumerate() {
-            let segment_end = segments.get(index + 1).map_or(i64::MAX, |next| next.base);
-            if segment_end <= from || segment.base >= end || segment.size() == 0 {
-                continue;
-            }
-            let start = segment.find(&self.disk, from.max(segment.base), segment.size())?;
-            let Some(start) = start else { continue };
-            let file = segment.file(&self.disk)?;
-            let path = segment.path(LOG);
-            let range = start.position..segment.size();
-            let mut scan = HeaderScan::new(&self.disk, file.as_ref(), &path, range, SCAN_WINDOW_BYTES);
-            while let Some(placed) = scan.next()? {
-                let header = &placed.header;
-                if header.base_offset.get() >= end {
-                    break;
-                }
-                if header.last_offset().get() < from || !header.has_producer_id() {
-                    continue;
-                }
-                let marker = if header.is_control() {
-                    let batch = read_batch(&self.disk, file.as_ref(), &path, &placed)?;
-                    coordinator_epoch(header, [batch.bytes(), &[]])
-                } else {
-                    None
-                };
-                state.update(header, marker);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn snapshot_offsets(entries: &[DirEntry]) -> Vec<i64> {
-    let names = entries.iter().filter_map(|entry| parse_name(&entry.name));
-    names.filter(|(_, suffix)| *suffix == SNAPSHOT).map(|(offset, _)| offset).collect()
 }
 
 /// Tidies the directory and returns the segments' base offsets, in order.
-fn find_segments(disk: &Disk, dir: &Path, entries: &[DirEntry]) -> Result<BTreeSet<i64>, LogError> {
-    let names = entries.iter().filter_map(|entry| parse_name(&entry.name));
-    let bases: BTreeSet<i64> = names.filter(|(_, suffix)| *suffix == LOG).map(|(base, _)| base).collect();
+fn find_segments(disk: &Disk, dir: &Path, entries: &[DirEntry]) -> Result<Bases, LogError> {
+    let of_kind = |kind: &str| -> BTreeSet<i64> {
+        let names = entries.iter().filter_map(|entry| parse_name(&entry.name));
+        names.filter(|(_, suffix)| *suffix == kind).map(|(base, _)| base).collect()
+    };
+    let bases = Bases { logs: of_kind(LOG), transactions: of_kind(TXN_INDEX) };
     for entry in entries.iter().filter(|entry| !entry.is_dir) {
         let stray_index = parse_name(&entry.name).is_some_and(|(base, suffix)| {
-            [INDEX, TIME_INDEX, TXN_INDEX].contains(&suffix) && !bases.contains(&base)
+            [INDEX, TIME_INDEX, TXN_INDEX].contains(&suffix) && !bases.logs.contains(&base)
         });
         if stray_index || entry.name.ends_with(".deleted") || entry.name.ends_with(".tmp") {
             disk.remove_file(&dir.join(&entry.name))?;
@@ -286,13 +180,8 @@ fn find_segments(disk: &Disk, dir: &Path, entries: &[DirEntry]) -> Result<BTreeS
     Ok(bases)
 }
 
-fn load_segments(
-    disk: &Disk,
-    dir: &Arc<Path>,
-    bases: &BTreeSet<i64>,
-    open: &OpenLog,
-) -> Result<Found, LogError> {
-    let bases: Vec<i64> = bases.iter().copied().collect();
+fn load_segments(disk: &Disk, dir: &Arc<Path>, known: &Bases, open: &OpenLog) -> Result<Found, LogError> {
+    let bases: Vec<i64> = known.logs.iter().copied().collect();
     // After a crash everything from the segment on that holds the last flushed record may be torn.
     let last_flushed = open.recovery_point.get().saturating_sub(1);
     let trusted = if open.clean {
@@ -300,10 +189,18 @@ fn load_segments(
     } else {
         bases.partition_point(|base| *base <= last_flushed).saturating_sub(1)
     };
-    let mut found = Found { segments: Vec::with_capacity(bases.len()), next_offset: 0, recovered_from: None };
+    let mut found = Found {
+        segments: Vec::with_capacity(bases.len()),
+        next_offset: 0,
+        recovered_from: None,
+        unindexed: BTreeSet::new(),
+    };
     for (index, base) in bases.iter().enumerate() {
         let is_last = index + 1 == bases.len();
         if index < trusted && load_trusted(disk, dir, *base, is_last, open, &mut found)? {
+            if known.transactions.contains(base) {
+                load_aborted(disk, dir, *base, &mut found)?;
+            }
             continue;
         }
         if found.recovered_from.is_some() && *base > found.next_offset && *base > open.recovery_point.get() {
@@ -315,6 +212,9 @@ fn load_segments(
         let expected = found.next_offset.max(*base);
         let recovered = recover_segment(disk, dir, *base, expected, &open.config)?;
         found.next_offset = recovered.next_offset.max(*base);
+        if recovered.has_markers {
+            found.unindexed.insert(*base);
+        }
         let segment = Arc::new(recovered.segment);
         if let Some(problem) = recovered.bad {
             cut(disk, dir, open, &segment, &problem, &bases[index + 1..])?;
@@ -362,6 +262,21 @@ fn load_trusted(
     Ok(true)
 }
 
+/// Opens the index of aborted transactions of the segment that was loaded last; one that makes no sense is made anew.
+fn load_aborted(disk: &Disk, dir: &Path, base: i64, found: &mut Found) -> Result<(), LogError> {
+    let Some(segment) = found.segments.last().filter(|segment| segment.base == base) else { return Ok(()) };
+    let path = segment_path(dir, base, TXN_INDEX);
+    match TxnIndex::open(disk, path.clone(), base)? {
+        Some(index) => segment.set_transactions(index),
+        None => {
+            tracing::warn!(path = %path.display(), "not sane, rebuilding it");
+            disk.remove_file(&path)?;
+            found.unindexed.insert(base);
+        }
+    }
+    Ok(())
+}
+
 /// Rebuilds the indexes of a segment whose content is trusted.
 fn reindex(
     disk: &Disk,
@@ -397,6 +312,9 @@ fn recover_segment(
     let path = segment.path(LOG);
     let file = segment.file(disk)?;
     let size = disk.did_read("read", &path, file.bytes())?;
+    // The other indexes are written anew; this one may have nothing to write, and must not be found again.
+    disk.remove_file(&segment.path(TXN_INDEX))?;
+    let mut has_markers = false;
     let mut next_offset = expected;
     let mut bad = None;
     let mut buffer = BytesMut::new();
@@ -404,6 +322,7 @@ fn recover_segment(
         match check_batch(disk, file.as_ref(), &path, segment.size()..size, next_offset, base, &mut buffer)? {
             Ok(header) => {
                 next_offset = header.next_offset().get();
+                has_markers |= header.is_control() && header.has_producer_id();
                 segment.note(disk, config, &header)?;
             }
             Err(problem) => {
@@ -412,7 +331,7 @@ fn recover_segment(
             }
         }
     }
-    Ok(Recovered { segment, next_offset, bad })
+    Ok(Recovered { segment, next_offset, has_markers, bad })
 }
 
 /// Reads one batch and says what is wrong with it, if anything.
@@ -503,14 +422,18 @@ fn load_epochs(disk: &Disk, dir: &Path, found: &Found, log_start: i64) -> Result
     let mut epochs = EpochCache::new(from_file.unwrap_or_default());
     if let Some(from) = scan_from {
         epochs.truncate_from_end(Offset::new(from));
+        let mut end = None;
         for segment in found.segments.iter().filter(|segment| segment.base >= from && segment.size() > 0) {
             let file = segment.file(disk)?;
             let path = segment.path(LOG);
             let mut scan = HeaderScan::new(disk, file.as_ref(), &path, 0..segment.size(), SCAN_WINDOW_BYTES);
             while let Some(placed) = scan.next()? {
                 if placed.header.partition_leader_epoch > epochs.latest() {
-                    epochs.assign(placed.header.partition_leader_epoch, placed.header.base_offset);
+                    // Before a gap, as where a follower appends.
+                    let start = *end.get_or_insert(Offset::new(segment.base));
+                    epochs.assign(placed.header.partition_leader_epoch, start);
                 }
+                end = Some(placed.header.next_offset());
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use towpath_types::Offset;
 
-use super::Log;
+use super::{Log, Segments};
 use crate::disk::Disk;
 use crate::error::{LogError, ReadError};
 use crate::scan::read_range;
@@ -32,6 +32,16 @@ impl FileSlice {
     #[must_use]
     pub fn sendfile_source(&self) -> Option<Arc<File>> {
         self.file.sendfile_source()
+    }
+
+    /// An offset after all of its batches, and close to it: `segments` are those that were read.
+    pub(super) fn offset_after(&self, segments: &[Arc<Segment>]) -> Result<Option<i64>, LogError> {
+        let end = self.position + self.length as u64;
+        if let Some(offset) = self.segment.offset_after(&self.disk, end)? {
+            return Ok(Some(offset));
+        }
+        let next = segments.partition_point(|segment| segment.base <= self.segment.base);
+        Ok(segments.get(next).map(|next| next.base))
     }
 
     /// Reads the bytes into memory.
@@ -110,6 +120,19 @@ impl Log {
         upper_bound: Offset,
         min_one: bool,
     ) -> Result<FetchedData, ReadError> {
+        let read = self.read_with(from, bytes_max, upper_bound, min_one, |_, _, _| Ok(()));
+        read.map(|(data, ())| data)
+    }
+
+    /// Reads, and then looks for more in the segments that were read, below the bound that was read to.
+    pub(super) fn read_with<T: Default>(
+        &self,
+        from: Offset,
+        bytes_max: usize,
+        upper_bound: Offset,
+        min_one: bool,
+        look: impl Fn(&[Arc<Segment>], &FetchedData, i64) -> Result<T, LogError>,
+    ) -> Result<(FetchedData, T), ReadError> {
         loop {
             let log_start = self.log_start_offset();
             let log_end = self.log_end_offset();
@@ -118,9 +141,14 @@ impl Log {
             }
             let upper = upper_bound.min(log_end).get();
             if from.get() >= upper {
-                return Ok(FetchedData::Empty);
+                return Ok((FetchedData::Empty, T::default()));
             }
-            match self.read_below(from.get(), upper, bytes_max, min_one) {
+            let read = self.read_below(from.get(), upper, bytes_max, min_one);
+            let looked = read.and_then(|(data, segments)| {
+                let found = look(&segments, &data, upper)?;
+                Ok((data, found))
+            });
+            match looked {
                 // Retention removed the segment between our look and the read: the log start has moved.
                 Err(error) if error.is_not_found() && self.log_start_offset() > log_start => {}
                 result => return Ok(result?),
@@ -134,21 +162,34 @@ impl Log {
         upper: i64,
         bytes_max: usize,
         min_one: bool,
-    ) -> Result<FetchedData, LogError> {
+    ) -> Result<(FetchedData, Segments), LogError> {
         // The list first: compaction forgets the tail's places before it shows the new segments.
         let segments = self.segments();
         let tail = self.tail.lock().read(from, upper, bytes_max, min_one);
         match tail {
             TailRead::Before => {}
-            TailRead::Nothing => return Ok(FetchedData::Empty),
-            TailRead::Memory(parts) => return Ok(FetchedData::Memory(parts)),
+            TailRead::Nothing => return Ok((FetchedData::Empty, segments)),
+            TailRead::Memory(parts) => return Ok((FetchedData::Memory(parts), segments)),
             TailRead::Place { segment, position, length } => {
                 if let Ok(index) = segments.binary_search_by_key(&segment, |segment| segment.base) {
-                    return self.slice(&segments[index], position, length);
+                    let data = self.slice(&segments[index], position, length)?;
+                    return Ok((data, segments));
                 }
             }
         }
         let segments = self.segments();
+        let data = self.read_segments(&segments, from, upper, bytes_max, min_one)?;
+        Ok((data, segments))
+    }
+
+    fn read_segments(
+        &self,
+        segments: &[Arc<Segment>],
+        from: i64,
+        upper: i64,
+        bytes_max: usize,
+        min_one: bool,
+    ) -> Result<FetchedData, LogError> {
         let first = segments.partition_point(|segment| segment.base <= from).saturating_sub(1);
         for segment in &segments[first..] {
             let Some(placed) = segment.find(&self.disk, from, segment.size())? else { continue };

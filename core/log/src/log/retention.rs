@@ -34,8 +34,12 @@ impl Log {
     /// # Errors
     /// [`LogError`].
     pub fn delete_old_segments(&self, high_watermark: Offset) -> Result<usize, LogError> {
-        // A compaction that replaces segments must not meet a removal of the same ones.
-        let _cleaning = self.cleaning.lock();
+        // A compaction that replaces segments must not meet a removal of the same ones. It may take minutes; what is
+        // left now goes the next time.
+        let Some(_cleaning) = self.cleaning.try_lock() else {
+            self.check_not_deleted()?;
+            return Ok(0);
+        };
         let _flushing = self.flushing.lock();
         let config = self.config();
         let now_ms = self.disk.clock.now_ms();
@@ -61,7 +65,14 @@ impl Log {
             let is_excess = excess > 0 && excess >= segment.size();
             let is_old = match config.retention_ms {
                 Some(retention) if config.delete => {
-                    now_ms.saturating_sub(segment.retention_timestamp(&self.disk)?) > retention
+                    let timestamp = segment.retention_timestamp(&self.disk)?;
+                    if timestamp > now_ms {
+                        tracing::debug!(
+                            partition = %self.partition(), base_offset = segment.base, timestamp,
+                            "a timestamp in the future keeps the segment, and those after it"
+                        );
+                    }
+                    now_ms.saturating_sub(timestamp) > retention
                 }
                 _ => false,
             };

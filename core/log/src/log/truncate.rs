@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::MutexGuard;
 use towpath_types::Offset;
 
 use super::{Log, Writer};
@@ -17,7 +18,7 @@ impl Log {
     /// # Errors
     /// [`LogError`].
     pub fn truncate_to(&self, target: Offset) -> Result<(), LogError> {
-        let _cleaning = self.cleaning.lock();
+        let _cleaning = self.stop_cleaning();
         let _flushing = self.flushing.lock();
         let mut writer = self.writer.lock();
         self.check_open(&writer)?;
@@ -27,8 +28,17 @@ impl Log {
             self.epochs.write().truncate_from_end(end);
             return self.write_epochs();
         }
+        self.compacted.lower(&self.partition, target)?;
         // What is half truncated is for the next start to sort out.
         self.truncate_locked(&mut writer, target).inspect_err(|error| self.disk.fail(error))
+    }
+
+    /// Takes the place of a compaction, which ends early: it may take minutes, and a follower's fetches wait.
+    fn stop_cleaning(&self) -> MutexGuard<'_, ()> {
+        self.interrupts.fetch_add(1, Ordering::AcqRel);
+        let guard = self.cleaning.lock();
+        self.interrupts.fetch_sub(1, Ordering::AcqRel);
+        guard
     }
 
     fn truncate_locked(&self, writer: &mut Writer, target: Offset) -> Result<(), LogError> {
@@ -47,7 +57,7 @@ impl Log {
         *self.segments.write() = Arc::new(kept);
         let mut target = target;
         if let Some(placed) = last.find(&self.disk, target.get(), last.size())? {
-            last.truncate(&self.disk, placed.position)?;
+            last.truncate(&self.disk, placed.position, placed.header.base_offset.get())?;
             // Not past the records that are left: what the batch held before `target` is gone as well.
             target = target.min(placed.header.base_offset);
             self.recovery_point.fetch_min(target.get(), Ordering::AcqRel);
@@ -60,7 +70,10 @@ impl Log {
         self.write_epochs()?;
         let snapshots = self.drop_snapshots_after(target.get(), self.snapshot_offsets()?)?;
         self.disk.sync_dir(&self.dir)?;
-        writer.producers = self.load_producers(target.get(), snapshots)?;
+        writer.producers = self.load_producers(target.get(), &snapshots)?;
+        // What was verified was so for another history.
+        writer.verifications.clear();
+        self.unstable.cut(writer.producers.first_open(), target.get());
         Ok(())
     }
 
@@ -69,10 +82,11 @@ impl Log {
     /// # Errors
     /// [`LogError`].
     pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), LogError> {
-        let _cleaning = self.cleaning.lock();
+        let _cleaning = self.stop_cleaning();
         let _flushing = self.flushing.lock();
         let mut writer = self.writer.lock();
         self.check_open(&writer)?;
+        self.compacted.lower(&self.partition, offset)?;
         self.restart_at(&mut writer, offset.get()).inspect_err(|error| self.disk.fail(error))
     }
 
@@ -105,6 +119,8 @@ impl Log {
         writer.file = segment.file(&self.disk)?;
         writer.active = Arc::clone(&segment);
         writer.producers.clear();
+        writer.verifications.clear();
+        self.unstable.clear();
         *self.segments.write() = Arc::new(vec![segment]);
         self.log_end.store(offset, Ordering::Release);
         self.log_start.store(offset, Ordering::Release);

@@ -14,6 +14,7 @@ mod produce;
 mod schema;
 mod start;
 mod topics;
+mod transactions;
 mod up;
 mod validate;
 
@@ -31,6 +32,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Schema => schema::run(),
         Command::Topics(command) => topics::run(command, json).await,
         Command::Groups(command) => groups::run(command, json).await,
+        Command::Transactions(command) => transactions::run(command, json).await,
         Command::Cluster(command) => cluster::run(command, json).await,
         Command::Produce(produce) => produce::run(produce, json).await,
         Command::Consume(consume) => consume::run(consume, json).await,

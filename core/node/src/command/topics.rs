@@ -1,10 +1,11 @@
 //! `towpath topics`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value as Json, json};
 use towpath_client::{
-    AlterConfig, Client, ConfigResource, ConfigSource, ListedOffset, NewTopic, OffsetSpec, PerItem,
+    Admin, AlterConfig, Client, ConfigResource, ConfigSource, IsolationLevel, ListedOffset, NewTopic,
+    OffsetSpec, PerItem, TopicDescription,
 };
 use towpath_types::{TopicName, TopicPartition};
 
@@ -81,7 +82,9 @@ async fn describe(client: &Client, topics: &[TopicName], json: bool) -> Result<(
     }
     let (earliest, latest): (Vec<_>, Vec<_>) =
         wanted.into_iter().partition(|(_, spec)| *spec == OffsetSpec::Earliest);
+    let stable = admin.list_offsets_at(&latest, IsolationLevel::ReadCommitted).await?;
     let (earliest, latest) = (admin.list_offsets(&earliest).await?, admin.list_offsets(&latest).await?);
+    let bytes = bytes(&admin, &described).await;
     let offset = |offsets: &PerItem<TopicPartition, ListedOffset>, partition: &TopicPartition| {
         let listed = offsets.get(partition).and_then(|listed| listed.as_ref().ok());
         listed.and_then(|listed| listed.offset).map_or(Json::Null, |offset| json!(offset.get()))
@@ -95,6 +98,8 @@ async fn describe(client: &Client, topics: &[TopicName], json: bool) -> Result<(
         ("IN SYNC", "in_sync_replicas"),
         ("BEGIN", "begin_offset"),
         ("END", "end_offset"),
+        ("STABLE END", "last_stable_offset"),
+        ("BYTES", "bytes"),
         ("ID", "id"),
     ]);
     for (name, topic) in described {
@@ -109,11 +114,34 @@ async fn describe(client: &Client, topics: &[TopicName], json: bool) -> Result<(
                 json!(partition.in_sync_replicas),
                 offset(&earliest, &at),
                 offset(&latest, &at),
+                offset(&stable, &at),
+                json!(bytes.get(&(at, partition.leader.unwrap_or(-1)))),
                 json!(topic.id.to_string()),
             ]);
         }
     }
     listing.print(json)
+}
+
+/// Bytes of each replica, by partition and broker, as far as the brokers tell.
+async fn bytes(
+    admin: &Admin,
+    described: &[(TopicName, TopicDescription)],
+) -> BTreeMap<(TopicPartition, i32), i64> {
+    let partitions = described.iter().flat_map(|(_, topic)| &topic.partitions);
+    let brokers: BTreeSet<i32> = partitions.flat_map(|partition| partition.replicas.clone()).collect();
+    let wanted: BTreeSet<&TopicName> = described.iter().map(|(name, _)| name).collect();
+    let brokers: Vec<i32> = brokers.into_iter().collect();
+    let Ok(described) = admin.describe_log_dirs(&brokers).await else { return BTreeMap::new() };
+    let mut bytes = BTreeMap::new();
+    // One that is down tells nothing: the column stays empty there.
+    for (broker, dirs) in described.into_iter().filter_map(|(broker, dirs)| Some((broker, dirs.ok()?))) {
+        let replicas = dirs.into_iter().flat_map(|dir| dir.replicas).filter(|it| !it.is_future);
+        for replica in replicas.filter(|it| wanted.contains(&it.partition.topic)) {
+            bytes.insert((replica.partition, broker), replica.size_bytes);
+        }
+    }
+    bytes
 }
 
 async fn alter(
@@ -159,6 +187,8 @@ const fn source_name(source: ConfigSource) -> &'static str {
         ConfigSource::Broker => "broker",
         ConfigSource::ClusterDefault => "cluster",
         ConfigSource::BrokerFile => "broker file",
+        ConfigSource::Group => "group",
+        ConfigSource::ClientMetrics => "client metrics",
         ConfigSource::Default => "default",
         ConfigSource::Other(_) => "other",
     }

@@ -43,6 +43,7 @@ pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
     let metrics = towpath_telemetry::install_metrics()
         .map_err(|error| Failure::new(format!("metrics cannot be collected: {}", chain(&error))))?;
     towpath_runtime::metrics::describe();
+    towpath_client::describe_metrics();
     let paused = load_paused(&mut config, &up)?;
     let shown = Arc::new(Shown::new(&config, metrics, paused));
     let http = http::serve(&config.node.http, Arc::clone(&shown))

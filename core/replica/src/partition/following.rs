@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use towpath_log::{AppendInfo, Log};
 use towpath_record::batches;
-use towpath_types::{BrokerId, LeaderEpoch, Offset};
+use towpath_types::{LeaderEpoch, Offset};
 
 use super::{Partition, Role};
 use crate::PartitionError;
@@ -138,6 +138,7 @@ impl Partition {
     fn follow_watermarks(&self, answer: &FollowerAnswer) -> Result<(), PartitionError> {
         let target = answer.high_watermark.min(self.log.log_end_offset());
         let before = self.high_watermark.fetch_max(target.get(), Ordering::AcqRel);
+        self.log.high_watermark_moved(self.high_watermark());
         let start = answer.log_start.min(self.high_watermark());
         if start > self.log.log_start_offset() {
             self.log.delete_records_before(start)?;
@@ -160,15 +161,6 @@ impl Partition {
                 "records that were committed are gone: an unclean election"
             );
         }
-    }
-
-    /// Whether a reassignment brings the partition to broker `me`, which is not in sync yet: from then on records wait for
-    /// it, and nothing may hold it up.
-    #[must_use]
-    pub fn is_being_added(&self, me: BrokerId) -> bool {
-        let role = self.role.lock();
-        let state = role.leadership();
-        state.adding.contains(&me) && !state.isr.contains(&me)
     }
 
     /// Makes durable what was fetched, where that is what counts. Called before the next fetch.

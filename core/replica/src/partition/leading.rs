@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use towpath_log::{AppendInfo, Effort};
+use towpath_log::{AppendError, AppendInfo, AppendOptions, Effort, Log};
 use towpath_record::Origin;
 use towpath_types::{BrokerId, LeaderEpoch, Offset, Term};
 
@@ -40,6 +40,11 @@ impl Partition {
         }
     }
 
+    /// This partition comes in the place of another one: a term of that one has ended, whatever its number.
+    pub(crate) fn count_terms_after(&self, other: &Self) {
+        self.roles_taken.fetch_add(other.roles_taken.load(Ordering::Acquire), Ordering::AcqRel);
+    }
+
     /// Takes a newer state in which this broker goes on to lead.
     pub(super) fn go_on_leading(&self, state: &mut LeaderState, leadership: Leadership) {
         let epoch = leadership.leader_epoch;
@@ -59,6 +64,7 @@ impl Partition {
         self.log.assign_epoch(leadership.leader_epoch);
         self.roles_taken.fetch_add(1, Ordering::AcqRel);
         *self.uncommitted.lock() = Default::default();
+        self.told_stable.store(self.stable_to_tell(), Ordering::Relaxed);
         let (end, flushed) = (self.log.log_end_offset(), self.log.recovery_point());
         let setup = self.environment.setup();
         let now = self.environment.now_ms();
@@ -91,11 +97,27 @@ impl Partition {
         origin: Origin,
         effort: Effort,
     ) -> Result<Appended, PartitionError> {
-        self.append_while(|_| true, batch, all, origin, effort)
+        self.append_with(batch, all, &AppendOptions { origin, effort, guard: None })
     }
 
-    /// As [`Self::append`], but only within a term: what a coordinator decided from what it had read then is not written
-    /// once somebody else may have decided otherwise (R6).
+    /// As [`Self::append`], also for batches of transactions: one that begins a transaction here needs a guard
+    /// ([`Self::transaction_check`]).
+    ///
+    /// # Errors
+    /// As there; [`AppendError::NotVerified`] without a guard that counts, [`AppendError::TooMuchWork`]. Nothing was
+    /// appended.
+    pub fn append_with(
+        self: &Arc<Self>,
+        batch: Bytes,
+        all: bool,
+        options: &AppendOptions,
+    ) -> Result<Appended, PartitionError> {
+        let (bytes, options) = (batch.len() as u64, self.proven(&batch, options));
+        self.append_while(None, all, bytes, |log, epoch| log.append_as_leader_with(batch, epoch, &options))
+    }
+
+    /// As [`Self::append_with`], with `acks=all` and only within a term: what a coordinator decided from what it had read
+    /// then is not written once somebody else may have decided otherwise (R6).
     ///
     /// # Errors
     /// As there; [`PartitionError::NotLeader`] when the term has ended.
@@ -103,19 +125,21 @@ impl Partition {
         self: &Arc<Self>,
         term: Term,
         batch: Bytes,
-        all: bool,
-        origin: Origin,
+        options: &AppendOptions,
     ) -> Result<Appended, PartitionError> {
-        self.append_while(|number| number == term.number, batch, all, origin, Effort::Any)
+        let (bytes, options) = (batch.len() as u64, self.proven(&batch, options));
+        self.append_while(Some(term), true, bytes, |log, epoch| {
+            log.append_as_leader_with(batch, epoch, &options)
+        })
     }
 
-    fn append_while(
+    /// Appends by the leader; only within a term, if one is given.
+    pub(super) fn append_while(
         self: &Arc<Self>,
-        is_term: impl Fn(u64) -> bool,
-        batch: Bytes,
+        only: Option<Term>,
         all: bool,
-        origin: Origin,
-        effort: Effort,
+        bytes: u64,
+        append: impl FnOnce(&Log, LeaderEpoch) -> Result<AppendInfo, AppendError>,
     ) -> Result<Appended, PartitionError> {
         self.check_online()?;
         let leading = self.changing_role.read();
@@ -130,11 +154,10 @@ impl Partition {
             Role::Follower(_) => return Err(PartitionError::NotLeader),
         };
         let term = self.roles_taken.load(Ordering::Acquire);
-        if !is_term(term) {
+        if only.is_some_and(|only| only.number != term) {
             return Err(PartitionError::NotLeader);
         }
-        let bytes = batch.len() as u64;
-        let info = self.log.append_as_leader_within(batch, epoch, origin, effort)?;
+        let info = append(&self.log, epoch)?;
         drop(leading);
         if !info.duplicate {
             self.appended(&info, bytes);

@@ -3,6 +3,8 @@
 mod following;
 mod leading;
 mod reading;
+mod sync;
+mod transactions;
 mod waiting;
 
 use std::sync::Arc;
@@ -15,7 +17,9 @@ use towpath_types::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 
 pub use following::{Applied, FollowerAnswer};
 pub use leading::Appended;
-pub use reading::{FetchPosition, FetchedPartition, Reader};
+pub use reading::{FetchPosition, FetchedPartition, Isolation, Reader};
+pub use waiting::Awaited;
+use waiting::Waiters;
 
 use crate::environment::Environment;
 use crate::uncommitted::Uncommitted;
@@ -67,6 +71,9 @@ pub struct Partition {
     /// Grows when the role ends or begins: an ack that waits belongs to one term of leading without a break.
     roles_taken: AtomicU64,
     high_watermark: AtomicI64,
+    /// The last stable offset that those who wait for it were last told; the largest number where it was the high
+    /// watermark. Changed with the role's lock held.
+    told_stable: AtomicI64,
     min_insync_replicas: AtomicU64,
     flush_messages: AtomicI64,
     flush_ms: AtomicI64,
@@ -84,8 +91,8 @@ pub struct Partition {
     /// The log end offset when memory was last looked at.
     end_last_seen: AtomicI64,
     moved: Notify,
-    /// Those who wait for committed records.
-    waiters: Mutex<Vec<Arc<FetchWaiter>>>,
+    /// Consumers that wait for records.
+    waiters: Mutex<Waiters>,
     /// Followers that wait for any records.
     followers_waiting: Mutex<Vec<Arc<FetchWaiter>>>,
 }
@@ -103,12 +110,14 @@ impl Partition {
     ) -> Arc<Self> {
         // What was deleted was committed, also where the checkpoint is older.
         let committed = committed.max(log.log_start_offset()).min(log.log_end_offset());
+        log.high_watermark_moved(committed);
         let role = Role::Follower(FollowerState::new(
             Leadership { leader: None, ..leadership.clone() },
             environment.rules(),
         ));
         let partition = Arc::new(Self {
             high_watermark: AtomicI64::new(committed.get()),
+            told_stable: AtomicI64::new(i64::MAX),
             log,
             environment,
             changing_role: RwLock::default(),
@@ -125,7 +134,7 @@ impl Partition {
             deleted: AtomicBool::new(false),
             end_last_seen: AtomicI64::new(-1),
             moved: Notify::new(),
-            waiters: Mutex::new(Vec::new()),
+            waiters: Mutex::default(),
             followers_waiting: Mutex::new(Vec::new()),
         });
         partition.keep_settings(settings);
@@ -268,12 +277,6 @@ impl Partition {
     #[must_use]
     pub fn high_watermark(&self) -> Offset {
         Offset::new(self.high_watermark.load(Ordering::Acquire))
-    }
-
-    /// What `read_committed` readers see: with no transactions open, what all see.
-    #[must_use]
-    pub fn last_stable_offset(&self) -> Offset {
-        self.high_watermark()
     }
 
     /// Whether the partition can be used at all.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use towpath_log::{FetchedData, TimestampAndOffset};
+use towpath_log::{AbortedTransaction, FetchedData, TimestampAndOffset};
 use towpath_types::{LeaderEpoch, Offset, Rule};
 
 use super::{Partition, Role, compare_epochs};
@@ -20,6 +20,16 @@ pub enum Reader {
     Follower(FollowerFetch),
 }
 
+/// What a consumer may see of transactions (`isolation.level`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Everything below the high watermark.
+    #[default]
+    ReadUncommitted,
+    /// What is below the last stable offset, and which of it is aborted.
+    ReadCommitted,
+}
+
 /// Where a fetch reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchPosition {
@@ -33,6 +43,8 @@ pub struct FetchPosition {
     pub bytes_max: usize,
     /// Whether the first batch is returned even if it is larger.
     pub min_one: bool,
+    /// What it may see of transactions; followers see all.
+    pub isolation: Isolation,
 }
 
 /// What a fetch found.
@@ -48,6 +60,8 @@ pub struct FetchedPartition {
     pub log_start_offset: Offset,
     /// Where the log ended when it was read.
     pub log_end_offset: Offset,
+    /// The aborted transactions that overlap what is returned, for `read_committed` consumers.
+    pub aborted: Option<Vec<AbortedTransaction>>,
     /// The reader's log differs: the largest epoch up to its last one, and where that ends here (KIP-595).
     pub diverging: Option<(LeaderEpoch, Offset)>,
 }
@@ -66,6 +80,9 @@ impl Partition {
         self.check_online()?;
         let term = self.check_reader(reader, position)?;
         let mut fetched = self.look();
+        let committed_only =
+            position.isolation == Isolation::ReadCommitted && !matches!(reader, Reader::Follower(_));
+        fetched.aborted = committed_only.then(Vec::new);
         if position.last_fetched_epoch >= LeaderEpoch::new(0) && self.checks_divergence(reader) {
             match self.log.end_offset_for_epoch(position.last_fetched_epoch) {
                 Some((epoch, end)) if end >= fetched.log_start_offset => {
@@ -83,12 +100,20 @@ impl Partition {
                 }
             }
         }
-        // R3: a consumer reads nothing at or above the high watermark.
-        let upper = match reader {
-            Reader::Follower(_) => fetched.log_end_offset,
-            _ => fetched.high_watermark,
-        };
-        fetched.data = self.log.read(position.offset, position.bytes_max, upper, position.min_one)?;
+        let (offset, bytes_max, min_one) = (position.offset, position.bytes_max, position.min_one);
+        // R3: a consumer reads nothing at or above the high watermark, or the last stable offset.
+        if committed_only {
+            let upper = fetched.last_stable_offset;
+            let (data, aborted) = self.log.read_committed(offset, bytes_max, upper, min_one)?;
+            fetched.data = data;
+            fetched.aborted = Some(aborted);
+        } else {
+            let upper = match reader {
+                Reader::Follower(_) => fetched.log_end_offset,
+                _ => fetched.high_watermark,
+            };
+            fetched.data = self.log.read(offset, bytes_max, upper, min_one)?;
+        }
         if let Reader::Follower(fetch) = reader {
             self.follower_fetched(&fetch, term)?;
             // What this very fetch has committed.
@@ -102,9 +127,10 @@ impl Partition {
         FetchedPartition {
             data: FetchedData::Empty,
             high_watermark,
-            last_stable_offset: high_watermark,
+            last_stable_offset: self.stable_below(high_watermark),
             log_start_offset: self.log.log_start_offset(),
             log_end_offset: self.log.log_end_offset(),
+            aborted: None,
             diverging: None,
         }
     }
@@ -135,17 +161,26 @@ impl Partition {
         Ok(term)
     }
 
-    /// The high watermark for `ListOffsets`.
+    /// The end of what a consumer may see, for `ListOffsets`: the high watermark, or the last stable offset.
     ///
     /// # Errors
     /// [`PartitionError::OffsetNotAvailable`] while a new leader has not caught up with itself (KIP-207);
     /// [`PartitionError::NotLeader`].
-    pub fn latest_offset(&self) -> Result<Offset, PartitionError> {
+    pub fn latest_offset(&self, isolation: Isolation) -> Result<Offset, PartitionError> {
         self.check_online()?;
         match &*self.role.lock() {
-            Role::Leader(state) if state.has_committed_its_start() => Ok(state.high_watermark()),
+            Role::Leader(state) if state.has_committed_its_start() => {
+                Ok(self.end_of_visible(isolation, state.high_watermark()))
+            }
             Role::Leader(_) => Err(PartitionError::OffsetNotAvailable),
             Role::Follower(_) => Err(PartitionError::NotLeader),
+        }
+    }
+
+    fn end_of_visible(&self, isolation: Isolation, high_watermark: Offset) -> Offset {
+        match isolation {
+            Isolation::ReadUncommitted => high_watermark,
+            Isolation::ReadCommitted => self.stable_below(high_watermark),
         }
     }
 
@@ -167,33 +202,38 @@ impl Partition {
         if self.is_leader() { Ok(self.log.log_start_offset()) } else { Err(PartitionError::NotLeader) }
     }
 
-    /// The first committed record with a timestamp of at least `timestamp_ms`.
+    /// The first record with a timestamp of at least `timestamp_ms`, if a consumer may see it.
     ///
     /// # Errors
     /// [`PartitionError::OffsetNotAvailable`] if it is there and a new leader has not committed it yet; role; storage.
-    pub fn lookup_timestamp(&self, timestamp_ms: i64) -> Result<Option<TimestampAndOffset>, PartitionError> {
+    pub fn lookup_timestamp(
+        &self,
+        timestamp_ms: i64,
+        isolation: Isolation,
+    ) -> Result<Option<TimestampAndOffset>, PartitionError> {
         self.earliest_offset()?;
-        self.visible(self.log.lookup_timestamp(timestamp_ms)?)
+        self.visible(self.log.lookup_timestamp(timestamp_ms)?, isolation)
     }
 
-    /// The first record with the largest timestamp.
+    /// The first record with the largest timestamp, if a consumer may see it.
     ///
     /// # Errors
     /// As [`Self::lookup_timestamp`].
-    pub fn max_timestamp(&self) -> Result<Option<TimestampAndOffset>, PartitionError> {
+    pub fn max_timestamp(&self, isolation: Isolation) -> Result<Option<TimestampAndOffset>, PartitionError> {
         self.earliest_offset()?;
-        self.visible(self.log.max_timestamp()?)
+        self.visible(self.log.max_timestamp()?, isolation)
     }
 
     fn visible(
         &self,
         found: Option<TimestampAndOffset>,
+        isolation: Isolation,
     ) -> Result<Option<TimestampAndOffset>, PartitionError> {
         let Some(found) = found else { return Ok(None) };
-        if found.offset < self.high_watermark() {
+        if found.offset < self.end_of_visible(isolation, self.high_watermark()) {
             return Ok(Some(found));
         }
-        self.latest_offset().map(|_| None)
+        self.latest_offset(isolation).map(|_| None)
     }
 
     /// Where the largest epoch up to `epoch` ends (`OffsetForLeaderEpoch`).

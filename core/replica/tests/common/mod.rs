@@ -12,8 +12,8 @@ use towpath_log::sim::{SimClock, SimStorage};
 use towpath_log::{Clock, DirIdentity, LogConfig, LogDir, LogDirOptions, Storage};
 use towpath_record::{BatchBuilder, Compression, batches};
 use towpath_replica::{
-    Appended, BrokerView, Brokers, Environment, FetchPosition, Flusher, Leadership, MonotonicClock,
-    Partition, PartitionError, Reader, ReplicaManager, ReplicaSettings, Settings,
+    Appended, BrokerView, Brokers, Environment, FetchPosition, Flusher, Isolation, Leadership, LogDirs,
+    MonotonicClock, Partition, PartitionError, Reader, ReplicaManager, ReplicaSettings, Settings,
 };
 use towpath_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch, Rules, TopicId, TopicName};
 use uuid::Uuid;
@@ -103,7 +103,7 @@ impl World {
         let flusher = Arc::new(flusher.unwrap());
         let environment = Environment::new(BrokerId::new(id), LAG_MS, Arc::clone(&flusher));
         let environment = Arc::new(environment.simulated(clock, rules));
-        let manager = ReplicaManager::new(ReplicaSettings { dir, environment });
+        let manager = ReplicaManager::new(ReplicaSettings { dirs: Arc::new(LogDirs::one(dir)), environment });
         manager.set_brokers(brokers());
         Self { manager, flushes, flusher }
     }
@@ -143,6 +143,7 @@ pub(crate) const fn position(offset: Offset) -> FetchPosition {
         last_fetched_epoch: LeaderEpoch::NONE,
         bytes_max: 1 << 20,
         min_one: true,
+        isolation: Isolation::ReadUncommitted,
     }
 }
 

@@ -1,5 +1,5 @@
 //! Forward (API key 20002, ours): a client's request that only the active controller can answer, with whom it came
-//! from. It has the purpose of Kafka's Envelope (KIP-590).
+//! from, as in Kafka's Envelope (KIP-590); or a broker's own request to another one.
 
 use bytes::Bytes;
 use towpath_wire_derive::Message;
@@ -15,6 +15,8 @@ pub struct ForwardRequest {
     pub client_host: String,
     /// The whole request: header and body, without the length.
     pub request: Bytes,
+    /// Whether it is for the broker that gets it, not for the active controller.
+    pub is_for_broker: bool,
 }
 
 /// The answer to [`ForwardRequest`].

@@ -13,6 +13,7 @@ pub mod alter_replica_log_dirs;
 pub mod alter_share_group_offsets;
 pub mod alter_user_scram_credentials;
 pub mod api_versions;
+pub mod assign_replicas_to_dirs;
 pub mod broker_heartbeat;
 pub mod broker_registration;
 pub mod consumer_group_describe;
@@ -76,6 +77,7 @@ pub mod share_group_describe;
 pub mod share_group_heartbeat;
 pub mod share_group_records;
 pub mod sync_group;
+pub mod transaction_records;
 pub mod txn_offset_commit;
 pub mod unregister_broker;
 pub mod update_features;
@@ -96,6 +98,7 @@ pub use alter_replica_log_dirs::{AlterReplicaLogDirsRequest, AlterReplicaLogDirs
 pub use alter_share_group_offsets::{AlterShareGroupOffsetsRequest, AlterShareGroupOffsetsResponse};
 pub use alter_user_scram_credentials::{AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse};
 pub use api_versions::{ApiVersionsRequest, ApiVersionsResponse};
+pub use assign_replicas_to_dirs::{AssignReplicasToDirsRequest, AssignReplicasToDirsResponse};
 pub use broker_heartbeat::{BrokerHeartbeatRequest, BrokerHeartbeatResponse};
 pub use broker_registration::{BrokerRegistrationRequest, BrokerRegistrationResponse};
 pub use consumer_group_describe::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
@@ -163,6 +166,7 @@ pub use share_fetch::{ShareFetchRequest, ShareFetchResponse};
 pub use share_group_describe::{ShareGroupDescribeRequest, ShareGroupDescribeResponse};
 pub use share_group_heartbeat::{ShareGroupHeartbeatRequest, ShareGroupHeartbeatResponse};
 pub use sync_group::{SyncGroupRequest, SyncGroupResponse};
+pub use transaction_records::{TransactionLogKey, TransactionLogValue};
 pub use txn_offset_commit::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 pub use unregister_broker::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 pub use update_features::{UpdateFeaturesRequest, UpdateFeaturesResponse};
@@ -230,6 +234,7 @@ macro_rules! for_each_request {
             DescribeTransactionsRequest,
             ListTransactionsRequest,
             AllocateProducerIdsRequest,
+            AssignReplicasToDirsRequest,
             ConsumerGroupHeartbeatRequest,
             ConsumerGroupDescribeRequest,
             ListConfigResourcesRequest,

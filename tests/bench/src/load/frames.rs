@@ -17,8 +17,7 @@ const FETCH_VERSION: i16 = 12;
 
 /// One record batch of equal records with values that do not compress, and how many records it has.
 pub(crate) fn batch(seed: u64, value_bytes: usize, batch_bytes: usize) -> Result<(Bytes, u32)> {
-    let timestamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis();
-    let timestamp = i64::try_from(timestamp)?;
+    let timestamp = now_ms()?;
     let mut builder = BatchBuilder::new(Compression::None);
     let mut noise = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut value = vec![0u8; value_bytes];
@@ -35,6 +34,17 @@ pub(crate) fn batch(seed: u64, value_bytes: usize, batch_bytes: usize) -> Result
         records += 1;
     }
     Ok((builder.build()?, records))
+}
+
+/// One record batch of one record whose value is zeros.
+pub(crate) fn batch_of_zeros(value_bytes: usize) -> Result<Bytes> {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.append(now_ms()?, None, Some(&vec![0; value_bytes]), &[])?;
+    Ok(builder.build()?)
+}
+
+fn now_ms() -> Result<i64> {
+    Ok(i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?)
 }
 
 /// A produce request with `acks=all` for one partition.

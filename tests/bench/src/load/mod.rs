@@ -8,8 +8,8 @@ mod paced;
 mod produce;
 mod steady;
 
-pub(crate) use consume::{ConsumeLoad, consume};
+pub(crate) use consume::{ConsumeLoad, consume, consume_from};
 pub(crate) use link::Link;
 pub(crate) use paced::{PacedLoad, PacedResult, paced};
-pub(crate) use produce::{ProduceLoad, produce, produce_part};
+pub(crate) use produce::{ProduceLoad, fill, produce, produce_from, produce_part};
 pub(crate) use steady::{Steady, settings};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::frames::{batch, produce_frame, produced};
+use super::frames::{batch, batch_of_zeros, produce_frame, produced};
 use super::link::Link;
 
 /// What to produce.
@@ -32,6 +32,16 @@ pub(crate) fn produce(address: SocketAddr, load: &ProduceLoad) -> Result<u64> {
 
 /// As [`produce`], but only the share of these partitions, which the broker at `address` leads.
 pub(crate) fn produce_part(address: SocketAddr, load: &ProduceLoad, partitions: &[i32]) -> Result<u64> {
+    produce_from(address, load, partitions, 0)
+}
+
+/// As [`produce_part`], into partitions that all end at `first`.
+pub(crate) fn produce_from(
+    address: SocketAddr,
+    load: &ProduceLoad,
+    partitions: &[i32],
+    first: i64,
+) -> Result<u64> {
     let mut frames = Vec::new();
     let mut per_batch = 0;
     let mut seed = 0;
@@ -49,7 +59,7 @@ pub(crate) fn produce_part(address: SocketAddr, load: &ProduceLoad, partitions: 
     let mut link = Link::connect(address, 16 << 10)?;
     let mut acknowledged = 0u64;
     let mut check = |link: &mut Link| {
-        let expected = i64::try_from(acknowledged / partitions * per_batch)?;
+        let expected = first + i64::try_from(acknowledged / partitions * per_batch)?;
         let offset = produced(link.receive()?)?;
         if offset != expected {
             bail!("a batch was appended at {offset} instead of {expected}");
@@ -69,4 +79,34 @@ pub(crate) fn produce_part(address: SocketAddr, load: &ProduceLoad, partitions: 
         check(&mut link)?;
     }
     Ok(requests * per_batch)
+}
+
+/// Bytes of the values with which a log is filled; nearly all of their pages are zeros.
+const FILLING_BYTES: usize = 96 << 10;
+/// Requests under way while a log is filled.
+const FILLING_IN_FLIGHT: i32 = 5;
+
+/// Fills partition 0 with about `bytes` of records of zeros, each with the time at which it is written; the log ends at
+/// `first` before, and where it ends then is given back.
+pub(crate) fn fill(address: SocketAddr, topic: &str, bytes: u64, first: i64) -> Result<i64> {
+    let mut link = Link::connect(address, 16 << 10)?;
+    let mut end = first;
+    let mut check = |link: &mut Link| {
+        let offset = produced(link.receive()?)?;
+        if offset != end {
+            bail!("a batch was appended at {offset} instead of {end}");
+        }
+        end += 1;
+        anyhow::Ok(())
+    };
+    for _ in 0..bytes.div_ceil(FILLING_BYTES as u64) {
+        link.send(&mut produce_frame(topic, 0, batch_of_zeros(FILLING_BYTES)?)?)?;
+        while link.in_flight() >= FILLING_IN_FLIGHT {
+            check(&mut link)?;
+        }
+    }
+    while link.in_flight() > 0 {
+        check(&mut link)?;
+    }
+    Ok(end)
 }

@@ -10,6 +10,7 @@ mod replicated;
 mod sink;
 mod snapshot;
 mod start;
+mod stored;
 
 use anyhow::{Result, bail};
 
@@ -51,6 +52,7 @@ fn one(workload: Workload, arguments: &Arguments) -> Result<Vec<Report>> {
         Workload::W9 => start::w9(arguments),
         Workload::Failover => failover::failover(arguments),
         Workload::Partitions => partitions::partitions(arguments),
+        Workload::Stored => stored::stored(arguments),
         Workload::All => bail!("all is not one"),
     }
 }

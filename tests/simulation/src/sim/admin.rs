@@ -4,8 +4,8 @@ use rand::Rng as _;
 use rand::seq::SliceRandom as _;
 use towpath_controller::MetadataImage;
 use towpath_controller::decide::{
-    self, Assignment, ClusterPolicy, ConfigChange, ConfigOperation, Decision, ElectionKind, NewTopic,
-    PartitionRef, Reassignment,
+    self, Assignment, ClusterPolicy, ConfigChange, ConfigOperation, ConfigTarget, Decision, DeleteTarget,
+    ElectionKind, NewTopic, PartitionRef, Reassignment,
 };
 use towpath_types::{BrokerId, Offset, TopicId};
 use uuid::Uuid;
@@ -13,15 +13,17 @@ use uuid::Uuid;
 use super::event::Asked;
 use super::{Event, Simulation, trace};
 use crate::net::CallAnswer;
+use crate::node::Kind;
 use crate::violation::Checked;
 
 /// What an operator asks for.
 #[derive(Debug, Clone)]
 pub(crate) enum AdminCall {
     Create { id: u64, topic: NewTopic },
-    Reassign { topic: String, replicas: Option<Vec<BrokerId>> },
-    Elect { topic: String, kind: ElectionKind },
-    MinIsr { topic: String, value: usize },
+    Reassign { topic: (String, i32), replicas: Option<Vec<BrokerId>> },
+    Elect { topic: (String, i32), kind: ElectionKind },
+    MinIsr { topic: (String, i32), value: usize },
+    Delete { topic: String },
 }
 
 impl AdminCall {
@@ -30,7 +32,8 @@ impl AdminCall {
         image: &MetadataImage,
         policy: &ClusterPolicy,
     ) -> Decision<Option<CallAnswer>> {
-        let partition = |topic: &String| PartitionRef { topic: topic.clone(), partition: 0 };
+        let partition =
+            |(topic, partition): &(String, i32)| PartitionRef { topic: topic.clone(), partition: *partition };
         let records = match self {
             Self::Create { id, topic } => {
                 let new_id = || TopicId::new(Uuid::from_u64_pair(7, *id));
@@ -49,9 +52,13 @@ impl AdminCall {
                     operation: ConfigOperation::Set,
                     value: Some(value.to_string()),
                 };
-                decide::alter_topic_config(image, topic, &[change], policy)
+                decide::alter_configs(image, &ConfigTarget::Topic(topic.0.to_string()), &[change], policy)
                     .map(|decision| decision.records)
                     .unwrap_or_default()
+            }
+            Self::Delete { topic } => {
+                let target = DeleteTarget { name: Some(topic.clone()), id: TopicId::ZERO };
+                decide::delete_topics(image, &[target]).records
             }
         };
         Decision { records, answer: None }
@@ -69,31 +76,37 @@ impl Simulation {
 
     pub(super) fn create(&mut self, topic: usize) -> Checked {
         let head = self.head()?;
-        if head.topic(&self.names[topic]).is_some() {
+        let slots: Vec<usize> =
+            (0..self.slots.len()).filter(|slot| self.slots[*slot].topic == topic).collect();
+        let Some(first) = slots.first().copied() else { return Ok(()) };
+        let name = self.slots[first].name.clone();
+        if head.topic(&name).is_some() {
             return Ok(());
         }
         self.plan(60, Event::Create(topic));
         let wanted = self.profile.topics[topic];
-        let brokers = if self.is_calm {
-            self.nodes.iter().map(|node| node.id).take(wanted.factor).collect()
-        } else {
-            self.some_nodes(wanted.factor)
-        };
+        let mut assignments = Vec::with_capacity(slots.len());
+        for partition in (0..).take(slots.len()) {
+            let brokers = if self.is_calm {
+                self.nodes.iter().map(|node| node.id).take(wanted.factor).collect()
+            } else {
+                self.some_nodes(wanted.factor)
+            };
+            assignments.push(Assignment { partition, brokers });
+        }
+        self.next_request += 1;
         let mut configs = vec![("min.insync.replicas".to_owned(), Some(wanted.min_isr.to_string()))];
         if wanted.flushed {
             configs.push(("flush.messages".to_owned(), Some("1".to_owned())));
         }
+        if wanted.compacted {
+            configs.push(("cleanup.policy".to_owned(), Some("compact".to_owned())));
+        }
         if self.profile.unclean {
             configs.push(("unclean.leader.election.enable".to_owned(), Some("true".to_owned())));
         }
-        let new = NewTopic {
-            name: self.names[topic].clone(),
-            partitions: -1,
-            replication_factor: -1,
-            assignments: vec![Assignment { partition: 0, brokers }],
-            configs,
-        };
-        self.ask_as_operator(AdminCall::Create { id: topic as u64 + 1, topic: new })
+        let new = NewTopic { name, partitions: -1, replication_factor: -1, assignments, configs };
+        self.ask_as_operator(AdminCall::Create { id: self.next_request, topic: new })
     }
 
     pub(super) fn ask_as_operator(&mut self, call: AdminCall) -> Checked {
@@ -116,7 +129,7 @@ impl Simulation {
         let again = self.between(1, self.profile.admin_every_ms * 2);
         self.plan(again, Event::Administer);
         let topic = self.random.random_range(0..self.names.len());
-        let name = self.names[topic].clone();
+        let name = (self.slots[topic].name.clone(), self.slots[topic].index);
         let Some(kind) = self.weighted(&self.profile.admin.weights()) else { return Ok(()) };
         let call = match kind {
             0 => {
@@ -130,6 +143,7 @@ impl Simulation {
                 AdminCall::MinIsr { topic: name, value: self.random.random_range(1..=3) }
             }
             4 => return self.delete_records(topic),
+            6 => return self.delete_topic(topic),
             _ if self.profile.unclean => AdminCall::Elect { topic: name, kind: ElectionKind::Unclean },
             _ => return Ok(()),
         };
@@ -150,17 +164,25 @@ impl Simulation {
         })
     }
 
+    /// Deletes a topic, which is created again.
+    fn delete_topic(&mut self, slot: usize) -> Checked {
+        if self.slots[slot].kind != Kind::Data {
+            return Ok(());
+        }
+        self.ask_as_operator(AdminCall::Delete { topic: self.slots[slot].name.clone() })
+    }
+
     fn delete_records(&mut self, topic: usize) -> Checked {
-        if topic + 1 == self.names.len() {
-            // Nobody deletes the records of groups.
+        if self.slots[topic].kind != Kind::Data {
+            // Nobody deletes the records of coordinators.
             return Ok(());
         }
         let head = self.head()?;
-        let state = head.topic(&self.names[topic]).and_then(|topic| topic.partitions.first());
+        let state = self.slots[topic].state(&head);
         let leader = state.and_then(|state| state.leader).and_then(|leader| self.index_of(leader));
         let Some(node) = leader.filter(|node| self.nodes[*node].is_running()) else { return Ok(()) };
         let process = self.nodes[node].process.as_ref().filter(|process| process.serves);
-        let Some(partition) = process.and_then(|process| process.partition(&self.names[topic])) else {
+        let Some(partition) = process.and_then(|process| process.partition(&self.slots[topic])) else {
             return Ok(());
         };
         let end = partition.high_watermark().get();
@@ -172,7 +194,7 @@ impl Simulation {
     /// Deletes records at a node that leads.
     pub(super) fn delete_at(&mut self, node: usize, topic: usize, to: Option<i64>) -> Checked {
         let process = self.nodes[node].process.as_ref();
-        let Some(partition) = process.and_then(|process| process.partition(&self.names[topic])) else {
+        let Some(partition) = process.and_then(|process| process.partition(&self.slots[topic])) else {
             return Ok(());
         };
         let before = partition.log().log_start_offset();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use towpath_controller::decide::{AlterPartition, IsrMember, PartitionIsr, Registration, TopicIsrs};
 use towpath_controller::{MetadataImage, RegisterBroker};
 use towpath_replica::{
-    Applied, FetchPlan, FetchPosition, FollowerAnswer, FollowerFetch, LeaderAnswer, Partition,
+    Applied, FetchPlan, FetchPosition, FollowerAnswer, FollowerFetch, Isolation, LeaderAnswer, Partition,
     PartitionError, ProposalAnswer, Reader,
 };
 use towpath_types::{BrokerEpoch, Offset, Rule};
@@ -14,7 +14,7 @@ use towpath_wire::ErrorCode;
 use super::{Event, Simulation, trace};
 use crate::model::Seen;
 use crate::net::{Call, CallAnswer, Caller, FetchOutcome, Message, Party};
-use crate::node::{CLUSTER, IsrRequest, Stage};
+use crate::node::{CLUSTER, IsrRequest, Process, Stage};
 use crate::profile::HEARTBEAT_MS;
 use crate::records::{entries, read_log};
 use crate::violation::{Checked, INTERNAL, RANGE, RECOVERY, Violation};
@@ -55,13 +55,19 @@ impl Simulation {
         let ending = self.nodes[node].ending;
         let logs = self.nodes[node].process.as_ref().map(|process| process.logs.clone()).unwrap_or_default();
         for topic in 0..self.names.len() {
-            let log = logs.iter().find(|log| log.partition().topic.as_str() == self.names[topic]);
+            let slot = &self.slots[topic];
+            let log = logs.iter().find(|log| slot.is_at(log.partition(), log.topic_id()));
             let content = match log {
-                Some(log) => read_log(log).map_err(|error| Violation::new(RECOVERY, error))?,
+                Some(log) => {
+                    read_log(log, slot.is_compacted).map_err(|error| Violation::new(RECOVERY, error))?
+                }
                 None if self.models[topic].mirror(node).is_some() => (0, Vec::new()),
                 None => continue,
             };
-            let lost = self.models[topic].reloaded(node, content, ending)?;
+            let lost = self.models[topic].reloaded(node, content, ending).map_err(|violation| Violation {
+                detail: format!("{}: {}", self.names[topic], violation.detail),
+                ..violation
+            })?;
             if lost > 0 {
                 self.counters.records_lost_by_crashes += lost;
                 trace!(self, "node {node} has lost {lost} record(s) of {}", self.names[topic]);
@@ -83,10 +89,10 @@ impl Simulation {
             process.serves = true;
         }
         removed.extend(process.apply(id, image, log)?);
-        for name in removed {
-            if let Some(topic) = self.topic_of(&name) {
+        for (partition, id) in removed {
+            trace!(self, "node {node} removes its replica of {partition}");
+            if let Some(topic) = self.slots.iter().position(|slot| slot.is_at(&partition, id)) {
                 self.models[topic].removed(node);
-                trace!(self, "node {node} removes its replica of {name}");
             }
         }
         self.touch_all(node);
@@ -180,7 +186,7 @@ impl Simulation {
     /// Asks for the changes of ISRs that leaders propose; one request is out at a time.
     fn change_isrs(&mut self, node: usize) {
         let (now, number, id) = (self.now, self.next_request, self.nodes[node].id);
-        let names = self.names.clone();
+        let slots = self.slots.clone();
         let Some(process) = self.nodes[node].process.as_mut() else { return };
         if process.stage != Stage::Registered || !process.serves {
             return;
@@ -189,8 +195,9 @@ impl Simulation {
             return;
         }
         if let Some(out) = process.isr.take() {
-            for (topic, proposal) in out.proposals {
-                if let Some(partition) = process.partition(&names[topic]) {
+            for (topic, id, proposal) in out.proposals {
+                let slot = Some(&slots[topic]).filter(|slot| slot.id == Some(id));
+                if let Some(partition) = slot.and_then(|slot| process.partition(slot)) {
                     partition.isr_answered(&proposal, ProposalAnswer::Retry);
                     partition.consider_isr();
                 }
@@ -202,17 +209,18 @@ impl Simulation {
         let proposals: Vec<_> = queued
             .iter()
             .filter_map(|partition| {
-                let topic = names.iter().position(|name| name == partition.id().topic.as_str())?;
-                Some((topic, partition.topic_id(), partition.propose_isr()?))
+                let (id, topic_id) = (partition.id(), partition.topic_id());
+                let topic = slots.iter().position(|slot| slot.is_at(id, topic_id))?;
+                Some((topic, topic_id, partition.propose_isr()?))
             })
             .collect();
         if proposals.is_empty() {
             return;
         }
-        let topics = proposals.iter().map(|(_, topic_id, proposal)| TopicIsrs {
+        let topics = proposals.iter().map(|(topic, topic_id, proposal)| TopicIsrs {
             topic_id: *topic_id,
             partitions: vec![PartitionIsr {
-                partition: 0,
+                partition: slots[*topic].index,
                 leader_epoch: proposal.leader_epoch,
                 partition_epoch: proposal.partition_epoch,
                 isr: proposal
@@ -227,13 +235,12 @@ impl Simulation {
             }],
         });
         let request = AlterPartition { broker_id: id, broker_epoch: process.epoch, topics: topics.collect() };
-        let proposals: Vec<_> = proposals.into_iter().map(|(topic, _, proposal)| (topic, proposal)).collect();
         let caller = Caller { node, process: process.number };
         let view = process.view;
         process.isr = Some(IsrRequest { number, proposals: proposals.clone(), until: now + PATIENCE_MS });
         self.next_request += 1;
-        for (topic, proposal) in &proposals {
-            trace!(self, "node {node} proposes for {}: {proposal:?}", names[*topic]);
+        for (topic, _, proposal) in &proposals {
+            trace!(self, "node {node} proposes for {}: {proposal:?}", self.names[*topic]);
         }
         let call = Call::Alter { number, request: Box::new(request) };
         self.send(Party::Node(node), Party::Node(view), Message::Ask { caller, call });
@@ -256,6 +263,15 @@ impl Simulation {
             // What fails takes the directory offline.
             drop(process.manager.checkpoint());
             process.manager.enforce_retention();
+            let size = |process: &Process| -> u64 {
+                let partitions = process.manager.partitions().into_iter();
+                partitions.filter(|it| it.log().config().compact).map(|it| it.log().size_in_bytes()).sum()
+            };
+            let before = size(process);
+            process.manager.compact(&towpath_log::CleanOptions::default());
+            if size(process) < before {
+                self.counters.compactions += 1;
+            }
         }
     }
 
@@ -285,8 +301,9 @@ impl Simulation {
             CallAnswer::Heartbeat(Err(_)) => process.heartbeat_due = self.now,
             CallAnswer::Altered { number, answers } => {
                 let Some(out) = process.isr.take_if(|out| out.number == number) else { return Ok(()) };
-                for ((topic, proposal), answer) in out.proposals.iter().zip(answers) {
-                    if let Some(partition) = process.partition(&self.names[*topic]) {
+                for ((topic, id, proposal), answer) in out.proposals.iter().zip(answers) {
+                    let slot = Some(&self.slots[*topic]).filter(|slot| slot.id == Some(*id));
+                    if let Some(partition) = slot.and_then(|slot| process.partition(slot)) {
                         partition.isr_answered(proposal, answer);
                         partition.consider_isr();
                     }
@@ -313,7 +330,7 @@ impl Simulation {
     fn fetch(&mut self, node: usize, topic: usize) -> Checked {
         let (now, bytes) = (self.now, self.profile.fetch_bytes);
         let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
-        let Some(partition) = process.partition(&self.names[topic]).filter(|_| process.serves) else {
+        let Some(partition) = process.partition(&self.slots[topic]).filter(|_| process.serves) else {
             return Ok(());
         };
         // R1: the leader counts what this fetch says is here.
@@ -335,9 +352,9 @@ impl Simulation {
         Ok(())
     }
 
-    fn serving(&self, node: usize, topic: usize) -> Option<Arc<Partition>> {
+    pub(super) fn serving(&self, node: usize, topic: usize) -> Option<Arc<Partition>> {
         let process = self.nodes[node].process.as_ref().filter(|process| process.serves)?;
-        process.partition(&self.names[topic])
+        process.partition(&self.slots[topic])
     }
 
     pub(super) fn answer_fetch(
@@ -362,6 +379,7 @@ impl Simulation {
             last_fetched_epoch: plan.last_fetched_epoch,
             bytes_max: bytes,
             min_one: true,
+            isolation: Isolation::ReadUncommitted,
         };
         let outcome = match partition.fetch(Reader::Follower(fetch), &position) {
             Ok(fetched) => {
@@ -446,7 +464,7 @@ impl Simulation {
             FetchOutcome::Answer(answer) => answer,
         };
         process.fetches.remove(&key);
-        let Some(partition) = process.partition(&self.names[topic]) else { return Ok(()) };
+        let Some(partition) = process.partition(&self.slots[topic]) else { return Ok(()) };
         let before = partition.log().log_end_offset();
         let applied = partition.apply_fetched(&plan, &answer);
         self.follow_log(node, topic, &partition, before, &answer, &applied)?;
@@ -511,6 +529,7 @@ impl Simulation {
                 .collect();
             trace!(self, "node {node} appends {} from {before} to {end}", self.names[topic]);
             self.models[topic].appended(node, &new)?;
+            self.models[topic].fill(node, end.get());
         }
         Ok(())
     }
@@ -529,6 +548,7 @@ impl Simulation {
     pub(super) fn seen(partition: &Partition) -> Seen {
         Seen {
             leads: partition.is_leader(),
+            stable: partition.last_stable_offset().get(),
             epoch: partition.leader_epoch().get(),
             high_watermark: partition.high_watermark().get(),
         }

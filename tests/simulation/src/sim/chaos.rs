@@ -87,7 +87,7 @@ impl Simulation {
         let Some(process) = self.nodes[node].process.as_ref() else { return };
         let number = process.number;
         for topic in 0..self.names.len() {
-            let partition = process.partition(&self.names[topic]).filter(|_| !process.is_offline());
+            let partition = process.partition(&self.slots[topic]).filter(|_| !process.is_offline());
             if let Some(partition) = partition {
                 self.models[topic].durable(node, partition.log().recovery_point().get());
             }
@@ -137,7 +137,7 @@ impl Simulation {
         let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
         let closed = process.manager.close(process.epoch.get());
         for topic in 0..self.names.len() {
-            if let Some(partition) = process.partition(&self.names[topic]) {
+            if let Some(partition) = process.partition(&self.slots[topic]) {
                 self.models[topic].durable(node, partition.log().recovery_point().get());
             }
         }

@@ -1,18 +1,22 @@
 //! Producers, consumers, and the reader that commits its offsets.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rand::Rng as _;
 use towpath_log::AppendError;
-use towpath_record::Origin;
-use towpath_replica::{Appended, FetchPosition, Partition, PartitionError, Reader};
+use towpath_record::{Origin, batches};
+use towpath_replica::{
+    AbortedTransaction, Appended, FetchPosition, Isolation, Partition, PartitionError, Reader,
+};
 use towpath_types::{LeaderEpoch, Offset};
 
 use super::{Event, Simulation, trace};
+use crate::groups::GROUP;
 use crate::net::{ClientId, Message, Party, Refusal};
-use crate::node::Waiting;
-use crate::records::{Entry, LOOSE, batch, entries, id};
+use crate::node::{Kind, Waiting};
+use crate::records::{Entry, LOOSE, batch, entries, entries_of, id, marker_of};
 use crate::violation::{Checked, GROUPS, INTERNAL, VISIBLE, Violation};
 
 /// How long a producer waits for an answer.
@@ -49,16 +53,30 @@ pub(super) struct Producer {
 /// A consumer.
 #[derive(Debug)]
 pub(super) struct Consumer {
-    topic: usize,
+    pub(super) topic: usize,
     position: i64,
     from_followers: bool,
 }
 
+impl Consumer {
+    /// The topic is another one.
+    pub(super) const fn begin_anew(&mut self) {
+        self.position = 0;
+    }
+}
+
 impl Simulation {
     pub(super) fn begin_clients(&mut self) {
-        let topics = self.names.len() - 1;
-        for topic in 0..topics {
-            for all in [true, true, false] {
+        let data = self.slots.iter().filter(|slot| slot.kind == Kind::Data).count();
+        for topic in 0..data {
+            // Of several partitions, and beside transactions, not all need every client.
+            let is_crowded = self.profile.transactional || self.slots[topic].index > 0;
+            let skipped = match is_crowded {
+                false => 0,
+                true if topic == 0 => 1,
+                true => 2,
+            };
+            for all in [true, true, false].into_iter().skip(skipped) {
                 let producer_id = self.producers.len() as u64 + 1;
                 self.producers.push(Producer {
                     topic,
@@ -83,14 +101,15 @@ impl Simulation {
             self.plan(after, Event::Consume(consumer));
         }
         self.plan(250, Event::CommitOffset);
+        self.begin_transactors();
     }
 
     /// The leader of a topic as some node knows it.
-    fn known_leader(&mut self, topic: usize) -> Option<usize> {
+    pub(super) fn known_leader(&mut self, topic: usize) -> Option<usize> {
         let asked = self.random.random_range(0..self.nodes.len());
         let node = &self.nodes[asked];
         let process = node.process.as_ref().filter(|process| process.serves && !node.is_paused)?;
-        let leader = process.image.topic(&self.names[topic])?.partitions.first()?.leader?;
+        let leader = self.slots[topic].state(&process.image)?.leader?;
         self.index_of(leader)
     }
 
@@ -113,7 +132,8 @@ impl Simulation {
                 let count = self.random.random_range(1..=2u64);
                 let (first, producer_id) = (producer.next_number, producer.producer_id);
                 let sequence = producer.sequence;
-                let batch = batch(producer_id, first, count, producer.all.then_some(sequence))?;
+                let is_keyed = self.slots[producer.topic].is_compacted;
+                let batch = batch(producer_id, first, count, producer.all.then_some(sequence), is_keyed)?;
                 let loose = if producer.all { 0 } else { LOOSE };
                 let ids = (first..first + count).map(|number| id(producer_id, number) | loose).collect();
                 producer.next_number += count;
@@ -152,7 +172,7 @@ impl Simulation {
     ) -> Checked {
         let until = self.now + REQUEST_MS;
         let process = self.nodes[node].process.as_ref().filter(|process| process.serves);
-        let partition = process.and_then(|process| process.partition(&self.names[topic]));
+        let partition = process.and_then(|process| process.partition(&self.slots[topic]));
         let Some(partition) = partition else {
             let message = Message::Produced { number, result: Err(Refusal::Retriable) };
             self.send(Party::Node(node), Party::Client(client), message);
@@ -174,6 +194,7 @@ impl Simulation {
                 }
                 if all {
                     if let Some(process) = self.nodes[node].process.as_mut() {
+                        let client = Party::Client(client);
                         process.waiting.push(Waiting { topic, appended, ids, client, number, until });
                     }
                     return Ok(());
@@ -220,7 +241,7 @@ impl Simulation {
                 producer.out = None;
                 producer.since_heal += 1;
             }
-            Err(Refusal::Retriable) => out.until = retry,
+            Err(Refusal::Retriable | Refusal::Abortable) => out.until = retry,
             Err(Refusal::OutOfOrder) => {
                 out.until = retry;
                 out.out_of_order += 1;
@@ -246,21 +267,28 @@ impl Simulation {
         let Some(node) = node.filter(|node| self.nodes[*node].is_running()) else { return Ok(()) };
         self.nodes[node].pass_time(self.now);
         let process = self.nodes[node].process.as_ref().filter(|process| process.serves);
-        let Some(partition) = process.and_then(|process| process.partition(&self.names[topic])) else {
+        let Some(partition) = process.and_then(|process| process.partition(&self.slots[topic])) else {
             return Ok(());
         };
         self.check_latest(node, topic, &partition)?;
+        let is_stable = self.profile.transactional && self.chance(600);
+        let isolation = if is_stable { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
         let position = FetchPosition {
             offset: Offset::new(self.consumers[index].position),
             current_leader_epoch: LeaderEpoch::NONE,
             last_fetched_epoch: LeaderEpoch::NONE,
             bytes_max: 1 << 16,
             min_one: true,
+            isolation,
         };
         let reader = if from_followers { Reader::AnyReplica } else { Reader::Consumer };
         match partition.fetch(reader, &position) {
             Ok(fetched) => {
+                let aborted = fetched.aborted.unwrap_or_default();
                 let Ok(bytes) = fetched.data.into_bytes() else { return Ok(()) };
+                if is_stable {
+                    return self.consume_stable(index, node, &bytes, aborted);
+                }
                 let read = entries(&bytes).map_err(|error| Violation::new(VISIBLE, error))?;
                 let new: Vec<_> =
                     read.into_iter().filter(|(offset, _)| *offset >= position.offset.get()).collect();
@@ -287,10 +315,49 @@ impl Simulation {
         Ok(())
     }
 
+    /// Takes what a `read_committed` consumer takes out of an answer (Kafka's `CompletedFetch`).
+    fn consume_stable(
+        &mut self,
+        index: usize,
+        node: usize,
+        bytes: &Bytes,
+        mut aborted: Vec<AbortedTransaction>,
+    ) -> Checked {
+        let wrong = |error: String| Violation::new(VISIBLE, error);
+        let (topic, from) = (self.consumers[index].topic, self.consumers[index].position);
+        aborted.sort_by_key(|transaction| transaction.first_offset);
+        let mut aborted = aborted.into_iter().peekable();
+        let (mut leaves_out, mut taken, mut end) = (BTreeSet::new(), Vec::new(), from);
+        for batch in batches(bytes) {
+            let batch = batch.map_err(|error| wrong(error.to_string()))?;
+            let last = batch.last_offset();
+            while let Some(transaction) = aborted.next_if(|transaction| transaction.first_offset <= last) {
+                leaves_out.insert(transaction.producer_id);
+            }
+            end = batch.next_offset().get();
+            let mut found = Vec::new();
+            entries_of(&batch, &mut found).map_err(wrong)?;
+            if batch.is_control() {
+                if found.iter().any(|(_, entry)| marker_of(entry.id).is_some_and(|(_, commit)| !commit)) {
+                    leaves_out.remove(&batch.producer_id);
+                }
+                continue;
+            }
+            if batch.is_transactional() && leaves_out.contains(&batch.producer_id) {
+                continue;
+            }
+            taken.extend(found.into_iter().filter(|(offset, _)| *offset >= from));
+        }
+        self.counters.consumed_stable += taken.len() as u64;
+        self.models[topic].consumed_stable(node, (from, end), &taken)?;
+        self.consumers[index].position = self.consumers[index].position.max(end);
+        Ok(())
+    }
+
     /// KIP-207: whoever leads now does not say that less is visible than was acknowledged.
     fn check_latest(&self, node: usize, topic: usize, partition: &Arc<Partition>) -> Checked {
         let head = self.head()?;
-        let state = head.topic(&self.names[topic]).and_then(|topic| topic.partitions.first());
+        let state = self.slots[topic].state(&head);
         let is_current = state.is_some_and(|state| {
             state.leader == Some(self.nodes[node].id) && state.leader_epoch == partition.leader_epoch()
         });
@@ -298,7 +365,7 @@ impl Simulation {
         if !is_current || model.is_unsettled() || self.nodes[node].lost_since_registration {
             return Ok(());
         }
-        match partition.latest_offset() {
+        match partition.latest_offset(Isolation::ReadUncommitted) {
             Ok(latest) if latest.get() < model.acknowledged_end() => {
                 let detail = format!(
                     "{}: leader {node} ends at {latest}, acknowledged is what is before {}",
@@ -314,7 +381,7 @@ impl Simulation {
     pub(super) fn commit_offset(&mut self) -> Checked {
         let again = self.between(30, 90);
         self.plan(again, Event::CommitOffset);
-        let topic = self.names.len() - 1;
+        let topic = self.offsets;
         let Some(node) = self.known_leader(topic).filter(|node| self.nodes[*node].is_running()) else {
             return Ok(());
         };
@@ -323,11 +390,13 @@ impl Simulation {
         self.check_offsets(node, topic)?;
         let offset = self.ledger.asked + 1;
         let process = self.nodes[node].process.as_mut();
-        let Some(coordinator) = process.and_then(|process| process.coordinator.as_mut()) else {
+        let coordinator = process.and_then(|process| process.coordinator.as_mut());
+        let Some(coordinator) = coordinator.filter(|coordinator| coordinator.is_active()) else {
             return Ok(());
         };
-        coordinator.commit(offset, ms);
+        let told = coordinator.commit(offset, ms);
         self.ledger.asked = offset;
+        self.tell(node, told);
         self.touch(node, topic);
         Ok(())
     }
@@ -339,14 +408,16 @@ impl Simulation {
             return Ok(());
         }
         let head = self.head()?;
-        let state = head.topic(&self.names[topic]).and_then(|topic| topic.partitions.first());
+        let state = self.slots[topic].state(&head);
         let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
-        let epoch = process.partition(&self.names[topic]).map(|partition| partition.leader_epoch());
+        let epoch = process.partition(&self.slots[topic]).map(|partition| partition.leader_epoch());
         let is_current = state.is_some_and(|state| {
             state.leader == Some(self.nodes[node].id) && Some(state.leader_epoch) == epoch
         });
-        let Some(coordinator) = process.coordinator.as_ref().filter(|_| is_current) else { return Ok(()) };
-        let found = coordinator.committed().unwrap_or(0);
+        let Some(coordinator) = process.coordinator.as_ref().filter(|it| is_current && it.is_active()) else {
+            return Ok(());
+        };
+        let found = coordinator.committed(GROUP).unwrap_or(0);
         if found < self.ledger.acknowledged || found > self.ledger.asked {
             let detail = format!(
                 "coordinator {node} knows {found}; {} was acknowledged, {} asked for",

@@ -55,7 +55,7 @@ impl Simulation {
     /// The controller's state of a topic's partition.
     pub(crate) fn state(&self, topic: usize) -> Option<PartitionImage> {
         let head = self.quorum.head()?;
-        head.topic(&self.names[topic])?.partitions.first().cloned()
+        self.slots[topic].state(head).cloned()
     }
 
     /// Who leads, by the controller.
@@ -88,14 +88,14 @@ impl Simulation {
     /// Whether a node's replica leads, by its own account.
     pub(crate) fn leads(&self, node: usize, topic: usize) -> bool {
         let process = self.nodes[node].process.as_ref();
-        process.and_then(|process| process.partition(&self.names[topic])).is_some_and(|p| p.is_leader())
+        process.and_then(|process| process.partition(&self.slots[topic])).is_some_and(|p| p.is_leader())
     }
 
     /// A record at whoever is asked, with `acks=1`.
     pub(crate) fn append_at(&mut self, node: usize, topic: usize) -> Checked {
         let number = self.next_request;
         self.next_request += 1;
-        let bytes = batch(1 << 20, number, 1, None)?;
+        let bytes = batch(1 << 20, number, 1, None, self.slots[topic].is_compacted)?;
         let ids = vec![id(1 << 20, number) | LOOSE];
         self.nodes[node].pass_time(self.now);
         self.take_produce(node, 0, 0, topic, (bytes, ids), false)?;
@@ -171,13 +171,13 @@ impl Simulation {
     /// An operator reassigns the topic's partition.
     pub(crate) fn reassign(&mut self, topic: usize, nodes: &[usize]) -> Checked {
         let replicas = nodes.iter().map(|node| self.nodes[*node].id).collect();
-        let topic = self.names[topic].clone();
+        let topic = (self.slots[topic].name.clone(), self.slots[topic].index);
         self.ask_as_operator(AdminCall::Reassign { topic, replicas: Some(replicas) })
     }
 
     /// An operator sets `min.insync.replicas`.
     pub(crate) fn raise_minimum(&mut self, topic: usize, value: usize) -> Checked {
-        let topic = self.names[topic].clone();
+        let topic = (self.slots[topic].name.clone(), self.slots[topic].index);
         self.ask_as_operator(AdminCall::MinIsr { topic, value })
     }
 

@@ -47,6 +47,7 @@ pub(crate) enum Event {
     Produce(usize),
     Consume(usize),
     CommitOffset,
+    Transact(usize),
     Fault,
     Administer,
     Restart(usize),
@@ -61,7 +62,7 @@ impl Event {
         match self {
             Self::Deliver(envelope) => match envelope.to {
                 Party::Node(node) => Some(node),
-                Party::Client(_) => None,
+                Party::Client(_) | Party::Transactor(_) => None,
             },
             Self::NodeTick { node, .. } | Self::FetchDue { node, .. } | Self::Flush { node, .. } => {
                 Some(*node)

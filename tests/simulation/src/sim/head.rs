@@ -5,7 +5,9 @@ use std::sync::Arc;
 use towpath_controller::{MetadataImage, PartitionImage, TopicImage};
 use towpath_types::BrokerId;
 
-use super::{Simulation, trace};
+use super::clients::Consumer;
+use super::{Event, Simulation, trace};
+use crate::model::PartitionModel;
 use crate::node::min_isr;
 use crate::violation::{Checked, EPOCHS, LEADER_COMPLETENESS, METADATA, ONE_LEADER, REASSIGNMENT, Violation};
 
@@ -33,10 +35,11 @@ impl Simulation {
             }
         }
         for topic in 0..self.names.len() {
-            let Some(after) = new.topic(&self.names[topic]).cloned() else { continue };
-            let before = old.topic(&self.names[topic]).cloned();
-            let Some(state) = after.partitions.first() else { continue };
-            let old_state = before.as_ref().and_then(|before| before.partitions.first());
+            self.check_identity(topic, new);
+            let Some(after) = new.topic(&self.slots[topic].name).cloned() else { continue };
+            let before = old.topic(&self.slots[topic].name).filter(|before| before.id == after.id).cloned();
+            let Some(state) = self.slots[topic].state(new) else { continue };
+            let old_state = before.as_ref().and_then(|_| self.slots[topic].state(old));
             if let Some(old_state) = old_state.filter(|old| *old != state) {
                 self.check_transition(topic, &after, old_state, state)?;
             }
@@ -47,6 +50,34 @@ impl Simulation {
             self.touch_all(node);
         }
         Ok(())
+    }
+
+    /// A topic that was deleted, or created again, has no history.
+    fn check_identity(&mut self, topic: usize, new: &MetadataImage) {
+        let id = new.topic(&self.slots[topic].name).map(|topic| topic.id);
+        let slot = &mut self.slots[topic];
+        if slot.id == id {
+            return;
+        }
+        if slot.id.is_some() {
+            self.counters.topics_deleted += u64::from(slot.index == 0);
+            slot.generation += 1;
+            self.models[topic] = PartitionModel::new(slot.is_compacted);
+            self.consumers
+                .iter_mut()
+                .filter(|consumer| consumer.topic == topic)
+                .for_each(Consumer::begin_anew);
+            for node in &mut self.nodes {
+                if let Some(process) = &mut node.process {
+                    process.forget(topic);
+                }
+            }
+        }
+        slot.id = id;
+        if id.is_none() {
+            let (topic, after) = (slot.topic, self.between(5, 120));
+            self.plan(after, Event::Create(topic));
+        }
     }
 
     fn check_transition(

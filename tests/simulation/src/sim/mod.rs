@@ -10,6 +10,8 @@ mod event;
 mod head;
 mod observe;
 mod settle;
+mod transactions;
+mod transactors;
 
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
@@ -25,12 +27,15 @@ use self::admin::AdminCall;
 use self::clients::{Consumer, Producer};
 use self::event::Planned;
 pub(crate) use self::event::{Asked, Event};
+use self::transactors::Transactor;
 use crate::counters::Counters;
 use crate::groups::GroupLedger;
+use crate::ledger::Ledger;
 use crate::model::PartitionModel;
 use crate::net::{Envelope, Links, Message, Party};
-use crate::node::{CLUSTER, Node, topic_name};
+use crate::node::{CLUSTER, Kind, Node, Slot};
 use crate::profile::Profile;
+use crate::records::TRANSACTIONAL_IDS;
 use crate::violation::{Checked, INTERNAL, Violation};
 
 /// Where the lines of a trace go.
@@ -69,7 +74,18 @@ pub struct Simulation {
     quorum: Quorum,
     /// By topic.
     models: Vec<PartitionModel>,
+    /// How partitions are called.
     names: Vec<String>,
+    slots: Vec<Slot>,
+    /// The partition of groups.
+    offsets: usize,
+    /// The partition of transactions.
+    coordination: Option<usize>,
+    transactors: Vec<Transactor>,
+    transactions: Ledger,
+    next_producer_id: i64,
+    /// Transactional producers come to rest.
+    is_closing: bool,
     producers: Vec<Producer>,
     consumers: Vec<Consumer>,
     ledger: GroupLedger,
@@ -125,7 +141,9 @@ impl Simulation {
         image
             .apply(image.next_offset(), &cluster)
             .map_err(|error| Violation::new(INTERNAL, error.to_string()))?;
-        let count = profile.topics.len();
+        let slots = Slot::all(&profile);
+        let find = |kind| slots.iter().position(|slot| slot.kind == kind);
+        let offsets = find(Kind::Offsets).ok_or_else(|| Violation::new(INTERNAL, "no topic for groups"))?;
         let mut simulation = Self {
             now: 0,
             planned: BinaryHeap::new(),
@@ -143,8 +161,15 @@ impl Simulation {
                 images: vec![(0, Arc::new(image))],
                 forks: BTreeMap::new(),
             },
-            models: (0..count).map(|_| PartitionModel::default()).collect(),
-            names: (0..count).map(|topic| topic_name(topic, count)).collect(),
+            models: slots.iter().map(|slot| PartitionModel::new(slot.is_compacted)).collect(),
+            names: slots.iter().map(|slot| format!("{}-{}", slot.name, slot.index)).collect(),
+            offsets,
+            coordination: find(Kind::Transactions),
+            slots,
+            transactors: Vec::new(),
+            transactions: Ledger::default(),
+            next_producer_id: TRANSACTIONAL_IDS,
+            is_closing: false,
             producers: Vec::new(),
             consumers: Vec::new(),
             ledger: GroupLedger::default(),
@@ -169,7 +194,7 @@ impl Simulation {
         }
         self.elect_controller(None);
         self.plan(10, Event::QuorumTick);
-        for topic in 0..self.names.len() {
+        for topic in 0..self.profile.topics.len() {
             let after = self.between(60, 160);
             self.plan(after, Event::Create(topic));
         }
@@ -227,6 +252,7 @@ impl Simulation {
             Event::Produce(producer) => self.produce(producer),
             Event::Consume(consumer) => self.consume(consumer),
             Event::CommitOffset => self.commit_offset(),
+            Event::Transact(transactor) => self.transact(transactor),
             Event::Fault => self.fault(),
             Event::Administer => self.administer(),
             Event::Restart(node) => self.restart(node),
@@ -246,6 +272,9 @@ impl Simulation {
     }
 
     fn deliver(&mut self, envelope: Envelope) -> Checked {
+        if envelope.about.is_some_and(|(slot, generation)| self.slots[slot].generation != generation) {
+            return Ok(());
+        }
         match (envelope.to, envelope.message) {
             (Party::Node(node), Message::Fetch { caller, topic, epoch, plan, bytes }) => {
                 self.answer_fetch(node, caller, topic, epoch, &plan, bytes)
@@ -267,6 +296,23 @@ impl Simulation {
             (Party::Client(client), Message::Produced { number, result }) => {
                 self.take_produced(client, number, result);
                 Ok(())
+            }
+            (Party::Node(node), Message::Coordinate { asking, id, call }) => {
+                self.take_coordinate(node, asking, &id, call)
+            }
+            (Party::Node(node), Message::Write(write)) => self.take_write(node, *write),
+            (Party::Node(node), Message::Verified { caller, number, code }) => {
+                self.take_verified(node, caller, number, code)
+            }
+            (Party::Node(node), Message::Marker { key, marker }) => self.take_marker(node, key, marker),
+            (Party::Node(node), Message::Marked { key, is_written }) => {
+                self.take_marked(node, &key, is_written)
+            }
+            (Party::Transactor(client), Message::Produced { number, result }) => {
+                self.take_written(client, number, result)
+            }
+            (Party::Transactor(client), Message::Coordinated { number, reply }) => {
+                self.take_coordinated(client, number, reply)
             }
             _ => Err(Violation::new(INTERNAL, "a message to nobody")),
         }
@@ -297,20 +343,32 @@ impl Simulation {
         }
         let (lost, duplicated, late) = match self.settling {
             true => (0, 0, 0),
-            false => (self.profile.lost, self.profile.duplicated, self.profile.late),
+            false => {
+                let is_of_transaction =
+                    matches!(message, Message::Write(_) | Message::Verified { .. } | Message::Marker { .. });
+                let late = if is_of_transaction { self.profile.late_in_transactions } else { 0 };
+                (self.profile.lost, self.profile.duplicated, self.profile.late.max(late))
+            }
         };
         if self.chance(lost) {
             self.counters.messages_lost += 1;
             return;
         }
         // Controllers are asked over one connection at a time, and TCP does not repeat.
-        let is_call = matches!(message, Message::Ask { .. } | Message::Answered { .. });
+        let is_call = matches!(
+            message,
+            Message::Ask { .. }
+                | Message::Answered { .. }
+                | Message::Coordinate { .. }
+                | Message::Coordinated { .. }
+        );
         let copies = if self.chance(duplicated) && !is_call { 2 } else { 1 };
         self.counters.messages_duplicated += copies - 1;
         for _ in 0..copies {
             let delay =
                 if self.chance(late) { self.between(5, self.profile.late_ms) } else { self.between(0, 3) };
-            let envelope = Envelope { to, message: message.clone() };
+            let about = message.slot().map(|slot| (slot, self.slots[slot].generation));
+            let envelope = Envelope { to, message: message.clone(), about };
             self.plan(delay, Event::Deliver(Box::new(envelope)));
         }
     }
@@ -335,9 +393,5 @@ impl Simulation {
     fn index_of(&self, broker: BrokerId) -> Option<usize> {
         let index = usize::try_from(broker.get() - 1).ok()?;
         (index < self.nodes.len()).then_some(index)
-    }
-
-    fn topic_of(&self, name: &str) -> Option<usize> {
-        self.names.iter().position(|known| known == name)
     }
 }

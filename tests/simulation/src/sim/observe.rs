@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use towpath_replica::Partition;
-use towpath_types::BrokerId;
+use towpath_types::{BrokerId, Rule};
 
 use super::{Event, Simulation, trace};
 use crate::groups::Coordinator;
 use crate::net::{Message, Party, Refusal};
+use crate::node::Kind;
 use crate::violation::{BELIEF, CANDIDATES, Checked, LEADER_COMPLETENESS, SUPERSET, Violation};
 
 impl Simulation {
     /// Looks at one replica, and does what follows from its state: acknowledgements, flushes, groups.
     pub(super) fn observe(&mut self, node: usize, topic: usize) -> Checked {
         let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
-        let Some(partition) = process.partition(&self.names[topic]) else { return Ok(()) };
+        let Some(partition) = process.partition(&self.slots[topic]) else { return Ok(()) };
         if !process.is_offline() {
             // What is durable in a directory that failed was said when it did.
             self.models[topic].durable(node, partition.log().recovery_point().get());
@@ -30,8 +31,14 @@ impl Simulation {
             self.check_leader(node, topic, &partition)?;
         }
         self.acknowledge(node, topic, &partition)?;
-        if topic + 1 == self.names.len() {
-            self.coordinate(node, topic, &partition)?;
+        self.decide_fates(topic)?;
+        match self.slots[topic].kind {
+            Kind::Offsets => self.coordinate(node, topic, &partition)?,
+            Kind::Transactions => self.coordinate_transactions(node, topic, &partition)?,
+            Kind::Data => {}
+        }
+        if self.profile.transactional {
+            self.acknowledge_markers(node, topic, &partition);
         }
         self.plan_flush(node, &partition);
         Ok(())
@@ -55,7 +62,7 @@ impl Simulation {
     /// and the controller does not know of that yet.
     pub(super) fn check_candidates(&mut self, topic: usize) -> Checked {
         let head = self.head()?;
-        let Some(state) = head.topic(&self.names[topic]).and_then(|topic| topic.partitions.first()) else {
+        let Some(state) = self.slots[topic].state(&head) else {
             return Ok(());
         };
         for member in state.isr.iter().chain(&state.elr) {
@@ -75,7 +82,7 @@ impl Simulation {
     /// The leader counts whoever the controller counts, and only what these have.
     fn check_leader(&mut self, node: usize, topic: usize, partition: &Partition) -> Checked {
         let head = self.head()?;
-        let Some(state) = head.topic(&self.names[topic]).and_then(|topic| topic.partitions.first()) else {
+        let Some(state) = self.slots[topic].state(&head) else {
             return Ok(());
         };
         if state.leader != Some(self.nodes[node].id) || state.leader_epoch != partition.leader_epoch() {
@@ -142,7 +149,11 @@ impl Simulation {
         for (waiting, is_committed) in done {
             let result = if is_committed {
                 let first = waiting.appended.info.first_offset.get();
-                self.models[topic].acknowledge(partition.leader_epoch().get(), first, &waiting.ids)?;
+                // Who had an epoch that another one gets again, since the state was lost, may be told of the other's records.
+                let is_known = matches!(waiting.client, Party::Client(_)) || !self.transactions.is_void;
+                if is_known {
+                    self.models[topic].acknowledge(partition.leader_epoch().get(), first, &waiting.ids)?;
+                }
                 self.counters.acknowledged += 1;
                 trace!(
                     self,
@@ -153,34 +164,34 @@ impl Simulation {
                 Err(Refusal::Retriable)
             };
             let message = Message::Produced { number: waiting.number, result };
-            self.send(Party::Node(node), Party::Client(waiting.client), message);
+            self.send(Party::Node(node), waiting.client, message);
         }
         Ok(())
     }
 
     /// Groups are served where their partition is led.
     fn coordinate(&mut self, node: usize, topic: usize, partition: &Arc<Partition>) -> Checked {
-        let ms = self.nodes[node].clock_ms(self.now);
-        let leads = partition.is_leader();
+        let (ms, rules) = (self.nodes[node].clock_ms(self.now), self.rules);
+        let term = partition.term();
         let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
-        if process.is_offline() || !leads {
-            process.coordinator = None;
+        let Some(term) = term.filter(|_| !process.is_offline()) else {
+            if rules.holds(Rule::CoordinatorTerm) {
+                process.coordinator = None;
+            }
             return Ok(());
-        }
-        if process.coordinator.is_none() {
-            process.coordinator = Some(Coordinator::load(partition, ms)?);
+        };
+        let is_over = |known: &Coordinator| known.term != term && rules.holds(Rule::CoordinatorTerm);
+        if process.coordinator.as_ref().is_none_or(is_over) {
+            process.coordinator = Some(Coordinator::load(partition, term)?);
             self.counters.coordinators_loaded += 1;
         }
         let Some(coordinator) = process.coordinator.as_mut() else { return Ok(()) };
-        let (acknowledged, appended) = coordinator.drive(partition, ms)?;
-        if let Some((appended, batch)) = appended {
-            self.note_appended(node, topic, partition, &appended, &batch)?;
+        let (told, appended) = coordinator.drive(partition, ms, rules)?;
+        if let Some((appended, written)) = appended {
+            self.note_written(node, topic, partition, &appended, &written)?;
             self.touch(node, topic);
         }
-        for offset in acknowledged {
-            self.counters.offsets_committed += 1;
-            self.ledger.acknowledged = self.ledger.acknowledged.max(offset);
-        }
+        self.tell(node, told);
         Ok(())
     }
 }

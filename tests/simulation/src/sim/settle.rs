@@ -1,7 +1,7 @@
 //! The end of a run: everything is healed, and must come to rest.
 
 use super::{Event, Simulation, trace};
-use crate::violation::{Checked, LIVENESS, Violation};
+use crate::violation::{Checked, HANGING, LIVENESS, Violation};
 
 /// How long a healed cluster may take, in simulated time.
 const REST_MS: i64 = 20_000;
@@ -22,7 +22,10 @@ impl Simulation {
                 look = self.now + LOOK_MS;
                 match self.unrest()? {
                     None => break,
-                    Some(unrest) if self.now > end => return Err(Violation::new(LIVENESS, unrest)),
+                    Some(unrest) if self.now > end => {
+                        let is_hanging = self.is_closing;
+                        return Err(Violation::new(if is_hanging { HANGING } else { LIVENESS }, unrest));
+                    }
                     Some(_) => {}
                 }
             }
@@ -42,6 +45,9 @@ impl Simulation {
         self.links.heal();
         for producer in &mut self.producers {
             producer.since_heal = 0;
+        }
+        for transactor in &mut self.transactors {
+            transactor.since_heal = 0;
         }
         for node in 0..self.nodes.len() {
             let storage = self.nodes[node].storage.clone();
@@ -70,7 +76,7 @@ impl Simulation {
         let head = self.head()?;
         for topic in 0..self.names.len() {
             let name = &self.names[topic];
-            let Some(state) = head.topic(name).and_then(|topic| topic.partitions.first()) else {
+            let Some(state) = self.slots[topic].state(&head) else {
                 return Ok(Some(format!("{name} does not exist")));
             };
             if state.leader.is_none() || state.is_reassigning() || state.isr.len() < state.replicas.len() {
@@ -80,7 +86,8 @@ impl Simulation {
             for replica in state.replicas.clone() {
                 let Some(node) = self.index_of(replica) else { continue };
                 let process = self.nodes[node].process.as_ref();
-                let Some(partition) = process.and_then(|process| process.partition(name)) else {
+                let Some(partition) = process.and_then(|process| process.partition(&self.slots[topic]))
+                else {
                     return Ok(Some(format!("{name} is not at node {node}")));
                 };
                 let (high_watermark, log_end) =
@@ -101,14 +108,13 @@ impl Simulation {
         if self.ledger.acknowledged == 0 {
             return Ok(Some("no group offset is acknowledged".to_owned()));
         }
-        Ok(None)
+        self.unrest_of_transactions()
     }
 
     fn check_everything(&mut self) -> Checked {
         let head = self.head()?;
         for topic in 0..self.names.len() {
-            let Some(state) = head.topic(&self.names[topic]).and_then(|topic| topic.partitions.first())
-            else {
+            let Some(state) = self.slots[topic].state(&head) else {
                 continue;
             };
             for replica in state.replicas.clone() {
@@ -117,8 +123,9 @@ impl Simulation {
                 self.check_content(node, topic)?;
             }
         }
+        self.check_transactions()?;
         for node in 0..self.nodes.len() {
-            self.check_offsets(node, self.names.len() - 1)?;
+            self.check_offsets(node, self.offsets)?;
         }
         Ok(())
     }
@@ -126,17 +133,16 @@ impl Simulation {
     /// What is on the disk is what was written there.
     fn check_content(&self, node: usize, topic: usize) -> Checked {
         let process = self.nodes[node].process.as_ref();
-        let Some(partition) = process.and_then(|process| process.partition(&self.names[topic])) else {
+        let Some(partition) = process.and_then(|process| process.partition(&self.slots[topic])) else {
             return Ok(());
         };
         let wrong =
             |what: String| Violation::new(LIVENESS, format!("{} at node {node}: {what}", self.names[topic]));
-        let (start, found) = crate::records::read_log(partition.log()).map_err(wrong)?;
-        let Some(mirror) = self.models[topic].mirror(node) else { return Ok(()) };
-        let skipped = usize::try_from(start - mirror.start).unwrap_or(0);
-        if mirror.entries.get(skipped..) != Some(&found[..]) {
+        let is_compacted = self.slots[topic].is_compacted;
+        let (start, found) = crate::records::read_log(partition.log(), is_compacted).map_err(wrong)?;
+        if !self.models[topic].is_content(node, start, &found) {
             return Err(wrong(format!("what is read from {start} on is not what was written")));
         }
-        Ok(())
+        self.models[topic].check_compacted(node, start, &found)
     }
 }

@@ -47,6 +47,7 @@ impl Turn<'_> {
         }
         let id: MemberId = Arc::from(joining.member_id.as_str());
         let context = Context {
+            group: &Arc::clone(&self.group.id),
             config: &self.shared.config,
             topics: &*Arc::clone(&self.shared.topics),
             now: self.now,

@@ -48,6 +48,7 @@ impl Turn<'_> {
             self.cancel_member_timers(id);
         }
         let context = Context {
+            group: &Arc::clone(&self.group.id),
             config: &self.shared.config,
             topics: &*Arc::clone(&self.shared.topics),
             now: self.now,
@@ -64,7 +65,7 @@ impl Turn<'_> {
     /// The sessions of a loaded group begin now.
     pub(in crate::machine) fn mind_loaded_consumer(&mut self) {
         let Some(consumer) = self.group.consumer() else { return };
-        let session_ms = self.shared.config.consumer_session_timeout_ms;
+        let session_ms = self.shared.session_timeout_ms(&self.group.id);
         let deadlines: Vec<_> = consumer
             .members()
             .iter()

@@ -210,6 +210,7 @@ impl Turn<'_> {
         // A group of the classic protocol becomes a consumer group only if the heartbeat is accepted.
         let mut converted = self.convert_for(beat.epoch)?;
         let context = Context {
+            group: &Arc::clone(&self.group.id),
             config: &self.shared.config,
             topics: &*Arc::clone(&self.shared.topics),
             now: self.now,
@@ -235,7 +236,7 @@ impl Turn<'_> {
 
     /// Sets the deadlines of a member that uses the consumer protocol and was just heard of.
     fn mind_consumer(&mut self, id: &MemberId, revokes_anew: bool) {
-        let session_ms = self.shared.config.consumer_session_timeout_ms;
+        let session_ms = self.shared.session_timeout_ms(&self.group.id);
         self.set_timer(TimerKind::Session(Arc::clone(id)), session_ms);
         // It may have been a member with the classic protocol.
         self.cancel_timer(TimerKind::MemberJoin(Arc::clone(id)));
@@ -489,7 +490,10 @@ impl ConsumerGroup {
         ConsumerGroupHeartbeatResponse {
             member_id: Some((**id).to_owned()),
             member_epoch: member.map_or(0, |member| member.epoch),
-            heartbeat_interval_ms: context.config.consumer_heartbeat_interval_ms,
+            heartbeat_interval_ms: context
+                .topics
+                .heartbeat_interval_ms(context.group)
+                .unwrap_or(context.config.consumer_heartbeat_interval_ms),
             assignment: all
                 .or(changed)
                 .map(|partitions| Assignment { topic_partitions: to_wire(partitions) }),

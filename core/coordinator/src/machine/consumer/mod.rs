@@ -59,6 +59,7 @@ impl Refusal {
 
 /// What decisions of a group are made with.
 pub(in crate::machine) struct Context<'a> {
+    pub(in crate::machine) group: &'a str,
     pub(in crate::machine) config: &'a GroupConfig,
     pub(in crate::machine) topics: &'a dyn Topics,
     pub(in crate::machine) now: Now,

@@ -132,6 +132,8 @@ mod tests {
             replicas: replicas.to_vec(),
             in_sync_replicas: isr.to_vec(),
             offline_replicas: Vec::new(),
+            eligible_leader_replicas: None,
+            last_known_eligible_leader_replicas: None,
         }
     }
 

@@ -1,0 +1,164 @@
+//! What the transaction coordinator and the leaders of partitions need of each other: markers go one way, questions
+//! whether a transaction is open the other.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use towpath_coordinator::TransactionalProducer;
+use towpath_coordinator::transaction::{
+    MarkerLeader, Markers, ProducerIds, SendFailed, TransactionCoordinator,
+};
+use towpath_types::{BrokerId, ProducerId, TopicName, TopicPartition};
+use towpath_wire::add_partitions_to_txn::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
+use towpath_wire::{
+    AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, ErrorCode, WriteTxnMarkersRequest,
+    WriteTxnMarkersResponse,
+};
+
+use crate::cluster::forward;
+use crate::coordinator_log::BrokerCoordinatorLog;
+use crate::handlers;
+use crate::state::{BrokerState, TRANSACTIONS_TOPIC};
+
+/// How long a leader may take to have markers committed.
+const MARKERS_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a coordinator may take to say whether a transaction is open; the producer then asks anew.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The version of a broker's questions (KIP-890): for several transactions, and adding what is asked about.
+pub(crate) const VERSION_BROKERS: i16 = 5;
+
+/// The broker's transaction coordinator, not started yet.
+pub(crate) fn coordinator(broker: &Arc<BrokerState>) -> TransactionCoordinator {
+    let way = Arc::new(Way(Arc::downgrade(broker)));
+    let log = Arc::new(BrokerCoordinatorLog::new(broker, TRANSACTIONS_TOPIC));
+    let ids: Arc<dyn ProducerIds> = Arc::clone(&way) as _;
+    TransactionCoordinator::new(broker.config.transactions.clone(), log, ids, way)
+}
+
+/// The coordinator's way to the rest of the broker. Weak, because the broker holds the coordinator.
+struct Way(Weak<BrokerState>);
+
+#[async_trait]
+impl ProducerIds for Way {
+    async fn next(&self) -> Result<ProducerId, ErrorCode> {
+        let broker = self.0.upgrade().ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        broker.producer_ids.next(&broker).await
+    }
+}
+
+#[async_trait]
+impl Markers for Way {
+    fn leader(&self, partition: &TopicPartition) -> MarkerLeader {
+        let Some(broker) = self.0.upgrade() else { return MarkerLeader::Unknown };
+        let image = broker.image();
+        // An image that this node has not caught up to yet may lack a topic that is there.
+        if image.next_offset() < broker.metadata.newest_offset() {
+            return MarkerLeader::Unknown;
+        }
+        let Some(topic) = image.topic(partition.topic.as_str()) else { return MarkerLeader::Gone };
+        let found = usize::try_from(partition.partition).ok().and_then(|index| topic.partitions.get(index));
+        match found {
+            None => MarkerLeader::Gone,
+            Some(partition) => partition.leader.map_or(MarkerLeader::Unknown, MarkerLeader::Broker),
+        }
+    }
+
+    async fn send(
+        &self,
+        leader: BrokerId,
+        request: WriteTxnMarkersRequest,
+    ) -> Result<WriteTxnMarkersResponse, SendFailed> {
+        let failed = |cause: Box<dyn std::error::Error + Send + Sync>| SendFailed { broker: leader, cause };
+        let broker = self.0.upgrade().ok_or_else(|| failed("the broker is gone".into()))?;
+        if leader == broker.config.node_id {
+            return Ok(handlers::write_txn_markers::write(&broker, request).await);
+        }
+        let node = broker.cluster().ok_or_else(|| failed("this broker is alone".into()))?;
+        forward::ask_broker(node, leader, &request, MARKERS_TIMEOUT)
+            .await
+            .map_err(|error| failed(error.into()))
+    }
+}
+
+/// What a transactional batch's leader wants to know of its coordinator.
+pub(crate) struct Question {
+    pub(crate) transactional_id: String,
+    pub(crate) producer: TransactionalProducer,
+    /// Only whether the partitions are part of the transaction, as clients before `transaction.version` 2 have said
+    /// themselves; otherwise they are added.
+    pub(crate) verify_only: bool,
+    pub(crate) partitions: Vec<TopicPartition>,
+}
+
+/// Asks the coordinator whether partitions are part of a producer's open transaction (KIP-890): the answer for each.
+pub(crate) async fn verify(
+    broker: &Arc<BrokerState>,
+    question: &Question,
+) -> HashMap<TopicPartition, ErrorCode> {
+    let all = |code: ErrorCode| question.partitions.iter().map(|it| (it.clone(), code)).collect();
+    let response = match ask(broker, question).await {
+        Ok(response) => response,
+        Err(code) => return all(code),
+    };
+    if response.error_code != ErrorCode::None.code() {
+        return all(ErrorCode::from_code(response.error_code));
+    }
+    let mut answers: HashMap<TopicPartition, ErrorCode> = all(ErrorCode::UnknownServerError);
+    for topic in response.results_by_transaction.into_iter().flat_map(|result| result.topic_results) {
+        let Ok(name) = TopicName::new(&topic.name) else { continue };
+        for partition in topic.results_by_partition {
+            let at = TopicPartition::new(name.clone(), partition.partition_index);
+            answers.insert(at, ErrorCode::from_code(partition.partition_error_code));
+        }
+    }
+    answers
+}
+
+async fn ask(
+    broker: &Arc<BrokerState>,
+    question: &Question,
+) -> Result<AddPartitionsToTxnResponse, ErrorCode> {
+    let transactions = broker.transactions.get().ok_or(ErrorCode::CoordinatorNotAvailable)?;
+    let partition =
+        transactions.partition_of(&question.transactional_id).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+    let image = broker.image();
+    let leader = image
+        .topic(TRANSACTIONS_TOPIC)
+        .and_then(|topic| topic.partitions.get(usize::try_from(partition).ok()?)?.leader)
+        .ok_or(ErrorCode::CoordinatorNotAvailable)?;
+    let request = request(question);
+    if leader == broker.config.node_id {
+        return Ok(handlers::add_partitions_to_txn::add(broker, request, VERSION_BROKERS).await);
+    }
+    let node = broker.cluster().ok_or(ErrorCode::CoordinatorNotAvailable)?;
+    forward::ask_broker(node, leader, &request, VERIFY_TIMEOUT).await.map_err(|error| {
+        tracing::debug!(%error, "a transaction cannot be verified");
+        ErrorCode::NetworkException
+    })
+}
+
+fn request(question: &Question) -> AddPartitionsToTxnRequest {
+    let mut topics: Vec<AddPartitionsToTxnTopic> = Vec::new();
+    for partition in &question.partitions {
+        let name = partition.topic.as_str();
+        match topics.last_mut().filter(|topic| topic.name == name) {
+            Some(topic) => topic.partitions.push(partition.partition),
+            None => topics.push(AddPartitionsToTxnTopic {
+                name: name.to_owned(),
+                partitions: vec![partition.partition],
+            }),
+        }
+    }
+    AddPartitionsToTxnRequest {
+        transactions: vec![AddPartitionsToTxnTransaction {
+            transactional_id: question.transactional_id.clone(),
+            producer_id: question.producer.id.get(),
+            producer_epoch: question.producer.epoch.get(),
+            verify_only: question.verify_only,
+            topics,
+        }],
+        ..AddPartitionsToTxnRequest::default()
+    }
+}
