@@ -29,10 +29,16 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap()
 }
 
+/// Bytes of the data directory's path.
+const DATA_DIR_BYTES: usize = 100;
+
 /// A broker whose answers can be foretold.
 async fn start() -> (Broker, TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = BrokerConfig::new(dir.path());
+    // Paths stand in requests and answers: their length must not be this machine's.
+    let length = dir.path().as_os_str().len() + 1;
+    assert!(length < DATA_DIR_BYTES, "TMPDIR is too long a path");
+    let mut config = BrokerConfig::new(dir.path().join("d".repeat(DATA_DIR_BYTES - length)));
     config.advertised = Some(Endpoint { host: "127.0.0.1".to_owned(), port: 9092 });
     config.offsets_partitions = 4;
     config.transactions_partitions = 4;
@@ -41,12 +47,14 @@ async fn start() -> (Broker, TempDir) {
 
 /// The versions that a broker says it has.
 async fn advertised(server: Server<'_>) -> BTreeSet<(i16, i16)> {
-    let response = Talk::begin(server).await.ask(4, &ApiVersionsRequest {
+    let request = ApiVersionsRequest {
         client_software_name: "golden".to_owned(),
         client_software_version: "1".to_owned(),
-    });
-    let keys = response.await.api_keys;
-    keys.iter().flat_map(|it| (it.min_version..=it.max_version).map(|version| (it.api_key, version))).collect()
+    };
+    let keys = Talk::begin(server).await.ask(4, &request).await.api_keys;
+    keys.iter()
+        .flat_map(|it| (it.min_version..=it.max_version).map(|version| (it.api_key, version)))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

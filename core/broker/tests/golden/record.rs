@@ -13,6 +13,8 @@ use crate::talk::{Answer, Exchange, name};
 pub(crate) const WRITE: &str = "TOWPATH_GOLDEN";
 /// Bytes on a line of hex.
 const LINE_BYTES: usize = 60;
+/// Characters of a field of bytes in words.
+const BYTES_WORDS_MAX: usize = 80;
 /// Characters around a difference that are shown.
 const AROUND: usize = 60;
 
@@ -38,7 +40,10 @@ fn text(key: i16, exchanges: &[Exchange]) -> String {
         let versions = api.stable_versions();
         let _ = write!(text, ", versions {} to {}", versions.min, versions.max);
     }
-    let _ = writeln!(text, ". Written by the test, not by hand: {WRITE}=write cargo test -p towpath-broker --test golden");
+    let _ = writeln!(
+        text,
+        ". Written by the test, not by hand: {WRITE}=write cargo test -p towpath-broker --test golden"
+    );
     text.push_str("# `>` a request's frame and `<` its answer's, in hex, without their lengths; `=` the answer in words.\n");
     for (_, places) in PLACES.iter().filter(|(api, _)| api.code() == key) {
         let _ = writeln!(text, "# Varies from run to run, and is settled: {places}.");
@@ -57,9 +62,17 @@ fn block(exchange: &Exchange) -> String {
     if let Answer::Frame(frame) = &exchange.answer {
         hex(&mut text, '<', frame);
     }
-    let words: Vec<&str> = exchange.shown.lines().map(str::trim).collect();
+    let words: Vec<String> = exchange.shown.lines().map(|line| shortened(line.trim())).collect();
     let _ = writeln!(text, "= {}", words.join(" "));
     text
+}
+
+/// A field in words; of long bytes only the beginning, since the hex has all of them.
+fn shortened(field: &str) -> String {
+    match field.char_indices().nth(BYTES_WORDS_MAX) {
+        Some((at, _)) if field.contains("b\"") => format!("{}…,", &field[..at]),
+        _ => field.to_owned(),
+    }
 }
 
 fn hex(text: &mut String, sign: char, bytes: &[u8]) {

@@ -8,20 +8,30 @@ use towpath_record::{TimestampType, batches};
 use towpath_wire::{
     ApiKey, DescribeConfigsResponse, DescribeLogDirsResponse, DescribeProducersResponse,
     DescribeQuorumResponse, DescribeTransactionsResponse, FetchResponse, ListConfigResourcesResponse,
-    ListGroupsResponse, ListTransactionsResponse, ProduceResponse,
+    ListGroupsResponse, ListOffsetsResponse, ListTransactionsResponse, ProduceResponse,
 };
 use uuid::Uuid;
 
 /// The places whose values a run decides, for the heads of the files.
 pub(crate) const PLACES: &[(ApiKey, &str)] = &[
     (ApiKey::Produce, "log_append_time_ms (1 for the time of the run)"),
-    (ApiKey::Fetch, "session_id (1 for any); times and CRC of control batches and of batches with the broker's time"),
+    (
+        ApiKey::Fetch,
+        "session_id (1 for any); times and CRC of control batches and of batches with the broker's time",
+    ),
+    (ApiKey::ListOffsets, "timestamp (1 for the time of the run, which markers have)"),
     (ApiKey::ListGroups, "the order of groups"),
     (ApiKey::ListTransactions, "the order of transactions"),
     (ApiKey::DescribeConfigs, "the order of configs"),
     (ApiKey::ListConfigResources, "the order of resources"),
-    (ApiKey::DescribeLogDirs, "the order of topics and partitions; total_bytes, usable_bytes (1 for any positive)"),
-    (ApiKey::DescribeProducers, "last_timestamp of a producer whose last batch was a marker (1 for the time of the run)"),
+    (
+        ApiKey::DescribeLogDirs,
+        "the order of topics and partitions; total_bytes, usable_bytes (1 for any positive)",
+    ),
+    (
+        ApiKey::DescribeProducers,
+        "last_timestamp of a producer whose last batch was a marker (1 for the time of the run)",
+    ),
     (ApiKey::DescribeTransactions, "transaction_start_time_ms (1 for the time of the run)"),
     (ApiKey::DescribeQuorum, "last_fetch_timestamp, last_caught_up_timestamp (1 for the time of the run)"),
 ];
@@ -108,6 +118,10 @@ pub(crate) fn settle(response: &mut dyn Any) {
         }
     } else if let Some(response) = response.downcast_mut::<DescribeTransactionsResponse>() {
         response.transaction_states.iter_mut().for_each(|it| time(&mut it.transaction_start_time_ms));
+    } else if let Some(response) = response.downcast_mut::<ListOffsetsResponse>() {
+        for topic in &mut response.topics {
+            topic.partitions.iter_mut().for_each(|it| time(&mut it.timestamp));
+        }
     } else if let Some(response) = response.downcast_mut::<ListGroupsResponse>() {
         response.groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
     } else if let Some(response) = response.downcast_mut::<ListTransactionsResponse>() {
@@ -157,7 +171,7 @@ fn records(bytes: &Bytes) -> Bytes {
         batch.verify_crc().unwrap();
         let by_the_broker = batch.timestamp_type() == TimestampType::LogAppendTime;
         if batch.is_control() || by_the_broker {
-            let mut last = batch.max_timestamp.get();
+            let mut last = batch.max_timestamp;
             time(&mut last);
             assert_eq!(last, NOW, "a time of the run");
             settled[at + CRC.start..at + CRC.end].fill(0);

@@ -220,8 +220,7 @@ impl<'a> Talk<'a> {
     }
 
     fn keep(&mut self, key: i16, version: i16, case: &str, request: &[u8], answer: Answer, shown: &str) {
-        let is_there =
-            |it: &Exchange| it.key == key && it.version == version && it.case.as_str() == case;
+        let is_there = |it: &Exchange| it.key == key && it.version == version && it.case.as_str() == case;
         assert!(!self.exchanges.iter().any(is_there), "{key} v{version}, {case}: there twice");
         self.exchanges.push(Exchange {
             key,

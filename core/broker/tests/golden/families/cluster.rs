@@ -7,7 +7,8 @@ use towpath_wire::list_partition_reassignments::ListPartitionReassignmentsTopics
 use towpath_wire::update_features::FeatureUpdateKey;
 use towpath_wire::{
     AddRaftVoterRequest, AlterPartitionReassignmentsRequest, DescribeQuorumRequest, ElectLeadersRequest,
-    ListPartitionReassignmentsRequest, RemoveRaftVoterRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+    ListPartitionReassignmentsRequest, RemoveRaftVoterRequest, UnregisterBrokerRequest,
+    UpdateFeaturesRequest,
 };
 use uuid::Uuid;
 
@@ -41,11 +42,25 @@ async fn elect(talk: &mut Talk<'_>) {
         talk.call(version, "unknown partition", &of("placed", &[7])).await;
         talk.call(version, "unknown topic", &of("nowhere", &[0])).await;
         talk.call(version, "all", &ElectLeadersRequest { topic_partitions: None, ..of("placed", &[]) }).await;
-        talk.call(version, "none", &ElectLeadersRequest { topic_partitions: Some(Vec::new()), ..of("placed", &[]) })
-            .await;
+        talk.call(
+            version,
+            "none",
+            &ElectLeadersRequest { topic_partitions: Some(Vec::new()), ..of("placed", &[]) },
+        )
+        .await;
         if version >= 1 {
-            talk.call(version, "an unclean one", &ElectLeadersRequest { election_type: 1, ..of("placed", &[0]) }).await;
-            talk.call(version, "of no such kind", &ElectLeadersRequest { election_type: 9, ..of("placed", &[0]) }).await;
+            talk.call(
+                version,
+                "an unclean one",
+                &ElectLeadersRequest { election_type: 1, ..of("placed", &[0]) },
+            )
+            .await;
+            talk.call(
+                version,
+                "of no such kind",
+                &ElectLeadersRequest { election_type: 9, ..of("placed", &[0]) },
+            )
+            .await;
         }
     }
 }

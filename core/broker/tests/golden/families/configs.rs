@@ -1,12 +1,13 @@
 //! Configurations, and where partitions are stored.
 
 use towpath_wire::alter_configs::{AlterConfigsResource, AlterableConfig};
+use towpath_wire::alter_replica_log_dirs::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use towpath_wire::describe_configs::DescribeConfigsResource;
 use towpath_wire::describe_log_dirs::DescribableLogDirTopic;
 use towpath_wire::incremental_alter_configs as incremental;
 use towpath_wire::{
-    AlterConfigsRequest, DescribeConfigsRequest, DescribeLogDirsRequest, IncrementalAlterConfigsRequest,
-    ListConfigResourcesRequest,
+    AlterConfigsRequest, AlterReplicaLogDirsRequest, DescribeConfigsRequest, DescribeLogDirsRequest,
+    IncrementalAlterConfigsRequest, ListConfigResourcesRequest,
 };
 
 use super::{batch, make, produce};
@@ -30,6 +31,7 @@ pub(super) async fn run(talk: &mut Talk<'_>) {
     }
     resources(talk).await;
     log_dirs(talk).await;
+    move_replicas(talk).await;
 }
 
 fn describing(kind: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsRequest {
@@ -198,12 +200,12 @@ async fn resources(talk: &mut Talk<'_>) {
         }
         for (case, kinds) in [
             ("all", &[][..]),
-            ("topics", &[TOPIC]),
-            ("brokers", &[BROKER]),
-            ("loggers", &[8]),
-            ("client metrics", &[16]),
-            ("groups", &[32]),
-            ("nothing of the kind", &[99]),
+            ("topics", &[TOPIC][..]),
+            ("brokers", &[BROKER][..]),
+            ("loggers", &[8][..]),
+            ("client metrics", &[16][..]),
+            ("groups", &[32][..]),
+            ("nothing of the kind", &[99][..]),
         ] {
             talk.call(version, case, &of(kinds)).await;
         }
@@ -230,5 +232,25 @@ async fn log_dirs(talk: &mut Talk<'_>) {
             })
             .await;
         }
+    }
+}
+
+async fn move_replicas(talk: &mut Talk<'_>) {
+    let all = talk.ask(4, &DescribeLogDirsRequest { topics: None }).await;
+    let dir = all.results[0].log_dir.clone();
+    talk.names.text(&dir, "/log-dir");
+    for version in versions::<AlterReplicaLogDirsRequest>() {
+        let to = |path: &str, name: &str, partition| AlterReplicaLogDirsRequest {
+            dirs: vec![AlterReplicaLogDir {
+                path: path.to_owned(),
+                topics: vec![AlterReplicaLogDirTopic { name: name.to_owned(), partitions: vec![partition] }],
+            }],
+        };
+        talk.call(version, "where it is", &to(&dir, "configured", 0)).await;
+        talk.call(version, "to an unknown directory", &to("/nowhere", "configured", 0)).await;
+        talk.call(version, "to no absolute path", &to("nowhere", "configured", 0)).await;
+        talk.call(version, "unknown topic", &to(&dir, "nowhere", 0)).await;
+        talk.call(version, "unknown partition", &to(&dir, "configured", 7)).await;
+        talk.call(version, "none", &AlterReplicaLogDirsRequest::default()).await;
     }
 }

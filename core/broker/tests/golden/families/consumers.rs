@@ -148,12 +148,8 @@ async fn others(talk: &mut Talk<'_>) {
         let request = DescribeGroupsRequest { groups: vec![group.clone()], ..Default::default() };
         talk.call(version, "a group of the new kind", &request).await;
     }
-    let request = HeartbeatRequest {
-        group_id: group,
-        generation_id: 1,
-        member_id: member(0),
-        ..Default::default()
-    };
+    let request =
+        HeartbeatRequest { group_id: group, generation_id: 1, member_id: member(0), ..Default::default() };
     talk.call(4, "to a group of the new kind", &request).await;
     for version in versions::<ListGroupsRequest>() {
         let mut request = ListGroupsRequest::default();

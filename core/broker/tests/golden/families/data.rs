@@ -79,10 +79,9 @@ async fn produced(talk: &mut Talk<'_>, version: i16, topics: &Topics) {
     let both = {
         let mut request = produce(version, data, 0, Some(batch(None, &["both"])));
         let other = request.topic_data[0].partition_data[0].clone();
-        request.topic_data[0].partition_data.push(towpath_wire::produce::PartitionProduceData {
-            index: 9,
-            ..other
-        });
+        request.topic_data[0]
+            .partition_data
+            .push(towpath_wire::produce::PartitionProduceData { index: 9, ..other });
         request
     };
     talk.call(version, "one partition of two", &both).await;
@@ -132,7 +131,12 @@ async fn produce_refused(talk: &mut Talk<'_>, version: i16, topics: &Topics) {
     let strict = ("data-strict", topics.strict);
     talk.call(version, "too old", &produce(version, strict, 0, Some(good.clone()))).await;
     let few = ("data-few", topics.few);
-    talk.call(version, "min.insync.replicas above the replicas", &produce(version, few, 0, Some(good.clone()))).await;
+    talk.call(
+        version,
+        "min.insync.replicas above the replicas",
+        &produce(version, few, 0, Some(good.clone())),
+    )
+    .await;
     let internal = ("__consumer_offsets", NO_TOPIC);
     if version < 13 {
         talk.call(version, "an internal topic", &produce(version, internal, 0, Some(good))).await;
@@ -254,7 +258,8 @@ async fn sessions(talk: &mut Talk<'_>, version: i16, topics: &Topics) {
     request.topics[0].partitions[0].partition_max_bytes = 1;
     request.session_epoch = 0;
     let session = talk.call(version, "a session begins", &request).await.session_id;
-    let mut next = FetchRequest { topics: Vec::new(), session_id: session, session_epoch: 1, ..request.clone() };
+    let mut next =
+        FetchRequest { topics: Vec::new(), session_id: session, session_epoch: 1, ..request.clone() };
     // The request's own id is this run's; what is asked is not kept, but what it is answered with is.
     let first = talk.ask(version, &next).await;
     assert_eq!((first.error_code, first.session_id), (0, session));
@@ -317,7 +322,8 @@ async fn list_offsets(talk: &mut Talk<'_>) {
         talk.call(version, "an empty partition, its largest timestamp", &offsets("data-strict", 0, -3)).await;
         talk.call(version, "an empty partition, by time", &offsets("data-strict", 0, MADE_MS)).await;
         let mut request = offsets("data", 0, -1);
-        request.topics[0].partitions.push(request.topics[0].partitions[0].clone());
+        let once_more = request.topics[0].partitions[0].clone();
+        request.topics[0].partitions.push(once_more);
         talk.call(version, "named twice", &request).await;
         let mut request = offsets("data", 0, -1);
         request.replica_id = 7;

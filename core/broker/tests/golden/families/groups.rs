@@ -101,7 +101,8 @@ async fn join(talk: &mut Talk<'_>, version: i16) {
     }
     let request = joining(version, &group, &joined.member_id, &["range"]);
     talk.call(version, "once more, before the leader has assigned", &request).await;
-    talk.call(version, "an unknown member", &joining(version, &group, "nobody-000000000000", &["range"])).await;
+    talk.call(version, "an unknown member", &joining(version, &group, "nobody-000000000000", &["range"]))
+        .await;
     let mut request = joining(version, &group, "", &["range"]);
     request.session_timeout_ms = 1;
     talk.call(version, "too short a session", &request).await;
@@ -265,9 +266,19 @@ async fn commit(talk: &mut Talk<'_>, member: &str, id: Uuid) {
         let me = (member, 1);
         talk.call(version, "of a member", &committing(version, "stable", me, topic)).await;
         talk.call(version, "of a group without members", &committing(version, "simple", none, topic)).await;
-        talk.call(version, "of no member, of a group with members", &committing(version, "stable", none, topic)).await;
+        talk.call(
+            version,
+            "of no member, of a group with members",
+            &committing(version, "stable", none, topic),
+        )
+        .await;
         talk.call(version, "an old generation", &committing(version, "stable", (member, 0), topic)).await;
-        talk.call(version, "an unknown member", &committing(version, "stable", ("nobody-000000000000", 1), topic)).await;
+        talk.call(
+            version,
+            "an unknown member",
+            &committing(version, "stable", ("nobody-000000000000", 1), topic),
+        )
+        .await;
         talk.call(version, "an unknown group", &committing(version, "nowhere", me, topic)).await;
         talk.call(version, "no group", &committing(version, "", none, topic)).await;
         let nowhere = ("nowhere", NO_TOPIC);
@@ -292,7 +303,8 @@ async fn commit(talk: &mut Talk<'_>, member: &str, id: Uuid) {
             request.group_instance_id = Some("nobody".to_owned());
             talk.call(version, "an unknown static member", &request).await;
         }
-        let request = OffsetCommitRequest { topics: Vec::new(), ..committing(version, "simple", none, topic) };
+        let request =
+            OffsetCommitRequest { topics: Vec::new(), ..committing(version, "simple", none, topic) };
         talk.call(version, "nothing", &request).await;
     }
 }

@@ -163,10 +163,9 @@ async fn led(talk: &mut Talk<'_>, name: &str, partitions: i32) -> Uuid {
 }
 
 fn metadata(names: &[&str]) -> MetadataRequest {
-    let topics = names.iter().map(|name| MetadataRequestTopic {
-        name: Some((*name).to_owned()),
-        ..Default::default()
-    });
+    let topics = names
+        .iter()
+        .map(|name| MetadataRequestTopic { name: Some((*name).to_owned()), ..Default::default() });
     MetadataRequest { topics: Some(topics.collect()), allow_auto_topic_creation: false, ..Default::default() }
 }
 
@@ -185,13 +184,12 @@ async fn coordinators(talk: &mut Talk<'_>) {
     talk.until(0, &ListTransactionsRequest::default(), |it| it.error_code == 0).await;
     // The lists leave out what is still loading; each partition is seen by a key of its own.
     for n in 0..16 {
-        let request = towpath_wire::DescribeTransactionsRequest { transactional_ids: vec![format!("probe-{n}")] };
+        let request =
+            towpath_wire::DescribeTransactionsRequest { transactional_ids: vec![format!("probe-{n}")] };
         // TRANSACTIONAL_ID_NOT_FOUND
         talk.until(0, &request, |it| it.transaction_states[0].error_code == 105).await;
-        let request = towpath_wire::DescribeGroupsRequest {
-            groups: vec![format!("probe-{n}")],
-            ..Default::default()
-        };
+        let request =
+            towpath_wire::DescribeGroupsRequest { groups: vec![format!("probe-{n}")], ..Default::default() };
         talk.until(0, &request, |it| it.groups[0].error_code == 0).await;
     }
 }

@@ -32,7 +32,7 @@ pub(super) async fn run(talk: &mut Talk<'_>) {
 
 async fn metadata_of(talk: &mut Talk<'_>, id: Uuid) {
     for version in versions::<MetadataRequest>() {
-        let mut of = |names: &[&str]| {
+        let of = |names: &[&str]| {
             let mut request = metadata(names);
             request.allow_auto_topic_creation = version < 4;
             request
@@ -49,7 +49,8 @@ async fn metadata_of(talk: &mut Talk<'_>, id: Uuid) {
         let request = of(&[]);
         talk.call(version, "no topics", &request).await;
         if version >= 1 {
-            let request = MetadataRequest { topics: None, allow_auto_topic_creation: true, ..Default::default() };
+            let request =
+                MetadataRequest { topics: None, allow_auto_topic_creation: true, ..Default::default() };
             talk.call(version, "all topics", &request).await;
         }
         if version >= 8 {
@@ -179,10 +180,7 @@ async fn create_refused(talk: &mut Talk<'_>) {
         ("assigned to nobody", by_hand(vec![assigned(0, &[])])),
         ("assigned to an unknown broker", by_hand(vec![assigned(0, &[7])])),
         ("assigned twice", by_hand(vec![assigned(0, &[1, 1])])),
-        (
-            "counted and assigned",
-            CreatableTopic { assignments: vec![assigned(0, &[1])], ..good.clone() },
-        ),
+        ("counted and assigned", CreatableTopic { assignments: vec![assigned(0, &[1])], ..good.clone() }),
         ("a name that collides", CreatableTopic { name: "with.dot".to_owned(), ..good.clone() }),
     ];
     make(talk, "with_dot", 1, &[]).await;
@@ -269,10 +267,9 @@ async fn delete(talk: &mut Talk<'_>) {
         let by = |names: &[&str], ids: &[Uuid]| {
             let mut request = DeleteTopicsRequest { timeout_ms: 10_000, ..Default::default() };
             if version >= 6 {
-                let named = names.iter().map(|it| DeleteTopicState {
-                    name: Some((*it).to_owned()),
-                    topic_id: Uuid::nil(),
-                });
+                let named = names
+                    .iter()
+                    .map(|it| DeleteTopicState { name: Some((*it).to_owned()), topic_id: Uuid::nil() });
                 let by_id = ids.iter().map(|it| DeleteTopicState { name: None, topic_id: *it });
                 request.topics = named.chain(by_id).collect();
             } else {

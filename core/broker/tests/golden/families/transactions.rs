@@ -88,7 +88,12 @@ async fn init_producer_id(talk: &mut Talk<'_>, version: i16) {
         talk.call(version, "an id without an epoch", &initializing(Some(&id), Some(odd))).await;
         talk.call(version, "an id without transactions", &initializing(None, Some(mine))).await;
         let unknown = format!("init-unknown-v{version}");
-        talk.call(version, "an id for an unknown transactional id", &initializing(Some(&unknown), Some(mine))).await;
+        talk.call(
+            version,
+            "an id for an unknown transactional id",
+            &initializing(Some(&unknown), Some(mine)),
+        )
+        .await;
     }
 }
 
@@ -269,7 +274,8 @@ async fn commit_offsets(talk: &mut Talk<'_>, version: i16, topic_id: Uuid) {
     };
     talk.call(10, &format!("pending offsets by TxnOffsetCommit v{version}"), &all).await;
     ended(talk, &id, me, true).await;
-    let is_there = |it: &towpath_wire::OffsetFetchResponse| it.groups[0].topics[0].partitions[0].error_code == 0;
+    let is_there =
+        |it: &towpath_wire::OffsetFetchResponse| it.groups[0].topics[0].partitions[0].error_code == 0;
     talk.until(10, &all, is_there).await;
     talk.call(10, &format!("offsets by TxnOffsetCommit v{version}"), &all).await;
 }
@@ -340,11 +346,6 @@ async fn open(talk: &mut Talk<'_>, topic: Uuid) {
         let records = batch(Some((me.id, me.epoch, sequence, true)), &["open"]);
         let mut request = produce(version, ("txn", topic), 1 + partition, Some(records));
         request.transactional_id = Some("open".to_owned());
-        if version >= 12 {
-            // The transaction before may be on its way out.
-            let is_begun = |it: &towpath_wire::DescribeTransactionsResponse| it.transaction_states[0].error_code == 0;
-            talk.until(0, &describing("open"), is_begun).await;
-        }
         talk.call(version, "in a transaction", &request).await;
     }
     described(talk, me).await;
@@ -381,7 +382,8 @@ async fn described(talk: &mut Talk<'_>, me: Producer) {
     talk.call(0, "an unused one", &describing("init-v0")).await;
     talk.call(0, "an unknown one", &describing("nobody")).await;
     talk.call(0, "an empty name", &describing("")).await;
-    let two = DescribeTransactionsRequest { transactional_ids: vec!["nobody".to_owned(), "init-v0".to_owned()] };
+    let two =
+        DescribeTransactionsRequest { transactional_ids: vec!["nobody".to_owned(), "init-v0".to_owned()] };
     talk.call(0, "two", &two).await;
     talk.call(0, "none", &DescribeTransactionsRequest::default()).await;
     for version in versions::<ListTransactionsRequest>() {
