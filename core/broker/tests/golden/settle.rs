@@ -30,7 +30,7 @@ pub(crate) const PLACES: &[(ApiKey, &str)] = &[
     ),
     (
         ApiKey::DescribeProducers,
-        "last_timestamp of a producer whose last batch was a marker (1 for the time of the run)",
+        "the order of producers; last_timestamp of one whose last batch was a marker (1 for the time of the run)",
     ),
     (ApiKey::DescribeTransactions, "transaction_start_time_ms (1 for the time of the run)"),
     (ApiKey::DescribeQuorum, "last_fetch_timestamp, last_caught_up_timestamp (1 for the time of the run)"),
@@ -112,6 +112,7 @@ pub(crate) fn settle(response: &mut dyn Any) {
         }
     } else if let Some(response) = response.downcast_mut::<DescribeProducersResponse>() {
         for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            partition.active_producers.sort_by_key(|it| it.producer_id);
             for producer in partition.active_producers.iter_mut().filter(|it| it.last_sequence == -1) {
                 time(&mut producer.last_timestamp);
             }
