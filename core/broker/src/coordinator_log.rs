@@ -18,6 +18,7 @@ use towpath_record::{
 };
 use towpath_replica::{Partition, PartitionError, TopicReplicas};
 use towpath_types::{Offset, ProducerEpoch, ProducerId, Term};
+use towpath_wire::ErrorCode;
 
 use crate::handlers::partition_error_code;
 use crate::state::BrokerState;
@@ -84,11 +85,18 @@ const fn marker_of(marker: &EndMarker) -> Marker {
 
 /// Proofs that transactions of producers were verified for offsets that are on their way to the log.
 #[derive(Debug, Default)]
-pub(crate) struct VerifiedOffsets(Mutex<HashMap<(i32, ProducerId, ProducerEpoch), VerificationGuard>>);
+pub(crate) struct VerifiedOffsets(Mutex<HashMap<(i32, ProducerId, ProducerEpoch), Kept>>);
+
+/// A proof, and how many requests need it.
+#[derive(Debug)]
+struct Kept {
+    guard: VerificationGuard,
+    requests: usize,
+}
 
 impl VerifiedOffsets {
     fn get(&self, partition: i32, producer: TransactionalProducer) -> Option<VerificationGuard> {
-        self.0.lock().get(&(partition, producer.id, producer.epoch)).copied()
+        self.0.lock().get(&(partition, producer.id, producer.epoch)).map(|kept| kept.guard)
     }
 
     /// Keeps a proof until the offsets are written, or could not be.
@@ -99,7 +107,11 @@ impl VerifiedOffsets {
         guard: VerificationGuard,
     ) -> KeptProof<'_> {
         let key = (partition, producer.id, producer.epoch);
-        self.0.lock().insert(key, guard);
+        let mut all = self.0.lock();
+        let kept = all.entry(key).or_insert(Kept { guard, requests: 0 });
+        kept.guard = guard;
+        kept.requests += 1;
+        drop(all);
         KeptProof { proofs: self, key }
     }
 }
@@ -113,7 +125,13 @@ pub(crate) struct KeptProof<'a> {
 
 impl Drop for KeptProof<'_> {
     fn drop(&mut self) {
-        self.proofs.0.lock().remove(&self.key);
+        let mut all = self.proofs.0.lock();
+        if let Some(kept) = all.get_mut(&self.key) {
+            kept.requests -= 1;
+            if kept.requests == 0 {
+                all.remove(&self.key);
+            }
+        }
     }
 }
 
@@ -125,9 +143,12 @@ fn append_error(partition: i32, error: PartitionError, bytes: usize) -> Coordina
         | PartitionError::Append(AppendError::LargerThanSegment { .. }) => {
             CoordinatorLogError::TooLarge { bytes }
         }
+        // The proof was taken back by a marker that came in between: asked for anew, the coordinator says how it stands.
+        PartitionError::Append(AppendError::NotVerified { .. }) => {
+            CoordinatorLogError::Refused { code: ErrorCode::CoordinatorLoadInProgress }
+        }
         PartitionError::Append(
             AppendError::InvalidTxnState { .. }
-            | AppendError::NotVerified { .. }
             | AppendError::InvalidProducerEpoch { .. }
             | AppendError::TransactionCoordinatorFenced { .. },
         ) => CoordinatorLogError::Refused { code: partition_error_code(&error) },

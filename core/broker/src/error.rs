@@ -77,16 +77,9 @@ pub enum BrokerError {
     /// One directory under two names.
     #[error("the data directory {0} is named twice")]
     DirectoryTwice(PathBuf),
-    /// One partition in two directories.
-    #[error("the partition {partition} is in {first} and in {second}; keep the one that is right")]
-    PartitionTwice {
-        /// Which.
-        partition: String,
-        /// In this directory.
-        first: PathBuf,
-        /// And in this one.
-        second: PathBuf,
-    },
+    /// Moves of replicas that cannot be ended.
+    #[error(transparent)]
+    Moves(#[from] towpath_replica::SettleError),
     /// A default of topic configurations.
     #[error("a topic default is not valid: {0}")]
     TopicDefault(#[from] towpath_controller::topic_config::ConfigProblem),

@@ -12,9 +12,7 @@ use towpath_controller::{
     Configs, Controller, Decision, LocalMetadataLog, MetadataImage, MetadataRecord, RegisterBroker,
     TopicConfig, topic_config,
 };
-use towpath_log::{
-    DirIdentity, FileStorage, Log, LogConfig, LogDir, LogDirOptions, LogError, Replaces, SystemClock,
-};
+use towpath_log::{DirIdentity, FileStorage, Log, LogConfig, LogDir, LogDirOptions, LogError, SystemClock};
 use towpath_replica::{Environment, Flusher, LogDirs, ReplicaManager, ReplicaSettings, UnusableDir};
 use towpath_telemetry::names;
 use towpath_types::{BrokerEpoch, BrokerId, TopicId, TopicName, TopicPartition};
@@ -115,8 +113,10 @@ fn open_dirs(config: &BrokerConfig, cluster_id: &str) -> Result<Opened, BrokerEr
             Err(error) => return Err(error),
         }
     }
-    settle_moves(&mut logs, std::iter::once(&first).chain(&further))?;
-    Ok(Opened { dirs: LogDirs::new(first, further, unusable), logs })
+    let dirs = LogDirs::new(first, further, unusable);
+    let removed = dirs.settle_moves()?;
+    logs.retain(|log| !removed.iter().any(|gone| Arc::ptr_eq(gone, log)));
+    Ok(Opened { dirs, logs })
 }
 
 /// No directory is named twice.
@@ -128,40 +128,6 @@ fn check_distinct(config: &BrokerConfig) -> Result<(), BrokerError> {
             return Err(BrokerError::DirectoryTwice(path.to_owned()));
         }
     }
-    Ok(())
-}
-
-/// A partition that is in two directories was being moved from the one to the other when the process ended. The new place
-/// says that it has everything; where none does, somebody has copied files, and nobody can tell which are right.
-fn settle_moves<'a>(
-    logs: &mut Vec<Arc<Log>>,
-    dirs: impl Iterator<Item = &'a Arc<LogDir>> + Clone,
-) -> Result<(), BrokerError> {
-    let mut removed = Vec::new();
-    for (at, dir) in dirs.clone().enumerate() {
-        for other in dirs.clone().skip(at + 1) {
-            for partition in dir.partitions_in_both(other) {
-                let old = match (dir.replaces(&partition, other)?, other.replaces(&partition, dir)?) {
-                    (Replaces::Yes, Replaces::Nothing) | (Replaces::Nothing, Replaces::NotAnyMore) => other,
-                    (Replaces::Nothing, Replaces::Yes) | (Replaces::NotAnyMore, Replaces::Nothing) => dir,
-                    _ => {
-                        return Err(BrokerError::PartitionTwice {
-                            partition: partition.to_string(),
-                            first: dir.path().to_owned(),
-                            second: other.path().to_owned(),
-                        });
-                    }
-                };
-                tracing::info!(%partition, from = %old.path().display(), "a move that the last process did not end is ended");
-                removed.extend(old.get(&partition));
-                old.delete(&partition)?;
-            }
-        }
-        if dirs.clone().count() > 1 {
-            dir.forget_moves()?;
-        }
-    }
-    logs.retain(|log| !removed.iter().any(|gone| Arc::ptr_eq(gone, log)));
     Ok(())
 }
 

@@ -68,19 +68,9 @@ impl BrokerConfig {
         }
     }
 
-    fn try_set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let (groups, limits, replication) = (&mut self.groups, &mut self.limits, &mut self.replication);
+    fn set_transactions(&mut self, name: &str, value: &str) -> Result<(), String> {
         let transactions = &mut self.transactions;
         match name {
-            "auto.create.topics.enable" => number(&mut self.auto_create_topics, value),
-            "num.partitions" => at_least(&mut self.partitions_default, value, 1),
-            "offsets.topic.num.partitions" => at_least(&mut self.offsets_partitions, value, 1),
-            "offsets.retention.minutes" => {
-                let mut minutes = 1_i64;
-                at_least(&mut minutes, value, 1)?;
-                groups.offsets_retention_ms = minutes.saturating_mul(60_000);
-                Ok(())
-            }
             "transaction.state.log.num.partitions" => at_least(&mut self.transactions_partitions, value, 1),
             "transaction.state.log.min.isr" => {
                 topic_config::check("min.insync.replicas", value).map_err(|problem| problem.to_string())?;
@@ -100,6 +90,23 @@ impl BrokerConfig {
             "transaction.remove.expired.transaction.cleanup.interval.ms" => {
                 at_least(&mut transactions.expiration_interval_ms, value, 1)
             }
+            _ => Err("the broker has no such setting".to_owned()),
+        }
+    }
+
+    fn try_set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let (groups, limits, replication) = (&mut self.groups, &mut self.limits, &mut self.replication);
+        match name {
+            "auto.create.topics.enable" => number(&mut self.auto_create_topics, value),
+            "num.partitions" => at_least(&mut self.partitions_default, value, 1),
+            "offsets.topic.num.partitions" => at_least(&mut self.offsets_partitions, value, 1),
+            "offsets.retention.minutes" => {
+                let mut minutes = 1_i64;
+                at_least(&mut minutes, value, 1)?;
+                groups.offsets_retention_ms = minutes.saturating_mul(60_000);
+                Ok(())
+            }
+            _ if name.starts_with("transaction") => self.set_transactions(name, value),
             "group.min.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_min, value, 1),
             "group.max.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_max, value, 1),
             "group.initial.rebalance.delay.ms" => at_least(&mut groups.initial_rebalance_delay_ms, value, 0),

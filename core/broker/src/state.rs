@@ -358,8 +358,9 @@ impl BrokerState {
             .map(|partition| partition.replicas.contains(&me).then(|| leadership(partition)))
             .collect();
         // The fifty partitions of the offsets topic get files when a group first needs them; in a cluster their
-        // followers have to be there before.
-        let eager = self.cluster().is_some() || !topic.is_internal();
+        // followers have to be there before. With several directories, what has no files is missing.
+        let has_one_dir = self.config.further_dirs.is_empty();
+        let eager = self.cluster().is_some() || !topic.is_internal() || !has_one_dir;
         self.replicas.set_topic(&topic.name, topic.id, leaderships, &settings, eager)
     }
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
+use towpath_record::edit;
 use towpath_types::{LeaderEpoch, Offset, ProducerId, TopicId, TopicPartition};
 use towpath_wire::ApiKey;
 use towpath_wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
@@ -241,7 +242,8 @@ impl RawClient {
         let version = if ids { version } else { version.min(PRODUCE_VERSION_NAMES) };
         let mut topic_data: Vec<TopicProduceData> = Vec::new();
         for (partition, batch, _, id) in &batches {
-            let data = PartitionProduceData { index: partition.partition, records: Some(batch.clone()) };
+            let records = Some(from_zero(batch.clone()));
+            let data = PartitionProduceData { index: partition.partition, records };
             match topic_data.iter_mut().find(|topic| topic.name == partition.topic.as_str()) {
                 Some(topic) => topic.partition_data.push(data),
                 None => topic_data.push(TopicProduceData {
@@ -290,6 +292,19 @@ impl RawClient {
             (partition, produced)
         };
         Ok(batches.into_iter().map(result).collect())
+    }
+}
+
+/// The batch with offsets from 0 on, as Kafka wants those of clients: it refuses compressed ones that were fetched from
+/// elsewhere in a log. What cannot be a batch is left for the broker to refuse.
+fn from_zero(batch: Bytes) -> Bytes {
+    if batch.first_chunk::<8>().is_none_or(|base| *base == [0; 8]) {
+        return batch;
+    }
+    let mut changed = BytesMut::from(&batch[..]);
+    match edit::assign(&mut changed, Offset::ZERO, LeaderEpoch::NONE) {
+        Ok(()) => changed.freeze(),
+        Err(_) => batch,
     }
 }
 

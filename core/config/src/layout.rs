@@ -80,7 +80,8 @@ pub fn node_options() -> ConfigSpec {
 /// `node: settings:`, what Kafka has in `server.properties`. Without a default each, so that DescribeConfigs tells what
 /// is set from what is not.
 fn broker_options() -> ConfigSpec {
-    let options = own_options().into_iter().chain(replication_options()).chain(topic_defaults());
+    let options = own_options().into_iter().chain(group_options()).chain(replication_options());
+    let options = options.chain(topic_defaults()).chain(more_topic_defaults());
     ConfigSpec::new(options.map(|(name, ty, doc)| OptionSpec::optional(name, ty, doc)).collect())
 }
 
@@ -144,6 +145,36 @@ fn own_options() -> impl IntoIterator<Item = Setting> {
             "Milliseconds between two looks for segments to delete (300000).",
         ),
         ("log.cleaner.backoff.ms", count(), "Milliseconds between two looks for logs to compact (15000)."),
+        (
+            "log.cleaner.dedupe.buffer.size",
+            OptionType::int(1 << 20, i64::MAX),
+            "Bytes that the map of keys of a compaction may take (16777216).",
+        ),
+        (
+            "producer.id.expiration.ms",
+            count(),
+            "Milliseconds after its last record until a partition forgets a producer (86400000).",
+        ),
+    ]
+}
+
+/// Defaults and bounds of what consumer groups set (KIP-848).
+fn group_options() -> impl IntoIterator<Item = Setting> {
+    [
+        (
+            "group.consumer.session.timeout.ms",
+            count(),
+            "Milliseconds without a heartbeat until a member of a consumer group is taken for gone (45000).",
+        ),
+        ("group.consumer.min.session.timeout.ms", count(), "The shortest such timeout (45000)."),
+        ("group.consumer.max.session.timeout.ms", count(), "The longest such timeout (60000)."),
+        (
+            "group.consumer.heartbeat.interval.ms",
+            count(),
+            "Milliseconds between two heartbeats of a member of a consumer group (5000).",
+        ),
+        ("group.consumer.min.heartbeat.interval.ms", count(), "The shortest such interval (5000)."),
+        ("group.consumer.max.heartbeat.interval.ms", count(), "The longest such interval (15000)."),
     ]
 }
 
@@ -180,6 +211,11 @@ fn replication_options() -> impl IntoIterator<Item = Setting> {
             "auto.leader.rebalance.enable",
             OptionType::Bool,
             "Whether leaders go back to the first replica of their partition by themselves (true).",
+        ),
+        (
+            "leader.imbalance.check.interval.seconds",
+            count(),
+            "Seconds between two looks whether leaders should go back to the first replica of their partition (300).",
         ),
         (
             "replica.selector.class",
@@ -250,6 +286,54 @@ fn topic_defaults() -> impl IntoIterator<Item = Setting> {
             "log.message.timestamp.type",
             OptionType::NonEmptyString,
             "`CreateTime` or `LogAppendTime`, unless a topic says otherwise.",
+        ),
+    ]
+}
+
+/// Those that are seldom set.
+fn more_topic_defaults() -> impl IntoIterator<Item = Setting> {
+    let ms = || OptionType::int(0, i64::MAX);
+    let hours = || OptionType::int(-1, i64::from(i32::MAX));
+    [
+        (
+            "log.retention.minutes",
+            hours(),
+            "As log.retention.ms, in minutes; log.retention.ms goes before it.",
+        ),
+        ("log.retention.hours", hours(), "As log.retention.ms, in hours; those before go before it."),
+        ("log.roll.hours", count(), "As log.roll.ms, in hours; log.roll.ms goes before it."),
+        ("log.roll.jitter.ms", ms(), "The largest random part that is taken off log.roll.ms."),
+        ("log.roll.jitter.hours", OptionType::int(0, i64::from(i32::MAX)), "The same in hours."),
+        (
+            "log.index.interval.bytes",
+            OptionType::int(0, i64::from(i32::MAX)),
+            "Bytes between two index entries.",
+        ),
+        ("log.index.size.max.bytes", OptionType::int(4, i64::from(i32::MAX)), "Bytes of the largest index."),
+        ("log.cleaner.delete.retention.ms", ms(), "Milliseconds for which a tombstone is kept."),
+        ("log.cleaner.min.compaction.lag.ms", ms(), "Milliseconds for which a record is certainly kept."),
+        (
+            "log.cleaner.max.compaction.lag.ms",
+            OptionType::int(1, i64::MAX),
+            "Milliseconds after which a record is compacted, however little there is to gain.",
+        ),
+        (
+            "log.cleaner.min.cleanable.ratio",
+            OptionType::Scalar,
+            "The share of a log that must be uncompacted before it is compacted again, from 0 to 1.",
+        ),
+        ("log.message.timestamp.before.max.ms", ms(), "Milliseconds that a timestamp may be in the past."),
+        ("log.message.timestamp.after.max.ms", ms(), "Milliseconds that a timestamp may be in the future."),
+        ("compression.gzip.level", OptionType::int(-1, 9), "The level where compression.type is gzip."),
+        (
+            "compression.lz4.level",
+            OptionType::int(1, 17),
+            "The level where compression.type is lz4; changes nothing.",
+        ),
+        (
+            "compression.zstd.level",
+            OptionType::int(-131_072, 22),
+            "The level where compression.type is zstd.",
         ),
     ]
 }

@@ -382,6 +382,24 @@ fn segments_roll_when_an_index_is_full_or_an_offset_is_too_far_away() {
     );
 }
 
+/// Of an epoch whose first records were compacted away a follower knows only later ones. If it led, a replica with records of
+/// an older epoch in their place would keep those.
+#[test]
+fn an_epoch_that_begins_after_a_gap_begins_where_the_log_ended() {
+    let (leader, follower) = (Machine::new(LogConfig::default()), Machine::new(LogConfig::default()));
+    let (source, target) = (leader.log(), follower.log());
+    let next = LeaderEpoch::new(EPOCH.get() + 1);
+    append(&source, batch(1, 1000, "old")).unwrap();
+    let old = source.read(Offset::ZERO, 1 << 20, Offset::new(1), true).unwrap().into_bytes().unwrap();
+    source.truncate_fully_and_start_at(Offset::new(5)).unwrap();
+    source.append_as_leader(batch(1, 1000, "new"), next, Origin::Client).unwrap();
+    let new = source.read(Offset::new(5), 1 << 20, Offset::new(6), true).unwrap().into_bytes().unwrap();
+    target.append_as_follower(&old, EPOCH).unwrap();
+    target.append_as_follower(&new, next).unwrap();
+    assert_eq!(target.end_offset_for_epoch(EPOCH), Some((EPOCH, Offset::new(1))));
+    assert_eq!(target.end_offset_for_epoch(next), Some((next, Offset::new(6))));
+}
+
 #[test]
 fn a_log_that_is_only_compacted_keeps_its_age_and_obeys_deletions() {
     let config = LogConfig { compact: true, delete: false, retention_ms: Some(1), ..small_segments() };

@@ -62,6 +62,9 @@ impl LocalNode {
         node.id = self.id;
         node.roles = Roles { broker: true, controller: self.controller.is_some() };
         node.data_dir.clone_from(&self.data_dir);
+        for dir in &mut node.more_data_dirs {
+            *dir = dir.join(format!("node-{}", self.id));
+        }
         node.kafka.clone_from(&self.kafka);
         node.advertised.clone_from(&self.advertised);
         node.controller.clone_from(&self.controller);

@@ -91,6 +91,30 @@ mod tests {
         assert_eq!((id.get(), endpoint.host.as_str(), endpoint.port), (2, "fd00::2", 9093));
     }
 
+    /// What the files may say, the broker takes, by the same name.
+    #[test]
+    fn every_setting_of_the_files_is_one_of_the_broker() {
+        let options = towpath_config::node_options();
+        let settings = options.options.iter().find(|option| option.name == "settings").unwrap();
+        let towpath_api::OptionType::Object(settings) = &settings.ty else { panic!("no settings") };
+        for option in &settings.options {
+            let mut broker = BrokerConfig::new("d");
+            let values = [
+                "1",
+                "true",
+                "1000",
+                "1048576",
+                "10000000",
+                "delete",
+                "producer",
+                "CreateTime",
+                "RackAwareReplicaSelector",
+            ];
+            let takes = values.iter().any(|value| broker.set(&option.name, value).is_ok());
+            assert!(takes, "{}", option.name);
+        }
+    }
+
     #[test]
     fn settings_of_the_node_go_over_the_clusters() {
         let broker = broker_config(&config(

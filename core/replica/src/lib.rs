@@ -32,7 +32,7 @@ pub use flusher::Flusher;
 pub use follower::{FetchPlan, FollowerState, History, LeaderAnswer, Step};
 pub use leader::{FollowerFetch, FollowerRefused, IsrProposal, LeaderSetup, LeaderState, ProposalAnswer};
 pub use manager::{ReplicaManager, ReplicaSettings, TopicReplicas};
-pub use moving::{MoveStep, ReplicaMove};
+pub use moving::{MoveStep, ReplicaMove, SettleError};
 pub use partition::{
     Appended, Applied, Awaited, FetchPosition, FetchedPartition, FollowerAnswer, Isolation, Partition,
     Reader, Settings,

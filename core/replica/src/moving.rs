@@ -1,17 +1,20 @@
 //! Moving a replica from one directory of its broker to another while it is used (KIP-113): a copy catches up, and then
 //! takes the partition's place.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use towpath_log::{Log, LogDir, LogError, ReadError};
+use towpath_log::{Log, LogDir, LogError, ReadError, Replaces};
 use towpath_record::batches;
 use towpath_types::{LeaderEpoch, Offset, TopicId};
 
 use crate::manager::{Slot, TopicReplicas};
-use crate::{Partition, PartitionError, ReplicaManager};
+use crate::{LogDirs, Partition, PartitionError, ReplicaManager};
 
 /// Bytes that are copied in one piece.
 const PIECE_BYTES: usize = 1024 * 1024;
+/// A piece that is smaller was the last of what there was when it was read.
+const NEAR_BYTES: u64 = 512 * 1024;
 /// So often a copy that has everything waits for a moment in which no record waits for followers.
 const POLITE_ATTEMPTS: u32 = 100;
 
@@ -100,8 +103,12 @@ impl ReplicaManager {
         if moving.copy.offline_reason().is_some() {
             return Ok(MoveStep::GivenUp);
         }
-        if let Some(bytes) = copy_piece(partition.log(), &moving.copy)? {
-            return Ok(MoveStep::Copied(bytes));
+        match copy_piece(partition.log(), &moving.copy)? {
+            // Who writes nearly as fast as this copies would never be caught up with: when little was left, the last of it is
+            // copied while nobody writes.
+            Some(bytes) if bytes > 0 && bytes < NEAR_BYTES => {}
+            Some(bytes) => return Ok(MoveStep::Copied(bytes)),
+            None => {}
         }
         // Most of it is made durable while the partition is still in use.
         moving.copy.flush().map_err(PartitionError::from)?;
@@ -137,6 +144,7 @@ impl ReplicaManager {
         let environment = Arc::clone(self.environment());
         let placed =
             Partition::open(log, leadership.clone(), partition.high_watermark(), &settings, environment);
+        placed.count_terms_after(partition);
         slot.replace(Arc::clone(&placed));
         drop(leadership);
         drop(deleted);
@@ -169,13 +177,73 @@ impl ReplicaManager {
     /// What is left of the old place goes. Where that fails it goes at the next start: the new one says that it replaces it.
     fn forget_old(&self, moving: &ReplicaMove, partition: &Arc<Partition>) -> Result<(), PartitionError> {
         let id = partition.id();
-        partition.log().release_memory();
+        // Where its log starts is a fact of the new place only once it is on disk there.
+        moving.to.checkpoint()?;
         for dir in self.dirs().all().iter().filter(|dir| !Arc::ptr_eq(dir, &moving.to)) {
             if dir.get(id).is_some() {
                 dir.delete(id)?;
             }
         }
         Ok(moving.to.moved(id)?)
+    }
+}
+
+/// Why the moves of an earlier process cannot be ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettleError {
+    /// Somebody has copied files, and nobody can tell which are right.
+    #[error("the partition {partition} is in {first} and in {second}; keep the one that is right")]
+    Twice {
+        /// Which.
+        partition: String,
+        /// In this directory.
+        first: PathBuf,
+        /// And in this one.
+        second: PathBuf,
+    },
+    /// The disk.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl LogDirs {
+    /// Ends what an earlier process has left half done: a partition that is in two directories was being moved, and the
+    /// new place says that it has everything. Returns the logs that are gone by that. Called before anything is appended.
+    ///
+    /// # Errors
+    /// [`SettleError`].
+    pub fn settle_moves(&self) -> Result<Vec<Arc<Log>>, SettleError> {
+        let dirs = self.all();
+        let mut removed = Vec::new();
+        for (at, dir) in dirs.iter().enumerate() {
+            for other in &dirs[at + 1..] {
+                for partition in dir.partitions_in_both(other) {
+                    let old = match (dir.replaces(&partition, other)?, other.replaces(&partition, dir)?) {
+                        (Replaces::Yes, Replaces::Nothing) | (Replaces::Nothing, Replaces::NotAnyMore) => {
+                            other
+                        }
+                        (Replaces::Nothing, Replaces::Yes) | (Replaces::NotAnyMore, Replaces::Nothing) => dir,
+                        _ => {
+                            return Err(SettleError::Twice {
+                                partition: partition.to_string(),
+                                first: dir.path().to_owned(),
+                                second: other.path().to_owned(),
+                            });
+                        }
+                    };
+                    tracing::info!(%partition, from = %old.path().display(), "ending a move that the last process did not end");
+                    removed.extend(old.get(&partition));
+                    old.delete(&partition)?;
+                }
+            }
+        }
+        if dirs.len() > 1 {
+            for dir in dirs {
+                dir.forget_moves()?;
+            }
+        }
+        Ok(removed)
     }
 }
 

@@ -8,6 +8,7 @@ mod fire;
 pub mod history;
 pub mod nemesis;
 pub mod run;
+pub mod transactions;
 pub mod workload;
 mod world;
 

@@ -148,12 +148,12 @@ impl Trial {
     }
 }
 
-/// Starts a cluster, has the nemesis strike it, and asks the checker.
+/// The faults of a plan that this machine can do, as far as that is known before a cluster runs; what it cannot is said.
+/// `options` are set up for them.
 ///
 /// # Errors
-/// If anything does not start, heal or end; the seed is in the error. The trial's nodes still run
-/// when this returns.
-pub fn run(name: &str, plan: &Plan, mut options: cluster::Options) -> Result<(Trial, Report)> {
+/// If nothing can be written.
+pub(crate) fn possible(plan: &Plan, options: &mut cluster::Options) -> Result<Vec<Fault>> {
     let mut faults = plan.faults.clone();
     let clock = match (options.peer, clock_library()) {
         // Its timers run late by seconds under libfaketime.
@@ -176,21 +176,44 @@ pub fn run(name: &str, plan: &Plan, mut options: cluster::Options) -> Result<(Tr
         // A node's share of the records with their indexes, the group's offsets and the metadata log.
         options.disk_mib = Some(512 + plan.length.as_secs() / 4);
     }
-    let mut trial = Trial::start(name, options, plan.load.clone())?;
-    if !trial.cluster.network().has_links() {
+    Ok(faults)
+}
+
+/// Has the nemesis strike a cluster with those of the faults that its network can do, by the plan's seed.
+///
+/// # Errors
+/// As [`Nemesis::run`].
+pub(crate) fn strike(
+    cluster: &mut Cluster,
+    writer: &Writer,
+    plan: &Plan,
+    mut faults: Vec<Fault>,
+) -> Result<()> {
+    if !cluster.network().has_links() {
         // The network has said so.
         faults.retain(|fault| !matches!(fault, Fault::Cut | Fault::OneWay | Fault::Isolate | Fault::Slow));
     }
-    if faults.contains(&Fault::Slow) && !trial.cluster.network().can_slow() {
+    if faults.contains(&Fault::Slow) && !cluster.network().can_slow() {
         faults.retain(|fault| *fault != Fault::Slow);
         say("NOT TESTED: slow links; the kernel has no htb")?;
     }
-    let nodes = u8::try_from(trial.cluster.nodes().len())?;
+    let nodes = u8::try_from(cluster.nodes().len())?;
     let steps = schedule(plan.seed, plan.length, &faults, nodes);
     let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
-    trial.writer.nemesis(&format!("seed {}, {} faults of {}", plan.seed, steps.len(), names.join(",")))?;
+    writer.nemesis(&format!("seed {}, {} faults of {}", plan.seed, steps.len(), names.join(",")))?;
+    Nemesis::new(cluster, writer).run(&steps, plan.length)
+}
+
+/// Starts a cluster, has the nemesis strike it, and asks the checker.
+///
+/// # Errors
+/// If anything does not start, heal or end; the seed is in the error. The trial's nodes still run
+/// when this returns.
+pub fn run(name: &str, plan: &Plan, mut options: cluster::Options) -> Result<(Trial, Report)> {
+    let faults = possible(plan, &mut options)?;
+    let mut trial = Trial::start(name, options, plan.load.clone())?;
     let seed = || format!("repeat it with TOWPATH_SEED={}", plan.seed);
-    let struck = Nemesis::new(&mut trial.cluster, &trial.writer).run(&steps, plan.length);
+    let struck = strike(&mut trial.cluster, &trial.writer, plan, faults);
     struck.with_context(|| format!("the histories are in {}", trial.folder.display())).with_context(seed)?;
     // All clients go on for a moment.
     std::thread::sleep(Duration::from_secs(5));

@@ -130,7 +130,9 @@ pub fn go() -> Result<PathBuf> {
         let build = |arguments: &[&str], name: &str, what: &str| {
             let mut go = Command::new("go");
             go.args(arguments).arg(folder.join(name)).arg(what).current_dir(&source);
-            Guarded::run("go", go, INSTALL_TIMEOUT).map(drop).context("is Go installed? see tests/harness/install")
+            Guarded::run("go", go, INSTALL_TIMEOUT)
+                .map(drop)
+                .context("is Go installed? see tests/harness/install")
         };
         build(&["build", "-o"], "suite", ".")?;
         build(&["test", "-c", "-o"], "kgo.test", "github.com/twmb/franz-go/pkg/kgo")

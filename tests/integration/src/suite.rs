@@ -249,10 +249,7 @@ mod tests {
         );
         assert_eq!(results.len(), 4);
         assert_eq!(results["A.b"], (Outcome::Passed, 0.01));
-        assert_eq!(
-            results["spaces (and brackets)"],
-            (Outcome::Failed("why (1 s) not".to_owned()), 12.5)
-        );
+        assert_eq!(results["spaces (and brackets)"], (Outcome::Failed("why (1 s) not".to_owned()), 12.5));
         assert_eq!(results["c"].0, Outcome::Skipped);
         assert_eq!(results["x # y"].0, Outcome::Passed);
     }

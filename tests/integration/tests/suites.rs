@@ -2,7 +2,12 @@
 //!
 //! `TOWPATH_SUITE=java cargo test --release -p towpath-integration --test suites -- --ignored --nocapture`, or
 //! `tests/soak/suite java`; `TOWPATH_SUITE_PEER=kafka` judges the suite itself, against Apache Kafka.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test ends at the first surprise"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use towpath_harness::cluster::{self, Peer};
-use towpath_harness::{Cluster, Kafka, Towpath, envs, kafka};
+use towpath_harness::{Cluster, Kafka, Towpath, envs, kafka, paths, process};
 use towpath_integration::suite::{self, Verdict, Which};
 
 const SMOKE_TIMEOUT: Duration = Duration::from_secs(400);
@@ -51,6 +56,15 @@ impl Suite {
         }
     }
 
+    /// The partitions of topics made by their first use, as the suite's own environment has them.
+    fn partitions(self) -> u32 {
+        match self {
+            Self::Java | Self::Tools | Self::Go | Self::FranzGo => 4,
+            Self::Aiokafka => 2,
+            Self::Kafkajs | Self::Platformatic => 1,
+        }
+    }
+
     fn folder(self) -> PathBuf {
         envs::interop().join(self.name())
     }
@@ -72,7 +86,8 @@ impl Suite {
             }
             Self::FranzGo => script(Command::new(envs::python()?), &envs::go()?.join("kgo.test")),
             Self::Aiokafka | Self::Kafkajs | Self::Platformatic => {
-                let sources = sources.context("TOWPATH_SUITE_SOURCES has to name a clone of the client's repository")?;
+                let sources = sources
+                    .context("TOWPATH_SUITE_SOURCES has to name a clone of the client's repository")?;
                 let mut command = script(Command::new(envs::python()?), sources);
                 if self != Self::Aiokafka {
                     command.arg(envs::node()?.binary);
@@ -86,7 +101,14 @@ impl Suite {
 fn java(what: &str, address: &str) -> Result<Command> {
     let mut command = Command::new("java");
     command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]);
-    command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", &envs::java()?, "Suite", what, address]);
+    command.args([
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
+        "-cp",
+        &envs::java()?,
+        "Suite",
+        what,
+        address,
+    ]);
     Ok(command)
 }
 
@@ -98,19 +120,26 @@ enum Server {
 }
 
 impl Server {
-    fn start(peer: Peer, nodes: u8) -> Result<Self> {
+    fn start(peer: Peer, nodes: u8, partitions: u32) -> Result<Self> {
         Ok(match peer {
             _ if nodes > 1 => {
                 let mut options = cluster::Options::three(peer);
                 options.nodes = nodes;
                 Self::Cluster(Box::new(Cluster::start(options)?))
             }
-            Peer::Towpath => Self::Towpath(Towpath::broker()?),
+            Peer::Towpath => {
+                let mut options = process::Options::broker();
+                options.node_yaml = format!(
+                    "  more_data_dirs: [data-2]\n  settings:\n    num.partitions: {partitions}\n    \
+                     group.min.session.timeout.ms: 1000\n"
+                );
+                Self::Towpath(Towpath::start(options)?)
+            }
             Peer::Kafka => {
                 // As kafka-python's suite sets its brokers up; two directories for what moves replicas between them.
                 let options = kafka::Options::default()
                     .heap_mib(768)
-                    .set("num.partitions", "4")
+                    .set("num.partitions", &partitions.to_string())
                     .set("group.min.session.timeout.ms", "1000")
                     .set("share.coordinator.state.topic.num.partitions", "4");
                 Self::Kafka(Kafka::start(&kafka::Options { log_dirs: 2, ..options })?)
@@ -128,7 +157,7 @@ impl Server {
 
     fn folder(&self) -> PathBuf {
         match self {
-            Self::Towpath(broker) => broker.data_dir(),
+            Self::Towpath(broker) => broker.folder().to_owned(),
             Self::Kafka(broker) => broker.folder().to_owned(),
             Self::Cluster(cluster) => cluster.folder().path().to_owned(),
         }
@@ -146,7 +175,7 @@ impl Server {
 fn run(suite: Suite, which: Which, server: &Server, peer: Peer, sources: Option<&Path>) -> Result<Verdict> {
     let command = || {
         let mut command = suite.command(sources, &server.bootstrap())?;
-        command.env("SUITE_DATA_DIR", server.folder());
+        command.env("SUITE_DATA_DIR", server.folder()).env("SUITE_CACHE", paths::peers()?);
         Ok(command)
     };
     let timeout = if which == Which::Smoke { SMOKE_TIMEOUT } else { WHOLE_TIMEOUT };
@@ -156,7 +185,7 @@ fn run(suite: Suite, which: Which, server: &Server, peer: Peer, sources: Option<
 }
 
 fn smoke(suite: Suite) {
-    let server = Server::start(Peer::Towpath, 1).unwrap();
+    let server = Server::start(Peer::Towpath, 1, suite.partitions()).unwrap();
     let verdict = run(suite, Which::Smoke, &server, Peer::Towpath, None).unwrap();
     assert!(verdict.broken.is_empty() && verdict.passed > 0, "{verdict}\n{}", server.log_tail());
 }
@@ -214,7 +243,7 @@ fn whole() {
     for name in names.split(',') {
         let found = Suite::ALL.into_iter().find(|suite| suite.name() == name);
         let suite = found.with_context(|| format!("there is no suite {name}")).unwrap();
-        let server = Server::start(peer, nodes).unwrap();
+        let server = Server::start(peer, nodes, suite.partitions()).unwrap();
         let verdict = run(suite, which, &server, peer, sources.as_deref()).unwrap();
         if !verdict.broken.is_empty() {
             println!("{}", server.log_tail());

@@ -65,8 +65,7 @@ fn topics_and_their_configurations() {
     assert!(!described.contains("cleanup.policy"), "{described}");
     assert!(
         described.contains(
-            "retention.ms=7200000 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:retention.ms=7200000, \
-             DEFAULT_CONFIG:log.retention.ms=604800000}"
+            "retention.ms=7200000 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:retention.ms=7200000}"
         ),
         "{described}"
     );

@@ -15,10 +15,10 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor  # noqa:
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor  # noqa: E402
 from aiokafka.errors import (  # noqa: E402
     InvalidPartitionsError, InvalidTopicError, MessageSizeTooLargeError, TopicAlreadyExistsError,
-    UnknownTopicOrPartitionError,
+    ProducerFenced, UnknownTopicOrPartitionError,
 )
 from aiokafka.structs import OffsetAndMetadata  # noqa: E402
-from common import DEADLINE_S, Deadline, bootstrap, equal, name, records, run  # noqa: E402
+from common import DEADLINE_S, Deadline, bootstrap, equal, name, records, run, with_transactions  # noqa: E402
 
 SERVER = bootstrap()
 
@@ -327,6 +327,86 @@ async def _delete_records():
         equal([m.offset for m in await consume(topic, 18)], list(range(12, 30)), "offsets left")
 
 
+async def transactional(identity):
+    producer = AIOKafkaProducer(bootstrap_servers=SERVER, transactional_id=identity)
+    await producer.start()
+    return producer
+
+
+async def committed(topic, count):
+    return [m.value for m in await consume(topic, count, isolation_level="read_committed")]
+
+
+async def _transactions():
+    async with Admin() as admin:
+        topic = await create(admin)
+    producer = await transactional(name("t"))
+    expected = []
+    for i in range(9):
+        await producer.begin_transaction()
+        for j in range(3):
+            await producer.send_and_wait(topic, b"%d-%d" % (i, j), partition=0)
+        if i % 3 == 0:
+            await producer.abort_transaction()
+        else:
+            await producer.commit_transaction()
+            expected += [b"%d-%d" % (i, j) for j in range(3)]
+    await producer.stop()
+    equal(await committed(topic, len(expected)), expected, "what was committed")
+    equal(len(await consume(topic, 27)), 27, "all records, dirty")
+
+
+async def _transaction_fencing():
+    async with Admin() as admin:
+        topic = await create(admin)
+    identity = name("t")
+    old = await transactional(identity)
+    await old.begin_transaction()
+    await old.send_and_wait(topic, b"old", partition=0)
+    young = await transactional(identity)
+    async with young.transaction():
+        await young.send_and_wait(topic, b"young", partition=0)
+    try:
+        await old.send_and_wait(topic, b"zombie", partition=0)
+        await old.commit_transaction()
+    except ProducerFenced:
+        pass
+    else:
+        raise AssertionError("a zombie committed")
+    await young.stop()
+    equal(await committed(topic, 1), [b"young"], "what was committed")
+
+
+async def _exactly_once():
+    async with Admin() as admin:
+        source, sink = await create(admin), await create(admin)
+    group, part = name("g"), TopicPartition(source, 0)
+    await produce(source, [(None, b"%d" % i, []) for i in range(60)], 0)
+    producer = await transactional(name("t"))
+    consumer = AIOKafkaConsumer(source, bootstrap_servers=SERVER, group_id=group, auto_offset_reset="earliest",
+                                enable_auto_commit=False, isolation_level="read_committed")
+    await consumer.start()
+    done, turn, deadline = 0, 0, Deadline()
+    while done < 60 and deadline.check(lambda: f"60 records, there were {done}"):
+        messages = [m for batch in (await consumer.getmany(timeout_ms=500, max_records=7)).values() for m in batch]
+        if not messages:
+            continue
+        turn += 1
+        await producer.begin_transaction()
+        for message in messages:
+            await producer.send(sink, message.value, partition=0)
+        await producer.send_offsets_to_transaction({part: messages[-1].offset + 1}, group)
+        if turn % 3 == 1:
+            await producer.abort_transaction()
+            consumer.seek(part, messages[0].offset)
+        else:
+            await producer.commit_transaction()
+            done += len(messages)
+    await consumer.stop()
+    await producer.stop()
+    equal(await committed(sink, 60), [b"%d" % i for i in range(60)], "what came out")
+
+
 def case(title, body):
     def run_it():
         asyncio.run(asyncio.wait_for(body(), 3 * DEADLINE_S))
@@ -339,4 +419,6 @@ run([
     case("idempotent", _idempotent), case("too_large", _too_large), rebalance(RangePartitionAssignor),
     rebalance(StickyPartitionAssignor), case("commit_and_resume", _commit_and_resume),
     case("time_lookup", _time_lookup), case("group_admin", _group_admin), case("delete_records", _delete_records),
+    *with_transactions(case("transactions", _transactions), case("transaction_fencing", _transaction_fencing),
+                       case("exactly_once", _exactly_once)),
 ])

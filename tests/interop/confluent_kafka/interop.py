@@ -13,7 +13,7 @@ from confluent_kafka import (  # noqa: E402
 from confluent_kafka.admin import (  # noqa: E402
     AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType,
 )
-from common import DEADLINE_S, Deadline, bootstrap, equal, eventually, name, records, run  # noqa: E402
+from common import DEADLINE_S, Deadline, bootstrap, equal, eventually, name, records, run, with_new_groups, with_transactions  # noqa: E402
 
 SERVER = bootstrap()
 ADMIN = AdminClient({"bootstrap.servers": SERVER, "socket.timeout.ms": 30_000})
@@ -347,8 +347,116 @@ def case_read_committed():
     equal([plain(m) for m in seen], items, "records, read committed")
 
 
+def transactional(identity, **config):
+    producer = Producer({
+        "bootstrap.servers": SERVER, "transactional.id": identity, "linger.ms": 5, "error_cb": lambda _: None,
+        "log_level": 0, **config})
+    producer.init_transactions(DEADLINE_S)
+    return producer
+
+
+def committed(topic, count):
+    seen = consume(topic, count, config={"isolation.level": "read_committed"})
+    return [m.value() for m in seen]
+
+
+def case_transactions():
+    topic, producer = create(), transactional(name("t"))
+    expected = []
+    for i in range(12):
+        producer.begin_transaction()
+        for j in range(3):
+            producer.produce(topic, b"%d-%d" % (i, j), partition=0)
+        if i % 3 == 0:
+            producer.flush(DEADLINE_S)
+            producer.abort_transaction(DEADLINE_S)
+        else:
+            producer.commit_transaction(DEADLINE_S)
+            expected += [b"%d-%d" % (i, j) for j in range(3)]
+    equal(committed(topic, len(expected)), expected, "what was committed")
+    equal(len(consume(topic, 36, config={"isolation.level": "read_uncommitted"})), 36, "all records, dirty")
+
+
+def case_transaction_fencing():
+    topic, identity = create(), name("t")
+    old = transactional(identity)
+    old.begin_transaction()
+    old.produce(topic, b"old", partition=0)
+    old.flush(DEADLINE_S)
+    young = transactional(identity)
+    young.begin_transaction()
+    young.produce(topic, b"young", partition=0)
+    young.commit_transaction(DEADLINE_S)
+    try:
+        old.commit_transaction(DEADLINE_S)
+    except KafkaException as error:
+        equal(error.args[0].code() in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH), True, f"the error {error}")
+    else:
+        raise AssertionError("a zombie committed")
+    equal(committed(topic, 1), [b"young"], "what was committed")
+
+
+def exactly_once(protocol):
+    def case():
+        source, sink, group = create(), create(), name("g")
+        produce(source, [(None, b"%d" % i, []) for i in range(100)], partition=0)
+        producer = transactional(name("t"))
+        consumer = Consumer({
+            "bootstrap.servers": SERVER, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False,
+            "isolation.level": "read_committed", "group.protocol": protocol})
+        consumer.subscribe([source])
+        done, turn, deadline = 0, 0, Deadline()
+        while done < 100 and deadline.check(lambda: f"100 records, there were {done}"):
+            messages = [m for m in consumer.consume(9, 1) if not m.error()]
+            if not messages:
+                continue
+            turn += 1
+            producer.begin_transaction()
+            for message in messages:
+                producer.produce(sink, message.value(), partition=0)
+            at = [TopicPartition(source, 0, messages[-1].offset() + 1)]
+            producer.send_offsets_to_transaction(at, consumer.consumer_group_metadata(), DEADLINE_S)
+            if turn % 3 == 1:
+                producer.abort_transaction(DEADLINE_S)
+                consumer.seek(TopicPartition(source, 0, messages[0].offset()))
+            else:
+                producer.commit_transaction(DEADLINE_S)
+                done += len(messages)
+        consumer.close()
+        equal(committed(sink, 100), [b"%d" % i for i in range(100)], "what came out")
+        offsets = get(ADMIN.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]))[group]
+        equal([p.offset for p in offsets.topic_partitions], [100], "the group's offset")
+    case.__name__ = f"case_exactly_once_{protocol}"
+    return case
+
+
+def case_new_groups():
+    topic, group = create(4), name("g")
+    config = {
+        "bootstrap.servers": SERVER, "group.id": group, "group.protocol": "consumer", "auto.offset.reset": "earliest",
+        "enable.auto.commit": False, "log_level": 0}
+    one, two = Consumer(config), Consumer(config)
+
+    def owned():
+        for member in (one, two):
+            member.poll(0.1)
+        return [len(member.assignment()) for member in (one, two)]
+
+    one.subscribe([topic])
+    eventually(lambda: (one.poll(0.1), len(one.assignment()))[1], 4, "all for one")
+    two.subscribe([topic])
+    eventually(owned, [2, 2], "half each")
+    one.close()
+    eventually(lambda: (two.poll(0.1), len(two.assignment()))[1], 4, "all for the other")
+    described = get(ADMIN.describe_consumer_groups([group]))[group]
+    equal(len(described.members), 1, "members left")
+    two.close()
+
+
 run([
     case_admin, *(compression(c) for c in ("none", "gzip", "snappy", "lz4", "zstd")), case_acks, case_idempotent,
     case_too_large, rebalance("range"), rebalance("cooperative-sticky"), case_commit_and_resume, case_time_lookup,
     case_group_admin, case_delete_records, case_read_committed,
+    *with_transactions(case_transactions, case_transaction_fencing, exactly_once("classic")),
+    *with_new_groups(case_new_groups), *with_new_groups(*with_transactions(exactly_once("consumer"))),
 ])

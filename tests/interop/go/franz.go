@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -170,7 +171,16 @@ func read(t *T, topic string, isolation kgo.IsolationLevel) []string {
 	return found
 }
 
-func committed(t *T, topic string) []string { return read(t, topic, kgo.ReadCommitted()) }
+// committed reads what is committed, once all transactions have ended: a commit is answered before its markers are written.
+func committed(t *T, topic string) []string {
+	a := admin(t)
+	t.eventually(true, func() any {
+		high, _ := value[kadm.ListedOffsets](t)(a.ListEndOffsets(t, topic)).Lookup(topic, 0)
+		stable, _ := value[kadm.ListedOffsets](t)(a.ListCommittedOffsets(t, topic)).Lookup(topic, 0)
+		return high.Offset == stable.Offset
+	})
+	return read(t, topic, kgo.ReadCommitted())
+}
 
 func franzCompression(t *T, codec string) {
 	codecs := map[string]kgo.CompressionCodec{"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(),
@@ -504,6 +514,7 @@ func franzExactlyOnce(t *T, option kgo.Opt) {
 	t.must(err)
 	t.later(session.Close)
 	done := 0
+	var failed atomic.Pointer[error]
 	ctx, cancel := context.WithTimeout(t, deadline)
 	defer cancel()
 	for turn := 0; done < 200; turn++ {
@@ -516,11 +527,20 @@ func franzExactlyOnce(t *T, option kgo.Opt) {
 			continue
 		}
 		t.must(session.Begin())
+		commits := turn%3 != 1
 		for _, r := range records {
-			session.Produce(t, record(sink, 0, string(r.Value)), nil)
+			session.Produce(t, record(sink, 0, string(r.Value)), func(r *kgo.Record, err error) {
+				// What is not sent yet when a transaction is aborted fails with it.
+				if err != nil && commits {
+					failed.Store(&err)
+				}
+			})
 		}
-		ended, err := session.End(t, kgo.TransactionEndTry(turn%3 != 1))
+		ended, err := session.End(t, kgo.TransactionEndTry(commits))
 		t.must(err)
+		if err := failed.Load(); err != nil {
+			t.must(*err)
+		}
 		if ended {
 			done += len(records)
 		}

@@ -2,7 +2,7 @@
 // kafkajs against a broker: node interop.js HOST:PORT
 
 const { AssignerProtocol, CompressionCodecs, CompressionTypes, ConfigResourceTypes, Kafka, logLevel } = require('kafkajs')
-const { bootstrap, bytes, equal, eventually, name, records, refused, run, text, until, within } = require('../node/common.js')
+const { bootstrap, bytes, equal, eventually, having, name, records, refused, run, text, until, within } = require('../node/common.js')
 
 // This client has neither of these built in; their plugs are as its documentation shows.
 CompressionCodecs[CompressionTypes.Snappy] = require('kafkajs-snappy')
@@ -279,6 +279,88 @@ async function deleteRecords () {
   equal((await consume(topic, 18)).map(m => m.offset)[0], '12', 'the first offset left')
 }
 
+async function transactional (id) {
+  const producer = kafka.producer({ transactionalId: id, idempotent: true, maxInFlightRequests: 1 })
+  await producer.connect()
+  return producer
+}
+
+const values = seen => seen.map(m => m.value.toString())
+
+async function transactions () {
+  const topic = await create()
+  const producer = await transactional(name('t'))
+  const expected = []
+  for (let i = 0; i < 9; i++) {
+    const transaction = await producer.transaction()
+    await transaction.send({ topic, messages: [0, 1, 2].map(j => ({ value: `${i}-${j}`, partition: 0 })) })
+    if (i % 3 === 0) {
+      await transaction.abort()
+    } else {
+      await transaction.commit()
+      expected.push(...[0, 1, 2].map(j => `${i}-${j}`))
+    }
+  }
+  await producer.disconnect()
+  equal(values(await consume(topic, expected.length)), expected, 'what was committed')
+  equal((await consume(topic, 27, { readUncommitted: true })).length, 27, 'all records, dirty')
+}
+
+async function transactionFencing () {
+  const topic = await create()
+  const id = name('t')
+  const old = await transactional(id)
+  const open = await old.transaction()
+  await open.send({ topic, messages: [{ value: 'old', partition: 0 }] })
+  const young = await transactional(id)
+  const next = await young.transaction()
+  await next.send({ topic, messages: [{ value: 'young', partition: 0 }] })
+  await next.commit()
+  // A broker tells it by either of two names.
+  await refused(open.commit(), error => ['PRODUCER_FENCED', 'INVALID_PRODUCER_EPOCH'].some(type => is(type)(error)),
+    'a zombie commits')
+  await Promise.all([old.disconnect(), young.disconnect()])
+  equal(values(await consume(topic, 1)), ['young'], 'what was committed')
+}
+
+async function exactlyOnce () {
+  const [source, sink] = [await create(), await create()]
+  const groupId = name('g')
+  const sent = Array.from({ length: 60 }, (_, i) => `${i}`)
+  await produce(source, sent.map(value => ({ value })), { partition: 0 })
+  const producer = await transactional(name('t'))
+  const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 100, maxBytes: 200 })
+  let done = 0
+  let turn = 0
+  await consumer.connect()
+  await consumer.subscribe({ topics: [source], fromBeginning: true })
+  await consumer.run({
+    autoCommit: false,
+    eachBatchAutoResolve: false,
+    eachBatch: async ({ batch, resolveOffset }) => {
+      const messages = batch.messages
+      const transaction = await producer.transaction()
+      await transaction.send({ topic: sink, messages: messages.map(m => ({ value: m.value, partition: 0 })) })
+      const offset = (BigInt(batch.lastOffset()) + 1n).toString()
+      await transaction.sendOffsets({ consumerGroupId: groupId, topics: [{ topic: source, partitions: [{ partition: 0, offset }] }] })
+      if (turn++ % 3 === 0) {
+        await transaction.abort()
+        consumer.seek({ topic: source, partition: 0, offset: messages[0].offset })
+      } else {
+        await transaction.commit()
+        resolveOffset(batch.lastOffset())
+        done += messages.length
+      }
+    }
+  })
+  await until(() => done >= 60, () => `60 records, there were ${done}`)
+  await consumer.disconnect()
+  await producer.disconnect()
+  equal(values(await consume(sink, 60)), sent, 'what came out')
+  const [{ partitions }] = await admin.fetchOffsets({ groupId, topics: [source] })
+  equal(partitions[0].offset, '60', 'the offset of the group')
+}
+
 async function main () {
   await within(Promise.all([admin.connect(), impatient.connect()]), () => 'the admin clients to connect')
   await run({
@@ -295,7 +377,8 @@ async function main () {
     commit_and_resume: commitAndResume,
     time_lookup: timeLookup,
     group_admin: groupAdmin,
-    delete_records: deleteRecords
+    delete_records: deleteRecords,
+    ...having('transactions', { transactions, transaction_fencing: transactionFencing, exactly_once: exactlyOnce })
   })
 }
 

@@ -103,6 +103,11 @@ async function run (cases) {
   process.exit(0)
 }
 
+/** Cases that want a broker with something (`transactions`, `groups`): INTEROP_WITH says what it has. */
+function having (what, cases) {
+  return (process.env.INTEROP_WITH ?? '').includes(what) ? cases : {}
+}
+
 function bootstrap () {
   if (process.argv.length !== 3) {
     console.error(`usage: ${process.argv[1]} HOST:PORT`)
@@ -111,4 +116,4 @@ function bootstrap () {
   return process.argv[2]
 }
 
-module.exports = { name, fail, show, equal, eventually, within, until, refused, bytes, records, text, run, bootstrap }
+module.exports = { name, fail, show, equal, eventually, within, until, refused, bytes, records, text, run, having, bootstrap }

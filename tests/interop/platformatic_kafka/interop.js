@@ -2,7 +2,7 @@
 // @platformatic/kafka against a broker: node interop.js HOST:PORT
 
 const { Admin, Consumer, Producer, compressionsAlgorithms } = require('@platformatic/kafka')
-const { bootstrap, bytes, equal, eventually, fail, name, records, refused, run, text, until } = require('../node/common.js')
+const { bootstrap, bytes, equal, eventually, fail, having, name, records, refused, run, text, until } = require('../node/common.js')
 
 const server = bootstrap()
 const base = { clientId: 'platformatic', bootstrapBrokers: [server], retries: 5, retryDelay: 50, timeout: 20_000 }
@@ -282,6 +282,89 @@ async function deleteRecords () {
   equal((await consume(topic, 18))[0].offset, 12n, 'the first offset left')
 }
 
+function transactional (id) {
+  return new Producer({ ...base, idempotent: true, transactionalId: id })
+}
+
+const values = seen => seen.map(m => m.value.toString())
+const COMMITTED = { isolationLevel: 1 }
+
+async function transactions () {
+  const topic = await create()
+  const producer = transactional(name('t'))
+  const expected = []
+  for (let i = 0; i < 9; i++) {
+    const transaction = await producer.beginTransaction()
+    const messages = [0, 1, 2].map(j => ({ topic, partition: 0, value: Buffer.from(`${i}-${j}`) }))
+    await transaction.send({ messages })
+    // One alone: of several aborted transactions of a producer in one answer the client leaves out the last only.
+    if (i === 3) {
+      await transaction.abort()
+    } else {
+      await transaction.commit()
+      expected.push(...[0, 1, 2].map(j => `${i}-${j}`))
+    }
+  }
+  await producer.close()
+  equal(values(await consume(topic, expected.length, COMMITTED)), expected, 'what was committed')
+  equal((await consume(topic, 27, { isolationLevel: 0 })).length, 27, 'all records, dirty')
+}
+
+async function transactionFencing () {
+  const topic = await create()
+  const id = name('t')
+  const [old, young] = [transactional(id), transactional(id)]
+  const send = (transaction, value) => transaction.send({ messages: [{ topic, partition: 0, value: Buffer.from(value) }] })
+  const open = await old.beginTransaction()
+  await send(open, 'old')
+  const next = await young.beginTransaction()
+  await send(next, 'young')
+  await next.commit()
+  await refused(open.commit(), error => is('PRODUCER_FENCED')(error) || is('INVALID_PRODUCER_EPOCH')(error), 'a zombie commits')
+  await Promise.all([old.close(), young.close()])
+  equal(values(await consume(topic, 1, COMMITTED)), ['young'], 'what was committed')
+}
+
+async function exactlyOnce () {
+  const [source, sink, groupId] = [await create(), await create(), name('g')]
+  const sent = Array.from({ length: 30 }, (_, i) => `${i}`)
+  await produce(source, sent.map(value => ({ value: Buffer.from(value) })))
+  const producer = transactional(name('t'))
+  const reader = consumer(groupId)
+  const stream = await reader.consume({ topics: [source], mode: 'earliest', ...COMMITTED })
+  let done = 0
+  for await (const message of stream) {
+    const transaction = await producer.beginTransaction()
+    await transaction.addConsumer(reader)
+    await transaction.send({ messages: [{ topic: sink, partition: 0, value: message.value }] })
+    await transaction.addOffset(message)
+    await transaction.commit()
+    if (++done === sent.length) break
+  }
+  const offsets = await reader.listCommittedOffsets({ topics: [{ topic: source, partitions: [0] }] })
+  equal(offsets.get(source), [30n], 'the offset of the group')
+  await reader.close(true)
+  await producer.close()
+  equal(values(await consume(sink, sent.length, COMMITTED)), sent, 'what came out')
+}
+
+async function newGroups () {
+  const [topic, groupId] = [await create(4), name('g')]
+  const join = async () => {
+    const member = consumer(groupId, { groupProtocol: 'consumer' })
+    await member.consume({ topics: [topic], mode: 'earliest' })
+    return member
+  }
+  const owned = member => (member.assignments ?? []).flatMap(a => a.partitions).length
+  const one = await join()
+  await until(() => owned(one) === 4, () => `all four for one: ${owned(one)}`)
+  const two = await join()
+  await until(() => owned(one) === 2 && owned(two) === 2, () => `half each: ${owned(one)} and ${owned(two)}`)
+  await one.close(true)
+  await until(() => owned(two) === 4, () => `all four for the other: ${owned(two)}`)
+  await two.close(true)
+}
+
 run({
   admin: adminCase,
   compression_none: compression('none'),
@@ -296,5 +379,7 @@ run({
   commit_and_resume: commitAndResume,
   time_lookup: timeLookup,
   group_admin: groupAdmin,
-  delete_records: deleteRecords
+  delete_records: deleteRecords,
+  ...having('transactions', { transactions, transaction_fencing: transactionFencing, exactly_once: exactlyOnce }),
+  ...having('groups', { new_groups: newGroups })
 })

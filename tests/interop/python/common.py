@@ -1,5 +1,6 @@
 """What the scripts of the Python clients share: cases, deadlines and the records that have to come back unchanged."""
 
+import os
 import sys
 import time
 import traceback
@@ -74,6 +75,16 @@ def run(cases):
         print(f"ok {title} ({time.monotonic() - start:.2f} s)", flush=True)
     print(f"{len(cases)} passed, 0 failed", flush=True)
     print(f"done in {time.monotonic() - begin:.1f} s", flush=True)
+
+
+def with_transactions(*cases):
+    """Cases that want a broker with transactions: INTEROP_WITH says whether it has them."""
+    return cases if "transactions" in os.environ.get("INTEROP_WITH", "") else ()
+
+
+def with_new_groups(*cases):
+    """Cases that want a broker with the groups' new protocol (KIP-848)."""
+    return cases if "groups" in os.environ.get("INTEROP_WITH", "") else ()
 
 
 def bootstrap():

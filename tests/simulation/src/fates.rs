@@ -43,8 +43,6 @@ pub(crate) struct Fates {
     /// The spans that are open, by producer id.
     open: BTreeMap<u64, usize>,
     seen: HashSet<u64>,
-    /// Spans before it ended long ago.
-    settled: usize,
     /// The ends that nobody has looked at yet.
     pub(crate) news: Vec<Decided>,
     /// Another history came: nothing is known any more.
@@ -104,15 +102,15 @@ impl Fates {
         matches!(fate, Some(Fate::Plain | Fate::Committed))
     }
 
-    /// The first offset from `start` on of a transaction without a marker below the high watermark.
-    pub(crate) fn first_undecided(&self, start: i64, high_watermark: i64) -> Option<i64> {
+    /// The first offset of a transaction without a marker below the high watermark, of those offsets that a replica has.
+    pub(crate) fn first_undecided(&self, high_watermark: i64, has: impl Fn(i64) -> bool) -> Option<i64> {
         if self.is_void {
             return None;
         }
-        self.spans[self.settled..]
+        self.spans
             .iter()
             .filter(|span| span.marker.is_none_or(|marker| marker >= high_watermark))
-            .filter_map(|span| span.offsets.iter().find(|offset| **offset >= start))
+            .filter_map(|span| span.offsets.iter().find(|offset| has(**offset)))
             .copied()
             .filter(|first| *first < high_watermark)
             .min()

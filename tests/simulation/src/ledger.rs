@@ -12,7 +12,6 @@ pub(crate) struct Transaction {
     id: usize,
     commit_asked: bool,
     commit_acknowledged: bool,
-    abort_asked: bool,
     /// How it ended, and the partition that was seen first.
     fate: Option<(bool, usize)>,
     /// Acknowledged records: partition, its generation, record.
@@ -44,7 +43,6 @@ impl Ledger {
     pub(crate) fn asks(&mut self, number: u64, commit: bool) {
         if let Some(transaction) = self.get(number) {
             transaction.commit_asked |= commit;
-            transaction.abort_asked |= !commit;
         }
     }
 
@@ -88,7 +86,8 @@ impl Ledger {
             return Err(Violation::new(ATOMIC, detail));
         }
         if commit && !transaction.commit_asked {
-            let detail = format!("transaction {number} is committed in partition {slot}; its producer did not ask");
+            let detail =
+                format!("transaction {number} is committed in partition {slot}; its producer did not ask");
             return Err(Violation::new(ASKED, detail));
         }
         if !commit && transaction.commit_acknowledged {

@@ -25,6 +25,9 @@ struct Arguments {
     /// Keep all rules, and bend the run to where this one matters.
     #[arg(long, value_parser = rule, global = true)]
     focus: Option<Rule>,
+    /// Without transactions, several partitions, compaction and deletion.
+    #[arg(long, global = true)]
+    plain: bool,
     /// Play a scenario, by its name.
     #[arg(long, value_parser = script, global = true)]
     script: Option<Script>,
@@ -97,6 +100,7 @@ fn many(arguments: &Arguments, from: u64, count: u64, all: bool) -> ExitCode {
             steps: arguments.steps,
             without: arguments.without,
             focus: arguments.focus,
+            plain: arguments.plain,
             script: arguments.script,
             ..Run::new(seed)
         };
@@ -122,7 +126,8 @@ fn bench(arguments: &Arguments, count: u64) -> ExitCode {
     let started = Instant::now();
     let mut sum = Counters::default();
     for seed in 0..count {
-        let run = Run { steps: arguments.steps, focus: arguments.focus, ..Run::new(seed) };
+        let run =
+            Run { steps: arguments.steps, focus: arguments.focus, plain: arguments.plain, ..Run::new(seed) };
         sum.add(&run.run(None).counters);
     }
     let seconds = started.elapsed().as_secs_f64();
@@ -146,6 +151,7 @@ fn main() -> ExitCode {
                 steps: arguments.steps,
                 without: arguments.without,
                 focus: arguments.focus,
+                plain: arguments.plain,
                 script: arguments.script,
                 ..Run::new(arguments.seed.unwrap_or_default())
             };

@@ -315,8 +315,10 @@ impl PartitionModel {
 
     /// R3: the last stable offset does not pass a transaction whose end is not below the high watermark.
     fn check_stable(&self, node: usize, seen: Seen) -> Checked {
-        let start = self.mirrors.get(&node).map_or(0, |mirror| mirror.start).max(self.deleted_to);
-        let first = self.fates.first_undecided(start, seen.high_watermark);
+        let Some(mirror) = self.mirrors.get(&node) else { return Ok(()) };
+        // What is deleted or compacted nobody reads.
+        let has = |offset| offset >= self.deleted_to && mirror.at(offset).is_some_and(|entry| entry != HOLE);
+        let first = self.fates.first_undecided(seen.high_watermark, has);
         match first.filter(|first| seen.stable > *first && !self.was_reset) {
             None => Ok(()),
             Some(first) => {
@@ -455,7 +457,8 @@ impl PartitionModel {
             let is_taken = taken.next_if(|(this, _)| *this == offset).is_some();
             let shall = self.fates.is_visible(offset);
             if is_taken != shall && (is_taken || !self.is_compacted) {
-                let detail = format!("node {node}: a reader of what is committed takes offset {offset}: {is_taken}");
+                let detail =
+                    format!("node {node}: a reader of what is committed takes offset {offset}: {is_taken}");
                 return Err(Violation::new(STABLE, detail));
             }
         }
@@ -479,7 +482,9 @@ impl PartitionModel {
         for (key, (offset, entry)) in newest {
             let there = usize::try_from(offset - start).ok().and_then(|index| found.get(index));
             if there != Some(&entry) {
-                let detail = format!("node {node}: of key {key} {entry:?} at {offset} is the newest; {there:?} is there");
+                let detail = format!(
+                    "node {node}: of key {key} {entry:?} at {offset} is the newest; {there:?} is there"
+                );
                 return Err(Violation::new(COMPACTION, detail));
             }
         }
@@ -492,7 +497,10 @@ impl PartitionModel {
         let skipped = usize::try_from(start - mirror.start).unwrap_or(0);
         mirror.entries.get(skipped..).is_some_and(|written| {
             written.len() == found.len()
-                && found.iter().zip(written).all(|(found, written)| self.is_same(Some(*found), Some(*written)))
+                && found
+                    .iter()
+                    .zip(written)
+                    .all(|(found, written)| self.is_same(Some(*found), Some(*written)))
         })
     }
 
@@ -529,7 +537,8 @@ impl PartitionModel {
         self.check_candidate(node, CANDIDATES)?;
         let Some(mirror) = self.mirrors.get(&node) else { return Ok(()) };
         for (offset, id) in self.acknowledged.range(mirror.start.max(self.deleted_to)..) {
-            if mirror.at(*offset).is_none_or(|entry| entry.id != *id && !(self.is_compacted && entry == HOLE)) {
+            if mirror.at(*offset).is_none_or(|entry| entry.id != *id && !(self.is_compacted && entry == HOLE))
+            {
                 let detail = format!(
                     "node {node}: {id:#x} at {offset} was acknowledged; {:?} is there",
                     mirror.at(*offset)

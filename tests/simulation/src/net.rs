@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use towpath_controller::decide::{AlterPartition, Registration};
-use towpath_replica::{FetchPlan, FollowerAnswer, ProposalAnswer};
 use towpath_coordinator::EndMarker;
 use towpath_coordinator::transaction::{TransactionReply, TransactionToken};
+use towpath_replica::{FetchPlan, FollowerAnswer, ProposalAnswer};
 use towpath_types::{BrokerEpoch, Offset, Term, TopicPartition};
 use towpath_wire::ErrorCode;
 

@@ -16,8 +16,8 @@ use towpath_types::{BrokerEpoch, BrokerId, Rules, TopicId, TopicPartition};
 use uuid::Uuid;
 
 use crate::groups::Coordinator;
-use crate::transactions::{Marking, TransactionDriver, Verifying};
 use crate::model::Ending;
+use crate::transactions::{Marking, TransactionDriver, Verifying};
 
 use crate::net::Party;
 use crate::profile::{LAG_MS, Profile};
@@ -393,7 +393,8 @@ impl Process {
         }
         let mut removed = Vec::new();
         for gone in before.topics().filter(|topic| image.topic_by_id(topic.id).is_none()) {
-            let files = (0..).take(gone.partitions.len()).map(|index| TopicPartition::new(gone.name.clone(), index));
+            let files =
+                (0..).take(gone.partitions.len()).map(|index| TopicPartition::new(gone.name.clone(), index));
             removed.extend(files.map(|partition| (partition, gone.id)));
             // What fails is removed at the next start.
             drop(self.manager.remove_topic(gone.id));
@@ -407,7 +408,9 @@ impl Process {
             let mut own = Vec::with_capacity(topic.partitions.len());
             for (index, state) in (0..).zip(&topic.partitions) {
                 let leadership = state.replicas.contains(&me).then(|| leadership(state));
-                if leadership.is_none() && here.as_ref().is_some_and(|here| here.open_partition(index).is_some()) {
+                if leadership.is_none()
+                    && here.as_ref().is_some_and(|here| here.open_partition(index).is_some())
+                {
                     removed.push((TopicPartition::new(topic.name.clone(), index), topic.id));
                 }
                 own.push(leadership);

@@ -1,7 +1,7 @@
 //! What a seed is about: how many nodes, which topics, and how often what goes wrong.
 //!
 //! Every seed draws its own profile ("swarm testing"): a run in which everything may happen rarely gets deep into one
-//! thing. [`Profile::focused`] bends a profile towards the situation in which one rule matters.
+//! thing. [`Profile::draw_for`] bends a profile towards the situation in which one rule matters.
 
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
@@ -131,7 +131,9 @@ pub struct Profile {
     pub transactors: usize,
     /// How often a transactional producer falls asleep or dies before its next request, in a thousand.
     pub zombies: u32,
-    /// Transactions of producers that go by `transaction.version` 2, in a thousand.
+    /// How often a transactional producer tries to write before it aborts.
+    pub patience: u32,
+    /// Transactional producers that go by `transaction.version` 2, in a thousand.
     pub tv2: u32,
     /// Whether topics allow unclean elections.
     pub unclean: bool,
@@ -141,6 +143,8 @@ pub struct Profile {
     pub duplicated: u32,
     /// Messages that come late, in a thousand.
     pub late: u32,
+    /// As that, for the messages of transactions that may come when nobody waits for them any more.
+    pub late_in_transactions: u32,
     /// How late at most.
     pub late_ms: i64,
     /// How long between two faults, on average.
@@ -176,6 +180,28 @@ impl Profile {
     /// The profile of a seed.
     #[must_use]
     pub fn draw(random: &mut ChaCha8Rng) -> Self {
+        let drawn = Self::plain(random);
+        match random.random_range(0..5) {
+            0..3 => drawn.with_transactions(random),
+            3 => drawn.with_partitions(random),
+            _ => drawn,
+        }
+    }
+
+    /// The profile of a seed that is about where a rule matters.
+    #[must_use]
+    pub fn draw_for(rule: Rule, random: &mut ChaCha8Rng) -> Self {
+        let drawn = Self::plain(random);
+        if rule.is_transactional() {
+            drawn.with_transactions(random).bent_to_transactions(rule)
+        } else {
+            drawn.focused(rule, random)
+        }
+    }
+
+    /// One partition a topic, and no transactions.
+    #[must_use]
+    pub fn plain(random: &mut ChaCha8Rng) -> Self {
         let nodes = [3, 3, 3, 4, 5][random.random_range(0..5)];
         let mut faults = Faults {
             kill: 4,
@@ -214,17 +240,19 @@ impl Profile {
         }
         faults.kill = faults.kill.max(1);
         let topics = (0..random.random_range(2..=3)).map(|_| topic(random)).collect();
-        let drawn = Self {
+        Self {
             nodes,
             topics,
             transactional: false,
             transactors: 0,
             zombies: 0,
+            patience: 5,
             tv2: 0,
             unclean: random.random_range(0..5) == 0,
             lost: [0, 5, 30][random.random_range(0..3)],
             duplicated: [0, 10, 50][random.random_range(0..3)],
             late: [0, 20, 100][random.random_range(0..3)],
+            late_in_transactions: 0,
             late_ms: [60, 300, 1000][random.random_range(0..3)],
             fault_every_ms: [60, 150, 400][random.random_range(0..3)],
             faults,
@@ -244,11 +272,6 @@ impl Profile {
             fetch_bytes: [1, 300, 1 << 20][random.random_range(0..3)],
             segment_bytes: [400, 4096, 1 << 20][random.random_range(0..3)],
             metadata_late_ms: [5, 40, 200][random.random_range(0..3)],
-        };
-        match random.random_range(0..5) {
-            0..3 => drawn.with_transactions(random),
-            3 => drawn.with_partitions(random),
-            _ => drawn,
         }
     }
 
@@ -268,7 +291,9 @@ impl Profile {
     /// Transactions, in few partitions with few other clients.
     fn with_transactions(mut self, random: &mut ChaCha8Rng) -> Self {
         self = self.with_partitions(random);
-        self.topics.remove(0);
+        if self.topics.len() > 2 {
+            self.topics.remove(0);
+        }
         if random.random_bool(0.5) {
             self.topics.iter_mut().for_each(|topic| topic.flushed = true);
         }
@@ -279,6 +304,8 @@ impl Profile {
         self.unclean = false;
         self.transactors = random.random_range(2..=4);
         self.zombies = [0, 40, 120][random.random_range(0..3)];
+        self.late_in_transactions = [0, 50, 200][random.random_range(0..3)];
+        self.patience = [1, 5][random.random_range(0..2)];
         self.tv2 = [0, 500, 1000][random.random_range(0..3)];
         // Whatever is read is read whole: there is much more to do than to copy.
         self.fetch_bytes = self.fetch_bytes.max(300);
@@ -298,11 +325,13 @@ impl Profile {
             transactional: false,
             transactors: 0,
             zombies: 0,
+            patience: 5,
             tv2: 0,
             unclean,
             lost: 0,
             duplicated: 0,
             late: 0,
+            late_in_transactions: 0,
             late_ms: 0,
             fault_every_ms: 1000,
             faults: Faults::default(),
@@ -318,8 +347,7 @@ impl Profile {
     }
 
     /// Bends the profile towards where a rule matters.
-    #[must_use]
-    pub fn focused(mut self, rule: Rule, random: &mut ChaCha8Rng) -> Self {
+    fn focused(mut self, rule: Rule, random: &mut ChaCha8Rng) -> Self {
         let only = Faults::default();
         match rule {
             // Any change of leaders shows it.
@@ -380,6 +408,49 @@ impl Profile {
                 self.topics.iter_mut().for_each(|topic| (topic.factor, topic.min_isr) = (3, 1));
             }
             rule => self.bend_controller(rule, random),
+        }
+        self
+    }
+
+    /// As [`Self::focused`], for the rules of transactions.
+    fn bent_to_transactions(mut self, rule: Rule) -> Self {
+        let only = Faults::default();
+        self.admin = Administration::default();
+        (self.lost, self.duplicated, self.transactors, self.zombies) = (0, 0, 2, 0);
+        (self.late, self.late_in_transactions, self.late_ms) = (0, 0, 500);
+        (self.metadata_late_ms, self.nodes) = (5, 3);
+        self.topics.iter_mut().for_each(|topic| (topic.factor, topic.min_isr) = (3, 1));
+        match rule {
+            // Writes, or what the coordinator says of them, that come when their producer has given them up.
+            Rule::Verification | Rule::VerificationGuard => {
+                self.faults = only;
+                (self.late_in_transactions, self.patience, self.tv2) = (250, 1, 0);
+            }
+            // Followers that are slow.
+            Rule::LastStableOffset => self.faults = Faults { pause: 3, isolate: 2, ..only },
+            // Leaders that change before what they have written is everywhere.
+            Rule::CoordinatorLoad => {
+                self.faults = Faults { pause: 2, isolate: 4, cut: 4, cut_one_way: 4, ..only };
+                self.admin = Administration { preferred: 4, ..self.admin };
+                (self.admin_every_ms, self.fault_every_ms, self.disturbed_ms) = (80, 60, 500);
+            }
+            // A coordinator that does not hear that it is none any more.
+            Rule::MarkerCoordinator => {
+                self.faults = Faults { lag: 8, cut: 2, cut_one_way: 4, isolate: 2, ..only };
+                self.admin = Administration { preferred: 6, reassign: 2, ..self.admin };
+                (self.admin_every_ms, self.fault_every_ms, self.disturbed_ms, self.tv2) = (60, 60, 900, 0);
+            }
+            // Markers that come twice, and late.
+            Rule::MarkerEpoch => {
+                self.faults = only;
+                (self.late_in_transactions, self.duplicated, self.tv2) = (150, 300, 1000);
+            }
+            // Leaders that are so again, after another one.
+            _ => {
+                self.faults = Faults { isolate: 3, lag: 3, pause: 3, ..only };
+                self.admin = Administration { preferred: 8, reassign: 2, ..self.admin };
+                (self.admin_every_ms, self.fault_every_ms, self.disturbed_ms) = (60, 100, 400);
+            }
         }
         self
     }

@@ -70,12 +70,18 @@ pub(crate) const fn marker_of(id: u64) -> Option<(u64, bool)> {
 
 /// Producer and number of an id; none where duplicates are allowed, and in transactions.
 pub(crate) const fn idempotent(id: u64) -> Option<(u64, u64)> {
-    if id & (FOREIGN | LOOSE | TRANSACTIONAL | MARKER) != 0 { None } else { Some((id >> 32, id & 0xffff_ffff)) }
+    if id & (FOREIGN | LOOSE | TRANSACTIONAL | MARKER) != 0 {
+        None
+    } else {
+        Some((id >> 32, id & 0xffff_ffff))
+    }
 }
 
 /// The key of a record in a compacted topic.
 pub(crate) const fn key_of(id: u64) -> Option<u8> {
-    if id & FOREIGN != 0 || marker_of(id).is_some() { None } else { Some((id % KEYS) as u8) }
+    let is_of_coordinator = id & FOREIGN != 0 || marker_of(id).is_some();
+    let is_of_group = matches!(transaction_of(id), Some((_, _, OF_GROUP)));
+    if is_of_coordinator || is_of_group { None } else { Some((id % KEYS) as u8) }
 }
 
 fn append(builder: &mut BatchBuilder, id: u64, is_keyed: bool) -> Checked {

@@ -10,12 +10,15 @@ use crate::scripts::Script;
 use crate::sim::{Simulation, Tracer};
 use crate::violation::{MISSED, Violation};
 
+/// How many times as many events a history with transactions has.
+const TRANSACTIONAL_STRETCH: u64 = 4;
+
 /// What is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// Where all chance comes from.
     pub seed: u64,
-    /// Events until everything is healed.
+    /// Events until everything is healed; with transactions four times as many.
     pub steps: u64,
     /// The rule that is switched off; the run is then about where that rule matters.
     pub without: Option<Rule>,
@@ -23,6 +26,8 @@ pub struct Run {
     pub focus: Option<Rule>,
     /// The scenario that is played; else everything comes by chance.
     pub script: Option<Script>,
+    /// Without transactions, several partitions, compaction and deletion.
+    pub plain: bool,
 }
 
 /// What came of it.
@@ -40,7 +45,7 @@ impl Run {
     /// A run of a seed with all rules.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { seed, steps: 1000, without: None, focus: None, script: None }
+        Self { seed, steps: 1000, without: None, focus: None, script: None, plain: false }
     }
 
     /// The command that repeats it.
@@ -59,6 +64,9 @@ impl Run {
         if let Some(script) = self.script {
             command.push_str(&format!(" --script {script:?}"));
         }
+        if self.plain {
+            command.push_str(" --plain");
+        }
         command + " --trace"
     }
 
@@ -66,14 +74,17 @@ impl Run {
     #[must_use]
     pub fn run(&self, tracer: Option<Tracer>) -> Outcome {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
-        let mut profile = Profile::draw(&mut random);
-        if let Some(rule) = self.without.or(self.focus) {
-            profile = profile.focused(rule, &mut random);
-        }
+        let mut profile = match self.without.or(self.focus) {
+            Some(rule) => Profile::draw_for(rule, &mut random),
+            None if self.plain => Profile::plain(&mut random),
+            None => Profile::draw(&mut random),
+        };
         let rules = self.without.map_or(Rules::ALL, |rule| Rules::ALL.without(rule));
         if let Some(script) = self.script {
             profile = script.profile();
         }
+        // A transaction is many events: with as few as elsewhere hardly one would come to its end.
+        let steps = if profile.transactional { self.steps * TRANSACTIONAL_STRETCH } else { self.steps };
         let mut simulation = match Simulation::new(self.seed, profile, rules, tracer) {
             Ok(simulation) => simulation,
             Err(violation) => {
@@ -83,7 +94,7 @@ impl Run {
         };
         let result = match self.script {
             Some(script) => script.play(&mut simulation),
-            None => (0..self.steps).try_for_each(|_| simulation.step().map(drop)),
+            None => (0..steps).try_for_each(|_| simulation.step().map(drop)),
         };
         let is_missed = result.as_ref().is_err_and(|violation| violation.invariant == MISSED);
         let result = if is_missed { Ok(()) } else { result };

@@ -76,7 +76,10 @@ pub(crate) struct TransactionalWrite {
 /// What is written.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
-    Records { batch: Bytes, ids: Vec<u64> },
+    Records {
+        batch: Bytes,
+        ids: Vec<u64>,
+    },
     /// The offset of the producer's group.
     Offset(i64),
 }
@@ -181,14 +184,14 @@ impl TransactionDriver {
             }
             TransactionCall::Add { producer, partitions, tv2 } => {
                 let partitions: Partitions = partitions.into_iter().collect();
-                let request =
-                    AddPartitions { transactional_id, producer, partitions, version: version(tv2) };
+                let request = AddPartitions { transactional_id, producer, partitions, version: version(tv2) };
                 self.machine.add_partitions(now, waiter, &request, &mut out);
             }
             TransactionCall::Verify { producer, partition } => {
                 let partitions = std::iter::once(&partition);
                 let verified = self.machine.verify_partitions(id, producer, partitions);
-                let code = verified.map_or_else(|error| error, |codes| codes.first().copied().unwrap_or(ErrorCode::None));
+                let code = verified
+                    .map_or_else(|error| error, |codes| codes.first().copied().unwrap_or(ErrorCode::None));
                 return vec![(asking, TransactionReply::Add(code))];
             }
             TransactionCall::End { producer, commit, tv2 } => {
@@ -327,7 +330,8 @@ impl TransactionDriver {
     /// A marker is to be sent again soon.
     pub(crate) fn refused(&mut self, key: &MarkerKey, ms: i64) {
         let is_it = |item: &&mut MarkerItem| item.token == key.token && item.attempt == key.attempt;
-        if let Some(item) = self.markers.iter_mut().filter(is_it).find(|item| item.partition == key.partition) {
+        if let Some(item) = self.markers.iter_mut().filter(is_it).find(|item| item.partition == key.partition)
+        {
             item.due = ms + 20;
         }
     }

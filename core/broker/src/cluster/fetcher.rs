@@ -201,6 +201,10 @@ impl Work {
             if self.delayed.contains_key(&key) || (!is_open && self.is_held_back(&key, &partition)) {
                 continue;
             }
+            // R14: nothing can be taken there any more; the controller is told.
+            if partition.log().offline_reason().is_some() {
+                continue;
+            }
             let Some(plan) = partition.plan_fetch().filter(|plan| plan.leader == self.leader) else {
                 continue;
             };

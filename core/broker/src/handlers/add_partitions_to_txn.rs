@@ -5,7 +5,7 @@ use std::sync::Arc;
 use towpath_wire::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, ErrorCode};
 
 use super::RequestContext;
-use crate::state::BrokerState;
+use crate::state::{BrokerState, TRANSACTIONS_TOPIC};
 
 pub(super) async fn handle(
     broker: Arc<BrokerState>,
@@ -29,6 +29,10 @@ pub(crate) async fn add(
     };
     let image = broker.image();
     let check = move |topic: &str, partition: i32| {
+        if topic == TRANSACTIONS_TOPIC {
+            // Nobody writes there but the coordinators.
+            return ErrorCode::TopicAuthorizationFailed;
+        }
         let exists = image.topic(topic).is_some_and(|topic| {
             usize::try_from(partition).is_ok_and(|index| index < topic.partitions.len())
         });

@@ -47,6 +47,8 @@ struct Refusal {
     code: ErrorCode,
     message: Option<String>,
     records: Vec<InvalidRecord>,
+    /// Its transaction was not verified, or not any more.
+    is_unverified: bool,
 }
 
 /// Why one partition's batch was not appended.
@@ -58,7 +60,7 @@ enum Refused {
 
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
-        Self { code, message: None, records: Vec::new() }
+        Self { code, message: None, records: Vec::new(), is_unverified: false }
     }
 }
 
@@ -66,13 +68,14 @@ impl From<PartitionError> for Refusal {
     fn from(error: PartitionError) -> Self {
         let code = partition_error_code(&error);
         let message = Some(error.to_string());
+        let is_unverified = matches!(error, PartitionError::Append(AppendError::NotVerified { .. }));
         let records = match error {
             PartitionError::Append(AppendError::Invalid(
                 ValidateError::InvalidRecords(records) | ValidateError::InvalidTimestamps(records),
             )) => records,
             _ => Vec::new(),
         };
-        Self { code, message, records }
+        Self { code, message, records, is_unverified }
     }
 }
 
@@ -218,7 +221,9 @@ impl Work {
             ErrorCode::NetworkException
             | ErrorCode::CoordinatorLoadInProgress
             | ErrorCode::CoordinatorNotAvailable
-            | ErrorCode::NotCoordinator => ErrorCode::NotEnoughReplicas,
+            | ErrorCode::NotCoordinator
+            // Another partition of the same request was refused: the next request is without it.
+            | ErrorCode::OperationNotAttempted => ErrorCode::NotEnoughReplicas,
             ErrorCode::ConcurrentTransactions if self.cx.version < VERSION_BUMP => {
                 ErrorCode::NotEnoughReplicas
             }
@@ -227,6 +232,17 @@ impl Work {
             }
             ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
             code => code,
+        }
+    }
+
+    /// A batch whose proof was taken back by the marker of the transaction before: sent again, it is verified anew, and the
+    /// coordinator says how it stands. Clients try again what they are told here.
+    fn ask_again(&self, refused: Refused) -> Refused {
+        match refused {
+            Refused::For(refusal) if refusal.is_unverified => {
+                Refused::For(Refusal { code: self.told(ErrorCode::ConcurrentTransactions), ..refusal })
+            }
+            refused => refused,
         }
     }
 
@@ -309,6 +325,7 @@ impl Work {
                 let appended = verified.map_err(|code| Refused::For(code.into())).and_then(|guard| {
                     let options = AppendOptions { origin: Origin::Client, effort, guard };
                     append(&partition, self.cx.version, self.acks, data.records.clone(), &options)
+                        .map_err(|refused| self.ask_again(refused))
                 });
                 match appended {
                     Err(Refused::TooMuchWork) => return None,
@@ -401,7 +418,8 @@ fn transactional_refusal(request: &ProduceRequest) -> Option<ErrorCode> {
         if request.transactional_id.is_none() {
             return Some(ErrorCode::TransactionalIdAuthorizationFailed);
         }
-        if *producer.get_or_insert(header.producer_id) != header.producer_id {
+        let this = (header.producer_id, header.producer_epoch);
+        if *producer.get_or_insert(this) != this {
             return Some(ErrorCode::InvalidProducerIdMapping);
         }
     }
@@ -424,6 +442,7 @@ fn append(
             code: ErrorCode::InvalidRecord,
             message: Some(message.to_owned()),
             records: Vec::new(),
+            is_unverified: false,
         })
     };
     let records = records.filter(|records| !records.is_empty()).ok_or_else(|| {

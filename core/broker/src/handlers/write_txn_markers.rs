@@ -14,7 +14,7 @@ use towpath_wire::write_txn_markers::{
 use towpath_wire::{ErrorCode, WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 
 use super::{RequestContext, groups, partition_error_code};
-use crate::state::{BrokerState, OFFSETS_TOPIC};
+use crate::state::{BrokerState, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 
 /// How long the markers may take to be committed; whoever sent them sends them again then.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -73,7 +73,8 @@ pub(crate) async fn write(
         };
         set(&mut response, at, code);
     }
-    while let Some(ended) = of_groups.join_next().await {
+    // What is not done by then is said to be so, and sent again.
+    while let Ok(Some(ended)) = tokio::time::timeout_at(deadline, of_groups.join_next()).await {
         match ended {
             Ok((at, code)) => set(&mut response, at, code),
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -112,6 +113,10 @@ fn append(
     index: i32,
     marker: &WritableTxnMarker,
 ) -> Result<(Arc<Partition>, Appended), ErrorCode> {
+    if topic == TRANSACTIONS_TOPIC {
+        // No transaction can have records there, whoever has added it: nothing is to be ended.
+        return Err(ErrorCode::UnsupportedForMessageFormat);
+    }
     let found = broker.replicas.topic(topic).map_or(Ok(None), |topic| topic.partition(index));
     let told = |error: PartitionError| partition_error_code(&error);
     let partition = found.map_err(told)?.ok_or_else(|| absent(broker, topic, index))?;

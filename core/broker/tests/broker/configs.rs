@@ -41,7 +41,7 @@ async fn alter(
     (code(response.error_code), response.error_message.unwrap_or_default())
 }
 
-async fn set(client: &mut Client, resource: (i8, &str), name: &str, value: &str) {
+pub(crate) async fn set(client: &mut Client, resource: (i8, &str), name: &str, value: &str) {
     let (error, message) = alter(client, resource, &[(name, SET, Some(value))], false).await;
     assert_eq!(error, ErrorCode::None, "{message}");
 }

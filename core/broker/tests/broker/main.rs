@@ -8,6 +8,7 @@
 
 mod admin;
 mod configs;
+mod dirs;
 mod fetch;
 mod groups;
 mod limits;

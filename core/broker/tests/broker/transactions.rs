@@ -8,10 +8,11 @@ use towpath_wire::fetch::PartitionData;
 use towpath_wire::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use towpath_wire::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use towpath_wire::txn_offset_commit::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic};
+use towpath_wire::write_txn_markers::{WritableTxnMarker, WritableTxnMarkerTopic};
 use towpath_wire::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, DescribeProducersRequest, DescribeTransactionsRequest,
     EndTxnRequest, ErrorCode, FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest,
-    ListTransactionsRequest, OffsetFetchRequest, TxnOffsetCommitRequest,
+    ListTransactionsRequest, OffsetFetchRequest, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
 };
 
 use crate::support::{
@@ -435,4 +436,37 @@ async fn a_restart_forgets_nothing() {
     assert_eq!(produce(&mut client, 12, 0, batch(second, 1, &["c"])).await, ErrorCode::None);
     end(&mut client, 5, second, true).await.unwrap();
     assert_eq!(seen(&settled(&mut client, 0).await), ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn nobody_has_a_transaction_in_the_coordinators_own_topic() {
+    let broker = TestBroker::start().await;
+    let mut client = broker.client();
+    client.create_topic("t", 1, &[]).await;
+    let producer = begin(&mut client, ID).await;
+    let request = AddPartitionsToTxnRequest {
+        v3_and_below_transactional_id: ID.to_owned(),
+        v3_and_below_producer_id: producer.id,
+        v3_and_below_producer_epoch: producer.epoch,
+        v3_and_below_topics: vec![AddPartitionsToTxnTopic {
+            name: "__transaction_state".to_owned(),
+            partitions: vec![0],
+        }],
+        ..AddPartitionsToTxnRequest::default()
+    };
+    let added = client.call(3, &request).await;
+    let answer = &added.results_by_topic_v3_and_below[0].results_by_partition[0];
+    assert_eq!(code(answer.partition_error_code), ErrorCode::TopicAuthorizationFailed);
+    let marker = WritableTxnMarker {
+        producer_id: producer.id,
+        producer_epoch: producer.epoch,
+        topics: vec![WritableTxnMarkerTopic {
+            name: "__transaction_state".to_owned(),
+            partition_indexes: vec![0],
+        }],
+        ..WritableTxnMarker::default()
+    };
+    let written = client.call(1, &WriteTxnMarkersRequest { markers: vec![marker] }).await;
+    let answer = &written.markers[0].topics[0].partitions[0];
+    assert_eq!(code(answer.error_code), ErrorCode::UnsupportedForMessageFormat);
 }

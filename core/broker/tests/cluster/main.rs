@@ -13,6 +13,7 @@ mod support;
 mod admin;
 mod brokers;
 mod configs;
+mod dirs;
 mod failover;
 mod groups;
 mod nodes;

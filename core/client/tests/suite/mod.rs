@@ -157,12 +157,12 @@ macro_rules! suite {
             a_transaction_is_aborted_past_its_coordinator,
             topics_grow_as_told_or_are_only_checked,
             groups_of_both_protocols_are_described_and_emptied,
-            acls_and_quotas_are_kept,
         }
     };
     // What our own broker is to do, too, and cannot yet: when it can, these go to the list above.
     ($cluster:path, not_ours_yet $(, $attribute:meta)?) => {
         $crate::suite! { $cluster, [$($attribute)?]:
+            acls_and_quotas_are_kept,
             configs_tell_where_they_come_from,
             features_and_log_directories_are_told,
         }

@@ -169,7 +169,18 @@ pub(crate) async fn whole_batches_travel_raw(client: Client) {
     let (from, to) = (topic(&client, "raw-from", 2).await, topic(&client, "raw-to", 2).await);
     let config = ProducerConfig { compression: Codec::from(Compression::Zstd), ..Default::default() };
     let producer = client.producer(config);
-    fill(&producer, &from, 0, 1_000).await;
+    fill(&producer, &from, 0, 700).await;
+    // Of several batches some begin elsewhere than at offset 0.
+    for number in 700..1_000u32 {
+        let value = number.to_string();
+        let record = ProducerRecord {
+            partition: Some(0),
+            value: Some(value.as_bytes()),
+            ..ProducerRecord::new(&from)
+        };
+        producer.send(record).await.unwrap();
+    }
+    producer.flush().await.unwrap();
     fill(&producer, &from, 1, 500).await;
     let raw = client.raw();
     let mut positions = vec![Offset::ZERO; 2];

@@ -228,6 +228,28 @@ mod tests {
     use towpath_types::{LeaderEpoch, PartitionEpoch};
     use uuid::Uuid;
 
+    fn configs() -> [MetadataRecord; 4] {
+        let (name, value) = (|name: &str| name.to_owned(), |value: &str| Some(value.to_owned()));
+        [
+            MetadataRecord::ClusterConfig { name: name("min.insync.replicas"), value: value("2") },
+            MetadataRecord::BrokerConfig {
+                broker_id: Some(BrokerId::new(7)),
+                name: name("log.retention.ms"),
+                value: value("5"),
+            },
+            MetadataRecord::BrokerConfig {
+                broker_id: None,
+                name: name("message.max.bytes"),
+                value: value("6"),
+            },
+            MetadataRecord::GroupConfig {
+                group: name("g"),
+                name: name("consumer.session.timeout.ms"),
+                value: value("7"),
+            },
+        ]
+    }
+
     fn sample() -> MetadataImage {
         let mut image = MetadataImage::new();
         let id = TopicId::random();
@@ -272,25 +294,6 @@ mod tests {
                 in_controlled_shutdown: true,
             },
             MetadataRecord::FeatureLevel { name: "metadata.version".to_owned(), level: 2 },
-            MetadataRecord::ClusterConfig {
-                name: "min.insync.replicas".to_owned(),
-                value: Some("2".to_owned()),
-            },
-            MetadataRecord::BrokerConfig {
-                broker_id: Some(BrokerId::new(7)),
-                name: "log.retention.ms".to_owned(),
-                value: Some("5".to_owned()),
-            },
-            MetadataRecord::BrokerConfig {
-                broker_id: None,
-                name: "message.max.bytes".to_owned(),
-                value: Some("6".to_owned()),
-            },
-            MetadataRecord::GroupConfig {
-                group: "g".to_owned(),
-                name: "consumer.session.timeout.ms".to_owned(),
-                value: Some("7".to_owned()),
-            },
             MetadataRecord::Topic {
                 name: TopicName::new("empty").unwrap(),
                 id: TopicId::random(),
@@ -305,7 +308,10 @@ mod tests {
                 value: Some("5".to_owned()),
             },
             MetadataRecord::ProducerIds { broker_id: BrokerId::new(7), next: ProducerId::new(2000) },
-        ] {
+        ]
+        .into_iter()
+        .chain(configs())
+        {
             image.apply(image.next_offset(), &record).unwrap();
         }
         image

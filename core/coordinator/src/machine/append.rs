@@ -12,7 +12,7 @@ use super::offsets::{Committed, Place};
 use super::sync::Assignments;
 use super::turn::Turn;
 use super::{Command, GroupMachine, Now, Reply, Waiter};
-use crate::log::TransactionalProducer;
+use crate::log::{EndMarker, TransactionalProducer};
 use crate::record::OffsetsRecord;
 
 /// An append's name.
@@ -62,7 +62,7 @@ pub(super) enum Pending {
     /// Something of a group.
     Group { group: Arc<str>, effect: Effect },
     /// The end of a transaction, which may have offsets in any number of groups.
-    Marker { waiter: Waiter, producer: ProducerId, commit: bool },
+    Marker { waiters: Vec<Waiter>, marker: EndMarker },
 }
 
 /// Puts `error` wherever the answer says that all is well.
@@ -87,7 +87,7 @@ impl Pending {
     /// Who waits for nothing but the append; members wait as members, in the group.
     pub(super) fn waiters(&self) -> Vec<Waiter> {
         let effect = match self {
-            Self::Marker { waiter, .. } => return vec![*waiter],
+            Self::Marker { waiters, .. } => return waiters.clone(),
             Self::Group { effect, .. } => effect,
         };
         match effect {
@@ -120,8 +120,9 @@ impl Pending {
     /// The answers when nobody will tell what became of the append. Members who wait are answered as members.
     pub(super) fn into_failure(self, error: ErrorCode) -> Vec<Command> {
         let effect = match self {
-            Self::Marker { waiter, .. } => {
-                return vec![Command::Respond { waiter, reply: Reply::EndTransaction(error) }];
+            Self::Marker { waiters, .. } => {
+                let told = |waiter| Command::Respond { waiter, reply: Reply::EndTransaction(error) };
+                return waiters.into_iter().map(told).collect();
             }
             Self::Group { effect, .. } => effect,
         };
@@ -160,12 +161,14 @@ impl GroupMachine {
     ) {
         let (group, effect) = match self.shared.appends.remove(&token) {
             Some(Pending::Group { group, effect }) => (group, effect),
-            Some(Pending::Marker { waiter, producer, commit }) => {
+            Some(Pending::Marker { waiters, marker }) => {
                 if result.is_ok() {
-                    self.end_transaction_of(now, producer, commit, out);
+                    self.end_transaction_of(now, marker.producer.id, marker.commit, out);
                 }
-                let error = result.err().unwrap_or(ErrorCode::None);
-                out.push(Command::Respond { waiter, reply: Reply::EndTransaction(error) });
+                let reply = Reply::EndTransaction(result.err().unwrap_or(ErrorCode::None));
+                out.extend(
+                    waiters.into_iter().map(|waiter| Command::Respond { waiter, reply: reply.clone() }),
+                );
                 return;
             }
             None => return,

@@ -114,7 +114,10 @@ impl Turn<'_> {
         } else if self.group.consumer().is_some() {
             self.replace_empty_consumer();
             self.join(joining);
-        } else if !self.has_room_for(&joining) {
+        } else if !self.has_bytes_for(&joining) {
+            // What it has said before stays: nobody else's partitions are touched by what one member wants to say.
+            self.respond_join(joining.waiter, join_error("", ErrorCode::GroupMaxSizeReached));
+        } else if !self.has_place_for(&joining) {
             let id: MemberId = Arc::from(joining.member_id.as_str());
             self.remove_member(&id, ErrorCode::GroupMaxSizeReached);
             self.respond_join(joining.waiter, join_error("", ErrorCode::GroupMaxSizeReached));
@@ -129,14 +132,24 @@ impl Turn<'_> {
         }
     }
 
+    /// R10: whether there is room for what the member says.
+    fn has_bytes_for(&self, joining: &Joining) -> bool {
+        let config = &self.shared.config;
+        let known = self.group.members.get(joining.member_id.as_str());
+        let before = known.map_or(0, |member| member.registration.size_in_bytes());
+        let added = joining.registration.size_in_bytes().saturating_sub(before);
+        self.group.member_bytes() + added <= config.group_bytes_max
+            && (added == 0 || self.shared.bytes + added <= config.partition_bytes_max)
+    }
+
     /// Whether the group may hold this member (R10): their number as in Kafka, where a rebalance counts those who
-    /// have joined, and the bytes of what they say.
-    fn has_room_for(&self, joining: &Joining) -> bool {
+    /// have joined.
+    fn has_place_for(&self, joining: &Joining) -> bool {
         let config = &self.shared.config;
         let id = joining.member_id.as_str();
         let known = self.group.members.get(id);
         let given_out = self.group.pending.len() - usize::from(self.group.pending.contains(id));
-        let has_place = match self.group.state {
+        match self.group.state {
             GroupState::Empty | GroupState::Dead => given_out < config.members_max,
             GroupState::PreparingRebalance => {
                 // Those who have not rejoined may never: they do not take a place, but not without bound either
@@ -149,12 +162,7 @@ impl Turn<'_> {
             GroupState::CompletingRebalance | GroupState::Stable => {
                 known.is_some() || self.group.members.len() + given_out < config.members_max
             }
-        };
-        let before = known.map_or(0, |member| member.registration.size_in_bytes());
-        let added = joining.registration.size_in_bytes().saturating_sub(before);
-        has_place
-            && self.group.member_bytes() + added <= config.group_bytes_max
-            && (added == 0 || self.shared.bytes + added <= config.partition_bytes_max)
+        }
     }
 
     fn join_new(&mut self, joining: Joining) {

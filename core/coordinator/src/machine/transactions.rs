@@ -63,9 +63,17 @@ impl GroupMachine {
     /// Ends a producer's transaction: its marker goes to the log after all that was sent there before. The answer
     /// ([`Reply::EndTransaction`]) comes when it is there, and so do the offsets.
     pub fn end_transaction(&mut self, waiter: Waiter, marker: EndMarker, out: &mut Vec<Command>) {
+        // R10: a coordinator that asks again while the log is slow does not make it slower.
+        let on_its_way = self.shared.appends.values_mut().find_map(|pending| match pending {
+            Pending::Marker { waiters, marker: known } if *known == marker => Some(waiters),
+            _ => None,
+        });
+        if let Some(waiters) = on_its_way {
+            waiters.push(waiter);
+            return;
+        }
         let token = self.shared.next_token();
-        let pending = Pending::Marker { waiter, producer: marker.producer.id, commit: marker.commit };
-        self.shared.appends.insert(token, pending);
+        self.shared.appends.insert(token, Pending::Marker { waiters: vec![waiter], marker });
         out.push(Command::AppendMarker { token, marker });
     }
 

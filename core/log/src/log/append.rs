@@ -268,7 +268,9 @@ impl Log {
         }
         let rolled = self.roll_if_full(writer, config, batch.header())?;
         if batch.partition_leader_epoch > self.epochs.read().latest() {
-            self.epochs.write().assign(batch.partition_leader_epoch, batch.base_offset);
+            // Rule 5: at the log's end also before a gap. The epoch may have begun with what compaction has removed, and a
+            // replica that has other records there must not keep them.
+            self.epochs.write().assign(batch.partition_leader_epoch, expected);
         }
         let (header, payload) = batch.bytes().split_at(HEADER_BYTES);
         self.write(writer, config, batch.header(), [header, payload])?;

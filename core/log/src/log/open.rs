@@ -422,14 +422,18 @@ fn load_epochs(disk: &Disk, dir: &Path, found: &Found, log_start: i64) -> Result
     let mut epochs = EpochCache::new(from_file.unwrap_or_default());
     if let Some(from) = scan_from {
         epochs.truncate_from_end(Offset::new(from));
+        let mut end = None;
         for segment in found.segments.iter().filter(|segment| segment.base >= from && segment.size() > 0) {
             let file = segment.file(disk)?;
             let path = segment.path(LOG);
             let mut scan = HeaderScan::new(disk, file.as_ref(), &path, 0..segment.size(), SCAN_WINDOW_BYTES);
             while let Some(placed) = scan.next()? {
                 if placed.header.partition_leader_epoch > epochs.latest() {
-                    epochs.assign(placed.header.partition_leader_epoch, placed.header.base_offset);
+                    // Before a gap, as where a follower appends.
+                    let start = *end.get_or_insert(Offset::new(segment.base));
+                    epochs.assign(placed.header.partition_leader_epoch, start);
                 }
+                end = Some(placed.header.next_offset());
             }
         }
     }

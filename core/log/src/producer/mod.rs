@@ -39,6 +39,8 @@ struct ProducerEntry {
     epoch: i16,
     coordinator_epoch: i32,
     last_timestamp: i64,
+    /// Where its last batch or marker ends; -1 after a snapshot that has none.
+    last_offset: i64,
     /// Whether it has written since the last sweep of [`ProducerState::expire`], and when such a sweep was.
     wrote: bool,
     wrote_ms: i64,
@@ -56,6 +58,7 @@ impl ProducerEntry {
             epoch,
             coordinator_epoch: -1,
             last_timestamp: -1,
+            last_offset: -1,
             wrote: true,
             wrote_ms: 0,
             txn_first_offset: -1,
@@ -183,7 +186,9 @@ impl ProducerState {
             coordinator_epoch: entry.coordinator_epoch,
             txn_start_offset: entry.is_open().then(|| Offset::new(entry.txn_first_offset)),
         };
-        self.producers.iter().map(summary).collect()
+        let mut summaries: Vec<ProducerSummary> = self.producers.iter().map(summary).collect();
+        summaries.sort_unstable_by_key(|it| it.producer_id.get());
+        summaries
     }
 
     /// What compaction must leave of each producer.
@@ -234,6 +239,7 @@ impl ProducerState {
         }
         let entry = self.producers.entry(id).or_insert_with(|| ProducerEntry::new(epoch));
         entry.wrote = true;
+        entry.last_offset = header.last_offset().get();
         if header.is_control() {
             let Some(marker) = marker else {
                 // Compaction has left it empty for its epoch alone.
@@ -292,11 +298,12 @@ impl ProducerState {
         if self.producers.len() < limits::PRODUCERS_PER_PARTITION_MAX {
             return;
         }
-        let mut times: Vec<i64> = self.producers.values().map(|entry| entry.last_timestamp).collect();
-        let tenth = times.len() / 10;
-        let (_, bound, _) = times.select_nth_unstable(tenth);
+        // By place, not by the records' timestamps, which may be of any year.
+        let mut places: Vec<i64> = self.producers.values().map(|entry| entry.last_offset).collect();
+        let tenth = places.len() / 10;
+        let (_, bound, _) = places.select_nth_unstable(tenth);
         let bound = *bound;
-        self.producers.retain(|_, entry| entry.last_timestamp > bound || entry.is_open());
+        self.producers.retain(|_, entry| entry.last_offset > bound || entry.is_open());
     }
 
     /// Whether there is no room for another producer, because all have a transaction open.

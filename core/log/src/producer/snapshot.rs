@@ -63,6 +63,7 @@ impl ProducerState {
                 timestamp: i64::from_be_bytes(take(content, &mut at)?),
             };
             entry.last_timestamp = mark.timestamp;
+            entry.last_offset = mark.last_offset;
             entry.coordinator_epoch = i32::from_be_bytes(take(content, &mut at)?);
             entry.txn_first_offset = i64::from_be_bytes(take(content, &mut at)?);
             if mark.last_offset >= 0 {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use towpath_types::{ProducerEpoch, ProducerId, limits};
 
@@ -43,17 +44,13 @@ pub(super) struct Verification {
 }
 
 /// All verifications of a log.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Verifications {
     by_producer: BTreeMap<(i64, i16), Verification>,
-    next: NonZeroU64,
 }
 
-impl Default for Verifications {
-    fn default() -> Self {
-        Self { by_producer: BTreeMap::new(), next: NonZeroU64::MIN }
-    }
-}
+/// The next guard of this process: a guard of a log that another one has replaced counts in no other.
+static NEXT_GUARD: AtomicU64 = AtomicU64::new(1);
 
 impl Verifications {
     /// The guard of a verification that is under way, or that of a new one.
@@ -65,8 +62,8 @@ impl Verifications {
             return known.guard;
         }
         self.make_room();
-        let guard = VerificationGuard(self.next);
-        self.next = self.next.saturating_add(1);
+        let number = NEXT_GUARD.fetch_add(1, Ordering::Relaxed);
+        let guard = VerificationGuard(NonZeroU64::new(number).unwrap_or(NonZeroU64::MAX));
         let verification =
             Verification { guard, lowest_sequence: wanted.sequence, tv2: wanted.tv2, since_ms: now_ms };
         self.by_producer.insert(key, verification);

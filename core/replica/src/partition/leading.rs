@@ -40,6 +40,11 @@ impl Partition {
         }
     }
 
+    /// This partition comes in the place of another one: a term of that one has ended, whatever its number.
+    pub(crate) fn count_terms_after(&self, other: &Self) {
+        self.roles_taken.fetch_add(other.roles_taken.load(Ordering::Acquire), Ordering::AcqRel);
+    }
+
     /// Takes a newer state in which this broker goes on to lead.
     pub(super) fn go_on_leading(&self, state: &mut LeaderState, leadership: Leadership) {
         let epoch = leadership.leader_epoch;

@@ -1,4 +1,5 @@
-//! `check-history FOLDER`: checks the histories of a cluster test again. Ends with 1 if something is wrong with them.
+//! `check-history [--transactions] FOLDER`: checks the histories of a cluster test again. Ends with 1 if something is
+//! wrong with them.
 #![forbid(unsafe_code)]
 
 use std::io::Write as _;
@@ -8,10 +9,18 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use towpath_crash::check::check;
 use towpath_crash::history::History;
+use towpath_crash::transactions;
 
 fn main() -> Result<ExitCode> {
-    let folder = std::env::args_os().nth(1).map(PathBuf::from).context("check-history FOLDER")?;
-    let report = check(&History::read(&folder)?);
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    let is_flag = |argument: &std::ffi::OsString| argument == "--transactions";
+    let transactional = arguments.next_if(is_flag).is_some();
+    let folder = arguments.next().map(PathBuf::from).context("check-history [--transactions] FOLDER")?;
+    let report = if transactional {
+        transactions::check(&transactions::History::read(&folder)?)
+    } else {
+        check(&History::read(&folder)?)
+    };
     write!(std::io::stdout(), "{report}").context("cannot write")?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -42,6 +42,24 @@ pub enum Kind {
     ClientEnded,
     /// The history has no end, so nothing can be said of losses.
     NoEnd,
+    /// A reader of what is committed saw a record of a transaction that was aborted (G1a).
+    AbortedRead,
+    /// It saw one before its commit was asked for, or its own.
+    DirtyRead,
+    /// Some of a transaction's records are there and some are not.
+    Torn,
+    /// Transactions that each read what the other one wrote (G1c).
+    CircularRead,
+    /// A producer committed after another one had taken its transactional id (R6).
+    Zombie,
+    /// A transaction that never ends: readers of what is committed wait for it for ever.
+    Hanging,
+    /// A transfer that gives more than it takes, or less.
+    Unbalanced,
+    /// A request that no committed transaction answered.
+    RequestLost,
+    /// A request that two committed transactions answered.
+    RequestTwice,
 }
 
 const SAMPLES: usize = 8;

@@ -4,8 +4,8 @@ use rand::Rng as _;
 use rand::seq::SliceRandom as _;
 use towpath_controller::MetadataImage;
 use towpath_controller::decide::{
-    self, Assignment, ClusterPolicy, ConfigChange, ConfigOperation, ConfigTarget, Decision, DeleteTarget, ElectionKind,
-    NewTopic, PartitionRef, Reassignment,
+    self, Assignment, ClusterPolicy, ConfigChange, ConfigOperation, ConfigTarget, Decision, DeleteTarget,
+    ElectionKind, NewTopic, PartitionRef, Reassignment,
 };
 use towpath_types::{BrokerId, Offset, TopicId};
 use uuid::Uuid;
@@ -32,7 +32,8 @@ impl AdminCall {
         image: &MetadataImage,
         policy: &ClusterPolicy,
     ) -> Decision<Option<CallAnswer>> {
-        let partition = |(topic, partition): &(String, i32)| PartitionRef { topic: topic.clone(), partition: *partition };
+        let partition =
+            |(topic, partition): &(String, i32)| PartitionRef { topic: topic.clone(), partition: *partition };
         let records = match self {
             Self::Create { id, topic } => {
                 let new_id = || TopicId::new(Uuid::from_u64_pair(7, *id));
@@ -75,7 +76,8 @@ impl Simulation {
 
     pub(super) fn create(&mut self, topic: usize) -> Checked {
         let head = self.head()?;
-        let slots: Vec<usize> = (0..self.slots.len()).filter(|slot| self.slots[*slot].topic == topic).collect();
+        let slots: Vec<usize> =
+            (0..self.slots.len()).filter(|slot| self.slots[*slot].topic == topic).collect();
         let Some(first) = slots.first().copied() else { return Ok(()) };
         let name = self.slots[first].name.clone();
         if head.topic(&name).is_some() {
@@ -103,13 +105,7 @@ impl Simulation {
         if self.profile.unclean {
             configs.push(("unclean.leader.election.enable".to_owned(), Some("true".to_owned())));
         }
-        let new = NewTopic {
-            name,
-            partitions: -1,
-            replication_factor: -1,
-            assignments,
-            configs,
-        };
+        let new = NewTopic { name, partitions: -1, replication_factor: -1, assignments, configs };
         self.ask_as_operator(AdminCall::Create { id: self.next_request, topic: new })
     }
 
@@ -173,8 +169,6 @@ impl Simulation {
         if self.slots[slot].kind != Kind::Data {
             return Ok(());
         }
-        let after = self.between(5, 120);
-        self.plan(after, Event::Create(self.slots[slot].topic));
         self.ask_as_operator(AdminCall::Delete { topic: self.slots[slot].name.clone() })
     }
 

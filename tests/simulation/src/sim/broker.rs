@@ -58,11 +58,16 @@ impl Simulation {
             let slot = &self.slots[topic];
             let log = logs.iter().find(|log| slot.is_at(log.partition(), log.topic_id()));
             let content = match log {
-                Some(log) => read_log(log, slot.is_compacted).map_err(|error| Violation::new(RECOVERY, error))?,
+                Some(log) => {
+                    read_log(log, slot.is_compacted).map_err(|error| Violation::new(RECOVERY, error))?
+                }
                 None if self.models[topic].mirror(node).is_some() => (0, Vec::new()),
                 None => continue,
             };
-            let lost = self.models[topic].reloaded(node, content, ending)?;
+            let lost = self.models[topic].reloaded(node, content, ending).map_err(|violation| Violation {
+                detail: format!("{}: {}", self.names[topic], violation.detail),
+                ..violation
+            })?;
             if lost > 0 {
                 self.counters.records_lost_by_crashes += lost;
                 trace!(self, "node {node} has lost {lost} record(s) of {}", self.names[topic]);

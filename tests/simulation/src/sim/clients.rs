@@ -7,12 +7,14 @@ use bytes::Bytes;
 use rand::Rng as _;
 use towpath_log::AppendError;
 use towpath_record::{Origin, batches};
-use towpath_replica::{AbortedTransaction, Appended, FetchPosition, Isolation, Partition, PartitionError, Reader};
+use towpath_replica::{
+    AbortedTransaction, Appended, FetchPosition, Isolation, Partition, PartitionError, Reader,
+};
 use towpath_types::{LeaderEpoch, Offset};
 
 use super::{Event, Simulation, trace};
-use crate::net::{ClientId, Message, Party, Refusal};
 use crate::groups::GROUP;
+use crate::net::{ClientId, Message, Party, Refusal};
 use crate::node::{Kind, Waiting};
 use crate::records::{Entry, LOOSE, batch, entries, entries_of, id, marker_of};
 use crate::violation::{Checked, GROUPS, INTERNAL, VISIBLE, Violation};
@@ -412,7 +414,9 @@ impl Simulation {
         let is_current = state.is_some_and(|state| {
             state.leader == Some(self.nodes[node].id) && Some(state.leader_epoch) == epoch
         });
-        let Some(coordinator) = process.coordinator.as_ref().filter(|it| is_current && it.is_active()) else { return Ok(()) };
+        let Some(coordinator) = process.coordinator.as_ref().filter(|it| is_current && it.is_active()) else {
+            return Ok(());
+        };
         let found = coordinator.committed(GROUP).unwrap_or(0);
         if found < self.ledger.acknowledged || found > self.ledger.asked {
             let detail = format!(

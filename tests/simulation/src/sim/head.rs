@@ -6,7 +6,7 @@ use towpath_controller::{MetadataImage, PartitionImage, TopicImage};
 use towpath_types::BrokerId;
 
 use super::clients::Consumer;
-use super::{Simulation, trace};
+use super::{Event, Simulation, trace};
 use crate::model::PartitionModel;
 use crate::node::min_isr;
 use crate::violation::{Checked, EPOCHS, LEADER_COMPLETENESS, METADATA, ONE_LEADER, REASSIGNMENT, Violation};
@@ -63,7 +63,10 @@ impl Simulation {
             self.counters.topics_deleted += u64::from(slot.index == 0);
             slot.generation += 1;
             self.models[topic] = PartitionModel::new(slot.is_compacted);
-            self.consumers.iter_mut().filter(|consumer| consumer.topic == topic).for_each(Consumer::begin_anew);
+            self.consumers
+                .iter_mut()
+                .filter(|consumer| consumer.topic == topic)
+                .for_each(Consumer::begin_anew);
             for node in &mut self.nodes {
                 if let Some(process) = &mut node.process {
                     process.forget(topic);
@@ -71,6 +74,10 @@ impl Simulation {
             }
         }
         slot.id = id;
+        if id.is_none() {
+            let (topic, after) = (slot.topic, self.between(5, 120));
+            self.plan(after, Event::Create(topic));
+        }
     }
 
     fn check_transition(

@@ -26,13 +26,13 @@ use towpath_types::{BrokerId, Rules};
 use self::admin::AdminCall;
 use self::clients::{Consumer, Producer};
 use self::event::Planned;
-use self::transactors::Transactor;
 pub(crate) use self::event::{Asked, Event};
+use self::transactors::Transactor;
 use crate::counters::Counters;
 use crate::groups::GroupLedger;
+use crate::ledger::Ledger;
 use crate::model::PartitionModel;
 use crate::net::{Envelope, Links, Message, Party};
-use crate::ledger::Ledger;
 use crate::node::{CLUSTER, Kind, Node, Slot};
 use crate::profile::Profile;
 use crate::records::TRANSACTIONAL_IDS;
@@ -305,7 +305,9 @@ impl Simulation {
                 self.take_verified(node, caller, number, code)
             }
             (Party::Node(node), Message::Marker { key, marker }) => self.take_marker(node, key, marker),
-            (Party::Node(node), Message::Marked { key, is_written }) => self.take_marked(node, &key, is_written),
+            (Party::Node(node), Message::Marked { key, is_written }) => {
+                self.take_marked(node, &key, is_written)
+            }
             (Party::Transactor(client), Message::Produced { number, result }) => {
                 self.take_written(client, number, result)
             }
@@ -341,7 +343,12 @@ impl Simulation {
         }
         let (lost, duplicated, late) = match self.settling {
             true => (0, 0, 0),
-            false => (self.profile.lost, self.profile.duplicated, self.profile.late),
+            false => {
+                let is_of_transaction =
+                    matches!(message, Message::Write(_) | Message::Verified { .. } | Message::Marker { .. });
+                let late = if is_of_transaction { self.profile.late_in_transactions } else { 0 };
+                (self.profile.lost, self.profile.duplicated, self.profile.late.max(late))
+            }
         };
         if self.chance(lost) {
             self.counters.messages_lost += 1;
@@ -350,7 +357,10 @@ impl Simulation {
         // Controllers are asked over one connection at a time, and TCP does not repeat.
         let is_call = matches!(
             message,
-            Message::Ask { .. } | Message::Answered { .. } | Message::Coordinate { .. } | Message::Coordinated { .. }
+            Message::Ask { .. }
+                | Message::Answered { .. }
+                | Message::Coordinate { .. }
+                | Message::Coordinated { .. }
         );
         let copies = if self.chance(duplicated) && !is_call { 2 } else { 1 };
         self.counters.messages_duplicated += copies - 1;

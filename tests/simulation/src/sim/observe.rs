@@ -149,7 +149,11 @@ impl Simulation {
         for (waiting, is_committed) in done {
             let result = if is_committed {
                 let first = waiting.appended.info.first_offset.get();
-                self.models[topic].acknowledge(partition.leader_epoch().get(), first, &waiting.ids)?;
+                // Who had an epoch that another one gets again, since the state was lost, may be told of the other's records.
+                let is_known = matches!(waiting.client, Party::Client(_)) || !self.transactions.is_void;
+                if is_known {
+                    self.models[topic].acknowledge(partition.leader_epoch().get(), first, &waiting.ids)?;
+                }
                 self.counters.acknowledged += 1;
                 trace!(
                     self,

@@ -86,7 +86,8 @@ impl Simulation {
             for replica in state.replicas.clone() {
                 let Some(node) = self.index_of(replica) else { continue };
                 let process = self.nodes[node].process.as_ref();
-                let Some(partition) = process.and_then(|process| process.partition(&self.slots[topic])) else {
+                let Some(partition) = process.and_then(|process| process.partition(&self.slots[topic]))
+                else {
                     return Ok(Some(format!("{name} is not at node {node}")));
                 };
                 let (high_watermark, log_end) =
@@ -113,8 +114,7 @@ impl Simulation {
     fn check_everything(&mut self) -> Checked {
         let head = self.head()?;
         for topic in 0..self.names.len() {
-            let Some(state) = self.slots[topic].state(&head)
-            else {
+            let Some(state) = self.slots[topic].state(&head) else {
                 continue;
             };
             for replica in state.replicas.clone() {

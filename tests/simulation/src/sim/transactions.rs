@@ -127,9 +127,8 @@ impl Simulation {
         self.counters.markers_sent += 1;
         self.counters.markers_retried += u64::from(item.attempt > 1);
         let now = self.coordinator_now(node);
-        let is_gone = |image: &towpath_controller::MetadataImage| {
-            image.topic(item.partition.topic.as_str()).is_none()
-        };
+        let is_gone =
+            |image: &towpath_controller::MetadataImage| image.topic(item.partition.topic.as_str()).is_none();
         let is_deleted = self.quorum.head().is_some_and(|head| is_gone(head));
         let Some(process) = self.nodes[node].process.as_mut() else { return };
         let Some(driver) = process.transactions.as_mut() else { return };
@@ -176,7 +175,8 @@ impl Simulation {
         }
         let Some(slot) = self.slot_of(&key) else { return Ok(()) };
         let Some(partition) = self.serving(node, slot) else {
-            return Ok(self.answer_marker(node, key, false));
+            self.answer_marker(node, key, false);
+            return Ok(());
         };
         self.touch(node, slot);
         if self.slots[slot].kind == Kind::Offsets {
@@ -460,7 +460,11 @@ impl Simulation {
             return Ok(Some("there is no transaction coordinator".to_owned()));
         };
         if driver.unfinished() > 0 {
-            return Ok(Some(format!("{} transactions are not over: {:?}", driver.unfinished(), driver.markers)));
+            return Ok(Some(format!(
+                "{} transactions are not over: {:?}",
+                driver.unfinished(),
+                driver.markers
+            )));
         }
         if let Some(busy) = self.transactors.iter().position(|transactor| !transactor.is_parked()) {
             return Ok(Some(format!("producer {busy} is busy: {:?}", self.transactors[busy])));
@@ -473,7 +477,10 @@ impl Simulation {
             let Some(partition) = partition else { return Ok(Some(format!("{name} has no leader"))) };
             let (stable, end) = (partition.last_stable_offset(), partition.high_watermark());
             if stable != end {
-                return Ok(Some(format!("{name} is stable up to {stable} of {end}: {:?}", partition.producers())));
+                return Ok(Some(format!(
+                    "{name} is stable up to {stable} of {end}: {:?}",
+                    partition.producers()
+                )));
             }
         }
         Ok(None)

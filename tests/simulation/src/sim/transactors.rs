@@ -18,8 +18,6 @@ use crate::violation::{Checked, INTERNAL, Violation};
 
 /// How long a producer waits for an answer.
 const REQUEST_MS: i64 = 200;
-/// How often a write is tried before the transaction is aborted.
-const ATTEMPTS_MAX: u32 = 5;
 
 /// The transactional id, which is also the name of the producer's group.
 pub(super) fn name(id: usize) -> String {
@@ -195,6 +193,10 @@ impl Simulation {
         }
     }
 
+    fn patience(&self) -> u32 {
+        if self.settling { 5 } else { self.profile.patience }
+    }
+
     /// Whether a producer need not go on: at the end, and where another one has its id.
     fn may_park(&self, index: usize) -> bool {
         let transactor = &self.transactors[index];
@@ -278,7 +280,7 @@ impl Simulation {
     }
 
     fn write(&mut self, index: usize) -> Checked {
-        let now = self.now;
+        let (now, patience) = (self.now, self.patience());
         let mut sends = Vec::new();
         let transactor = &mut self.transactors[index];
         let Some(producer) = transactor.producer else { return Ok(()) };
@@ -299,7 +301,7 @@ impl Simulation {
                 what: Content::Records { batch: out.batch.clone(), ids: out.ids.clone() },
             });
         }
-        if transactor.writes.iter().any(|out| out.attempts > ATTEMPTS_MAX) {
+        if transactor.writes.iter().any(|out| out.attempts > patience) {
             transactor.abort();
             return Ok(());
         }
@@ -318,10 +320,10 @@ impl Simulation {
     fn write_offset(&mut self, index: usize) -> Checked {
         let (number, slot) = (self.next_request, self.offsets);
         self.next_request += 1;
-        let until = self.now + REQUEST_MS;
+        let (until, patience) = (self.now + REQUEST_MS, self.patience());
         let transactor = &mut self.transactors[index];
         transactor.attempts += 1;
-        if transactor.attempts > ATTEMPTS_MAX {
+        if transactor.attempts > patience {
             transactor.abort();
             return Ok(());
         }
@@ -370,7 +372,8 @@ impl Simulation {
         if transactor.step != Step::Write {
             return Ok(());
         }
-        let Some(out) = transactor.writes.iter_mut().find(|out| out.number == number && !out.is_written) else {
+        let Some(out) = transactor.writes.iter_mut().find(|out| out.number == number && !out.is_written)
+        else {
             return Ok(());
         };
         match result {
@@ -409,7 +412,9 @@ impl Simulation {
                 transactor.go(Step::Rest);
                 return self.proceed(index);
             }
-            (TransactionReply::Add(ErrorCode::None), Step::Add | Step::AddOffsets) => return self.go_on(index),
+            (TransactionReply::Add(ErrorCode::None), Step::Add | Step::AddOffsets) => {
+                return self.go_on(index);
+            }
             (TransactionReply::End(Ok(producer)), Step::End) => return self.ended(index, producer),
             (TransactionReply::Init(Err(code)), Step::Init)
             | (TransactionReply::Add(code), Step::Add | Step::AddOffsets)

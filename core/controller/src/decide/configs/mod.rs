@@ -68,11 +68,14 @@ pub enum ConfigTarget {
     Group(String),
 }
 
+/// What a configuration is when nothing is set: its declaration, and the value.
+type Unset<'a> = Box<dyn Fn(&str) -> Result<(ConfigKey, String), AdminError> + 'a>;
+
 /// What the target has, and what is in force where it says nothing.
 struct Current<'a> {
     configs: &'a Configs,
     /// Key and value in force of a configuration that the target does not set; the refusal for one that it cannot have.
-    unset: Box<dyn Fn(&str) -> Result<(ConfigKey, String), AdminError> + 'a>,
+    unset: Unset<'a>,
 }
 
 fn invalid(message: impl Into<String>) -> AdminError {

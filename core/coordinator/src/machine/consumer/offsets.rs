@@ -42,6 +42,10 @@ impl ConsumerGroup {
             // An administrator, or somebody who assigns partitions to itself.
             return Ok(());
         }
+        if matches!(kind, CommitKind::Transactional) && epoch < 0 && member_id.is_empty() {
+            // As in Kafka: a producer that says nothing of a member commits for itself; its transaction fences it.
+            return Ok(());
+        }
         let member = self.members.get(member_id).ok_or(ErrorCode::UnknownMemberId)?;
         if member.is_classic() {
             return if epoch == member.epoch { Ok(()) } else { Err(ErrorCode::IllegalGeneration) };

@@ -14,6 +14,9 @@ use crate::machine::turn::Turn;
 use crate::machine::{Command, GroupMachine, Now};
 use crate::topics::Topics;
 
+/// Bytes of what one expression matches: it goes into one record, which has to fit into a batch of the offsets topic.
+const RECORD_BYTES_MAX: usize = 512 * 1024;
+
 /// The least time between two resolutions within a group.
 const REFRESH_MS_MIN: i64 = 10_000;
 /// R10: bytes of a compiled expression. Matching is linear in the name, whatever the expression is.
@@ -176,7 +179,9 @@ impl ConsumerGroup {
             let resolved = ResolvedRegex { topics, version: resolved.version, at_ms: context.now.wall_ms };
             // R10: what does not fit is left as it was.
             let added = resolved.size_in_bytes().saturating_sub(old.map_or(0, ResolvedRegex::size_in_bytes));
-            if self.size_in_bytes() + added > context.config.group_bytes_max || added > context.room {
+            let has_no_room =
+                self.size_in_bytes() + added > context.config.group_bytes_max || added > context.room;
+            if has_no_room || resolved.size_in_bytes() > RECORD_BYTES_MAX {
                 tracing::warn!(regex, "the topics that a regular expression matches take too much room");
                 continue;
             }
@@ -203,6 +208,6 @@ mod tests {
         for bad in ["(", "a)(b", "[", "*", r"(?=x)y", r"(a)\1"] {
             assert!(compile(bad).is_err(), "{bad}");
         }
-        assert!(compile(&"(a{1000}){1000}".to_owned()).is_err(), "too large when compiled");
+        assert!(compile("(a{1000}){1000}").is_err(), "too large when compiled");
     }
 }

@@ -10,6 +10,9 @@ use super::member::ConsumerMember;
 use super::{ConsumerGroup, Context};
 use crate::machine::member::MemberId;
 
+/// What a member wants: topics by name, and an expression.
+type Wish<'a> = (&'a BTreeSet<String>, Option<&'a str>);
+
 impl ConsumerGroup {
     /// The assignor that most members ask for; of several the first by name.
     pub(super) fn assignor(&self) -> &str {
@@ -53,7 +56,7 @@ impl ConsumerGroup {
     fn spec(&self, context: &Context<'_>) -> Spec {
         let mut topics: BTreeMap<TopicId, i32> = BTreeMap::new();
         // Most members subscribe to the same: each set is looked up once.
-        let mut known: BTreeMap<(&BTreeSet<String>, Option<&str>), Arc<BTreeSet<TopicId>>> = BTreeMap::new();
+        let mut known: BTreeMap<Wish<'_>, Arc<BTreeSet<TopicId>>> = BTreeMap::new();
         let mut members = Vec::with_capacity(self.members.len());
         for (id, member) in &self.members {
             let key = (&member.topics, member.regex());

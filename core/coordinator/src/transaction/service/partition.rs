@@ -366,8 +366,10 @@ impl Partition {
                     .machine
                     .replay(key.as_ref(), value.as_ref())
                     .map_err(|error| format!("the record at offset {offset} is of no use: {error}"))?,
-                LoadedEntry::Record { offset, .. } | LoadedEntry::Marker { offset, .. } => {
-                    return Err(format!("at offset {offset} there is a part of a transaction"));
+                // It has no meaning here, and whoever has sent it has changed nothing.
+                LoadedEntry::Marker { .. } => {}
+                LoadedEntry::Record { offset, .. } => {
+                    return Err(format!("the record at offset {offset} is part of a transaction"));
                 }
             }
         }

@@ -413,7 +413,7 @@ class AdminTest {
         assertEquals(ConfigEntry.ConfigSource.STATIC_BROKER_CONFIG, directories.source());
         assertEquals(ConfigEntry.ConfigSource.DEFAULT_CONFIG, seen.get("socket.request.max.bytes").source());
         assertEquals("104857600", seen.get("socket.request.max.bytes").value());
-        assertFalse(seen.get("log.cleaner.threads").isReadOnly());
+        assertFalse(seen.get("log.retention.ms").isReadOnly());
         Config one = Support.get(admin.describeConfigs(List.of(resource)).all()).get(resource);
         assertEquals(seen.entries().size(), one.entries().size());
     }

@@ -191,7 +191,19 @@ final class Support {
         }
     }
 
+    /** What is committed. A commit is answered before its markers are written: waits a moment for those. */
     static List<String> committed(String topic, int partition) throws Exception {
+        TopicPartition part = tp(topic, partition);
+        var latest = Map.of(part, org.apache.kafka.clients.admin.OffsetSpec.latest());
+        for (int i = 0; i < 40; i++) {
+            long high = get(admin().listOffsets(latest).partitionResult(part)).offset();
+            long stable = get(admin().listOffsets(latest, new org.apache.kafka.clients.admin.ListOffsetsOptions(
+                org.apache.kafka.common.IsolationLevel.READ_COMMITTED)).partitionResult(part)).offset();
+            if (high == stable) {
+                break;
+            }
+            Thread.sleep(50);
+        }
         return read(topic, partition, "read_committed");
     }
 
