@@ -35,6 +35,7 @@ pub(super) async fn handle(
         move |image: &MetadataImage| alter_partition_reassignments(image, &policy, &asked, may_change_factor);
     let mut response = AlterPartitionReassignmentsResponse {
         allow_replication_factor_change: may_change_factor,
+        error_message: None,
         ..AlterPartitionReassignmentsResponse::default()
     };
     match broker.change(decide).await {

@@ -86,14 +86,15 @@ fn handle(broker: &BrokerState, version: i16, request: &ApiVersionsRequest) -> A
         };
     }
     let image = broker.image();
-    // Older versions cannot carry a feature that begins at 0 (KAFKA-17011).
+    // Older versions cannot carry a range that begins at 0 (KAFKA-17011). Of what is in use they tell all: librdkafka
+    // and older Java clients learn of `transaction.version` by version 3.
     let known = FEATURES.iter().filter(|feature| version >= 4 || feature.min > 0);
-    let supported = known.clone().map(|feature| SupportedFeatureKey {
+    let supported = known.map(|feature| SupportedFeatureKey {
         name: feature.name.to_owned(),
         min_version: feature.min,
         max_version: feature.max,
     });
-    let finalized = known.clone().filter_map(|feature| {
+    let finalized = FEATURES.iter().filter_map(|feature| {
         let level = level(&image, feature);
         (level > 0).then(|| FinalizedFeatureKey {
             name: feature.name.to_owned(),

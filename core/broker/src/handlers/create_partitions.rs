@@ -1,5 +1,6 @@
 //! CreatePartitions.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use towpath_controller::MetadataImage;
@@ -41,10 +42,13 @@ pub(super) async fn handle(
             vec![Err(refusal); request.topics.len()]
         }
     };
+    let mut named = BTreeSet::new();
     let results = request
         .topics
         .into_iter()
         .zip(answers)
+        // A topic that is named twice is answered once.
+        .filter(|(topic, _)| named.insert(topic.name.clone()))
         .map(|(topic, answer)| {
             let (code, message) = match answer {
                 Ok(()) => (ErrorCode::None, None),

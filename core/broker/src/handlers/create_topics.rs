@@ -1,5 +1,6 @@
 //! CreateTopics.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use towpath_controller::MetadataImage;
@@ -51,10 +52,13 @@ pub(super) async fn handle(
             vec![Err(refusal); request.topics.len()]
         }
     };
+    let mut named = BTreeSet::new();
     let topics = request
         .topics
         .into_iter()
         .zip(answers)
+        // A topic that is named twice is answered once.
+        .filter(|(topic, _)| named.insert(topic.name.clone()))
         .map(|(topic, answer)| match answer {
             Ok(created) => succeeded(&broker, topic.name, &created, validate_only),
             Err(error) => CreatableTopicResult {

@@ -106,6 +106,10 @@ fn delete(
     let topic = broker.replicas.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let partition = topic.partition(asked.partition_index).map_err(|error| partition_error_code(&error))?;
     let partition = partition.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    // Of a topic that is only compacted nothing may go but what compaction takes.
+    if !partition.log().config().delete {
+        return Err(ErrorCode::PolicyViolation);
+    }
     let offset = (asked.offset != HIGH_WATERMARK).then_some(Offset::new(asked.offset));
     let start = partition.delete_records_before(offset).map_err(|error| partition_error_code(&error))?;
     Ok((partition, start))

@@ -1,5 +1,6 @@
 //! DeleteTopics.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use towpath_controller::MetadataImage;
@@ -35,9 +36,12 @@ pub(super) async fn handle(
             vec![Err(refusal); targets.len()]
         }
     };
+    let mut named = BTreeSet::new();
     let responses = targets
         .into_iter()
         .zip(answers)
+        // A topic that is named twice is answered once.
+        .filter(|(target, _)| named.insert((target.name.clone(), target.id.get())))
         .map(|(target, answer)| match answer {
             Ok(deleted) => DeletableTopicResult {
                 name: Some(deleted.name.as_str().to_owned()),

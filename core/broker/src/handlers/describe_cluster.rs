@@ -25,7 +25,6 @@ pub(super) async fn handle(
         return DescribeClusterResponse {
             error_code: code.code(),
             error_message: Some("This is the endpoint of a broker.".to_owned()),
-            endpoint_type: request.endpoint_type,
             ..DescribeClusterResponse::default()
         };
     }

@@ -163,7 +163,9 @@ fn prepare(broker: &Arc<BrokerState>, cx: RequestContext, request: FetchRequest)
         .into_iter()
         .map(|wanted| {
             let partition = match &who {
-                // Followers say who they are on the listener of nodes; nobody else is a replica of ours.
+                // Followers say who they are on the listener of nodes; nobody else is a replica of ours. Who does not
+                // say which epoch it knows cannot be ahead of this one.
+                None if wanted.current_leader_epoch < 0 => Err(ErrorCode::NotLeaderOrFollower),
                 None => Err(ErrorCode::UnknownLeaderEpoch),
                 Some(_) => find(broker, &wanted),
             };
@@ -479,6 +481,10 @@ impl Fetch {
             Err(code) => {
                 BrokerMetrics::error(ApiKey::Fetch, code);
                 data.error_code = code.code();
+                // Kafka's have null where a log was asked, and an empty list where there is none.
+                if !matches!(code, ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId) {
+                    data.aborted_transactions = None;
+                }
                 (data, FetchedData::Empty)
             }
             Ok(fetched) => {

@@ -38,6 +38,7 @@ pub(super) async fn handle(
             .into_iter()
             .map(|(name, partitions)| OngoingTopicReassignment { name, partitions })
             .collect(),
+        error_message: None,
         ..ListPartitionReassignmentsResponse::default()
     }
 }

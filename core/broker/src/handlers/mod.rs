@@ -301,7 +301,7 @@ impl CurrentLeader {
 /// The protocol's code of a partition's error.
 pub(crate) fn partition_error_code(error: &towpath_replica::PartitionError) -> ErrorCode {
     use towpath_log::AppendError;
-    use towpath_record::ValidateError;
+    use towpath_record::{BatchError, ValidateError};
     use towpath_replica::{FollowerRefused, PartitionError};
     match error {
         PartitionError::NotLeader => ErrorCode::NotLeaderOrFollower,
@@ -316,6 +316,8 @@ pub(crate) fn partition_error_code(error: &towpath_replica::PartitionError) -> E
         PartitionError::Follower(FollowerRefused::StaleBrokerEpoch(_)) => ErrorCode::NotLeaderOrFollower,
         PartitionError::Append(error) => match error {
             AppendError::Invalid(error) => match error {
+                // Less than a batch is no batch.
+                ValidateError::Corrupt(BatchError::Truncated { .. }) => ErrorCode::InvalidRecord,
                 ValidateError::Corrupt(_) => ErrorCode::CorruptMessage,
                 ValidateError::InvalidBatch(_) | ValidateError::InvalidRecords(_) => ErrorCode::InvalidRecord,
                 ValidateError::InvalidTimestamps(_) => ErrorCode::InvalidTimestamp,

@@ -22,12 +22,26 @@ pub(super) async fn handle(
         };
     };
     let image = broker.image();
-    let (known, unknown): (Vec<_>, Vec<_>) =
-        request.topics.into_iter().partition(|topic| image.topic(&topic.name).is_some());
-    request.topics = known;
+    let mut unknown = Vec::new();
+    for topic in &mut request.topics {
+        let count = image.topic(&topic.name).map_or(0, |topic| topic.partitions.len());
+        let exists = |index: i32| usize::try_from(index).is_ok_and(|index| index < count);
+        let (there, missing): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut topic.partitions).into_iter().partition(|it| exists(it.partition_index));
+        topic.partitions = there;
+        if !missing.is_empty() {
+            unknown.push(OffsetDeleteRequestTopic { name: topic.name.clone(), partitions: missing });
+        }
+    }
+    request.topics.retain(|topic| !topic.partitions.is_empty());
     let mut response = groups.delete_offsets(request).await;
     if response.error_code == ErrorCode::None.code() {
-        response.topics.extend(unknown.into_iter().map(unknown_topic));
+        for topic in unknown.into_iter().map(unknown_topic) {
+            match response.topics.iter_mut().find(|known| known.name == topic.name) {
+                Some(known) => known.partitions.extend(topic.partitions),
+                None => response.topics.push(topic),
+            }
+        }
     }
     response
 }

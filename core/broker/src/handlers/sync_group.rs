@@ -9,9 +9,16 @@ use crate::state::BrokerState;
 
 pub(super) async fn handle(
     broker: Arc<BrokerState>,
-    _cx: RequestContext,
+    cx: RequestContext,
     request: SyncGroupRequest,
 ) -> SyncGroupResponse {
+    // Members say from version 5 on what they believe to have agreed upon (KIP-559).
+    if cx.version >= 5 && (request.protocol_type.is_none() || request.protocol_name.is_none()) {
+        return SyncGroupResponse {
+            error_code: ErrorCode::InconsistentGroupProtocol.code(),
+            ..SyncGroupResponse::default()
+        };
+    }
     match groups(&broker) {
         Some(groups) => groups.sync_group(request).await,
         None => SyncGroupResponse {

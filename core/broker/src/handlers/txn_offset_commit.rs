@@ -28,6 +28,9 @@ pub(super) async fn handle(
     let unknown = take_unknown(&broker, &mut request.topics);
     let mut response = if request.topics.is_empty() {
         TxnOffsetCommitResponse::default()
+    } else if request.group_id.is_empty() {
+        let topics = request.topics.iter().map(|topic| refused(topic, ErrorCode::InvalidGroupId)).collect();
+        TxnOffsetCommitResponse { topics, ..TxnOffsetCommitResponse::default() }
     } else {
         match commit(&broker, &cx, &request).await {
             Ok(response) => response,

@@ -140,8 +140,11 @@ async fn errors_do_not_wait() {
     }
     let mut follower = fetch_request("t", 0, 0);
     follower.replica_id = 3;
-    let response = client.call(12, &follower).await;
-    assert_eq!(code(response.responses[0].partitions[0].error_code), ErrorCode::UnknownLeaderEpoch);
+    for (epoch, expected) in [(-1, ErrorCode::NotLeaderOrFollower), (0, ErrorCode::UnknownLeaderEpoch)] {
+        follower.topics[0].partitions[0].current_leader_epoch = epoch;
+        let response = client.call(12, &follower).await;
+        assert_eq!(code(response.responses[0].partitions[0].error_code), expected);
+    }
 }
 
 #[tokio::test]

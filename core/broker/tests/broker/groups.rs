@@ -80,6 +80,8 @@ async fn alone(client: &mut Client, version: i16) -> JoinGroupResponse {
             member_id: response.member_id.clone(),
             assignment: Bytes::from_static(b"all"),
         }],
+        protocol_type: Some("consumer".into()),
+        protocol_name: Some("range".into()),
         ..Default::default()
     };
     let synced = client.call(if version >= 4 { 5 } else { 0 }, &sync).await;

@@ -95,7 +95,7 @@ async fn broken_batches_are_refused_and_nothing_is_appended() {
         ("no batch", "t", Bytes::new(), ErrorCode::InvalidRecord),
         ("two batches", "t", two, ErrorCode::InvalidRecord),
         ("a flipped bit", "t", flipped(&good, last), ErrorCode::CorruptMessage),
-        ("cut short", "t", good.slice(..last), ErrorCode::CorruptMessage),
+        ("cut short", "t", good.slice(..last), ErrorCode::InvalidRecord),
         ("old magic", "t", magic1.freeze(), ErrorCode::InvalidRecord),
         ("too large", "t", batch(&[&"x".repeat(1000)]), ErrorCode::MessageTooLarge),
         ("no key", "compacted", good.clone(), ErrorCode::InvalidRecord),

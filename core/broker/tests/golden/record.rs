@@ -13,6 +13,16 @@ use crate::talk::{Answer, Exchange, name};
 pub(crate) const WRITE: &str = "TOWPATH_GOLDEN";
 /// Bytes on a line of hex.
 const LINE_BYTES: usize = 60;
+/// Fields that are left out of the words.
+const EMPTY: &[&str] = &[
+    ": 0,",
+    ": None,",
+    ": false,",
+    ": [],",
+    ": \"\",",
+    ": b\"\",",
+    ": 00000000-0000-0000-0000-000000000000,",
+];
 /// Characters of a field of bytes in words.
 const BYTES_WORDS_MAX: usize = 80;
 /// Characters around a difference that are shown.
@@ -44,7 +54,7 @@ fn text(key: i16, exchanges: &[Exchange]) -> String {
         text,
         ". Written by the test, not by hand: {WRITE}=write cargo test -p towpath-broker --test golden"
     );
-    text.push_str("# `>` a request's frame and `<` its answer's, in hex, without their lengths; `=` the answer in words.\n");
+    text.push_str("# `>` a request's frame and `<` its answer's, in hex, without their lengths; `=` the answer in words, without what is 0, empty or null.\n");
     for (_, places) in PLACES.iter().filter(|(api, _)| api.code() == key) {
         let _ = writeln!(text, "# Varies from run to run, and is settled: {places}.");
     }
@@ -62,7 +72,9 @@ fn block(exchange: &Exchange) -> String {
     if let Answer::Frame(frame) = &exchange.answer {
         hex(&mut text, '<', frame);
     }
-    let words: Vec<String> = exchange.shown.lines().map(|line| shortened(line.trim())).collect();
+    let says_much = |line: &&str| !EMPTY.iter().any(|empty| line.ends_with(empty));
+    let lines = exchange.shown.lines().map(str::trim).filter(says_much);
+    let words: Vec<String> = lines.map(shortened).collect();
     let _ = writeln!(text, "= {}", words.join(" "));
     text
 }

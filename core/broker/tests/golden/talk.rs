@@ -14,6 +14,8 @@ use crate::settle::{Names, settle};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long Kafka may take for an answer: some requests never get one.
+const KAFKA_PATIENCE: Duration = Duration::from_secs(8);
 /// Between two looks at what is not there yet.
 const PAUSE: Duration = Duration::from_millis(10);
 /// The correlation id of every request: one is in flight at a time, and files do not change when a case is added.
@@ -96,7 +98,8 @@ impl<'a> Talk<'a> {
 
     /// The next frame, without its length; none when the connection ends.
     async fn frame(&mut self) -> Option<Bytes> {
-        let frame = tokio::time::timeout(PATIENCE, async {
+        let patience = if self.server.is_ours() { PATIENCE } else { KAFKA_PATIENCE };
+        let frame = tokio::time::timeout(patience, async {
             let length = self.stream.read_i32().await.ok()?;
             let mut frame = BytesMut::zeroed(usize::try_from(length).unwrap());
             self.stream.read_exact(&mut frame).await.ok()?;

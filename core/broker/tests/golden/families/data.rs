@@ -101,7 +101,10 @@ async fn produce_refused(talk: &mut Talk<'_>, version: i16, topics: &Topics) {
     let mut request = produce(version, nowhere, 0, Some(good.clone()));
     request.acks = 0;
     talk.call_unanswered(version, "acks=0 and an unknown topic", &request).await;
-    talk.call(version, "no records", &produce(version, data, 0, None)).await;
+    if version == 3 || version == 13 {
+        // Kafka never answers that.
+        talk.call(version, "no records", &produce(version, data, 0, None)).await;
+    }
     talk.call(version, "empty records", &produce(version, data, 0, Some(Bytes::new()))).await;
     let mut bytes = good.to_vec();
     *bytes.last_mut().unwrap() ^= 1;

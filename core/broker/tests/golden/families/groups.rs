@@ -159,6 +159,8 @@ fn syncing(group: &str, generation_id: i32, member: &str) -> SyncGroupRequest {
             member_id: member.to_owned(),
             assignment: Bytes::from_static(b"all"),
         }],
+        protocol_type: Some("consumer".to_owned()),
+        protocol_name: Some("range".to_owned()),
         ..Default::default()
     }
 }
@@ -194,8 +196,11 @@ async fn sync(talk: &mut Talk<'_>, member: &str) {
             request.protocol_type = Some("connect".to_owned());
             request.protocol_name = Some("range".to_owned());
             talk.call(version, "another type of protocol", &request).await;
+            request.protocol_type = None;
+            talk.call(version, "no type of protocol", &request).await;
             request.protocol_type = Some("consumer".to_owned());
-            talk.call(version, "the same protocol", &request).await;
+            request.protocol_name = None;
+            talk.call(version, "no protocol", &request).await;
         }
     }
 }

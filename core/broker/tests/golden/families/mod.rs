@@ -147,7 +147,13 @@ async fn make(talk: &mut Talk<'_>, name: &str, partitions: i32, configs: &[(&str
         CreateTopicsRequest { topics: vec![creatable(name, partitions, configs)], ..Default::default() };
     let response = talk.ask(7, &request).await;
     assert_eq!(response.topics[0].error_code, 0, "{response:?}");
-    led(talk, name, partitions).await
+    let id = led(talk, name, partitions).await;
+    // Kafka's brokers know a topic a moment before they have it.
+    for partition in 0..partitions {
+        let request = data::offsets(name, partition, -1);
+        talk.until(7, &request, |it| it.topics[0].partitions[0].error_code == 0).await;
+    }
+    id
 }
 
 /// Waits until a topic is led, and gives its id a name.

@@ -248,7 +248,9 @@ async fn commit_offsets(talk: &mut Talk<'_>, version: i16, topic_id: Uuid) {
     talk.call(version, "unknown partition", &of(me, "txn", 7)).await;
     let mut request = of(me, "txn", 0);
     request.topics[0].partitions[0].committed_metadata = Some("x".repeat(4097));
-    talk.call(version, "too much metadata", &request).await;
+    if version == 0 || version == 5 {
+        talk.call(version, "too much metadata", &request).await;
+    }
     let mut request = of(me, "txn", 0);
     request.group_id = String::new();
     talk.call(version, "no group", &request).await;
@@ -356,6 +358,10 @@ async fn open(talk: &mut Talk<'_>, topic: Uuid) {
         }
         for version in versions::<FetchRequest>() {
             for (isolation, level) in [("committed", 1), ("any", 0)] {
+                // The same bytes but for the version: once for each form of the answer is enough.
+                if level == 0 && !matches!(version, 4 | 5 | 7 | 11 | 12 | 13 | 16) {
+                    continue;
+                }
                 let mut request = super::data::fetch(version, ("txn", topic), 1, 0);
                 request.isolation_level = level;
                 talk.call(version, &format!("{isolation} records of a transaction, {when}"), &request).await;

@@ -20,7 +20,8 @@ pub(super) async fn run(talk: &mut Talk<'_>) {
     }
     // KIP-511: whatever follows, the answer is of version 0.
     for version in [5, 6, 99, i16::MAX] {
-        talk.call_raw("a version from the future", &header(18, version, &[1, 2, 3])).await;
+        talk.call_raw("a version from the future", &header(18, version, &[0, 1, 2, 3])).await;
     }
-    talk.call_raw("a version from the future without a body", &header(18, 77, &[])).await;
+    talk.call_raw("a version from the future without a body", &header(18, 77, &[0])).await;
+    talk.call_raw("a version from the future whose header ends early", &header(18, 78, &[])).await;
 }

@@ -62,7 +62,8 @@ impl ConsumerGroup {
             client_id: member.client.client_id.clone(),
             client_host: member.client.host.clone(),
             subscribed_topic_names: member.topics.iter().cloned().collect(),
-            subscribed_topic_regex: member.regex.clone(),
+            // Kafka's has an empty one for none.
+            subscribed_topic_regex: Some(member.regex.clone().unwrap_or_default()),
             assignment: named(&without_epochs(&member.assigned), topics),
             target_assignment: named(&target, topics),
             member_type: if member.is_classic() { MEMBER_CLASSIC } else { MEMBER_CONSUMER },
