@@ -33,6 +33,8 @@ const DIRECT_BYTES_MIN: usize = 16 * 1024;
 /// Requests up to this size cost nothing to keep: they are not begun while memory is used up, since their answers may
 /// be large. Larger ones are begun all the same, because that frees their memory.
 const SMALL_REQUEST_BYTES: usize = 16 * 1024;
+/// How much is read at most before an answer leaves that could.
+const ALONG_BYTES_MAX: usize = 512 * 1024;
 /// How long an idle connection keeps its buffer.
 const BUFFER_IDLE: Duration = Duration::from_secs(1);
 /// How long the answers to what was begun may take when the broker stops.
@@ -200,11 +202,18 @@ impl Connection {
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, ConnectionEnd> {
+        // Bytes read since the first of the answers that are about to leave.
+        let mut read_since = 0;
         loop {
             let is_held_back = self.begin_requests()?;
             self.collect_answers()?;
             if !self.outgoing.is_empty() {
-                self.write().await?;
+                let read = if is_held_back { 0 } else { self.read_along(read_since).await? };
+                read_since += read;
+                if read == 0 {
+                    read_since = 0;
+                    self.write().await?;
+                }
                 continue;
             }
             self.account();
@@ -220,6 +229,26 @@ impl Connection {
                 self.lease.progress();
             }
         }
+    }
+
+    /// Reads what has arrived while small answers are about to leave, without waiting for it; 0 when they leave now. The
+    /// answers to a burst of requests then leave in one call, and wake the client once.
+    async fn read_along(&mut self, read_since: usize) -> Result<usize, ConnectionEnd> {
+        let leaves = !self.outgoing.is_small() || read_since >= ALONG_BYTES_MAX;
+        if leaves || !self.has_room() || self.is_short_of_memory() {
+            return Ok(0);
+        }
+        let Self { stream, buffer, allocated, trusted, lease, .. } = self;
+        let read = poll_fn(|cx| match poll_fill(stream, buffer, allocated, *trusted, cx) {
+            Poll::Ready(read) => Poll::Ready(read),
+            Poll::Pending => Poll::Ready(Ok(0)),
+        });
+        let read = read.await?;
+        if read > 0 {
+            lease.progress();
+        }
+        self.account();
+        Ok(read)
     }
 
     /// Whether another request may be begun, by what the connection holds itself. R10: answers that the client does

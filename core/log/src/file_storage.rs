@@ -2,14 +2,20 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FallocateFlags, FlockOperation};
 
 use crate::storage::{DirEntry, OpenMode, Storage, StorageFile, StorageLock};
+
+/// statfs(2): ext2 to ext4.
+const EXT4_MAGIC: rustix::fs::FsWord = 0xEF53;
+/// statfs(2): XFS.
+const XFS_MAGIC: rustix::fs::FsWord = 0x5846_5342;
 
 /// The real file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,6 +63,17 @@ impl StorageFile for RealFile {
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
         self.file.set_len(bytes)
+    }
+
+    fn reserve(&self, range: Range<u64>) -> io::Result<()> {
+        // In a memory file system that would fill pages with zeros, and others make no use of it.
+        let kind = rustix::fs::fstatfs(&self.file)?.f_type;
+        if kind != EXT4_MAGIC && kind != XFS_MAGIC {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let bytes = range.end.saturating_sub(range.start);
+        rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, range.start, bytes)?;
+        Ok(())
     }
 
     fn bytes(&self) -> io::Result<u64> {

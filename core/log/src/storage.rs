@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -53,6 +54,16 @@ pub trait StorageFile: Send + Sync + Debug {
     /// # Errors
     /// The system's.
     fn truncate(&self, bytes: u64) -> io::Result<()>;
+
+    /// Finds room on the disk for what will be written there; the file's length stays.
+    ///
+    /// # Errors
+    /// `Unsupported` where that brings nothing, and the system's: nothing has changed then, and the file can be written to as
+    /// before.
+    fn reserve(&self, range: Range<u64>) -> io::Result<()> {
+        let _ = range;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// The length in bytes.
     ///

@@ -288,6 +288,8 @@ impl Log {
         writer.changed = true;
         let segment = &writer.active;
         let position = segment.size();
+        let end = position + header.size_in_bytes() as u64;
+        writer.room.ahead(writer.file.as_ref(), position, end, config.segment_bytes);
         if let Err(error) = writer.file.write_at(parts, position) {
             return self.disk.wrote("write", &segment.path(LOG), Err(error));
         }
@@ -362,6 +364,11 @@ impl Log {
         }
         let disk = &self.disk;
         writer.changed = true;
+        disk.wrote(
+            "truncate",
+            &closing.path(LOG),
+            writer.room.give_back(writer.file.as_ref(), closing.size()),
+        )?;
         closing.finish(disk)?;
         let snapshot = segment_path(&self.dir, base, SNAPSHOT);
         writer.producers.write_snapshot(disk, &snapshot)?;

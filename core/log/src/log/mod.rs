@@ -31,6 +31,7 @@ use crate::disk::Disk;
 use crate::epoch::{EpochCache, EpochEntry};
 use crate::error::LogError;
 use crate::producer::{ProducerState, Verifications};
+use crate::room::Room;
 use crate::segment::Segment;
 use crate::storage::StorageFile;
 use crate::tail::Tail;
@@ -43,6 +44,7 @@ pub(crate) type Segments = Arc<Vec<Arc<Segment>>>;
 pub(crate) struct Writer {
     active: Arc<Segment>,
     file: Arc<dyn StorageFile>,
+    room: Room,
     producers: ProducerState,
     verifications: Verifications,
     closed: bool,

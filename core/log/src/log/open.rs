@@ -21,6 +21,7 @@ use crate::disk::Disk;
 use crate::epoch::EpochCache;
 use crate::error::LogError;
 use crate::producer::{ProducerState, Verifications};
+use crate::room::Room;
 use crate::scan::HeaderScan;
 use crate::segment::{INDEX, LOG, SCAN_WINDOW_BYTES, Segment, TIME_INDEX, TXN_INDEX, segment_path};
 use crate::storage::{DirEntry, StorageFile};
@@ -117,6 +118,7 @@ impl Log {
             writer: Mutex::new(Writer {
                 active,
                 file,
+                room: Room::default(),
                 producers: ProducerState::default(),
                 verifications: Verifications::default(),
                 closed: false,

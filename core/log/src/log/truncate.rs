@@ -8,6 +8,7 @@ use towpath_types::Offset;
 
 use super::{Log, Writer};
 use crate::error::LogError;
+use crate::room::Room;
 use crate::segment::{Segment, remove_segment};
 
 impl Log {
@@ -63,6 +64,7 @@ impl Log {
             self.recovery_point.fetch_min(target.get(), Ordering::AcqRel);
         }
         writer.file = last.file(&self.disk)?;
+        writer.room = Room::default();
         writer.active = last;
         self.log_end.store(target.get(), Ordering::Release);
         self.log_start.fetch_min(target.get(), Ordering::AcqRel);
@@ -117,6 +119,7 @@ impl Log {
         self.drop_snapshots_after(i64::MIN, self.snapshot_offsets()?)?;
         let segment = Segment::create(&self.disk, &self.dir, offset)?;
         writer.file = segment.file(&self.disk)?;
+        writer.room = Room::default();
         writer.active = Arc::clone(&segment);
         writer.producers.clear();
         writer.verifications.clear();
