@@ -1,6 +1,7 @@
 //! The partitions of one broker.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,7 +47,9 @@ pub struct TopicReplicas {
 #[derive(Debug, Default)]
 struct Topics {
     by_name: HashMap<TopicName, Arc<TopicReplicas>>,
-    by_id: HashMap<TopicId, Arc<TopicReplicas>>,
+    /// What is done to all of them is done in the same order in every run of a simulation. Nobody chooses ids so that they
+    /// collide: they are ours.
+    by_id: HashMap<TopicId, Arc<TopicReplicas>, BuildHasherDefault<DefaultHasher>>,
 }
 
 /// The partitions of one broker, by topic name and by topic id.

@@ -240,7 +240,11 @@ impl Simulation {
         let data: Vec<usize> =
             (0..self.slots.len()).filter(|slot| self.slots[*slot].kind == Kind::Data).collect();
         let count = self.random.random_range(1..=data.len().min(3));
-        let (with_offsets, commits) = (self.chance(500), self.chance(750));
+        // Scripts have them commit, and write everywhere.
+        let (count, with_offsets, commits) = match self.is_calm {
+            true => (data.len(), false, true),
+            false => (count, self.chance(500), self.chance(750)),
+        };
         let id = self.transactors[index].id;
         let number = self.transactions.begin(id);
         let Some(producer) = self.transactors[index].producer else { return Ok(()) };
@@ -465,6 +469,18 @@ impl Simulation {
             self.transactions.acknowledge(number)?;
         }
         Ok(())
+    }
+
+    /// Whether no producer has a transaction.
+    pub(crate) fn producers_rest(&self) -> bool {
+        self.transactors.iter().all(|transactor| matches!(transactor.step, Step::Rest | Step::Parked))
+    }
+
+    /// Transactional producers do nothing for a while.
+    pub(crate) fn send_producers_to_sleep(&mut self, ms: i64) {
+        trace!(self, "script: transactional producers sleep for {ms} ms");
+        let until = self.now + ms;
+        self.transactors.iter_mut().for_each(|transactor| transactor.asleep_until = until);
     }
 
     /// The producers that have not got anywhere since the cluster was healed.
