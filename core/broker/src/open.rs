@@ -25,6 +25,7 @@ use crate::coordinator_log::VerifiedOffsets;
 use crate::error::BrokerError;
 use crate::fetch_session::FetchSessions;
 use crate::handlers;
+use crate::handlers::api_versions::supported_features;
 use crate::live_settings::LiveSettings;
 use crate::memory::MemoryBudget;
 use crate::metrics::BrokerMetrics;
@@ -321,6 +322,7 @@ fn open_controller(
     let mut registration =
         RegisterBroker::new(config.node_id, Uuid::new_v4(), advertised.host.clone(), advertised.port);
     registration.rack.clone_from(&config.rack);
+    registration.features = supported_features();
     registration.further_directories = find_missing(opened, &image, config.node_id);
     let clean = opened.dirs.all().iter().all(|dir| dir.was_clean()) || is_new;
     let id = cluster_id.to_owned();

@@ -141,6 +141,9 @@ impl BrokerConfig {
             "producer.id.expiration.ms" => at_least(&mut self.producer_expiration_ms, value, 1),
             "log.retention.check.interval.ms" => milliseconds(&mut self.retention_check_interval, value),
             "log.cleaner.backoff.ms" => milliseconds(&mut self.compaction_check_interval, value),
+            "group.consumer.assignment.interval.ms" => {
+                at_least(&mut groups.consumer_assignment_interval_ms, value, 0)
+            }
             "group.consumer.session.timeout.ms" => {
                 at_least(&mut groups.consumer_session_timeout_ms, value, 1)
             }

@@ -123,6 +123,9 @@ mod authorized;
 mod fetch;
 mod produce;
 
+#[cfg(test)]
+pub(crate) use describe_topic_partitions::PARTITIONS_MAX as PARTITIONS_TOLD_MAX;
+
 apis! {
     special { ApiVersions, Produce, Fetch }
     plain {

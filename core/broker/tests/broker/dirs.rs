@@ -10,7 +10,7 @@ use towpath_wire::alter_replica_log_dirs::{AlterReplicaLogDir, AlterReplicaLogDi
 use towpath_wire::describe_log_dirs::DescribeLogDirsResult;
 use towpath_wire::{AlterReplicaLogDirsRequest, DescribeLogDirsRequest, ErrorCode, MetadataRequest};
 
-use crate::support::{Client, PATIENCE, TestBroker, batch, code, records};
+use crate::support::{Client, PATIENCE, TestBroker, batch, code, records, spoil, until};
 
 /// The second directory, beside the first.
 fn second(dir: &TempDir) -> PathBuf {
@@ -79,13 +79,8 @@ async fn partitions_are_spread_and_one_directory_fails_alone() {
         let partitions = dir.topics.iter().flat_map(|topic| &topic.partitions);
         assert!(partitions.clone().all(|it| it.partition_size > 0 && it.offset_lag == 0), "{dir:?}");
     }
-    // A directory where a file should be written: as on a disk that has gone bad.
-    std::fs::create_dir(second(&test.dir).join("recovery-point-offset-checkpoint.tmp")).unwrap();
-    let until = Instant::now() + PATIENCE;
-    while test.broker.status().offline_dirs.is_empty() {
-        assert!(Instant::now() < until);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    spoil(&second(&test.dir), "recovery-point-offset-checkpoint.tmp").await;
+    until("the directory has failed", || !test.broker.status().offline_dirs.is_empty()).await;
     assert_eq!(test.broker.status().offline_reason, None, "the broker lives");
     for (partition, dir) in &before {
         let expected = if *dir == 1 { ErrorCode::KafkaStorageError } else { ErrorCode::None };
@@ -162,7 +157,7 @@ async fn what_is_in_a_missing_directory_does_not_begin_anew() {
 async fn without_the_directory_of_the_metadata_the_broker_ends() {
     let test = TestBroker::start_with(two_dirs).await;
     test.client().create_topic("t", 2, &[]).await;
-    std::fs::create_dir(test.dir.path().join("recovery-point-offset-checkpoint.tmp")).unwrap();
+    spoil(test.dir.path(), "recovery-point-offset-checkpoint.tmp").await;
     let reason = tokio::time::timeout(PATIENCE, test.broker.failed()).await.expect("it is told");
     assert!(reason.contains("metadata"), "{reason}");
     assert!(test.broker.status().offline_reason.is_some());
@@ -218,9 +213,9 @@ async fn replicas_move_between_directories_while_they_are_written_to() {
         let from = places(&mut client).await[&0];
         let to = 1 - from;
         assert_eq!(alter(&mut client, &paths[to], "t", 0).await, ErrorCode::None);
-        let until = Instant::now() + PATIENCE;
+        let end = Instant::now() + PATIENCE;
         while places(&mut client).await.get(&0) != Some(&to) {
-            assert!(Instant::now() < until, "it does not move");
+            assert!(Instant::now() < end, "it does not move");
             let answer = client.produce("t", 0, large.clone()).await;
             let error = code(answer.error_code);
             assert!(error == ErrorCode::None || error.is_retriable(), "{error:?}");
@@ -261,7 +256,12 @@ async fn a_move_goes_on_after_a_restart_and_no_faster_than_allowed() {
             all[1 - from].topics.iter().flat_map(|topic| &topic.partitions).find(|it| it.is_future_key);
         found.map(|it| (it.partition_size, it.offset_lag))
     };
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    let end = Instant::now() + PATIENCE;
+    while copy(&mut client).await.is_none_or(|(size, _)| size == 0) {
+        assert!(Instant::now() < end, "it does not begin");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let (size, lag) = copy(&mut client).await.expect("it has begun");
     assert!(lag > 0 && size < 4_000_000, "{size} bytes, {lag} behind");
     let dir = stop(test).await;
@@ -270,9 +270,9 @@ async fn a_move_goes_on_after_a_restart_and_no_faster_than_allowed() {
     assert!(copy(&mut client).await.is_some(), "it is remembered");
     crate::configs::set(&mut client, (4, "1"), "replica.alter.log.dirs.io.max.bytes.per.second", "100000000")
         .await;
-    let until = Instant::now() + PATIENCE;
+    let end = Instant::now() + PATIENCE;
     while places(&mut client).await.get(&0) != Some(&(1 - from)) {
-        assert!(Instant::now() < until, "it does not move");
+        assert!(Instant::now() < end, "it does not move");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(client.fetch("t", 0, 0).await.high_watermark, 10);

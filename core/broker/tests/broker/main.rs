@@ -9,6 +9,7 @@
 mod admin;
 mod configs;
 mod dirs;
+mod features;
 mod fetch;
 mod groups;
 mod limits;

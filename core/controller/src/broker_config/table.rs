@@ -26,11 +26,18 @@ const fn dynamic(
 }
 
 use Check::{Any, AtLeast, Fixed};
-use ConfigType::{Boolean, Class, Int, List, Long, String as Text};
+use ConfigType::{Boolean, Class, Double, Int, List, Long, Short, String as Text};
 
 /// A broker's own configurations, sorted by name.
 pub(super) const KEYS: &[BrokerConfigKey] = &[
     fixed("advertised.listeners", List, None, Any, "What clients are told to connect to."),
+    fixed(
+        "authorizer.class.name",
+        Class,
+        Some(""),
+        Fixed,
+        "Who decides what clients may do. Nobody: they may do everything.",
+    ),
     fixed(
         "auto.create.topics.enable",
         Boolean,
@@ -76,6 +83,13 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         "Whether a broker that stops hands over first what it leads. It always does.",
     ),
     fixed(
+        "controller.listener.names",
+        List,
+        Some(""),
+        Any,
+        "The listener between nodes; none on a node that is alone.",
+    ),
+    fixed(
         "controller.quorum.election.timeout.ms",
         Int,
         Some("500"),
@@ -107,6 +121,20 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
          of their topics names, as long as they are not in sync.",
     ),
     fixed(
+        "group.consumer.assignment.interval.ms",
+        Int,
+        Some("1000"),
+        AtLeast(0),
+        "Milliseconds between two target assignments of a consumer group, at least (KIP-1263).",
+    ),
+    fixed(
+        "group.consumer.assignors",
+        List,
+        Some("uniform,range"),
+        Fixed,
+        "The assignors that members of a consumer group can ask for, the default first.",
+    ),
+    fixed(
         "group.consumer.heartbeat.interval.ms",
         Int,
         Some("5000"),
@@ -126,6 +154,13 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         Some("60000"),
         AtLeast(1),
         "The longest session timeout that a consumer group may have.",
+    ),
+    fixed(
+        "group.consumer.max.size",
+        Int,
+        Some("10000"),
+        AtLeast(1),
+        "Members of the largest consumer group: group.max.size counts for it, too.",
     ),
     fixed(
         "group.consumer.migration.policy",
@@ -154,6 +189,13 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         Some("45000"),
         AtLeast(1),
         "Milliseconds without a heartbeat after which a member of a consumer group is taken for gone (KIP-848).",
+    ),
+    fixed(
+        "group.coordinator.rebalance.protocols",
+        List,
+        Some("classic,consumer"),
+        Fixed,
+        "The protocols that groups can use.",
     ),
     fixed(
         "group.initial.rebalance.delay.ms",
@@ -192,6 +234,13 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         "Bytes a second that this broker may send, all together, to followers of the replicas that \
          leader.replication.throttled.replicas of their topics names, as long as these are not in sync.",
     ),
+    fixed(
+        "listener.security.protocol.map",
+        Text,
+        Some("PLAINTEXT:PLAINTEXT"),
+        Any,
+        "The protocol that each listener speaks.",
+    ),
     fixed("listeners", List, Some(""), Any, "Where the broker accepts connections."),
     dynamic(
         "log.cleaner.backoff.ms",
@@ -208,6 +257,14 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         "Bytes that the map of keys of a compaction may take. Keys that no longer fit are left for the next one.",
     ),
     fixed("log.cleaner.enable", Boolean, Some("true"), Fixed, "Whether logs are compacted. They are."),
+    fixed(
+        "log.cleaner.io.max.bytes.per.second",
+        Double,
+        Some("1.7976931348623157E308"),
+        Fixed,
+        "Bytes a second that compactions may read and write. They have no bound.",
+    ),
+    fixed("log.cleaner.threads", Int, Some("1"), Fixed, "Logs that are compacted at the same time."),
     fixed("log.dirs", List, None, Any, "The directories of everything that the broker stores."),
     fixed(
         "log.flush.offset.checkpoint.interval.ms",
@@ -217,13 +274,41 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         "Milliseconds between two checkpoints.",
     ),
     fixed(
+        "log.flush.scheduler.interval.ms",
+        Long,
+        Some("1000"),
+        Fixed,
+        "Milliseconds between two looks for logs to flush by log.flush.interval.ms.",
+    ),
+    fixed(
+        "log.flush.start.offset.checkpoint.interval.ms",
+        Int,
+        Some("60000"),
+        AtLeast(1),
+        "Milliseconds between two checkpoints of the first offsets: as of all checkpoints.",
+    ),
+    fixed(
         "log.retention.check.interval.ms",
         Long,
         Some("300000"),
         AtLeast(1),
         "Milliseconds between two looks for segments to delete.",
     ),
+    fixed(
+        "max.connection.creation.rate",
+        Int,
+        Some("2147483647"),
+        Fixed,
+        "New connections a second. They have no bound.",
+    ),
     fixed("max.connections", Int, Some("20000"), AtLeast(1), "Connections that are open at the same time."),
+    fixed(
+        "max.connections.per.ip",
+        Int,
+        Some("2147483647"),
+        Fixed,
+        "Connections from one address. There is no bound but that of all, max.connections.",
+    ),
     fixed(
         "max.incremental.fetch.session.cache.slots",
         Int,
@@ -231,6 +316,14 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         AtLeast(0),
         "Incremental fetch sessions that are remembered.",
     ),
+    fixed(
+        "max.request.partition.size.limit",
+        Int,
+        Some("2000"),
+        Fixed,
+        "Partitions of one answer to DescribeTopicPartitions.",
+    ),
+    fixed("metadata.log.dir", Text, None, Any, "The directory of the metadata."),
     fixed("node.id", Int, None, AtLeast(0), "The node's number."),
     fixed(
         "num.partitions",
@@ -268,11 +361,32 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         "Minutes for which the offsets of a group without members are kept.",
     ),
     fixed(
+        "offsets.topic.compression.codec",
+        Int,
+        Some("0"),
+        Fixed,
+        "How records of committed offsets are compressed: not at all.",
+    ),
+    fixed(
         "offsets.topic.num.partitions",
         Int,
         Some("50"),
         AtLeast(1),
         "The partitions of the topic that holds committed offsets, at the first start.",
+    ),
+    fixed(
+        "offsets.topic.replication.factor",
+        Short,
+        Some("1"),
+        AtLeast(1),
+        "The replicas of the topic that holds committed offsets, when it is made: as default.replication.factor.",
+    ),
+    fixed(
+        "offsets.topic.segment.bytes",
+        Int,
+        Some("104857600"),
+        AtLeast(1),
+        "Bytes of a segment of the topic that holds committed offsets, when it is made.",
     ),
     fixed("process.roles", List, Some("broker,controller"), Any, "What the node is."),
     dynamic(
@@ -289,12 +403,55 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         AtLeast(1 << 20),
         "Bytes that the requests and answers of all connections may hold.",
     ),
+    fixed(
+        "remote.log.storage.system.enable",
+        Boolean,
+        Some("false"),
+        Fixed,
+        "Whether there is tiered storage. There is none.",
+    ),
     dynamic(
         "replica.alter.log.dirs.io.max.bytes.per.second",
         Long,
         "9223372036854775807",
         AtLeast(1),
         "Bytes a second that moving replicas between the directories of this broker may take.",
+    ),
+    fixed(
+        "replica.fetch.backoff.ms",
+        Int,
+        Some("200"),
+        Fixed,
+        "Milliseconds that a follower waits after an error of a partition.",
+    ),
+    fixed(
+        "replica.fetch.max.bytes",
+        Int,
+        Some("1048576"),
+        Fixed,
+        "Bytes of one partition in an answer to a follower; one batch comes whole in any case.",
+    ),
+    fixed("replica.fetch.min.bytes", Int, Some("1"), Fixed, "Bytes that a follower waits for."),
+    fixed(
+        "replica.fetch.response.max.bytes",
+        Int,
+        Some("10485760"),
+        Fixed,
+        "Bytes of an answer to a follower; one batch comes whole in any case.",
+    ),
+    fixed(
+        "replica.fetch.wait.max.ms",
+        Int,
+        Some("500"),
+        Fixed,
+        "Milliseconds that a follower waits for records.",
+    ),
+    fixed(
+        "replica.high.watermark.checkpoint.interval.ms",
+        Long,
+        Some("60000"),
+        AtLeast(1),
+        "Milliseconds between two checkpoints of the high watermarks: as of all checkpoints.",
     ),
     fixed(
         "replica.lag.time.max.ms",
@@ -310,7 +467,92 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         Any,
         "Which replica a consumer reads from: the leader, or with RackAwareReplicaSelector one in its own rack.",
     ),
+    fixed("security.inter.broker.protocol", Text, Some("PLAINTEXT"), Fixed, "The protocol between nodes."),
+    fixed(
+        "socket.receive.buffer.bytes",
+        Int,
+        Some("-1"),
+        Fixed,
+        "Bytes of a socket's receive buffer; -1 for what the system chooses.",
+    ),
     fixed("socket.request.max.bytes", Int, Some("104857600"), AtLeast(1024), "Bytes of the largest request."),
+    fixed(
+        "socket.send.buffer.bytes",
+        Int,
+        Some("-1"),
+        Fixed,
+        "Bytes of a socket's send buffer; -1 for what the system chooses.",
+    ),
+    fixed(
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+        Int,
+        Some("10000"),
+        AtLeast(1),
+        "Milliseconds between two looks for transactions that have run out of time.",
+    ),
+    fixed(
+        "transaction.max.timeout.ms",
+        Int,
+        Some("900000"),
+        AtLeast(1),
+        "The longest time in milliseconds that a transaction may ask for.",
+    ),
+    fixed(
+        "transaction.partition.verification.enable",
+        Boolean,
+        Some("true"),
+        Fixed,
+        "Whether it is checked that a partition is part of the transaction that writes to it. It always is.",
+    ),
+    fixed(
+        "transaction.remove.expired.transaction.cleanup.interval.ms",
+        Int,
+        Some("3600000"),
+        AtLeast(1),
+        "Milliseconds between two looks for transactional ids to forget.",
+    ),
+    fixed(
+        "transaction.state.log.min.isr",
+        Int,
+        Some("1"),
+        AtLeast(1),
+        "min.insync.replicas of the topic that holds transactions, when it is made.",
+    ),
+    fixed(
+        "transaction.state.log.num.partitions",
+        Int,
+        Some("50"),
+        AtLeast(1),
+        "The partitions of the topic that holds transactions, at the first start.",
+    ),
+    fixed(
+        "transaction.state.log.replication.factor",
+        Short,
+        Some("1"),
+        AtLeast(1),
+        "The replicas of the topic that holds transactions, when it is made: as default.replication.factor.",
+    ),
+    fixed(
+        "transaction.state.log.segment.bytes",
+        Int,
+        Some("104857600"),
+        AtLeast(1),
+        "Bytes of a segment of the topic that holds transactions, when it is made.",
+    ),
+    fixed(
+        "transaction.two.phase.commit.enable",
+        Boolean,
+        Some("false"),
+        Fixed,
+        "Whether transactions can be those of another coordinator (KIP-939). They cannot.",
+    ),
+    fixed(
+        "transactional.id.expiration.ms",
+        Int,
+        Some("604800000"),
+        AtLeast(1),
+        "Milliseconds after its last use until a transactional id is forgotten.",
+    ),
 ];
 
 /// Configurations that can be changed in a running Kafka and mean nothing here: what begins with one of these.
@@ -319,7 +561,6 @@ pub(super) const NOT_HERE: &[(&str, &str)] = &[
     ("config.providers", "secrets are named in the YAML, with ${env:…} and ${file:…}"),
     ("cordoned.log.dirs", "every directory takes new partitions"),
     ("follower.fetch.", "there is no tiered storage"),
-    ("group.consumer.assignment.interval.ms", "assignments are computed when they are due"),
     ("group.coordinator.cached.", "the coordinators' buffers have a fixed bound"),
     ("group.share.", "share groups are not here"),
     ("group.streams.", "the protocol of Kafka Streams' groups is not here"),

@@ -658,8 +658,46 @@ fn features_change_together() {
     assert_eq!(codes(&image, &twice)[1], ErrorCode::InvalidRequest);
     assert_eq!(codes(&image, &[update("f", 3, Upgrade)]), [ErrorCode::None], "as it is");
     let decision = update_features(&image, &supported, &[update("f", 0, UnsafeDowngrade)]);
-    commit(&mut image, decision);
-    assert!(image.features().is_empty());
+    assert_eq!(commit(&mut image, decision).len(), 1);
+    assert_eq!(image.features()["f"], 3, "no broker has level 0");
+    assert_eq!(codes(&image, &[update("h", 0, UnsafeDowngrade)]), [ErrorCode::InvalidUpdateVersion]);
+    assert_eq!(
+        codes(&image, &[update("f", 3, UpgradeType::from_code(9))]),
+        [ErrorCode::InvalidUpdateVersion]
+    );
+}
+
+/// Until a level is set the newest one is in use: it can be lowered, and raised again.
+#[test]
+fn a_feature_goes_down_and_up() {
+    use UpgradeType::{SafeDowngrade, UnsafeDowngrade, Upgrade};
+    let mut image = MetadataImage::new();
+    let supported = BTreeMap::from([
+        ("f".to_owned(), FeatureRange { min: 0, max: 2 }),
+        (METADATA_VERSION.to_owned(), FeatureRange { min: 7, max: 30 }),
+    ]);
+    let register =
+        MetadataRecord::RegisterBroker(RegisterBroker { features: supported.clone(), ..broker(1) });
+    commit(&mut image, Decision { records: vec![register], answer: () });
+    let update = |image: &mut MetadataImage, name: &str, level, upgrade| {
+        let update = FeatureUpdate { name: name.to_owned(), level, upgrade };
+        let decision = update_features(image, &supported, &[update]);
+        commit(image, decision)[0].clone().map_err(|error| error.code)
+    };
+    let invalid = Err(ErrorCode::InvalidUpdateVersion);
+    assert_eq!(update(&mut image, "f", 1, Upgrade), invalid);
+    assert_eq!(update(&mut image, "f", 2, SafeDowngrade), Ok(()));
+    for level in [1, 0] {
+        assert_eq!(update(&mut image, "f", level, SafeDowngrade), Ok(()));
+        assert_eq!(image.features()["f"], level);
+    }
+    assert_eq!(update(&mut image, "f", 1, UnsafeDowngrade), invalid);
+    assert_eq!(update(&mut image, "f", 2, Upgrade), Ok(()));
+    assert_eq!(update(&mut image, METADATA_VERSION, 30, Upgrade), Ok(()));
+    for upgrade in [SafeDowngrade, UnsafeDowngrade] {
+        assert_eq!(update(&mut image, METADATA_VERSION, 29, upgrade), invalid);
+        assert_eq!(update(&mut image, METADATA_VERSION, 0, upgrade), invalid);
+    }
 }
 
 #[test]

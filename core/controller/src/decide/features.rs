@@ -7,9 +7,17 @@ use towpath_wire::ErrorCode;
 use super::{AdminError, Decision};
 use crate::{FeatureRange, MetadataImage, MetadataRecord};
 
+/// The feature by whose level Kafka's controllers know which metadata records there are (KIP-778).
+pub const METADATA_VERSION: &str = "metadata.version";
+
+/// What can be done with a feature that nobody named: to do without it.
+const DISABLED: FeatureRange = FeatureRange { min: 0, max: 0 };
+
 /// Which way a feature's level may go, by the numbers of UpdateFeatures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpgradeType {
+    /// A number that means nothing.
+    Unknown,
     /// Up only.
     Upgrade,
     /// Down, as long as nothing is lost.
@@ -21,12 +29,12 @@ pub enum UpgradeType {
 impl UpgradeType {
     /// The type of a number on the wire.
     #[must_use]
-    pub const fn from_code(code: i8) -> Option<Self> {
+    pub const fn from_code(code: i8) -> Self {
         match code {
-            1 => Some(Self::Upgrade),
-            2 => Some(Self::SafeDowngrade),
-            3 => Some(Self::UnsafeDowngrade),
-            _ => None,
+            1 => Self::Upgrade,
+            2 => Self::SafeDowngrade,
+            3 => Self::UnsafeDowngrade,
+            _ => Self::Unknown,
         }
     }
 }
@@ -43,7 +51,8 @@ pub struct FeatureUpdate {
 }
 
 /// Decides about levels of features: one answer each, in the order of the request. All are updated or none. The
-/// controllers can work with the levels of `supported`, every broker with those that it registered.
+/// controllers can work with the levels of `supported`, every broker with those that it registered; where no level was
+/// ever set, the newest of `supported` is in use.
 #[must_use]
 pub fn update_features(
     image: &MetadataImage,
@@ -58,7 +67,9 @@ pub fn update_features(
             if !seen.insert(update.name.as_str()) {
                 return Err(AdminError::new(ErrorCode::InvalidRequest, "The feature is named twice."));
             }
-            let present = image.features().get(&update.name).copied().unwrap_or(0);
+            let set = image.features().get(&update.name).copied();
+            let newest = supported.get(&update.name).map_or(0, |range| range.max);
+            let present = set.unwrap_or(newest);
             check(image, supported, update, present)?;
             if update.level != present {
                 records.push(MetadataRecord::FeatureLevel { name: update.name.clone(), level: update.level });
@@ -90,26 +101,20 @@ fn check(
         let message = format!("Invalid update version {level} for feature {name}. {problem}");
         Err(AdminError::new(ErrorCode::InvalidUpdateVersion, message))
     };
+    if *upgrade == UpgradeType::Unknown {
+        return invalid("The controller does not support the given upgrade type.".to_owned());
+    }
     if *level < 0 {
-        return invalid("A feature version cannot be negative.".to_owned());
+        return invalid("A feature version cannot be less than 0.".to_owned());
     }
-    let Some(range) = supported.get(name) else {
-        return invalid("The controller does not support this feature.".to_owned());
-    };
-    // Level 0 is to do without the feature, which needs nobody's support.
-    let supports = |range: &FeatureRange| *level == 0 || range.contains(*level);
-    if !supports(range) {
-        return invalid(format!("The controller only supports versions {}-{}.", range.min, range.max));
+    let controller = supported.get(name).copied();
+    unsupported(*level, "The controller", controller).map_or(Ok(()), &invalid)?;
+    for broker in image.brokers() {
+        let range = broker.features.get(name).copied();
+        unsupported(*level, &format!("Broker {}", broker.id), range).map_or(Ok(()), &invalid)?;
     }
-    for broker in image.brokers().filter(|_| *level != 0) {
-        match broker.features.get(name) {
-            None => return invalid(format!("Broker {} does not support this feature.", broker.id)),
-            Some(range) if !supports(range) => {
-                let (min, max) = (range.min, range.max);
-                return invalid(format!("Broker {} only supports versions {min}-{max}.", broker.id));
-            }
-            Some(_) => {}
-        }
+    if controller.is_none() {
+        return invalid(format!("Feature {name} not found."));
     }
     match upgrade {
         UpgradeType::Upgrade if *level < present => invalid(
@@ -120,6 +125,23 @@ fn check(
         UpgradeType::SafeDowngrade | UpgradeType::UnsafeDowngrade if *level > present => {
             invalid("Can't downgrade to a newer version.".to_owned())
         }
+        // As in Kafka, since every level brought records that older ones do not know.
+        _ if name == METADATA_VERSION && *level < present => Err(AdminError::new(
+            ErrorCode::InvalidUpdateVersion,
+            format!(
+                "Unsupported metadata.version downgrade from {present} to {level}. Refusing to perform the requested \
+                 downgrade because it might delete metadata information."
+            ),
+        )),
         _ => Ok(()),
+    }
+}
+
+/// Why somebody who knows the levels of `range`, or nothing of the feature, cannot work with `level`.
+fn unsupported(level: i16, who: &str, range: Option<FeatureRange>) -> Option<String> {
+    match range {
+        _ if range.unwrap_or(DISABLED).contains(level) => None,
+        None => Some(format!("{who} does not support this feature.")),
+        Some(FeatureRange { min, max }) => Some(format!("{who} only supports versions {min}-{max}.")),
     }
 }
