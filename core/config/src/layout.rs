@@ -80,8 +80,8 @@ pub fn node_options() -> ConfigSpec {
 /// `node: settings:`, what Kafka has in `server.properties`. Without a default each, so that DescribeConfigs tells what
 /// is set from what is not.
 fn broker_options() -> ConfigSpec {
-    let options = own_options().into_iter().chain(group_options()).chain(replication_options());
-    let options = options.chain(topic_defaults()).chain(more_topic_defaults());
+    let options = own_options().into_iter().chain(group_options()).chain(transaction_options());
+    let options = options.chain(replication_options()).chain(topic_defaults()).chain(more_topic_defaults());
     ConfigSpec::new(options.map(|(name, ty, doc)| OptionSpec::optional(name, ty, doc)).collect())
 }
 
@@ -175,6 +175,53 @@ fn group_options() -> impl IntoIterator<Item = Setting> {
         ),
         ("group.consumer.min.heartbeat.interval.ms", count(), "The shortest such interval (5000)."),
         ("group.consumer.max.heartbeat.interval.ms", count(), "The longest such interval (15000)."),
+        (
+            "group.consumer.migration.policy",
+            OptionType::choices(&[
+                ("bidirectional", "in both directions"),
+                ("upgrade", "from the classic protocol to the new one"),
+                ("downgrade", "from the new protocol to the classic one"),
+                ("disabled", "never"),
+            ]),
+            "In which direction a group with members may change its protocol (bidirectional).",
+        ),
+    ]
+}
+
+/// Transactions, and the topic of their state.
+fn transaction_options() -> impl IntoIterator<Item = Setting> {
+    [
+        (
+            "transaction.state.log.num.partitions",
+            OptionType::int(1, 1000),
+            "Partitions of the topic of transactions' state (50), at the first start.",
+        ),
+        (
+            "transaction.state.log.min.isr",
+            OptionType::int(1, 32),
+            "In-sync replicas that a change of a transaction's state needs, when that topic is made.",
+        ),
+        (
+            "transaction.state.log.segment.bytes",
+            bytes(),
+            "Bytes of a segment of that topic, when it is made.",
+        ),
+        ("transaction.max.timeout.ms", count(), "The longest time that a transaction may ask for (900000)."),
+        (
+            "transactional.id.expiration.ms",
+            count(),
+            "Milliseconds after its last transaction until a transactional id is forgotten (604800000).",
+        ),
+        (
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+            count(),
+            "Milliseconds between two looks for transactions that have had their time (10000).",
+        ),
+        (
+            "transaction.remove.expired.transaction.cleanup.interval.ms",
+            count(),
+            "Milliseconds between two looks for transactional ids to forget (3600000).",
+        ),
     ]
 }
 

@@ -119,29 +119,38 @@ enum Server {
     Cluster(Box<Cluster>),
 }
 
+/// The brokers' settings, which the suites' own environments have too.
+fn settings(partitions: u32) -> [(&'static str, String); 2] {
+    [("num.partitions", partitions.to_string()), ("group.min.session.timeout.ms", "1000".to_owned())]
+}
+
 impl Server {
     fn start(peer: Peer, nodes: u8, partitions: u32) -> Result<Self> {
         Ok(match peer {
             _ if nodes > 1 => {
                 let mut options = cluster::Options::three(peer);
                 options.nodes = nodes;
+                for (name, value) in settings(partitions) {
+                    options.settings.push((name.to_owned(), value));
+                }
+                options.settings.push(("transaction.state.log.min.isr".to_owned(), "2".to_owned()));
                 Self::Cluster(Box::new(Cluster::start(options)?))
             }
             Peer::Towpath => {
                 let mut options = process::Options::broker();
-                options.node_yaml = format!(
-                    "  more_data_dirs: [data-2]\n  settings:\n    num.partitions: {partitions}\n    \
-                     group.min.session.timeout.ms: 1000\n"
-                );
+                options.node_yaml = "  more_data_dirs: [data-2]\n  settings:\n".to_owned();
+                for (name, value) in settings(partitions) {
+                    options.node_yaml.push_str(&format!("    {name}: {value}\n"));
+                }
                 Self::Towpath(Towpath::start(options)?)
             }
             Peer::Kafka => {
                 // As kafka-python's suite sets its brokers up; two directories for what moves replicas between them.
-                let options = kafka::Options::default()
-                    .heap_mib(768)
-                    .set("num.partitions", &partitions.to_string())
-                    .set("group.min.session.timeout.ms", "1000")
-                    .set("share.coordinator.state.topic.num.partitions", "4");
+                let mut options = kafka::Options::default().heap_mib(768);
+                for (name, value) in settings(partitions) {
+                    options = options.set(name, &value);
+                }
+                let options = options.set("share.coordinator.state.topic.num.partitions", "4");
                 Self::Kafka(Kafka::start(&kafka::Options { log_dirs: 2, ..options })?)
             }
         })
