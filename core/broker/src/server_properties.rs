@@ -94,6 +94,33 @@ impl BrokerConfig {
         }
     }
 
+    fn set_groups(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let groups = &mut self.groups;
+        match name {
+            "group.min.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_min, value, 1),
+            "group.max.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_max, value, 1),
+            "group.initial.rebalance.delay.ms" => at_least(&mut groups.initial_rebalance_delay_ms, value, 0),
+            "group.max.size" => at_least(&mut groups.members_max, value, 1),
+            "group.consumer.assignment.interval.ms" => {
+                at_least(&mut groups.consumer_assignment_interval_ms, value, 0)
+            }
+            "group.consumer.session.timeout.ms" => {
+                at_least(&mut groups.consumer_session_timeout_ms, value, 1)
+            }
+            "group.consumer.heartbeat.interval.ms" => {
+                at_least(&mut groups.consumer_heartbeat_interval_ms, value, 1)
+            }
+            "group.consumer.migration.policy" => {
+                groups.consumer_migration_policy = value.parse()?;
+                Ok(())
+            }
+            _ => match broker_config::key(name) {
+                Some(config) => config.key.check(value).map_err(|problem| problem.to_string()),
+                None => Err("the broker has no such setting".to_owned()),
+            },
+        }
+    }
+
     fn try_set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let (groups, limits, replication) = (&mut self.groups, &mut self.limits, &mut self.replication);
         match name {
@@ -107,10 +134,7 @@ impl BrokerConfig {
                 Ok(())
             }
             _ if name.starts_with("transaction") => self.set_transactions(name, value),
-            "group.min.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_min, value, 1),
-            "group.max.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_max, value, 1),
-            "group.initial.rebalance.delay.ms" => at_least(&mut groups.initial_rebalance_delay_ms, value, 0),
-            "group.max.size" => at_least(&mut groups.members_max, value, 1),
+            _ if name.starts_with("group.") => self.set_groups(name, value),
             "connections.max.idle.ms" => milliseconds(&mut limits.connection_idle_max, value),
             "max.connections" => at_least(&mut limits.connections_max, value, 1),
             "socket.request.max.bytes" => at_least(&mut limits.request_bytes_max, value, 1024),
@@ -141,23 +165,6 @@ impl BrokerConfig {
             "producer.id.expiration.ms" => at_least(&mut self.producer_expiration_ms, value, 1),
             "log.retention.check.interval.ms" => milliseconds(&mut self.retention_check_interval, value),
             "log.cleaner.backoff.ms" => milliseconds(&mut self.compaction_check_interval, value),
-            "group.consumer.assignment.interval.ms" => {
-                at_least(&mut groups.consumer_assignment_interval_ms, value, 0)
-            }
-            "group.consumer.session.timeout.ms" => {
-                at_least(&mut groups.consumer_session_timeout_ms, value, 1)
-            }
-            "group.consumer.heartbeat.interval.ms" => {
-                at_least(&mut groups.consumer_heartbeat_interval_ms, value, 1)
-            }
-            "group.consumer.migration.policy" => {
-                groups.consumer_migration_policy = value.parse()?;
-                Ok(())
-            }
-            _ if name.starts_with("group.consumer.") => match broker_config::key(name) {
-                Some(config) => config.key.check(value).map_err(|problem| problem.to_string()),
-                None => Err("the broker has no such setting".to_owned()),
-            },
             _ => {
                 let default =
                     broker_config::topic_default(name, value).map_err(|problem| problem.to_string())?;

@@ -431,6 +431,7 @@ mod tests {
             cluster: "x".to_owned(),
             prefix: Vec::new(),
             clock: false,
+            settings: Vec::new(),
             kafka_settings: vec![("a".to_owned(), "b".to_owned())],
             kafka_jvm: small_server_jvm(),
         };
