@@ -33,7 +33,10 @@ const DIRECT_BYTES_MIN: usize = 16 * 1024;
 /// Requests up to this size cost nothing to keep: they are not begun while memory is used up, since their answers may
 /// be large. Larger ones are begun all the same, because that frees their memory.
 const SMALL_REQUEST_BYTES: usize = 16 * 1024;
-/// How much is read at most before an answer leaves that could.
+/// Requests that are held while more of their burst arrives, and bytes of the largest of them.
+const HELD_MAX: usize = 8;
+const HELD_BYTES_MAX: usize = 256 * 1024;
+/// How much is read at most before an answer leaves that could, or a held request is begun.
 const ALONG_BYTES_MAX: usize = 512 * 1024;
 /// How long an idle connection keeps its buffer.
 const BUFFER_IDLE: Duration = Duration::from_secs(1);
@@ -143,7 +146,11 @@ pub(crate) struct Connection {
     allocated: usize,
     /// The largest frame that came whole: so much room is made at once for the next.
     trusted: usize,
+    /// Bytes of the largest burst of requests: as much room is made for the next while memory is ample.
+    burst: usize,
     in_flight_bytes: usize,
+    /// Requests that are begun when all that has arrived behind them is read.
+    held: VecDeque<Bytes>,
     slots: VecDeque<Slot>,
     outgoing: Outgoing,
     /// An answer was cut off on its way out.
@@ -167,7 +174,9 @@ impl Connection {
             buffer: BytesMut::new(),
             allocated: 0,
             trusted: 0,
+            burst: 0,
             in_flight_bytes: 0,
+            held: VecDeque::new(),
             slots: VecDeque::new(),
             outgoing: Outgoing::default(),
             cut_off: false,
@@ -202,19 +211,25 @@ impl Connection {
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, ConnectionEnd> {
-        // Bytes read since the first of the answers that are about to leave.
+        // Bytes read since the first of the requests that are held, or of the answers that are about to leave.
         let mut read_since = 0;
         loop {
             let is_held_back = self.begin_requests()?;
             self.collect_answers()?;
-            if !self.outgoing.is_empty() {
+            if !self.held.is_empty() || !self.outgoing.is_empty() {
                 let read = if is_held_back { 0 } else { self.read_along(read_since).await? };
                 read_since += read;
-                if read == 0 {
-                    read_since = 0;
-                    self.write().await?;
+                if read > 0 {
+                    continue;
                 }
-                continue;
+                self.burst = self.burst.max(read_since.min(ALONG_BYTES_MAX));
+                read_since = 0;
+                self.begin_held()?;
+                self.collect_answers()?;
+                if !self.outgoing.is_empty() {
+                    self.write().await?;
+                    continue;
+                }
             }
             self.account();
             let may_read = self.has_room();
@@ -231,15 +246,18 @@ impl Connection {
         }
     }
 
-    /// Reads what has arrived while small answers are about to leave, without waiting for it; 0 when they leave now. The
-    /// answers to a burst of requests then leave in one call, and wake the client once.
+    /// Reads what has arrived while requests are held or small answers are about to leave, without waiting for it; 0 when
+    /// it is their turn. A burst of requests is then worked on at once, and the answers leave in one call and wake the client
+    /// once.
     async fn read_along(&mut self, read_since: usize) -> Result<usize, ConnectionEnd> {
-        let leaves = !self.outgoing.is_small() || read_since >= ALONG_BYTES_MAX;
+        let leaves =
+            !self.outgoing.is_small() || read_since >= ALONG_BYTES_MAX || self.held.len() >= HELD_MAX;
         if leaves || !self.has_room() || self.is_short_of_memory() {
             return Ok(0);
         }
-        let Self { stream, buffer, allocated, trusted, lease, .. } = self;
-        let read = poll_fn(|cx| match poll_fill(stream, buffer, allocated, *trusted, cx) {
+        let room = self.room();
+        let Self { stream, buffer, allocated, lease, .. } = self;
+        let read = poll_fn(|cx| match poll_fill(stream, buffer, allocated, room, cx) {
             Poll::Ready(read) => Poll::Ready(read),
             Poll::Pending => Poll::Ready(Ok(0)),
         });
@@ -251,13 +269,23 @@ impl Connection {
         Ok(read)
     }
 
+    /// Bytes for which room may be made before they arrive: as much as came before. R10: what bursts bring counts only while
+    /// most of the memory for requests is free.
+    fn room(&self) -> usize {
+        if self.broker.memory.is_ample() { self.trusted.max(self.burst) } else { self.trusted }
+    }
+
     /// Whether another request may be begun, by what the connection holds itself. R10: answers that the client does
     /// not read, or that wait for one before them, are bounded.
     fn has_room(&self) -> bool {
-        let is_beginning = matches!(self.slots.back(), Some(Slot { state: SlotState::Beginning(_), .. }));
-        !is_beginning
-            && self.slots.len() < self.broker.config.limits.requests_in_flight_max
+        !self.is_beginning()
+            && self.slots.len() + self.held.len() < self.broker.config.limits.requests_in_flight_max
             && self.reply_bytes() < REPLY_BYTES_MAX
+    }
+
+    /// Whether the last request is still being begun: those after it have to wait.
+    fn is_beginning(&self) -> bool {
+        matches!(self.slots.back(), Some(Slot { state: SlotState::Beginning(_), .. }))
     }
 
     fn reply_bytes(&self) -> usize {
@@ -280,10 +308,45 @@ impl Connection {
                 return Ok(true);
             }
             let Some(frame) = frame::take_frame(&mut self.buffer, bytes_max)? else { return Ok(false) };
-            self.begin(frame)?;
+            self.take(frame)?;
             self.account();
         }
         Ok(false)
+    }
+
+    /// Begins a request after those that came before it, or holds it until all that has arrived behind it is read.
+    fn take(&mut self, frame: Bytes) -> Result<(), ConnectionEnd> {
+        let may_wait = frame.len() <= HELD_BYTES_MAX && handlers::is_produce(&frame);
+        if !may_wait || self.held.len() >= HELD_MAX {
+            self.begin_held()?;
+        }
+        if !may_wait && self.held.is_empty() && !self.is_beginning() {
+            return self.begin(frame);
+        }
+        self.trusted = self.trusted.max(frame.len());
+        self.in_flight_bytes += frame.len();
+        self.held.push_back(frame);
+        Ok(())
+    }
+
+    /// Begins what is held, up to the first whose beginning takes longer.
+    fn begin_held(&mut self) -> Result<(), ConnectionEnd> {
+        while let Some(first) = self.held.front() {
+            if self.is_beginning() {
+                break;
+            }
+            if handlers::is_produce(first) {
+                let began = Instant::now();
+                for (bytes, begun) in handlers::begin_burst(&self.broker, &self.peer, &mut self.held)? {
+                    self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+                    self.push(ApiKey::Produce, began, bytes, begun);
+                }
+            } else if let Some(frame) = self.held.pop_front() {
+                self.in_flight_bytes = self.in_flight_bytes.saturating_sub(frame.len());
+                self.begin(frame)?;
+            }
+        }
+        Ok(())
     }
 
     fn begin(&mut self, frame: Bytes) -> Result<(), ConnectionEnd> {
@@ -291,6 +354,12 @@ impl Connection {
         self.trusted = self.trusted.max(bytes);
         let began = Instant::now();
         let (api, begun) = handlers::begin(&self.broker, &self.peer, frame)?;
+        self.push(api, began, bytes, begun);
+        Ok(())
+    }
+
+    /// Takes a request in work, or done, into the line of answers.
+    fn push(&mut self, api: ApiKey, began: Instant, bytes: usize, begun: Begun) {
         let state = SlotState::begun(begun);
         let bytes = match state {
             SlotState::Done(_) => bytes,
@@ -298,7 +367,6 @@ impl Connection {
         };
         self.in_flight_bytes += bytes;
         self.slots.push_back(Slot { api, began, bytes, state });
-        Ok(())
     }
 
     /// Moves the answers that are ready, and have no unready one before them, to the way out.
@@ -373,7 +441,8 @@ impl Connection {
         let buffer = self.allocated.max(self.buffer.len());
         self.lease.set(buffer + self.in_flight_bytes + self.reply_bytes());
         self.lease.set_partial(if self.buffer.is_empty() { 0 } else { buffer });
-        let activity = if self.slots.is_empty() { Activity::Reading } else { Activity::Working };
+        let activity =
+            if self.slots.is_empty() && self.held.is_empty() { Activity::Reading } else { Activity::Working };
         self.lease.set_activity(activity);
     }
 
@@ -412,13 +481,15 @@ impl Connection {
             self.buffer = BytesMut::new();
             self.allocated = 0;
             self.trusted = 0;
+            self.burst = 0;
             self.account();
         }
         self.next_event(may_read).await
     }
 
     async fn next_event(&mut self, may_read: bool) -> Result<Event, ConnectionEnd> {
-        let Self { broker, stream, buffer, allocated, trusted, slots, lease, in_flight_bytes, .. } = self;
+        let room = self.room();
+        let Self { broker, stream, buffer, allocated, slots, lease, in_flight_bytes, .. } = self;
         let mut closed = pin!(lease.closed());
         let mut registered = false;
         poll_fn(|cx| {
@@ -437,7 +508,7 @@ impl Connection {
             }
             registered = true;
             let before = *allocated;
-            let read = poll_fill(stream, buffer, allocated, *trusted, cx);
+            let read = poll_fill(stream, buffer, allocated, room, cx);
             if *allocated != before {
                 // Counted as soon as it is taken, also when nothing comes to fill it.
                 let replies: usize = slots.iter().map(|slot| slot.state.reply_bytes()).sum();
@@ -479,21 +550,25 @@ async fn answer_ready(slots: &mut VecDeque<Slot>) {
 }
 
 /// Reads what is there. R10: a frame's announced length makes no room by itself; the buffer at most doubles what has
-/// arrived, up to the frame's end.
+/// arrived, up to the frame's end, or takes as much as `room`, which has come before.
 fn poll_fill(
     stream: &mut Stream,
     buffer: &mut BytesMut,
     allocated: &mut usize,
-    trusted: usize,
+    room: usize,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     let missing = match frame::announced_length(buffer, usize::MAX) {
         Ok(Some(length)) => (length + frame::LENGTH_BYTES).saturating_sub(buffer.len()),
         _ => 0,
     };
-    if missing > 0 && (buffer.len() >= DIRECT_BYTES_MIN || *allocated > 0) {
-        let step = missing.min(buffer.len().max(trusted.saturating_sub(buffer.len())));
-        if buffer.capacity() - buffer.len() == 0 {
+    // What a client with large requests sends is not worth a copy.
+    let is_large = room >= DIRECT_BYTES_MIN;
+    if is_large || (missing > 0 && (buffer.len() >= DIRECT_BYTES_MIN || *allocated > 0)) {
+        let known = missing.min(buffer.len().max(room.saturating_sub(buffer.len())));
+        let step = if is_large { known.max(room) } else { known };
+        let free = buffer.capacity() - buffer.len();
+        if free == 0 || (is_large && free < step.min(SCRATCH_BYTES)) {
             buffer.reserve(step);
         }
         *allocated = buffer.capacity();

@@ -43,6 +43,19 @@ pub trait StorageFile: Send + Sync + Debug {
     /// The system's; what was written before it is undefined.
     fn write_at(&self, parts: [&[u8]; 2], at: u64) -> io::Result<()>;
 
+    /// Writes all parts, one after the other, at `at`, and all of them.
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    fn write_all_at(&self, parts: &[&[u8]], at: u64) -> io::Result<()> {
+        let mut at = at;
+        for part in parts {
+            self.write_at([part, &[]], at)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
     /// Makes the content and the length durable.
     ///
     /// # Errors

@@ -123,6 +123,8 @@ mod authorized;
 mod fetch;
 mod produce;
 
+pub(crate) use produce::begin_burst;
+
 #[cfg(test)]
 pub(crate) use describe_topic_partitions::PARTITIONS_MAX as PARTITIONS_TOLD_MAX;
 
@@ -237,12 +239,34 @@ pub(crate) fn begin_here(
     frame: Bytes,
 ) -> Result<(ApiKey, Begun), ConnectionEnd> {
     let peek = peek_request(&frame)?;
+    let is_asked = peek.api_key == ApiKey::ApiVersions.code();
+    if is_asked && !served_versions(ApiKey::ApiVersions).contains(peek.api_version) {
+        // The body of a version from the future is not ours to parse (KIP-511).
+        let answer = api_versions::unsupported_version(peek.correlation_id);
+        return Ok((ApiKey::ApiVersions, Begun::Done(answer)));
+    }
+    let Opened { key, cx, body } = open(broker, peer, frame)?;
+    let begun = match key {
+        ApiKey::ApiVersions => api_versions::begin(broker, &cx, body)?,
+        ApiKey::Produce => produce::begin(broker, cx, body)?,
+        ApiKey::Fetch => fetch::begin(broker, cx, body)?,
+        _ => begin_plain(broker, cx, key, body)?,
+    };
+    Ok((key, begun))
+}
+
+/// A request whose header was read.
+struct Opened {
+    key: ApiKey,
+    cx: RequestContext,
+    body: Decoder,
+}
+
+/// Reads the header of a request that this broker serves.
+fn open(broker: &BrokerState, peer: &Peer, frame: Bytes) -> Result<Opened, ConnectionEnd> {
+    let peek = peek_request(&frame)?;
     let unsupported = ConnectionEnd::Unsupported { key: peek.api_key, version: peek.api_version };
     let Ok(key) = ApiKey::try_from(peek.api_key) else { return Err(unsupported) };
-    if key == ApiKey::ApiVersions && !served_versions(key).contains(peek.api_version) {
-        // The body of a version from the future is not ours to parse (KIP-511).
-        return Ok((key, Begun::Done(api_versions::unsupported_version(peek.correlation_id))));
-    }
     if !broker.apis.contains(&key) || !served_versions(key).contains(peek.api_version) {
         return Err(unsupported);
     }
@@ -255,13 +279,12 @@ pub(crate) fn begin_here(
         address: peer.address,
         node: peer.node,
     };
-    let begun = match key {
-        ApiKey::ApiVersions => api_versions::begin(broker, &cx, body)?,
-        ApiKey::Produce => produce::begin(broker, cx, body)?,
-        ApiKey::Fetch => fetch::begin(broker, cx, body)?,
-        _ => begin_plain(broker, cx, key, body)?,
-    };
-    Ok((key, begun))
+    Ok(Opened { key, cx, body })
+}
+
+/// Whether a request is a Produce request, which a burst may hold several of.
+pub(crate) fn is_produce(frame: &Bytes) -> bool {
+    frame.starts_with(&ApiKey::Produce.code().to_be_bytes())
 }
 
 /// The group coordinator; none for a moment while the broker starts.

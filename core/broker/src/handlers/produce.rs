@@ -1,5 +1,7 @@
 //! Produce: appends record batches.
 
+mod burst;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,8 @@ use crate::connection::ConnectionEnd;
 use crate::metrics::BrokerMetrics;
 use crate::state::BrokerState;
 use crate::transactions::{Question, verify};
+
+pub(crate) use burst::begin_burst;
 
 /// The client id under which Kafka's tools may write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
@@ -88,11 +92,14 @@ pub(super) fn begin(
     mut body: Decoder,
 ) -> Result<Begun, ConnectionEnd> {
     let request = ProduceRequest::decode(&mut body, cx.version)?;
-    let work = Work::new(Arc::clone(broker), cx, request);
-    if let Some((question, guards)) = work.question() {
-        return Ok(Begun::Beginning(Box::pin(verified(work, question, guards))));
+    Ok(begin_work(Work::new(Arc::clone(broker), cx, request)))
+}
+
+fn begin_work(work: Work) -> Begun {
+    match work.question() {
+        Some((question, guards)) => Begun::Beginning(Box::pin(verified(work, question, guards))),
+        None => append_all(work),
     }
-    Ok(append_all(work))
 }
 
 /// KIP-890: what would begin a transaction here is appended only once its coordinator knows of it.
@@ -336,7 +343,16 @@ impl Work {
             Ok(None) => Err(ErrorCode::UnknownTopicOrPartition.into()),
             Err(error) => Err(error.into()),
         };
-        Some(match appended {
+        Some(self.told_of(data.index, appended))
+    }
+
+    /// The response for one partition.
+    fn told_of(
+        &mut self,
+        index: i32,
+        appended: Result<(Arc<Partition>, Appended), Refusal>,
+    ) -> PartitionProduceResponse {
+        match appended {
             Ok((partition, appended)) => {
                 // With acks=1 the leader's own log is enough, as far as it need not be flushed first.
                 let waits = self.acks == -1 || (self.acks == 1 && partition.counts_when_flushed());
@@ -349,10 +365,10 @@ impl Work {
                 self.broker.metrics.bytes_in.increment(appended.bytes);
                 let records = appended.info.last_offset.get() - appended.info.first_offset.get() + 1;
                 self.broker.metrics.records_in.increment(u64::try_from(records).unwrap_or(0));
-                succeeded(data.index, &appended)
+                succeeded(index, &appended)
             }
-            Err(refusal) => refused(data.index, refusal),
-        })
+            Err(refusal) => refused(index, refusal),
+        }
     }
 
     /// Everything is appended: the answer, or the wait for it.

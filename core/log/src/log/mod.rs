@@ -2,6 +2,7 @@
 
 mod append;
 mod attached;
+mod burst;
 mod flush;
 mod lookup;
 mod open;
