@@ -152,6 +152,9 @@ impl Simulation {
 
     /// Does what is next.
     fn proceed(&mut self, index: usize) -> Checked {
+        if self.transactors[index].asleep_until > self.now {
+            return Ok(());
+        }
         if !self.settling && self.transactors[index].producer.is_some() && self.chance(self.profile.zombies) {
             let until = self.now + self.between(30, 900);
             if self.chance(300) {
