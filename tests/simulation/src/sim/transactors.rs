@@ -86,6 +86,11 @@ impl Transactor {
         self.step == Step::Parked
     }
 
+    /// Whether the answer to a request is still waited for.
+    pub(super) fn waits_for(&self, request: u64) -> bool {
+        self.request == request && self.until != 0
+    }
+
     fn go(&mut self, step: Step) {
         (self.step, self.until, self.attempts) = (step, 0, 0);
     }
