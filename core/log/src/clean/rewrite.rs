@@ -37,8 +37,8 @@ pub(super) struct Cleaning<'a> {
     pub(super) segments: Segments,
     pub(super) transactions: Transactions,
     /// Offsets at which leader epochs begin: the last batch of the epoch before leaves at least its header. A replica that
-    /// fetches what is left would not know of that epoch otherwise. As a leader it would make followers cut off what was
-    /// committed in it, although they are in sync (R1).
+    /// fetches what is left would not know of that epoch otherwise (rule 4): as a leader it would make others cut off what
+    /// they have of it, although it was committed, and their high watermarks would go back.
     pub(super) epoch_starts: Vec<i64>,
     /// What each producer must leave behind.
     pub(super) producers: HashMap<i64, LastTrace>,

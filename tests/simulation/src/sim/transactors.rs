@@ -86,6 +86,11 @@ impl Transactor {
         self.step == Step::Parked
     }
 
+    /// Whether the answer to a request is still waited for.
+    pub(super) fn waits_for(&self, request: u64) -> bool {
+        self.request == request && self.until != 0
+    }
+
     fn go(&mut self, step: Step) {
         (self.step, self.until, self.attempts) = (step, 0, 0);
     }
@@ -152,6 +157,9 @@ impl Simulation {
 
     /// Does what is next.
     fn proceed(&mut self, index: usize) -> Checked {
+        if self.transactors[index].asleep_until > self.now {
+            return Ok(());
+        }
         if !self.settling && self.transactors[index].producer.is_some() && self.chance(self.profile.zombies) {
             let until = self.now + self.between(30, 900);
             if self.chance(300) {

@@ -307,7 +307,8 @@ fn request(items: &[Item]) -> WriteTxnMarkersRequest {
     let mut transactions: BTreeMap<(i32, TransactionToken), Addressed<'_>> = BTreeMap::new();
     for item in items {
         let key = (item.coordinator.id(), item.token);
-        let (_, topics) = transactions.entry(key).or_insert_with(|| (item.marker, BTreeMap::new()));
+        let marker = || EndMarker { coordinator_epoch: item.coordinator.coordinator_epoch(), ..item.marker };
+        let (_, topics) = transactions.entry(key).or_insert_with(|| (marker(), BTreeMap::new()));
         topics.entry(&item.partition.topic).or_default().push(item.partition.partition);
     }
     let marker = |(marker, topics): Addressed<'_>| {

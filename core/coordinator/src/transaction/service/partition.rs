@@ -125,6 +125,14 @@ impl Partition {
         self.term
     }
 
+    /// The epoch for markers that are sent now. A term goes on under a newer leader epoch, where this broker has heard of its
+    /// next election before it heard that another one was elected in between; and that one may have sent markers, after
+    /// which those of an older epoch are refused (rule 19).
+    pub(super) fn coordinator_epoch(&self) -> i32 {
+        let now = self.around.log.term(self.id).filter(|now| *now == self.term);
+        now.unwrap_or(self.term).leader_epoch.get()
+    }
+
     pub(super) fn status(&self) -> TransactionPartitionStatus {
         let core = self.core.lock();
         let (state, error) = (core.state, core.error.clone());

@@ -23,6 +23,8 @@ struct Cluster {
     exists: AtomicBool,
     leads: AtomicBool,
     term: AtomicU64,
+    /// How many leader epochs have begun beside those of new terms.
+    elections: AtomicU64,
     records: Mutex<HashMap<i32, Vec<LoadedEntry>>>,
     appends: AtomicU64,
     /// One permit per append or read that may finish.
@@ -45,6 +47,7 @@ impl Cluster {
             exists: AtomicBool::new(true),
             leads: AtomicBool::new(true),
             term: AtomicU64::new(1),
+            elections: AtomicU64::new(0),
             records: Mutex::default(),
             appends: AtomicU64::new(0),
             permits: Semaphore::new(1_000_000),
@@ -104,7 +107,8 @@ impl CoordinatorLog for Cluster {
 
     fn term(&self, _: i32) -> Option<Term> {
         let number = self.term.load(Ordering::SeqCst);
-        let leader_epoch = LeaderEpoch::new(number as i32 + 40);
+        let elections = self.elections.load(Ordering::SeqCst);
+        let leader_epoch = LeaderEpoch::new((number + elections) as i32 + 40);
         self.leads.load(Ordering::SeqCst).then_some(Term { leader_epoch, number })
     }
 
@@ -380,6 +384,23 @@ async fn markers_are_sent_until_they_are_written() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(state(&coordinator, "a"), "PrepareCommit");
     cluster.leaders.lock().clear();
+    until(&coordinator, "a", "CompleteCommit").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn markers_are_of_the_newest_epoch_in_which_the_coordinator_leads() {
+    let cluster = Cluster::new();
+    let coordinator = cluster.active().await;
+    let owner = begun(&coordinator, "a").await;
+    *cluster.answer.lock() = Some(ErrorCode::TransactionCoordinatorFenced);
+    coordinator.end_txn(ending("a", &owner, true), 5).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(cluster.markers(1).iter().all(|marker| marker.coordinator_epoch == 41));
+    // Another one was elected in between, and this broker again, before it had heard of that: its term goes on.
+    cluster.elections.fetch_add(2, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(cluster.markers(1).last().unwrap().coordinator_epoch, 43);
+    *cluster.answer.lock() = Some(ErrorCode::None);
     until(&coordinator, "a", "CompleteCommit").await;
 }
 
