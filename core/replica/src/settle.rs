@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use towpath_log::{Log, LogDir, LogError, Replaces};
-use towpath_types::{TopicId, TopicPartition};
+use towpath_types::{Offset, TopicId, TopicPartition};
 
 use crate::LogDirs;
 
@@ -109,11 +109,22 @@ fn old_one<'a>(
         (Replaces::Nothing, Replaces::Yes) | (Replaces::NotAnyMore, Replaces::Nothing) => Some(dir),
         (Replaces::Nothing, Replaces::Nothing) => {
             match (dir.was_made_without(partition, other)?, other.was_made_without(partition, dir)?) {
-                (true, false) => Some(other),
-                (false, true) => Some(dir),
+                (true, false) => Some(of_less_use(partition, other, dir)),
+                (false, true) => Some(of_less_use(partition, dir, other)),
                 _ => None,
             }
         }
         _ => None,
     })
+}
+
+/// The older of two logs is of no use, except where the one that was made anew has had nothing yet: it may be that nobody else
+/// has the partition, and a follower with an old log is one that catches up.
+fn of_less_use<'a>(
+    partition: &TopicPartition,
+    older: &'a Arc<LogDir>,
+    newer: &'a Arc<LogDir>,
+) -> &'a Arc<LogDir> {
+    let was_used = newer.get(partition).is_some_and(|log| log.log_end_offset() > Offset::ZERO);
+    if was_used { older } else { newer }
 }

@@ -166,6 +166,26 @@ fn a_replica_that_was_given_up_with_its_directory_and_came_back_elsewhere_wins()
     }
 }
 
+/// Of a partition that nobody else has, what was made anew stays empty until the disk is back.
+#[test]
+fn what_was_made_anew_and_never_used_is_not_taken_for_all_that_there_is() {
+    let storage = SimStorage::new(6);
+    let world = World::start(&storage, &[0, 1], &[], TOPIC);
+    world.set(TOPIC, 1, &[true; 2]);
+    (0..2).for_each(|partition| world.append(partition, "all"));
+    let lost = (0..2).find(|index| world.places(*index) == paths(&[1])).unwrap();
+    world.stop(&storage);
+    let world = World::start(&storage, &[0], &[], TOPIC);
+    world.manager.dirs().add_unusable(UnusableDir { path: None, reason: "gone".to_owned() });
+    assert!(world.manager.dirs().forget_gone());
+    world.set(TOPIC, 2, &[true; 2]);
+    assert_eq!(world.try_partition(lost).unwrap().log().log_end_offset(), common::at(0));
+    world.stop(&storage);
+    let world = World::start(&storage, &[0, 1], &[], TOPIC);
+    world.set(TOPIC, 3, &[true; 2]);
+    assert_eq!((world.places(lost), world.values(lost)), (paths(&[1]), vec!["all".to_owned()]));
+}
+
 #[test]
 fn where_nothing_tells_which_is_right_only_that_partition_is_offline() {
     let storage = SimStorage::new(3);

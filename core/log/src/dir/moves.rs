@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use towpath_types::{LeaderEpoch, Offset, TopicId, TopicPartition};
 
@@ -147,6 +148,7 @@ impl LogDir {
         self.logs.write().insert(old.partition().clone(), Arc::clone(&log));
         // Where the log starts is a fact of this place only once it is on disk here.
         self.checkpoint_locked().inspect_err(|_| {
+            self.stale_checkpoints.store(true, Ordering::Relaxed);
             self.logs.write().remove(old.partition());
             log.shut();
         })?;

@@ -102,7 +102,7 @@ fn tombstones_of_many_offsets_go_in_several_appends() {
 
     let mut world = large();
     let deletion = delete_offsets(&mut world, 2);
-    assert!(world.replies.get(&deletion).is_none());
+    assert!(!world.replies.contains_key(&deletion));
     assert!(drain(&mut world) > 10);
     assert_eq!(offset_delete_error(&world, deletion), ErrorCode::None);
     assert_eq!(counts(&world), [(topic(2), PARTITIONS as usize)].into());
@@ -133,7 +133,7 @@ fn a_part_of_a_groups_deletion_that_fails_leaves_the_group_with_the_rest() {
         // Nothing comes in between.
         let late = world.commit(&committing("", -1, 6));
         assert_eq!(world.commit_error(late), ErrorCode::CoordinatorNotAvailable);
-        assert!(world.replies.get(&deletion).is_none());
+        assert!(!world.replies.contains_key(&deletion));
         next(&mut world, Err(ErrorCode::CoordinatorNotAvailable));
         assert_eq!(world.replies[&deletion], Reply::DeleteGroup(ErrorCode::CoordinatorNotAvailable));
         assert!(world.appends.is_empty(), "what would follow is not written");
@@ -218,7 +218,7 @@ fn metadata_of_known_offsets_need_room_where_they_grow() {
     let bytes = world.machine.stats().bytes;
     assert!(bytes > 40_000 && bytes <= config.partition_bytes_max, "{bytes}");
     world.commit_appends();
-    assert!(world.machine.stats().bytes <= bytes);
+    assert!(world.machine.stats().bytes <= config.partition_bytes_max);
 }
 
 #[test]
