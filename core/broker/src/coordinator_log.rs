@@ -11,7 +11,7 @@ use towpath_coordinator::{
     CoordinatorBatch, CoordinatorLog, CoordinatorLogError, EndMarker, LoadedChunk, LoadedEntry,
     OffsetsRecord, TransactionalProducer,
 };
-use towpath_log::{AppendError, AppendOptions, Effort, Marker, VerificationGuard};
+use towpath_log::{AppendError, AppendOptions, Effort, LogConfig, Marker, VerificationGuard};
 use towpath_record::{
     BatchBuilder, BatchError, Codec, Compression, ControlType, Origin, RecordBatch, ValidateError, batches,
     control_record,
@@ -165,6 +165,12 @@ impl CoordinatorLog for BrokerCoordinatorLog {
     async fn ensure_topic(&self) -> Result<(), CoordinatorLogError> {
         let broker = self.broker()?;
         broker.auto_create(self.topic).await.map_err(|error| CoordinatorLogError::Storage(error.into()))
+    }
+
+    fn batch_bytes_max(&self, partition: i32) -> usize {
+        let open = self.topic().and_then(|topic| topic.open_partition(partition));
+        let config = open.map_or_else(LogConfig::default, |partition| *partition.log().config());
+        config.message_bytes_max.min(usize::try_from(config.segment_bytes).unwrap_or(usize::MAX))
     }
 
     fn term(&self, partition: i32) -> Option<Term> {

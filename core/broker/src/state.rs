@@ -187,7 +187,7 @@ impl BrokerState {
     ) -> Vec<i32> {
         let dirs = self.replicas.dirs();
         let has_failed = || {
-            dirs.offline_count() > 0
+            dirs.has_offline()
                 && (dirs.offline_reason().is_some()
                     || self.replicas.topic_by_id(topic).is_some_and(|topic| topic.is_offline(index)))
         };

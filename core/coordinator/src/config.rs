@@ -23,6 +23,8 @@ pub struct GroupConfig {
     pub group_bytes_max: usize,
     /// Bytes of everything that the groups of one partition of the offsets topic hold, committed offsets included.
     pub partition_bytes_max: usize,
+    /// The same over all partitions that a coordinator has.
+    pub coordinator_bytes_max: usize,
     /// `offset.metadata.max.bytes`, counted as Kafka counts it: in UTF-16 units.
     pub offset_metadata_max: usize,
     /// `offsets.retention.minutes`, in milliseconds: how long offsets outlive the group's last member.
@@ -94,6 +96,7 @@ impl Default for GroupConfig {
             groups_max: limits::GROUPS_MAX,
             group_bytes_max: limits::GROUP_STATE_BYTES_MAX,
             partition_bytes_max: limits::GROUP_PARTITION_BYTES_MAX,
+            coordinator_bytes_max: limits::GROUP_COORDINATOR_BYTES_MAX,
             offset_metadata_max: limits::OFFSET_METADATA_BYTES_MAX,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
             offsets_retention_check_interval_ms: 10 * 60 * 1_000,

@@ -158,6 +158,9 @@ pub trait CoordinatorLog: Send + Sync + 'static {
     /// When it cannot be created.
     async fn ensure_topic(&self) -> Result<(), CoordinatorLogError>;
 
+    /// Bytes that a batch of `partition` may have, as the topic is configured now (`max.message.bytes`, `segment.bytes`).
+    fn batch_bytes_max(&self, partition: i32) -> usize;
+
     /// The term in which this broker leads `partition`; `None` while it does not.
     fn term(&self, partition: i32) -> Option<Term>;
 

@@ -1,15 +1,14 @@
 //! Moving a replica from one directory of its broker to another while it is used (KIP-113): a copy catches up, and then
 //! takes the partition's place.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use towpath_log::{Log, LogDir, LogError, ReadError, Replaces};
+use towpath_log::{Log, LogDir, LogError, ReadError};
 use towpath_record::batches;
 use towpath_types::{LeaderEpoch, Offset, TopicId};
 
 use crate::manager::{Slot, TopicReplicas};
-use crate::{LogDirs, Partition, PartitionError, ReplicaManager};
+use crate::{Partition, PartitionError, ReplicaManager};
 
 /// Bytes that are copied in one piece.
 const PIECE_BYTES: usize = 1024 * 1024;
@@ -65,6 +64,7 @@ impl ReplicaManager {
             return Ok(to.drop_future(key)?);
         }
         if to.future(key).is_none() {
+            self.dirs().tell_usable();
             to.create_future(partition.id(), topic.id(), *partition.log().config())?;
         }
         Ok(())
@@ -152,12 +152,15 @@ impl ReplicaManager {
         if newer != settings {
             placed.configure(&newer);
         }
-        self.forget_old(moving, partition)?;
+        // From here on it has moved, whatever becomes of what is left.
+        self.forget_old(moving, partition);
         let is_still_ours = topic.slot(moving.partition).is_some_and(|now| Arc::ptr_eq(&now, slot));
         if !is_still_ours {
             // Another broker got the replica meanwhile: what was removed were the files of the old place.
             placed.delete();
-            self.dirs().delete_all(std::slice::from_ref(partition.id()))?;
+            if let Err(error) = self.dirs().delete_all(std::slice::from_ref(partition.id())) {
+                tracing::error!(partition = %partition.id(), %error, "the files of a replica that is another broker's remain");
+            }
         }
         Ok(MoveStep::Moved)
     }
@@ -175,75 +178,17 @@ impl ReplicaManager {
     }
 
     /// What is left of the old place goes. Where that fails it goes at the next start: the new one says that it replaces it.
-    fn forget_old(&self, moving: &ReplicaMove, partition: &Arc<Partition>) -> Result<(), PartitionError> {
+    fn forget_old(&self, moving: &ReplicaMove, partition: &Arc<Partition>) {
         let id = partition.id();
-        // Where its log starts is a fact of the new place only once it is on disk there.
-        moving.to.checkpoint()?;
+        let mut forgotten = Ok(());
         for dir in self.dirs().all().iter().filter(|dir| !Arc::ptr_eq(dir, &moving.to)) {
             if dir.get(id).is_some() {
-                dir.delete(id)?;
+                forgotten = forgotten.and(dir.delete(id));
             }
         }
-        Ok(moving.to.moved(id)?)
-    }
-}
-
-/// Why the moves of an earlier process cannot be ended.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SettleError {
-    /// Somebody has copied files, and nobody can tell which are right.
-    #[error("the partition {partition} is in {first} and in {second}; keep the one that is right")]
-    Twice {
-        /// Which.
-        partition: String,
-        /// In this directory.
-        first: PathBuf,
-        /// And in this one.
-        second: PathBuf,
-    },
-    /// The disk.
-    #[error(transparent)]
-    Log(#[from] LogError),
-}
-
-impl LogDirs {
-    /// Ends what an earlier process has left half done: a partition that is in two directories was being moved, and the
-    /// new place says that it has everything. Returns the logs that are gone by that. Called before anything is appended.
-    ///
-    /// # Errors
-    /// [`SettleError`].
-    pub fn settle_moves(&self) -> Result<Vec<Arc<Log>>, SettleError> {
-        let dirs = self.all();
-        let mut removed = Vec::new();
-        for (at, dir) in dirs.iter().enumerate() {
-            for other in &dirs[at + 1..] {
-                for partition in dir.partitions_in_both(other) {
-                    let old = match (dir.replaces(&partition, other)?, other.replaces(&partition, dir)?) {
-                        (Replaces::Yes, Replaces::Nothing) | (Replaces::Nothing, Replaces::NotAnyMore) => {
-                            other
-                        }
-                        (Replaces::Nothing, Replaces::Yes) | (Replaces::NotAnyMore, Replaces::Nothing) => dir,
-                        _ => {
-                            return Err(SettleError::Twice {
-                                partition: partition.to_string(),
-                                first: dir.path().to_owned(),
-                                second: other.path().to_owned(),
-                            });
-                        }
-                    };
-                    tracing::info!(%partition, from = %old.path().display(), "ending a move that the last process did not end");
-                    removed.extend(old.get(&partition));
-                    old.delete(&partition)?;
-                }
-            }
+        if let Err(error) = forgotten.and_then(|()| moving.to.moved(id)) {
+            tracing::error!(partition = %id, %error, "what a replica that has moved has left behind goes at the next start");
         }
-        if dirs.len() > 1 {
-            for dir in dirs {
-                dir.forget_moves()?;
-            }
-        }
-        Ok(removed)
     }
 }
 

@@ -43,6 +43,8 @@ pub const GROUP_MEMBERS_MAX: usize = 10_000;
 pub const GROUP_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes that the groups of one coordinator partition may hold together, committed offsets included.
 pub const GROUP_PARTITION_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of everything that the groups of all partitions of the offsets topic hold that one broker leads.
+pub const GROUP_COORDINATOR_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Bytes of what one member of a consumer group says about itself.
 pub const GROUP_MEMBER_BYTES_MAX: usize = 512 * 1024;
 /// Bytes of a group's id, where the protocol has no bound of its own.

@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use towpath_broker::BrokerConfig;
 use towpath_wire::alter_replica_log_dirs::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
+use towpath_wire::delete_topics::DeleteTopicState;
 use towpath_wire::describe_log_dirs::DescribeLogDirsResult;
-use towpath_wire::{AlterReplicaLogDirsRequest, DescribeLogDirsRequest, ErrorCode, MetadataRequest};
+use towpath_wire::{
+    AlterReplicaLogDirsRequest, DeleteTopicsRequest, DescribeLogDirsRequest, ErrorCode, MetadataRequest,
+};
 
 use crate::support::{Client, PATIENCE, TestBroker, batch, code, records, spoil, until};
 
@@ -276,4 +279,83 @@ async fn a_move_goes_on_after_a_restart_and_no_faster_than_allowed() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(client.fetch("t", 0, 0).await.high_watermark, 10);
+}
+
+async fn delete_topic(client: &mut Client, name: &str) {
+    let state = DeleteTopicState { name: Some(name.to_owned()), ..DeleteTopicState::default() };
+    let request = DeleteTopicsRequest { topics: vec![state], timeout_ms: 5_000, ..Default::default() };
+    assert_eq!(client.call(6, &request).await.responses[0].error_code, 0);
+}
+
+#[tokio::test]
+async fn a_directory_that_comes_back_has_nothing_of_a_topic_that_was_made_anew() {
+    let test = TestBroker::start_with(two_dirs).await;
+    let mut client = test.client();
+    client.create_topic("t", 4, &[]).await;
+    for partition in 0..4 {
+        assert_eq!(produce(&mut client, partition).await, ErrorCode::None);
+        assert_eq!(produce(&mut client, partition).await, ErrorCode::None);
+    }
+    let was_in_second = in_dir(&places(&mut client).await, 1);
+    let dir = stop(test).await;
+    let aside = dir.path().join("aside");
+    std::fs::rename(second(&dir), &aside).unwrap();
+    std::fs::write(second(&dir), "no directory").unwrap();
+    let test = TestBroker::start_in(dir, two_dirs).await;
+    let mut client = test.client();
+    delete_topic(&mut client, "t").await;
+    client.create_topic("t", 4, &[]).await;
+    for partition in 0..4 {
+        assert_eq!(produce(&mut client, partition).await, ErrorCode::None);
+    }
+    let dir = stop(test).await;
+    std::fs::remove_file(second(&dir)).unwrap();
+    std::fs::rename(&aside, second(&dir)).unwrap();
+    let test = TestBroker::start_in(dir, two_dirs).await;
+    let mut client = test.client();
+    assert!(offline(&mut client).await.is_empty());
+    assert_eq!(in_dir(&places(&mut client).await, 0).len(), 4);
+    for partition in 0..4 {
+        assert_eq!(records(&client.fetch("t", partition, 0).await).len(), 1, "{partition}");
+    }
+    for partition in was_in_second {
+        assert!(!second(&test.dir).join(format!("t-{partition}")).exists());
+    }
+}
+
+#[tokio::test]
+async fn a_partition_that_is_in_two_directories_is_offline_alone() {
+    let test = TestBroker::start_with(two_dirs).await;
+    let mut client = test.client();
+    client.create_topic("t", 3, &[]).await;
+    for partition in 0..3 {
+        assert_eq!(produce(&mut client, partition).await, ErrorCode::None);
+    }
+    let before = places(&mut client).await;
+    let dir = stop(test).await;
+    let (from, to) = if before[&0] == 0 {
+        (dir.path().to_owned(), second(&dir))
+    } else {
+        (second(&dir), dir.path().to_owned())
+    };
+    std::fs::create_dir(to.join("t-0")).unwrap();
+    for entry in std::fs::read_dir(from.join("t-0")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join("t-0").join(entry.file_name())).unwrap();
+    }
+    let test = TestBroker::start_in(dir, two_dirs).await;
+    let mut client = test.client();
+    assert_eq!(offline(&mut client).await, [0]);
+    assert_eq!(produce(&mut client, 0).await, ErrorCode::KafkaStorageError);
+    for partition in 1..3 {
+        assert_eq!(produce(&mut client, partition).await, ErrorCode::None);
+    }
+    // Whoever runs the broker keeps one of them.
+    let dir = stop(test).await;
+    std::fs::remove_dir_all(to.join("t-0")).unwrap();
+    let test = TestBroker::start_in(dir, two_dirs).await;
+    let mut client = test.client();
+    assert!(offline(&mut client).await.is_empty());
+    assert_eq!(records(&client.fetch("t", 0, 0).await).len(), 1);
+    assert_eq!(produce(&mut client, 0).await, ErrorCode::None);
 }

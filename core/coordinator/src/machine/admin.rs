@@ -1,20 +1,14 @@
 //! DescribeGroups, ListGroups and DeleteGroups.
 
-use std::collections::BTreeSet;
-
 use towpath_types::TopicPartition;
 use towpath_wire::describe_groups::{DescribedGroup, DescribedGroupMember};
 use towpath_wire::list_groups::ListedGroup;
 use towpath_wire::{ErrorCode, ListGroupsRequest};
 
-use super::append::Effect;
-use super::consumer::Key;
 use super::group::{CONSUMER, Group, GroupState, Kind};
 use super::offsets::Place;
-use super::timers::TimerKind;
 use super::turn::Turn;
 use super::{Command, GroupMachine, Now, Reply, Waiter};
-use crate::record;
 
 /// From here on an unknown group has an error of its own (KIP-1043); before, it is said to be dead.
 const VERSION_GROUP_NOT_FOUND: i16 = 6;
@@ -134,35 +128,10 @@ impl Turn<'_> {
         self.respond(waiter, Reply::DeleteGroup(error));
     }
 
-    /// Deletes the group, which is empty: dead until the log has the tombstones, and then forgotten.
-    pub(super) fn bury(&mut self, waiter: Option<Waiter>) {
-        let places = self.group.offsets.places();
-        let mut records = self.tombstones(&places);
-        let keys = self.buried_keys();
-        // A group in the log has keys that can be written.
-        records.extend(keys.iter().filter_map(|key| key.tombstone(&self.group.id, self.now.wall_ms).ok()));
-        if self.group.consumer().is_none() {
-            records.extend(record::group_record(&self.group.id, None, self.now.wall_ms).ok());
-        }
-        self.cancel_timer(TimerKind::Repair);
-        self.group.state = GroupState::Dead;
-        self.append(records, Effect::DeleteGroup { waiter, keys });
-    }
-
-    /// The records of a consumer group, those included that are on their way or could not be written.
-    fn buried_keys(&mut self) -> BTreeSet<Key> {
-        let mut keys = self.group.store.bury();
-        if let Some(consumer) = self.group.consumer() {
-            keys.extend(consumer.keys());
-        }
-        keys
-    }
-
     /// Deletes offsets that nobody asked to delete.
     pub(super) fn forget_offsets(&mut self, places: Vec<Place>) {
-        let records = self.tombstones(&places);
-        if !records.is_empty() && self.group.state != GroupState::Dead {
-            self.append(records, Effect::DeleteOffsets { answer: None, places });
+        if self.group.state != GroupState::Dead {
+            self.remove_offsets(places, None);
         }
     }
 }

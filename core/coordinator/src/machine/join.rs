@@ -139,7 +139,7 @@ impl Turn<'_> {
         let before = known.map_or(0, |member| member.registration.size_in_bytes());
         let added = joining.registration.size_in_bytes().saturating_sub(before);
         self.group.member_bytes() + added <= config.group_bytes_max
-            && (added == 0 || self.shared.bytes + added <= config.partition_bytes_max)
+            && (added == 0 || added <= self.shared.room())
     }
 
     /// Whether the group may hold this member (R10): their number as in Kafka, where a rebalance counts those who

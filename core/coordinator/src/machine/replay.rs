@@ -73,13 +73,13 @@ impl GroupMachine {
         if group.is_nothing() {
             return;
         }
-        self.shared.bytes += group.size_in_bytes();
+        self.shared.bytes.add(group.size_in_bytes());
         self.groups.insert(Arc::clone(&group.id), group);
     }
 
     pub(super) fn take_group(&mut self, id: &str) -> Option<Group> {
         let group = self.groups.remove(id)?;
-        self.shared.bytes -= group.size_in_bytes();
+        self.shared.bytes.take(group.size_in_bytes());
         Some(group)
     }
 

@@ -174,7 +174,7 @@ impl Turn<'_> {
                 let place = (Arc::clone(&name), partition.partition_index);
                 let error = match self.offset_record(&place, &committed, true) {
                     Ok(record) => {
-                        self.group.offsets.begin(place.clone(), true);
+                        self.group.offsets.begin(place.clone(), &committed, true);
                         records.push(record);
                         offsets.push((place, committed));
                         ErrorCode::None

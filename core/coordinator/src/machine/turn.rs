@@ -15,6 +15,8 @@ pub(super) struct Turn<'a> {
     pub(super) shared: &'a mut Shared,
     pub(super) now: Now,
     pub(super) out: &'a mut Vec<Command>,
+    /// Bytes of the group's offsets when the turn began: the books are kept when it ends.
+    pub(super) offsets_before: usize,
 }
 
 /// The answer to a JoinGroup that failed.

@@ -215,7 +215,10 @@ fn load_segments(disk: &Disk, dir: &Arc<Path>, known: &Bases, open: &OpenLog) ->
         let recovered = recover_segment(disk, dir, *base, expected, &open.config)?;
         found.next_offset = recovered.next_offset.max(*base);
         if recovered.has_markers {
+            recovered.segment.rebuild_transactions();
             found.unindexed.insert(*base);
+        } else {
+            disk.remove_file(&recovered.segment.path(TXN_INDEX))?;
         }
         let segment = Arc::new(recovered.segment);
         if let Some(problem) = recovered.bad {
@@ -272,7 +275,7 @@ fn load_aborted(disk: &Disk, dir: &Path, base: i64, found: &mut Found) -> Result
         Some(index) => segment.set_transactions(index),
         None => {
             tracing::warn!(path = %path.display(), "not sane, rebuilding it");
-            disk.remove_file(&path)?;
+            segment.rebuild_transactions();
             found.unindexed.insert(base);
         }
     }
@@ -314,8 +317,6 @@ fn recover_segment(
     let path = segment.path(LOG);
     let file = segment.file(disk)?;
     let size = disk.did_read("read", &path, file.bytes())?;
-    // The other indexes are written anew; this one may have nothing to write, and must not be found again.
-    disk.remove_file(&segment.path(TXN_INDEX))?;
     let mut has_markers = false;
     let mut next_offset = expected;
     let mut bad = None;

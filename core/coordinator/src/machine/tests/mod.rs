@@ -1,6 +1,7 @@
 //! Tests of the machine: a world around it, and one file per matter.
 
 mod admin;
+mod bounds;
 mod commits;
 mod consumer_offsets;
 mod consumer_simulation;

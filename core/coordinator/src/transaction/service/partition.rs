@@ -12,7 +12,7 @@ use towpath_types::{Offset, Term, TopicPartition};
 use towpath_wire::ErrorCode;
 
 use super::ProducerIds;
-use super::markers::{MarkerJob, MarkerSender};
+use super::markers::{Coordinates, MarkerJob, MarkerSender};
 use crate::log::{CoordinatorBatch, CoordinatorLog, CoordinatorLogError, LoadedChunk, LoadedEntry};
 use crate::machine::{Now, Waiter};
 use crate::record::OffsetsRecord;
@@ -119,6 +119,10 @@ impl Partition {
 
     pub(super) const fn id(&self) -> i32 {
         self.id
+    }
+
+    pub(super) const fn coordinates(&self) -> Coordinates {
+        Coordinates { partition: self.id, leader_epoch: self.term.leader_epoch }
     }
 
     pub(super) const fn term(&self) -> Term {

@@ -1,7 +1,7 @@
 //! The driver over a log and brokers in memory that can be slow, and can fail.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,6 +30,8 @@ struct Cluster {
     /// One permit per append or read that may finish.
     permits: Semaphore,
     next_id: AtomicI64,
+    /// The election that the broker's metadata have.
+    metadata_epoch: AtomicI32,
     /// Who leads which partition; the others are gone.
     leaders: Mutex<BTreeMap<TopicPartition, MarkerLeader>>,
     /// What the brokers were sent.
@@ -52,6 +54,7 @@ impl Cluster {
             appends: AtomicU64::new(0),
             permits: Semaphore::new(1_000_000),
             next_id: AtomicI64::new(100),
+            metadata_epoch: AtomicI32::new(i32::MAX),
             leaders: Mutex::new(leaders.collect()),
             sent: Mutex::default(),
             answer: Mutex::new(Some(ErrorCode::None)),
@@ -103,6 +106,10 @@ impl CoordinatorLog for Cluster {
     async fn ensure_topic(&self) -> Result<(), CoordinatorLogError> {
         self.exists.store(true, Ordering::SeqCst);
         Ok(())
+    }
+
+    fn batch_bytes_max(&self, _: i32) -> usize {
+        1024 * 1024
     }
 
     fn term(&self, _: i32) -> Option<Term> {
@@ -172,7 +179,12 @@ impl ProducerIds for Cluster {
 
 #[async_trait]
 impl Markers for Cluster {
-    fn leader(&self, partition: &TopicPartition) -> MarkerLeader {
+    fn leader(&self, partition: &TopicPartition, coordinates: Coordinates) -> MarkerLeader {
+        let election = self.term(coordinates.partition).map(|term| term.leader_epoch);
+        assert_eq!(election, Some(coordinates.leader_epoch));
+        if election.is_some_and(|election| self.metadata_epoch.load(Ordering::SeqCst) < election.get()) {
+            return MarkerLeader::Unknown;
+        }
         self.leaders.lock().get(partition).copied().unwrap_or(MarkerLeader::Gone)
     }
 
@@ -402,6 +414,29 @@ async fn markers_are_of_the_newest_epoch_in_which_the_coordinator_leads() {
     assert_eq!(cluster.markers(1).last().unwrap().coordinator_epoch, 43);
     *cluster.answer.lock() = Some(ErrorCode::None);
     until(&coordinator, "a", "CompleteCommit").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_metadata_do_not_have_is_not_gone_before_they_have_the_election() {
+    let cluster = Cluster::new();
+    let before = cluster.active().await;
+    let owner = begun(&before, "a").await;
+    *cluster.answer.lock() = None;
+    before.end_txn(ending("a", &owner, true), 5).await;
+    before.shutdown().await;
+    // Another broker coordinates, whose metadata are older than that, and than the topic.
+    cluster.term.store(2, Ordering::SeqCst);
+    cluster.metadata_epoch.store(41, Ordering::SeqCst);
+    let leaders = std::mem::take(&mut *cluster.leaders.lock());
+    *cluster.answer.lock() = Some(ErrorCode::None);
+    cluster.sent.lock().clear();
+    let after = cluster.active().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(state(&after, "a"), "PrepareCommit", "not without its markers");
+    *cluster.leaders.lock() = leaders;
+    cluster.metadata_epoch.store(42, Ordering::SeqCst);
+    until(&after, "a", "CompleteCommit").await;
+    assert_eq!((cluster.markers(1).len(), cluster.markers(2).len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
