@@ -8,6 +8,9 @@ use towpath_controller::{broker_config, topic_config};
 use crate::config::BrokerConfig;
 use crate::error::BrokerError;
 
+/// What can be read of consumer groups, and follows from other settings.
+const FOLLOWS: &[&str] = &["group.consumer.max.size"];
+
 /// Writes a number where it belongs.
 fn number<T: FromStr>(slot: &mut T, value: &str) -> Result<(), String> {
     *slot = value.parse().map_err(|_| "it is no number that fits".to_owned())?;
@@ -94,6 +97,30 @@ impl BrokerConfig {
         }
     }
 
+    fn set_consumer_groups(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let groups = &mut self.groups;
+        match name {
+            "group.consumer.assignment.interval.ms" => {
+                at_least(&mut groups.consumer_assignment_interval_ms, value, 0)
+            }
+            "group.consumer.session.timeout.ms" => {
+                at_least(&mut groups.consumer_session_timeout_ms, value, 1)
+            }
+            "group.consumer.heartbeat.interval.ms" => {
+                at_least(&mut groups.consumer_heartbeat_interval_ms, value, 1)
+            }
+            "group.consumer.migration.policy" => {
+                groups.consumer_migration_policy = value.parse()?;
+                Ok(())
+            }
+            // It has no slot here but the file itself: the bounds of what can be set for single groups.
+            _ => match broker_config::key(name).filter(|config| !FOLLOWS.contains(&config.key.name)) {
+                Some(config) => config.key.check(value).map_err(|problem| problem.to_string()),
+                None => Err("the broker has no such setting".to_owned()),
+            },
+        }
+    }
+
     fn try_set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let (groups, limits, replication) = (&mut self.groups, &mut self.limits, &mut self.replication);
         match name {
@@ -141,23 +168,7 @@ impl BrokerConfig {
             "producer.id.expiration.ms" => at_least(&mut self.producer_expiration_ms, value, 1),
             "log.retention.check.interval.ms" => milliseconds(&mut self.retention_check_interval, value),
             "log.cleaner.backoff.ms" => milliseconds(&mut self.compaction_check_interval, value),
-            "group.consumer.assignment.interval.ms" => {
-                at_least(&mut groups.consumer_assignment_interval_ms, value, 0)
-            }
-            "group.consumer.session.timeout.ms" => {
-                at_least(&mut groups.consumer_session_timeout_ms, value, 1)
-            }
-            "group.consumer.heartbeat.interval.ms" => {
-                at_least(&mut groups.consumer_heartbeat_interval_ms, value, 1)
-            }
-            "group.consumer.migration.policy" => {
-                groups.consumer_migration_policy = value.parse()?;
-                Ok(())
-            }
-            _ if name.starts_with("group.consumer.") => match broker_config::key(name) {
-                Some(config) => config.key.check(value).map_err(|problem| problem.to_string()),
-                None => Err("the broker has no such setting".to_owned()),
-            },
+            _ if name.starts_with("group.consumer.") => self.set_consumer_groups(name, value),
             _ => {
                 let default =
                     broker_config::topic_default(name, value).map_err(|problem| problem.to_string())?;
@@ -179,6 +190,7 @@ mod tests {
         for (name, value) in [
             ("auto.create.topics.enable", "false"),
             ("group.min.session.timeout.ms", "100"),
+            ("group.consumer.assignment.interval.ms", "250"),
             ("offsets.retention.minutes", "2"),
             ("connections.max.idle.ms", "1500"),
             ("log.retention.ms", "-1"),
@@ -188,6 +200,7 @@ mod tests {
         }
         assert!(!config.auto_create_topics);
         assert_eq!(config.groups.session_timeout_ms_min, 100);
+        assert_eq!(config.groups.consumer_assignment_interval_ms, 250);
         assert_eq!(config.groups.offsets_retention_ms, 120_000);
         assert_eq!(config.limits.connection_idle_max, Duration::from_millis(1500));
         assert_eq!(config.topic_defaults["retention.ms"], "-1");
@@ -222,6 +235,8 @@ mod tests {
             ("follower.replication.throttled.rate", "1000"),
             ("group.consumer.session.timeout.ms", "soon"),
             ("group.consumer.nonsense", "1"),
+            ("group.consumer.max.size", "5"),
+            ("replica.fetch.max.bytes", "1048576"),
         ] {
             let error = config.set(name, value).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");
