@@ -8,6 +8,9 @@ use towpath_controller::{broker_config, topic_config};
 use crate::config::BrokerConfig;
 use crate::error::BrokerError;
 
+/// What can be read of consumer groups, and follows from other settings.
+const FOLLOWS: &[&str] = &["group.consumer.max.size"];
+
 /// Writes a number where it belongs.
 fn number<T: FromStr>(slot: &mut T, value: &str) -> Result<(), String> {
     *slot = value.parse().map_err(|_| "it is no number that fits".to_owned())?;
@@ -114,7 +117,8 @@ impl BrokerConfig {
                 groups.consumer_migration_policy = value.parse()?;
                 Ok(())
             }
-            _ => match broker_config::key(name) {
+            // It has no slot here but the file itself: the bounds of what can be set for single groups.
+            _ => match broker_config::key(name).filter(|config| !FOLLOWS.contains(&config.key.name)) {
                 Some(config) => config.key.check(value).map_err(|problem| problem.to_string()),
                 None => Err("the broker has no such setting".to_owned()),
             },
@@ -186,6 +190,7 @@ mod tests {
         for (name, value) in [
             ("auto.create.topics.enable", "false"),
             ("group.min.session.timeout.ms", "100"),
+            ("group.consumer.assignment.interval.ms", "250"),
             ("offsets.retention.minutes", "2"),
             ("connections.max.idle.ms", "1500"),
             ("log.retention.ms", "-1"),
@@ -195,6 +200,7 @@ mod tests {
         }
         assert!(!config.auto_create_topics);
         assert_eq!(config.groups.session_timeout_ms_min, 100);
+        assert_eq!(config.groups.consumer_assignment_interval_ms, 250);
         assert_eq!(config.groups.offsets_retention_ms, 120_000);
         assert_eq!(config.limits.connection_idle_max, Duration::from_millis(1500));
         assert_eq!(config.topic_defaults["retention.ms"], "-1");
@@ -229,6 +235,8 @@ mod tests {
             ("follower.replication.throttled.rate", "1000"),
             ("group.consumer.session.timeout.ms", "soon"),
             ("group.consumer.nonsense", "1"),
+            ("group.consumer.max.size", "5"),
+            ("replica.fetch.max.bytes", "1048576"),
         ] {
             let error = config.set(name, value).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");

@@ -176,6 +176,11 @@ fn group_options() -> impl IntoIterator<Item = Setting> {
         ("group.consumer.min.heartbeat.interval.ms", count(), "The shortest such interval (5000)."),
         ("group.consumer.max.heartbeat.interval.ms", count(), "The longest such interval (15000)."),
         (
+            "group.consumer.assignment.interval.ms",
+            OptionType::int(0, 3_600_000),
+            "Milliseconds between two target assignments of a consumer group, at least (1000).",
+        ),
+        (
             "group.consumer.migration.policy",
             OptionType::choices(&[
                 ("bidirectional", "in both directions"),

@@ -41,7 +41,10 @@ pub(super) async fn handle(
     });
     let mut response = DescribeQuorumResponse { topics: topics.collect(), ..DescribeQuorumResponse::default() };
     if cx.version >= VERSION_DIRECTORIES {
-        response.nodes = nodes(&broker, status.as_ref());
+        let mut told = response.topics.iter().flat_map(|topic| &topic.partitions);
+        if told.any(|partition| partition.error_code == 0) {
+            response.nodes = nodes(&broker, status.as_ref());
+        }
     } else {
         let members = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
         let members = members.flat_map(|it| it.current_voters.iter_mut().chain(&mut it.observers));

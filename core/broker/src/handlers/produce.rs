@@ -11,7 +11,7 @@ use towpath_coordinator::TransactionalProducer;
 use towpath_log::{AppendError, AppendOptions, TransactionCheck, VerificationGuard};
 use towpath_record::{BatchHeader, Compression, InvalidRecord, Origin, ValidateError};
 use towpath_replica::{Appended, Effort, Partition, PartitionError, TopicReplicas};
-use towpath_types::{TopicId, TopicPartition};
+use towpath_types::{Offset, TopicId, TopicPartition};
 use towpath_wire::produce::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
     PartitionProduceResponse, TopicProduceData, TopicProduceResponse,
@@ -53,6 +53,8 @@ struct Refusal {
     records: Vec<InvalidRecord>,
     /// Its transaction was not verified, or not any more.
     is_unverified: bool,
+    /// Where the log begins, of a batch that reached it.
+    log_start: Option<Offset>,
 }
 
 /// Why one partition's batch was not appended.
@@ -64,7 +66,7 @@ enum Refused {
 
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
-        Self { code, message: None, records: Vec::new(), is_unverified: false }
+        Self { code, message: None, records: Vec::new(), is_unverified: false, log_start: None }
     }
 }
 
@@ -79,7 +81,7 @@ impl From<PartitionError> for Refusal {
             )) => records,
             _ => Vec::new(),
         };
-        Self { code, message, records, is_unverified }
+        Self { code, message, records, is_unverified, log_start: None }
     }
 }
 
@@ -459,13 +461,16 @@ fn append(
             message: Some(message.to_owned()),
             records: Vec::new(),
             is_unverified: false,
+            log_start: None,
         })
     };
     let records = records.filter(|records| !records.is_empty()).ok_or_else(|| {
         invalid("a partition takes exactly one record batch per request, and there is none")
     })?;
+    let mut is_one = false;
     match BatchHeader::parse(&records) {
         Ok(header) => {
+            is_one = header.size_in_bytes() == records.len();
             if version < 7 && header.compression().is_ok_and(|codec| codec == Compression::Zstd) {
                 return Err(Refused::For(ErrorCode::UnsupportedCompressionType.into()));
             }
@@ -476,8 +481,29 @@ fn append(
     }
     partition.append_with(records, acks == -1, options).map_err(|error| match error {
         PartitionError::Append(AppendError::TooMuchWork) => Refused::TooMuchWork,
-        error => Refused::For(error.into()),
+        error => {
+            let log_start = (is_one && tells_log_start(&error)).then(|| partition.log().log_start_offset());
+            Refused::For(Refusal { log_start, ..error.into() })
+        }
     })
+}
+
+/// Whether Kafka says beside this error where the log begins.
+const fn tells_log_start(error: &PartitionError) -> bool {
+    let PartitionError::Append(error) = error else { return false };
+    match error {
+        AppendError::Invalid(error) => matches!(
+            error,
+            ValidateError::InvalidBatch(_)
+                | ValidateError::InvalidRecords(_)
+                | ValidateError::InvalidTimestamps(_)
+        ),
+        AppendError::OutOfOrderSequence { .. }
+        | AppendError::InvalidProducerEpoch { .. }
+        | AppendError::InvalidTxnState { .. }
+        | AppendError::NotVerified { .. } => true,
+        _ => false,
+    }
 }
 
 fn succeeded(index: i32, appended: &Appended) -> PartitionProduceResponse {
@@ -506,7 +532,7 @@ fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
         error_code: refusal.code.code(),
         base_offset: -1,
         log_append_time_ms: -1,
-        log_start_offset: -1,
+        log_start_offset: refusal.log_start.map_or(-1, Offset::get),
         record_errors,
         error_message: refusal.message,
         current_leader: LeaderIdAndEpoch::default(),

@@ -34,18 +34,13 @@ pub(super) async fn handle(
     };
     let mut response = UpdateFeaturesResponse::default();
     match broker.change(decide).await {
-        Ok(answers) => {
+        Ok(answer) => {
             // One error is that of all, and then there is nothing to say of each; as Kafka's controller answers.
-            let first = answers.iter().find_map(|answer| answer.as_ref().err().cloned());
-            let is_refused = first.is_some();
-            (response.error_code, response.error_message) = told(first.map_or(Ok(()), Err));
-            let named = request.feature_updates.into_iter().zip(answers).filter(|_| !is_refused);
-            response.results = named
-                .map(|(key, answer)| {
-                    let (error_code, error_message) = told(answer);
-                    UpdatableFeatureResult { feature: key.feature, error_code, error_message }
-                })
+            let names = request.feature_updates.into_iter().filter(|_| answer.is_ok());
+            response.results = names
+                .map(|key| UpdatableFeatureResult { feature: key.feature, ..UpdatableFeatureResult::default() })
                 .collect();
+            (response.error_code, response.error_message) = told(answer);
         }
         Err(error) => {
             response.error_code = error.code().code();
