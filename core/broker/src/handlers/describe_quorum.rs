@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use towpath_controller::{QuorumMember, QuorumStatus};
+use towpath_log::{Clock as _, SystemClock};
 use towpath_types::BrokerId;
 use towpath_wire::describe_quorum::response::{PartitionData, TopicData};
 use towpath_wire::describe_quorum::{Listener, Node, ReplicaState};
@@ -73,14 +74,22 @@ fn node(member: &QuorumMember) -> Option<Node> {
     Some(Node { node_id: member.id.get(), listeners: vec![listener] })
 }
 
-/// A node without a cluster is its own quorum.
+/// A node without a cluster is its own quorum, and has just fetched from itself, as Kafka's leader tells it.
 fn alone(broker: &BrokerState) -> PartitionData {
     let (me, end) = (broker.config.node_id.get(), broker.metadata.newest_offset().get());
+    let now_ms = SystemClock.now_ms();
+    let voter = ReplicaState {
+        replica_id: me,
+        log_end_offset: end,
+        last_fetch_timestamp: now_ms,
+        last_caught_up_timestamp: now_ms,
+        ..ReplicaState::default()
+    };
     PartitionData {
         leader_id: me,
         leader_epoch: 0,
         high_watermark: end,
-        current_voters: vec![ReplicaState { replica_id: me, log_end_offset: end, ..ReplicaState::default() }],
+        current_voters: vec![voter],
         ..PartitionData::default()
     }
 }
