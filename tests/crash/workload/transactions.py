@@ -427,13 +427,15 @@ def settle(a):
     """Waits until all requests are done for certain: the group has committed the end of their topic."""
     consumer = Consumer(settings(a.bootstrap, group_id="bank", enable_auto_commit=False))
     parts = [TopicPartition("requests", p) for p in range(a.partitions)]
-    deadline = time.monotonic() + DEADLINE_S
+    before, deadline = None, 0
     while True:
         want = {p: end for (t, p), end in ends(a, "read_committed").items() if t == "requests"}
         told = retried("committed offsets", lambda: consumer.committed(parts, timeout=10))
         done = {tp.partition: max(tp.offset, 0) for tp in told}
         if done == want:
             break
+        if done != before:
+            before, deadline = done, time.monotonic() + DEADLINE_S
         if time.monotonic() > deadline:
             raise SystemExit(f"the group stands at {done}, the ends are {want}")
         time.sleep(0.2)
