@@ -148,7 +148,9 @@ fn group(config: &BrokerConfig, name: &str) -> Option<String> {
         "offsets.retention.check.interval.ms" => groups.offsets_retention_check_interval_ms.to_string(),
         "offsets.retention.minutes" => (groups.offsets_retention_ms / 60_000).to_string(),
         "offsets.topic.num.partitions" => config.offsets_partitions.to_string(),
-        _ if name.starts_with("group.consumer.") => config.settings.get(name)?.clone(),
+        _ if ["group.consumer.", "group.share.", "share.coordinator."].iter().any(|it| name.starts_with(it)) => {
+            config.settings.get(name)?.clone()
+        }
         _ => return None,
     };
     Some(said)

@@ -139,6 +139,18 @@ apis! {
         ListGroups => list_groups::ListGroupsRequest,
         ConsumerGroupHeartbeat => consumer_group_heartbeat::ConsumerGroupHeartbeatRequest,
         ConsumerGroupDescribe => consumer_group_describe::ConsumerGroupDescribeRequest,
+        ShareGroupHeartbeat => share_group_heartbeat::ShareGroupHeartbeatRequest,
+        ShareGroupDescribe => share_group_describe::ShareGroupDescribeRequest,
+        ShareFetch => share_fetch::ShareFetchRequest,
+        ShareAcknowledge => share_acknowledge::ShareAcknowledgeRequest,
+        InitializeShareGroupState => initialize_share_group_state::InitializeShareGroupStateRequest,
+        ReadShareGroupState => read_share_group_state::ReadShareGroupStateRequest,
+        WriteShareGroupState => write_share_group_state::WriteShareGroupStateRequest,
+        DeleteShareGroupState => delete_share_group_state::DeleteShareGroupStateRequest,
+        ReadShareGroupStateSummary => read_share_group_state_summary::ReadShareGroupStateSummaryRequest,
+        DescribeShareGroupOffsets => describe_share_group_offsets::DescribeShareGroupOffsetsRequest,
+        AlterShareGroupOffsets => alter_share_group_offsets::AlterShareGroupOffsetsRequest,
+        DeleteShareGroupOffsets => delete_share_group_offsets::DeleteShareGroupOffsetsRequest,
         CreateTopics => create_topics::CreateTopicsRequest,
         DeleteTopics => delete_topics::DeleteTopicsRequest,
         DeleteRecords => delete_records::DeleteRecordsRequest,
@@ -264,6 +276,11 @@ pub(crate) fn begin_here(
 /// The group coordinator; none for a moment while the broker starts.
 pub(crate) fn groups(broker: &BrokerState) -> Option<&GroupCoordinator> {
     broker.groups.get()
+}
+
+/// Whether the cluster has share groups (KIP-932).
+pub(crate) fn shares_records(broker: &BrokerState) -> bool {
+    api_versions::is_enabled(&broker.image(), "share.version")
 }
 
 /// An answer as code and message.

@@ -21,6 +21,9 @@ const VERSION_GROUP_NOT_FOUND: i16 = 6;
 /// What ListGroups calls the types of groups.
 const TYPE_CLASSIC: &str = "classic";
 const TYPE_CONSUMER: &str = "consumer";
+const TYPE_SHARE: &str = "share";
+/// The protocol type of share groups.
+const SHARE: &str = "share";
 
 /// A group's type, protocol type and state, as ListGroups tells them.
 fn listed(group: &Group) -> (&'static str, &str, &'static str) {
@@ -29,6 +32,7 @@ fn listed(group: &Group) -> (&'static str, &str, &'static str) {
             (TYPE_CLASSIC, group.protocol_type.as_deref().unwrap_or_default(), group.state.name())
         }
         Kind::Consumer(consumer) => (TYPE_CONSUMER, CONSUMER, consumer.state().name()),
+        Kind::Share(share) => (TYPE_SHARE, SHARE, share.state()),
     }
 }
 
@@ -37,7 +41,7 @@ impl GroupMachine {
     #[must_use]
     pub fn describe_group(&self, id: &str, version: i16) -> DescribedGroup {
         let known = self.groups.get(id).filter(|group| group.state != GroupState::Dead);
-        let is_other = known.is_some_and(|group| group.consumer().is_some());
+        let is_other = known.is_some_and(|group| group.consumer().is_some() || group.share().is_some());
         if let Some(group) = known.filter(|_| !is_other) {
             return describe(group);
         }
@@ -141,7 +145,7 @@ impl Turn<'_> {
         let keys = self.buried_keys();
         // A group in the log has keys that can be written.
         records.extend(keys.iter().filter_map(|key| key.tombstone(&self.group.id, self.now.wall_ms).ok()));
-        if self.group.consumer().is_none() {
+        if self.group.consumer().is_none() && self.group.share().is_none() {
             records.extend(record::group_record(&self.group.id, None, self.now.wall_ms).ok());
         }
         self.cancel_timer(TimerKind::Repair);
@@ -154,6 +158,9 @@ impl Turn<'_> {
         let mut keys = self.group.store.bury();
         if let Some(consumer) = self.group.consumer() {
             keys.extend(consumer.keys());
+        }
+        if let Some(share) = self.group.share() {
+            keys.extend(share.keys());
         }
         keys
     }
