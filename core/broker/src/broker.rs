@@ -153,7 +153,8 @@ impl Broker {
 
     /// Serves a connection over a stream of this process. It counts like any other connection.
     pub fn accept_stream(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        self.acceptor.serve(Stream::Other(Box::new(stream)), Peer { address: None, node: None });
+        self.acceptor
+            .serve(Stream::Other(Box::new(stream)), Peer { address: None, node: None, connection: 0 });
     }
 
     /// What the broker says of itself.

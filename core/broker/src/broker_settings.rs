@@ -148,7 +148,10 @@ fn group(config: &BrokerConfig, name: &str) -> Option<String> {
         "offsets.retention.check.interval.ms" => groups.offsets_retention_check_interval_ms.to_string(),
         "offsets.retention.minutes" => (groups.offsets_retention_ms / 60_000).to_string(),
         "offsets.topic.num.partitions" => config.offsets_partitions.to_string(),
-        _ if ["group.consumer.", "group.share.", "share.coordinator."].iter().any(|it| name.starts_with(it)) => {
+        _ if ["group.consumer.", "group.share.", "share.coordinator."]
+            .iter()
+            .any(|it| name.starts_with(it)) =>
+        {
             config.settings.get(name)?.clone()
         }
         _ => return None,

@@ -28,10 +28,7 @@ const HEARTBEAT: GroupConfigKey = GroupConfigKey {
         doc: "Milliseconds between two heartbeats of a member of the group.",
     },
     broker_name: Some("group.consumer.heartbeat.interval.ms"),
-    bounds: Some((
-        "group.consumer.min.heartbeat.interval.ms",
-        "group.consumer.max.heartbeat.interval.ms",
-    )),
+    bounds: Some(("group.consumer.min.heartbeat.interval.ms", "group.consumer.max.heartbeat.interval.ms")),
 };
 
 const SESSION: GroupConfigKey = GroupConfigKey {

@@ -15,6 +15,8 @@ const TRANSACTION: i8 = 1;
 const SHARE: i8 = 2;
 /// From here on any number of keys can be asked for.
 const VERSION_BATCH: i16 = 4;
+/// From here on share partitions can be asked for (KIP-932).
+const VERSION_SHARE: i16 = 6;
 
 pub(super) async fn handle(
     broker: Arc<BrokerState>,
@@ -29,11 +31,11 @@ pub(super) async fn handle(
             if !seen.insert(key.clone()) {
                 continue;
             }
-            coordinators.push(find(&broker, request.key_type, key).await);
+            coordinators.push(find(&broker, (request.key_type, cx.version), key).await);
         }
         return FindCoordinatorResponse { coordinators, ..FindCoordinatorResponse::default() };
     }
-    let found = find(&broker, request.key_type, request.key).await;
+    let found = find(&broker, (request.key_type, cx.version), request.key).await;
     FindCoordinatorResponse {
         error_code: found.error_code,
         error_message: found.error_message,
@@ -44,11 +46,11 @@ pub(super) async fn handle(
     }
 }
 
-async fn find(broker: &Arc<BrokerState>, key_type: i8, key: String) -> Coordinator {
+async fn find(broker: &Arc<BrokerState>, (key_type, version): (i8, i16), key: String) -> Coordinator {
     let found = match key_type {
         GROUP => find_group(broker, &key).await,
         TRANSACTION => find_transaction(broker, &key).await,
-        SHARE => find_share(broker, &key).await,
+        SHARE if version >= VERSION_SHARE => find_share(broker, &key).await,
         _ => Err((ErrorCode::InvalidRequest, format!("There is no coordinator of type {key_type}."))),
     };
     found.map_or_else(

@@ -36,6 +36,8 @@ pub(crate) struct RequestContext {
     pub(crate) address: Option<IpAddr>,
     /// The node of this cluster that asks, if it is one.
     pub(crate) node: Option<BrokerId>,
+    /// Which of this process's connections it came over.
+    pub(crate) connection: u64,
 }
 
 impl RequestContext {
@@ -229,6 +231,7 @@ pub(crate) fn begin(
             client_id: header.client_id,
             address: peer.address,
             node: peer.node,
+            connection: peer.connection,
         };
         let passed_on = forward::pass_on(Arc::clone(broker), Arc::clone(node), cx, frame);
         return Ok((key, Begun::Waiting(Box::pin(passed_on))));
@@ -263,6 +266,7 @@ pub(crate) fn begin_here(
         client_id: header.client_id,
         address: peer.address,
         node: peer.node,
+        connection: peer.connection,
     };
     let begun = match key {
         ApiKey::ApiVersions => api_versions::begin(broker, &cx, body)?,

@@ -26,10 +26,10 @@ const MODE_BATCH_OPTIMIZED: i8 = 0;
 
 pub(super) async fn handle(
     broker: Arc<BrokerState>,
-    _cx: RequestContext,
+    cx: RequestContext,
     request: ShareFetchRequest,
 ) -> ShareFetchResponse {
-    serve(&broker, request).await.unwrap_or_else(|error| ShareFetchResponse {
+    serve(&broker, cx.connection, request).await.unwrap_or_else(|error| ShareFetchResponse {
         error_code: error.code(),
         ..ShareFetchResponse::default()
     })
@@ -72,7 +72,11 @@ fn check(request: &ShareFetchRequest, acknowledges: bool) -> Result<(), ErrorCod
     Ok(())
 }
 
-async fn serve(broker: &Arc<BrokerState>, mut request: ShareFetchRequest) -> Result<ShareFetchResponse, ErrorCode> {
+async fn serve(
+    broker: &Arc<BrokerState>,
+    connection: u64,
+    mut request: ShareFetchRequest,
+) -> Result<ShareFetchResponse, ErrorCode> {
     if !shares_records(broker) {
         return Err(ErrorCode::UnsupportedVersion);
     }
@@ -89,7 +93,14 @@ async fn serve(broker: &Arc<BrokerState>, mut request: ShareFetchRequest) -> Res
             .iter()
             .flat_map(|topic| topic.partitions.iter().map(|partition| (topic.topic_id, *partition)))
             .collect();
-        let session = SessionUse { group: &group, member: &member, epoch, wanted, forgotten: &forgotten };
+        let session = SessionUse {
+            group: &group,
+            member: &member,
+            epoch,
+            connection,
+            wanted,
+            forgotten: &forgotten,
+        };
         broker.shares.sessions.fetch(session, sessions_max(broker))?
     };
     let config = broker.share_settings(&group);

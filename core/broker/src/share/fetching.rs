@@ -14,15 +14,15 @@ use towpath_replica::{
 use towpath_types::{LeaderEpoch, Offset, ProducerId};
 use towpath_wire::ErrorCode;
 
+use super::OfPartition;
 use super::live::SharePartition;
 use super::partition::{Acquired, Run, ShareSettings, Wish};
 use super::sessions::Place;
-use super::OfPartition;
 use crate::handlers::partition_error_code;
 use crate::state::BrokerState;
 
 /// Bytes that are read of one partition at a time: what is not given out is read in vain.
-const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+const READ_BYTES_MAX: usize = 1024 * 1024;
 
 /// What was found of one partition.
 #[derive(Debug, Clone, Default)]
@@ -91,17 +91,13 @@ impl ShareFetch {
         let (mut records, mut bytes) = (self.records_max, self.bytes_max);
         let settings = self.config.of_partition();
         for place in &self.places {
+            // The first batch may be larger than all of them may be together.
+            let room = (records, bytes, bytes == self.bytes_max);
             let result = match self.broker.shares.get(&self.broker, &self.group, *place) {
                 Err(error) => Err(error),
                 Ok(shared) => {
                     partitions.push(Arc::clone(shared.log()));
-                    // The first batch may be larger than all of them may be together.
-                    let is_first = bytes == self.bytes_max;
-                    if records == 0 || bytes == 0 {
-                        Ok(Found::default())
-                    } else {
-                        self.read(&shared, settings, (records, bytes, is_first)).await
-                    }
+                    self.read_or_begin(&shared, *place, settings, room).await
                 }
             };
             if let Ok(found) = &result {
@@ -112,6 +108,25 @@ impl ShareFetch {
             all.push((*place, result));
         }
         (all, partitions)
+    }
+
+    /// Reads; a share partition that has just ended, since nobody had needed it, begins anew, and is waited for.
+    async fn read_or_begin(
+        &self,
+        shared: &Arc<SharePartition>,
+        place: Place,
+        settings: ShareSettings,
+        room: (usize, usize, bool),
+    ) -> Result<Found, ErrorCode> {
+        if room.0 == 0 || room.1 == 0 {
+            return Ok(Found::default());
+        }
+        match self.read(shared, settings, room).await {
+            Err(ErrorCode::NotLeaderOrFollower) if shared.log().is_leader() => {
+                self.broker.shares.get(&self.broker, &self.group, place).map(|_| Found::default())
+            }
+            result => result,
+        }
     }
 
     async fn read(
@@ -259,4 +274,3 @@ impl Drop for Waiting {
         self.end();
     }
 }
-

@@ -192,7 +192,7 @@ impl SharePartition {
         }
         for (_, waiter) in core.waiters.drain() {
             // Whoever asked may be gone.
-            drop(waiter.send(Err(error)));
+            let _gone = waiter.send(Err(error));
         }
         drop(core);
         self.wake.notify_one();
@@ -240,7 +240,7 @@ impl SharePartition {
                 self.store(&broker, state_epoch, write).await?;
                 continue;
             }
-            if self.is_over() || !broker.shares.sessions.has_group(&self.key.group) && self.is_idle() {
+            if self.is_over() || self.close_if_idle(&broker) {
                 return Ok(());
             }
             drop(broker);
@@ -253,11 +253,19 @@ impl SharePartition {
         }
     }
 
-    fn is_idle(&self) -> bool {
-        match &self.core.lock().phase {
+    /// Ends it when nobody of the group fetches and all is stored. Whoever comes at the same moment finds that, and has
+    /// it read anew.
+    fn close_if_idle(&self, broker: &BrokerState) -> bool {
+        let mut core = self.core.lock();
+        let is_idle = match &core.phase {
             Phase::Active(machine) => machine.is_idle(),
             _ => false,
+        };
+        let ends = is_idle && !broker.shares.sessions.has_group(&self.key.group);
+        if ends {
+            core.phase = Phase::Closed(ErrorCode::NotLeaderOrFollower);
         }
+        ends
     }
 
     /// Reads what is stored; the state epoch.
@@ -293,7 +301,12 @@ impl SharePartition {
         persister::read(broker, &self.key, leader_epoch).await
     }
 
-    async fn store(&self, broker: &Arc<BrokerState>, state_epoch: i32, write: Write) -> Result<(), ErrorCode> {
+    async fn store(
+        &self,
+        broker: &Arc<BrokerState>,
+        state_epoch: i32,
+        write: Write,
+    ) -> Result<(), ErrorCode> {
         let write = ShareWrite {
             state_epoch,
             leader_epoch: self.term.leader_epoch.get(),
@@ -309,7 +322,7 @@ impl SharePartition {
         for token in machine.written() {
             if let Some(waiter) = core.waiters.remove(&token) {
                 // Whoever asked may be gone.
-                drop(waiter.send(Ok(())));
+                let _gone = waiter.send(Ok(()));
             }
         }
         drop(core);

@@ -132,6 +132,14 @@ impl Shares {
         }
     }
 
+    /// A connection has ended, and with it the sessions of those who fetched over it.
+    pub(crate) fn connection_ended(&self, broker: &BrokerState, connection: u64) {
+        for (group, member) in self.sessions.of_connection(connection) {
+            tracing::debug!(%group, %member, "a member of a share group has lost its connection");
+            self.end_session(broker, &group, &member);
+        }
+    }
+
     /// The broker stops, in so far as others do not wait for it: whoever waits for a write is told to ask the next leader.
     pub(crate) fn close(&self) {
         let all: Vec<_> = self.partitions.lock().values().cloned().collect();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use towpath_coordinator::share::{ShareCoordinator, ShareKey, ShareWrite, SharedState, StateSummary};
 use towpath_types::BrokerId;
+use towpath_wire::share_group_records::StateBatch;
 use towpath_wire::{
     DeleteShareGroupStateRequest, ErrorCode, InitializeShareGroupStateRequest, ReadShareGroupStateRequest,
     ReadShareGroupStateSummaryRequest, Request, WriteShareGroupStateRequest,
@@ -14,7 +15,6 @@ use towpath_wire::{
     read_share_group_state as read_state, read_share_group_state_summary as read_summary,
     write_share_group_state as write_state,
 };
-use towpath_wire::share_group_records::StateBatch;
 
 use crate::cluster::forward;
 use crate::connection::ErrorChain;

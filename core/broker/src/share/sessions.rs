@@ -27,6 +27,8 @@ struct Session {
     epoch: i32,
     partitions: Vec<Place>,
     used_at: Instant,
+    /// Over which it is used.
+    connection: u64,
 }
 
 /// The sessions of all groups with a broker.
@@ -38,6 +40,7 @@ pub(crate) struct SessionUse<'a> {
     pub(crate) group: &'a Arc<str>,
     pub(crate) member: &'a Arc<str>,
     pub(crate) epoch: i32,
+    pub(crate) connection: u64,
     /// Partitions that are new in it.
     pub(crate) wanted: Vec<Place>,
     /// Partitions that are no longer in it.
@@ -54,7 +57,11 @@ impl ShareSessions {
     ///
     /// # Errors
     /// `SHARE_SESSION_LIMIT_REACHED`, `SHARE_SESSION_NOT_FOUND`, `INVALID_SHARE_SESSION_EPOCH`.
-    pub(crate) fn fetch(&self, request: SessionUse<'_>, sessions_max: usize) -> Result<Vec<Place>, ErrorCode> {
+    pub(crate) fn fetch(
+        &self,
+        request: SessionUse<'_>,
+        sessions_max: usize,
+    ) -> Result<Vec<Place>, ErrorCode> {
         let mut groups = self.0.lock();
         let now = Instant::now();
         if request.epoch == INITIAL_EPOCH {
@@ -66,12 +73,14 @@ impl ShareSessions {
                     return Err(ErrorCode::ShareSessionLimitReached);
                 }
             }
-            let session = Session { epoch: 1, partitions: Vec::new(), used_at: now };
+            let session =
+                Session { epoch: 1, partitions: Vec::new(), used_at: now, connection: request.connection };
             groups.entry(Arc::clone(request.group)).or_default().insert(Arc::clone(request.member), session);
         }
         let members = groups.get_mut(request.group).ok_or(ErrorCode::ShareSessionNotFound)?;
         let session = members.get_mut(request.member).ok_or(ErrorCode::ShareSessionNotFound)?;
         session.used_at = now;
+        session.connection = request.connection;
         if request.epoch != INITIAL_EPOCH {
             if request.epoch != session.epoch {
                 return Err(ErrorCode::InvalidShareSessionEpoch);
@@ -112,6 +121,17 @@ impl ShareSessions {
         }
         session.epoch = next(session.epoch);
         Ok(())
+    }
+
+    /// The sessions, by group and member, that are used over a connection.
+    pub(crate) fn of_connection(&self, connection: u64) -> Vec<(Arc<str>, Arc<str>)> {
+        let groups = self.0.lock();
+        let mut found = Vec::new();
+        for (group, members) in groups.iter() {
+            let used = members.iter().filter(|(_, session)| session.connection == connection);
+            found.extend(used.map(|(member, _)| (Arc::clone(group), Arc::clone(member))));
+        }
+        found
     }
 
     /// Ends a session: the partitions that it had.
@@ -157,6 +177,7 @@ mod tests {
             group: &group,
             member: &member,
             epoch,
+            connection: 1,
             wanted: places(wanted),
             forgotten: &places(forgotten).into_iter().collect(),
         };
@@ -177,6 +198,7 @@ mod tests {
         assert_eq!(fetch(&sessions, "n", 0, &[5], &[]), Ok(vec![5]));
         assert_eq!(fetch(&sessions, "o", 0, &[5], &[]), Err(ErrorCode::ShareSessionLimitReached));
         assert!(sessions.has_group("g"));
+        assert_eq!((sessions.of_connection(1).len(), sessions.of_connection(2).len()), (2, 0));
         assert_eq!(sessions.acknowledge("g", "m", FINAL_EPOCH), Ok(()));
         assert_eq!(sessions.end("g", "m"), [(Uuid::nil(), 5)]);
         assert_eq!(sessions.end("g", "m"), []);

@@ -12,7 +12,9 @@ use towpath_wire::describe_share_group_offsets::{
     DescribeShareGroupOffsetsRequestGroup, DescribeShareGroupOffsetsResponseGroup,
 };
 use towpath_wire::incremental_alter_configs::{AlterConfigsResource, AlterableConfig};
-use towpath_wire::share_fetch::{AcknowledgementBatch, FetchPartition, FetchTopic, ForgottenTopic, PartitionData};
+use towpath_wire::share_fetch::{
+    AcknowledgementBatch, FetchPartition, FetchTopic, ForgottenTopic, PartitionData,
+};
 use towpath_wire::{
     AlterShareGroupOffsetsRequest, ApiVersionsRequest, DeleteGroupsRequest, DeleteShareGroupOffsetsRequest,
     DescribeShareGroupOffsetsRequest, ErrorCode, FindCoordinatorRequest, IncrementalAlterConfigsRequest,
@@ -117,11 +119,12 @@ impl Member {
     }
 
     async fn acknowledge_as(&mut self, batches: &[(i64, i64, i8)], epoch: i32) -> ShareAcknowledgeResponse {
-        let batch = |(first_offset, last_offset, kind): &(i64, i64, i8)| share_acknowledge::AcknowledgementBatch {
-            first_offset: *first_offset,
-            last_offset: *last_offset,
-            acknowledge_types: vec![*kind],
-        };
+        let batch =
+            |(first_offset, last_offset, kind): &(i64, i64, i8)| share_acknowledge::AcknowledgementBatch {
+                first_offset: *first_offset,
+                last_offset: *last_offset,
+                acknowledge_types: vec![*kind],
+            };
         let partition = share_acknowledge::AcknowledgePartition {
             partition_index: 0,
             acknowledgement_batches: batches.iter().map(batch).collect(),
@@ -153,12 +156,7 @@ impl Member {
 }
 
 fn first(response: ShareFetchResponse) -> PartitionData {
-    response
-        .responses
-        .into_iter()
-        .flat_map(|topic| topic.partitions)
-        .next()
-        .unwrap_or_default()
+    response.responses.into_iter().flat_map(|topic| topic.partitions).next().unwrap_or_default()
 }
 
 /// What was given out: offset, value, and how often.
@@ -189,8 +187,12 @@ fn offsets(data: &PartitionData) -> Vec<i64> {
 }
 
 async fn set_group(client: &mut Client, name: &str, value: &str) {
-    let config =
-        AlterableConfig { name: name.into(), config_operation: 0, value: Some(value.into()), ..Default::default() };
+    let config = AlterableConfig {
+        name: name.into(),
+        config_operation: 0,
+        value: Some(value.into()),
+        ..Default::default()
+    };
     let resource = AlterConfigsResource {
         resource_type: GROUP_RESOURCE,
         resource_name: "s".into(),
@@ -259,7 +261,8 @@ async fn records_come_back_when_their_time_is_over_and_not_for_ever() {
     assert_eq!(first.acknowledge(&[(0, 0, RENEW)]).await, ErrorCode::None);
     // Waits until the lock ends.
     let data = second.fetch().await;
-    let taken: Vec<_> = given(&data).into_iter().map(|(offset, _, deliveries)| (offset, deliveries)).collect();
+    let taken: Vec<_> =
+        given(&data).into_iter().map(|(offset, _, deliveries)| (offset, deliveries)).collect();
     assert!(taken.contains(&(1, 2)), "{taken:?}");
     assert_eq!(first.acknowledge(&[(1, 1, ACCEPT)]).await, ErrorCode::InvalidRecordState);
     assert_eq!(second.acknowledge(&[(1, 1, RELEASE)]).await, ErrorCode::None);
@@ -286,8 +289,11 @@ async fn sessions_are_kept_in_step() {
     assert_eq!(error(client.call(2, &wrong).await), ErrorCode::InvalidShareSessionEpoch);
     let unknown = ShareFetchRequest { member_id: None, ..member.request(Vec::new()) };
     assert_eq!(error(client.call(2, &unknown).await), ErrorCode::InvalidRequest);
-    let other =
-        ShareFetchRequest { member_id: Some("o".into()), share_session_epoch: 0, ..member.request(Vec::new()) };
+    let other = ShareFetchRequest {
+        member_id: Some("o".into()),
+        share_session_epoch: 0,
+        ..member.request(Vec::new())
+    };
     assert_eq!(error(client.call(2, &other).await), ErrorCode::ShareSessionLimitReached);
     let zero = member.acknowledge_as(&[(0, 0, ACCEPT)], 0).await;
     assert_eq!(code(zero.error_code), ErrorCode::InvalidShareSessionEpoch);
@@ -300,11 +306,17 @@ async fn sessions_are_kept_in_step() {
     // Without partitions there is nothing.
     member.epoch = 1;
     let forgotten = ForgottenTopic { topic_id: topic, partitions: vec![0] };
-    let request =
-        ShareFetchRequest { topics: Vec::new(), forgotten_topics_data: vec![forgotten], ..member.request(Vec::new()) };
+    let request = ShareFetchRequest {
+        topics: Vec::new(),
+        forgotten_topics_data: vec![forgotten],
+        ..member.request(Vec::new())
+    };
     assert!(client.call(2, &request).await.responses.is_empty());
     let request = ShareFetchRequest {
-        topics: vec![FetchTopic { topic_id: Uuid::from_u128(9), partitions: vec![FetchPartition::default()] }],
+        topics: vec![FetchTopic {
+            topic_id: Uuid::from_u128(9),
+            partitions: vec![FetchPartition::default()],
+        }],
         ..member.request(Vec::new())
     };
     let data = first(client.call(2, &request).await);
@@ -315,7 +327,13 @@ async fn sessions_are_kept_in_step() {
 async fn a_fetch_waits_for_records_and_gets_no_more_than_it_may() {
     let (broker, mut client, topic) = prepared(&[("group.share.partition.max.record.locks", "6")]).await;
     let mut member = Member::join(&broker, "m", "t", topic).await;
-    member.fetch_with(&{ let mut it = member_request(&mut member); it.max_wait_ms = 0; it }).await;
+    member
+        .fetch_with(&{
+            let mut it = member_request(&mut member);
+            it.max_wait_ms = 0;
+            it
+        })
+        .await;
     let request = member.request(Vec::new());
     let id = member.client.send(2, &request).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -354,8 +372,11 @@ async fn records_of_aborted_transactions_are_not_given_out_where_that_is_asked_f
             if producer.error_code == 0 {
                 break;
             }
-            let find =
-                FindCoordinatorRequest { key_type: 1, coordinator_keys: vec!["x".into()], ..Default::default() };
+            let find = FindCoordinatorRequest {
+                key_type: 1,
+                coordinator_keys: vec!["x".into()],
+                ..Default::default()
+            };
             client.call(6, &find).await;
             tokio::time::sleep(Duration::from_millis(10)).await;
             producer = client.call(4, &init).await;
@@ -465,11 +486,16 @@ async fn clients_find_that_share_groups_are_there() {
     for key in [76, 77, 78, 79, 83, 84, 85, 86, 87, 90, 91, 92] {
         assert!(response.api_keys.iter().any(|it| it.api_key == key), "{key}");
     }
-    for (key, expected) in [("s:AAAAAAAAAAAAAAAAAAAACQ:0", ErrorCode::None), ("s:0", ErrorCode::InvalidRequest)] {
+    for (key, expected) in
+        [("s:AAAAAAAAAAAAAAAAAAAACQ:0", ErrorCode::None), ("s:0", ErrorCode::InvalidRequest)]
+    {
         let mut found = ErrorCode::CoordinatorNotAvailable;
         for _ in 0..100 {
-            let request =
-                FindCoordinatorRequest { key_type: 2, coordinator_keys: vec![key.into()], ..Default::default() };
+            let request = FindCoordinatorRequest {
+                key_type: 2,
+                coordinator_keys: vec![key.into()],
+                ..Default::default()
+            };
             found = code(client.call(6, &request).await.coordinators[0].error_code);
             if found != ErrorCode::CoordinatorNotAvailable {
                 break;

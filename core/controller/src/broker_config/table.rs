@@ -226,20 +226,8 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         AtLeast(1),
         "The longest session timeout that a share group may have.",
     ),
-    fixed(
-        "group.share.max.share.sessions",
-        Int,
-        Some("2000"),
-        AtLeast(1),
-        "Share sessions of one broker.",
-    ),
-    fixed(
-        "group.share.max.size",
-        Int,
-        Some("200"),
-        AtLeast(1),
-        "Members of the largest share group.",
-    ),
+    fixed("group.share.max.share.sessions", Int, Some("2000"), AtLeast(1), "Share sessions of one broker."),
+    fixed("group.share.max.size", Int, Some("200"), AtLeast(1), "Members of the largest share group."),
     fixed(
         "group.share.min.delivery.count.limit",
         Int,

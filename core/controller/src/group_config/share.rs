@@ -161,7 +161,13 @@ impl ShareGroupConfig {
             }
         }
         let text = |config: &GroupConfigKey| {
-            group.get(config.key.name).map(String::as_str).or(config.key.default).unwrap_or_default().trim().to_owned()
+            group
+                .get(config.key.name)
+                .map(String::as_str)
+                .or(config.key.default)
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
         };
         let resolved = Self {
             offset_reset: offset_reset(&text(&OFFSET_RESET))?,

@@ -10,7 +10,11 @@ pub(super) fn combine(base: &[StateBatch], newer: &[StateBatch], start: i64) -> 
         let at = newer.partition_point(|over| over.last_offset < from);
         for over in newer.iter().skip(at).take_while(|over| over.first_offset <= batch.last_offset) {
             if over.first_offset > from {
-                all.push(StateBatch { first_offset: from, last_offset: over.first_offset - 1, ..batch.clone() });
+                all.push(StateBatch {
+                    first_offset: from,
+                    last_offset: over.first_offset - 1,
+                    ..batch.clone()
+                });
             }
             from = over.last_offset + 1;
         }
@@ -74,7 +78,12 @@ mod tests {
             let last = next + random.random_range(0..4);
             let delivery_state = [0, 2, 4][random.random_range(0..3)];
             let delivery_count = random.random_range(1..3);
-            batches.push(StateBatch { first_offset: next, last_offset: last, delivery_state, delivery_count });
+            batches.push(StateBatch {
+                first_offset: next,
+                last_offset: last,
+                delivery_state,
+                delivery_count,
+            });
             next = last + random.random_range(1..4);
         }
         batches

@@ -85,7 +85,8 @@ impl Slot {
 
     /// It comes back: for the next one, unless it was given out often enough.
     fn release(&mut self, settings: &ShareSettings) {
-        self.state = if self.deliveries >= settings.deliveries_max { State::Archived } else { State::Available };
+        self.state =
+            if self.deliveries >= settings.deliveries_max { State::Archived } else { State::Available };
         self.is_dirty = true;
     }
 

@@ -11,8 +11,7 @@ use super::*;
 const SETTINGS: ShareSettings = ShareSettings { lock_ms: 100, deliveries_max: 3, locks_max: 20 };
 
 fn stored(start_offset: i64, batches: Vec<StateBatch>) -> SharedState {
-    let summary =
-        StateSummary { state_epoch: 0, leader_epoch: 0, start_offset, delivery_complete_count: 0 };
+    let summary = StateSummary { state_epoch: 0, leader_epoch: 0, start_offset, delivery_complete_count: 0 };
     SharedState { summary, batches }
 }
 
@@ -181,6 +180,18 @@ impl Model {
         assert_eq!(usize::try_from(write.done).unwrap(), done);
     }
 
+    /// The machine dies, and another one goes on with what is stored.
+    fn revived(&mut self) -> SharePartitionMachine {
+        let machine = SharePartitionMachine::load(&stored(self.start, self.batches()), 0, SETTINGS).unwrap();
+        assert_eq!(machine.start(), self.start);
+        self.held.clear();
+        let (start, known) = (self.start, &self.stored);
+        self.accepted.retain(|offset| {
+            *offset < start || known.get(offset).is_some_and(|(state, _)| *state == ACKNOWLEDGED)
+        });
+        machine
+    }
+
     fn is_stored_done(&self, offset: i64) -> bool {
         offset < self.start || self.stored.get(&offset).is_some_and(|(state, _)| *state != AVAILABLE)
     }
@@ -224,7 +235,8 @@ fn no_record_is_with_two_and_nothing_that_was_answered_is_lost() {
                     let Some(offset) = own.first().copied() else { continue };
                     let kind = [ACCEPT, ACCEPT, RELEASE, REJECT, RENEW][random.random_range(0..5)];
                     token += 1;
-                    let waits = machine.acknowledge(now, member, &[say(offset, offset, kind)], AckToken(token));
+                    let waits =
+                        machine.acknowledge(now, member, &[say(offset, offset, kind)], AckToken(token));
                     assert_eq!(waits, Ok(kind != RENEW), "seed {seed}: {offset}");
                     if kind == RENEW {
                         model.held.insert(offset, (member.to_owned(), now + 100));
@@ -256,14 +268,8 @@ fn no_record_is_with_two_and_nothing_that_was_answered_is_lost() {
                     if let Some(write) = flight.take().filter(|_| random.random()) {
                         model.take(&write);
                     }
-                    let before = stored(model.start, model.batches());
-                    machine = SharePartitionMachine::load(&before, 0, SETTINGS).unwrap();
-                    model.held.clear();
+                    machine = model.revived();
                     pending.clear();
-                    model.accepted.retain(|offset| {
-                        *offset < model.start || model.stored.get(offset).is_some_and(|(it, _)| *it == 2)
-                    });
-                    assert_eq!(machine.start(), model.start);
                 }
                 _ => {}
             }

@@ -28,7 +28,11 @@ pub(super) fn current<'a>(
     check_name(group)?;
     let unset = move |name: &str| {
         let config = group_config::key(name).ok_or_else(|| refused(&group_config::unknown(name)))?;
-        let default = config.broker_name.and_then(|name| policy.groups.get(name)).map(String::as_str).or(config.key.default);
+        let default = config
+            .broker_name
+            .and_then(|name| policy.groups.get(name))
+            .map(String::as_str)
+            .or(config.key.default);
         Ok((config.key, default.unwrap_or_default().to_owned()))
     };
     Ok(Current { configs: image.dynamic_configs().group(group), unset: Box::new(unset) })

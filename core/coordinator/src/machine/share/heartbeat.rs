@@ -23,7 +23,10 @@ const EPOCH_LEAVE: i32 = -1;
 const EPOCH_JOIN: i32 = 0;
 
 /// The answer to a heartbeat that is refused.
-pub(crate) fn share_heartbeat_error(error: ErrorCode, message: Option<String>) -> ShareGroupHeartbeatResponse {
+pub(crate) fn share_heartbeat_error(
+    error: ErrorCode,
+    message: Option<String>,
+) -> ShareGroupHeartbeatResponse {
     ShareGroupHeartbeatResponse {
         error_code: error.code(),
         error_message: message,
@@ -92,7 +95,11 @@ impl GroupMachine {
         self.turn(&group, now, out, |turn| turn.share_heartbeat(waiter, client, request));
     }
 
-    fn admit_to_share_group(&mut self, now: Now, request: &ShareGroupHeartbeatRequest) -> Result<(), Refusal> {
+    fn admit_to_share_group(
+        &mut self,
+        now: Now,
+        request: &ShareGroupHeartbeatRequest,
+    ) -> Result<(), Refusal> {
         validate(request)?;
         if self.groups.contains_key(request.group_id.as_str()) {
             return Ok(());
@@ -188,9 +195,8 @@ impl Turn<'_> {
                 .min(config.partition_bytes_max.saturating_sub(self.shared.bytes)),
             client,
         };
-        let interval_ms = topics
-            .share_heartbeat_interval_ms(&self.group.id)
-            .unwrap_or(config.share_heartbeat_interval_ms);
+        let interval_ms =
+            topics.share_heartbeat_interval_ms(&self.group.id).unwrap_or(config.share_heartbeat_interval_ms);
         let id: MemberId = Arc::from(request.member_id.as_str());
         let Some(share) = self.group.share_mut() else { return Err(not_a_share_group(&self.group.id)) };
         let mut response = share.beat(&id, request, &context)?;
@@ -390,7 +396,9 @@ fn describe_member(id: &MemberId, member: &ShareMember, topics: &dyn Topics) -> 
         client_id: member.client.client_id.clone(),
         client_host: member.client.host.clone(),
         subscribed_topic_names: member.topics.iter().cloned().collect(),
-        assignment: DescribedAssignment { topic_partitions: member.assigned.iter().filter_map(topic).collect() },
+        assignment: DescribedAssignment {
+            topic_partitions: member.assigned.iter().filter_map(topic).collect(),
+        },
     }
 }
 

@@ -187,7 +187,8 @@ impl ShareGroup {
 
     /// Every record that the group has in the log.
     pub(in crate::machine) fn keys(&self) -> BTreeSet<Key> {
-        let mut keys = BTreeSet::from([ShareKey::Epoch, ShareKey::TargetEpoch, ShareKey::State].map(Key::Share));
+        let mut keys =
+            BTreeSet::from([ShareKey::Epoch, ShareKey::TargetEpoch, ShareKey::State].map(Key::Share));
         for id in self.members.keys().chain(self.targets.keys()) {
             keys.insert(Key::Share(ShareKey::Member(Arc::clone(id))));
             keys.insert(Key::Share(ShareKey::Target(Arc::clone(id))));
@@ -238,9 +239,10 @@ impl ShareGroup {
         noted.retain(|id, _| topics.by_id(*id).is_some());
         for (id, partitions) in self.targets.values().flatten() {
             let Some(topic) = topics.by_id(*id) else { continue };
-            let entry = noted
-                .entry(*id)
-                .or_insert_with(|| StateTopic { name: (*topic.name).to_owned(), partitions: BTreeSet::new() });
+            let entry = noted.entry(*id).or_insert_with(|| StateTopic {
+                name: (*topic.name).to_owned(),
+                partitions: BTreeSet::new(),
+            });
             entry.partitions.extend(partitions);
         }
         if noted != self.state_topics {

@@ -125,7 +125,8 @@ fn target_value(target: &Partitions) -> ShareGroupTargetAssignmentMemberValue {
 }
 
 pub(super) fn load_target(value: ShareGroupTargetAssignmentMemberValue) -> Partitions {
-    let topic = |topic: TopicPartition| (TopicId::new(topic.topic_id), topic.partitions.into_iter().collect());
+    let topic =
+        |topic: TopicPartition| (TopicId::new(topic.topic_id), topic.partitions.into_iter().collect());
     value.topic_partitions.into_iter().map(topic).collect()
 }
 
@@ -143,7 +144,8 @@ fn current_value(member: &ShareMember) -> ShareGroupCurrentMemberAssignmentValue
 }
 
 pub(super) fn load_current(member: &mut ShareMember, value: ShareGroupCurrentMemberAssignmentValue) {
-    let topic = |topic: TopicPartitions| (TopicId::new(topic.topic_id), topic.partitions.into_iter().collect());
+    let topic =
+        |topic: TopicPartitions| (TopicId::new(topic.topic_id), topic.partitions.into_iter().collect());
     member.epoch = value.member_epoch;
     member.previous_epoch = value.previous_member_epoch;
     member.assigned = value.assigned_partitions.into_iter().map(topic).collect();

@@ -55,7 +55,10 @@ impl World {
         }
     }
 
-    fn alter(&mut self, act: impl FnOnce(&mut GroupMachine, Now, Waiter, &mut Vec<Command>)) -> Result<i32, ErrorCode> {
+    fn alter(
+        &mut self,
+        act: impl FnOnce(&mut GroupMachine, Now, Waiter, &mut Vec<Command>),
+    ) -> Result<i32, ErrorCode> {
         let waiter = self.ask(act);
         match self.replies.get(&waiter) {
             Some(Reply::ShareState(result)) => result.clone().map_err(|(error, _)| error),
@@ -115,7 +118,10 @@ fn a_group_is_of_one_kind() {
     let (mut world, _) = world();
     world.share(request("a", 0, Some(&["orders"])));
     let client = ClientContext::default();
-    let consumer = towpath_wire::ConsumerGroupHeartbeatRequest { group_id: "s".into(), ..super::consumers::join_request("m", &["orders"]) };
+    let consumer = towpath_wire::ConsumerGroupHeartbeatRequest {
+        group_id: "s".into(),
+        ..super::consumers::join_request("m", &["orders"])
+    };
     let waiter = world.ask(|machine, now, waiter, out| {
         machine.consumer_group_heartbeat(now, waiter, &client, consumer, 1, out);
     });
@@ -141,8 +147,8 @@ fn states_are_altered_and_forgotten_without_members_only() {
     assert_eq!(alter(&mut world, noted.clone()), Ok(before.epoch + 1));
     assert_eq!(world.machine.share_state("s").unwrap().topics.len(), 2);
     let bills = [topics.id("bills")];
-    let forgotten = world
-        .alter(|machine, now, waiter, out| machine.forget_share_topics(now, waiter, "s", &bills, out));
+    let forgotten =
+        world.alter(|machine, now, waiter, out| machine.forget_share_topics(now, waiter, "s", &bills, out));
     assert_eq!(forgotten, Ok(before.epoch + 1));
     let loaded = world.loaded();
     assert_eq!(loaded.share_state("s"), world.machine.share_state("s"));
@@ -227,7 +233,8 @@ fn every_partition_is_covered_whatever_happens() {
             assert_eq!(member.member_epoch, described.group_epoch, "seed {seed}");
             for topic in &member.assignment.topic_partitions {
                 assert!(!topic.partitions.is_empty());
-                covered.extend(topic.partitions.iter().map(|partition| (topic.topic_name.clone(), *partition)));
+                covered
+                    .extend(topic.partitions.iter().map(|partition| (topic.topic_name.clone(), *partition)));
             }
             let existing = member.subscribed_topic_names.iter().filter(|name| topics.partitions(name) > 0);
             assert_eq!(member.assignment.topic_partitions.len(), existing.count(), "seed {seed}");

@@ -179,7 +179,8 @@ fn nothing_that_was_answered_is_lost() {
                     start += random.random_range(0..2);
                     let first = start + random.random_range(0..6);
                     let last = first + random.random_range(0..4);
-                    let what = batch(first, last, [0, 2, 4][random.random_range(0..3)], random.random_range(1..5));
+                    let what =
+                        batch(first, last, [0, 2, 4][random.random_range(0..3)], random.random_range(1..5));
                     let written = write_of(epoch, start, vec![what.clone()]);
                     let waiter = world.act(|m, w, out| m.write(1, w, key(0), &written, out));
                     said.insert(waiter, (start, vec![what]));
@@ -196,7 +197,9 @@ fn nothing_that_was_answered_is_lost() {
             let state = &loaded.entries[&key(0)].state;
             let known: Vec<u64> =
                 world.replies.iter().filter(|(_, reply)| **reply == Ok(None)).map(|(w, _)| *w).collect();
-            let Some(newest) = known.iter().filter(|waiter| said.contains_key(waiter)).max() else { continue };
+            let Some(newest) = known.iter().filter(|waiter| said.contains_key(waiter)).max() else {
+                continue;
+            };
             assert!(state.summary.start_offset >= said[newest].0, "seed {seed}");
             let records = records_of(state);
             for batch in &said[newest].1 {

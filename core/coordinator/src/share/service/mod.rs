@@ -14,7 +14,9 @@ use towpath_wire::ErrorCode;
 
 use self::partition::Partition;
 pub use self::partition::SharePartitionStatus;
-use super::machine::{ShareCommand, ShareReply, ShareStateConfig, ShareStateMachine, ShareWrite, SharedState};
+use super::machine::{
+    ShareCommand, ShareReply, ShareStateConfig, ShareStateMachine, ShareWrite, SharedState,
+};
 use super::state::{ShareKey, StateSummary};
 use crate::hash::partition_for;
 use crate::log::{CoordinatorLog, CoordinatorLogError};
@@ -52,11 +54,7 @@ impl ShareCoordinator {
 
     /// A coordinator by a clock of its own.
     #[must_use]
-    pub fn with_clock(
-        config: ShareStateConfig,
-        log: Arc<dyn CoordinatorLog>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn with_clock(config: ShareStateConfig, log: Arc<dyn CoordinatorLog>, clock: Arc<dyn Clock>) -> Self {
         let partitions = Mutex::new(HashMap::new());
         Self { inner: Arc::new(Inner { config, log, clock, partitions, is_stopped: AtomicBool::new(false) }) }
     }

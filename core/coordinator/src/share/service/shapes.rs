@@ -1,13 +1,14 @@
 //! The requests of the state APIs (83 to 87), as those send them who lead partitions.
 
+use towpath_wire::share_group_records::StateBatch;
 use towpath_wire::{
     DeleteShareGroupStateRequest, DeleteShareGroupStateResponse, ErrorCode, InitializeShareGroupStateRequest,
     InitializeShareGroupStateResponse, ReadShareGroupStateRequest, ReadShareGroupStateResponse,
     ReadShareGroupStateSummaryRequest, ReadShareGroupStateSummaryResponse, WriteShareGroupStateRequest,
-    WriteShareGroupStateResponse, delete_share_group_state as delete, initialize_share_group_state as initialize,
-    read_share_group_state as read, read_share_group_state_summary as summary, write_share_group_state as write,
+    WriteShareGroupStateResponse, delete_share_group_state as delete,
+    initialize_share_group_state as initialize, read_share_group_state as read,
+    read_share_group_state_summary as summary, write_share_group_state as write,
 };
-use towpath_wire::share_group_records::StateBatch;
 use uuid::Uuid;
 
 use super::ShareCoordinator;
@@ -141,8 +142,7 @@ impl ShareCoordinator {
         request: &ReadShareGroupStateSummaryRequest,
     ) -> ReadShareGroupStateSummaryResponse {
         let partition = |topic: Uuid, partition: i32| {
-            let found =
-                key(&request.group_id, topic, partition).and_then(|key| self.summary(&key));
+            let found = key(&request.group_id, topic, partition).and_then(|key| self.summary(&key));
             match found {
                 Ok(summary) => summary::PartitionResult {
                     partition,
@@ -165,7 +165,11 @@ impl ShareCoordinator {
         };
         let topic = |topic: &summary::ReadStateSummaryData| summary::ReadStateSummaryResult {
             topic_id: topic.topic_id,
-            partitions: topic.partitions.iter().map(|asked| partition(topic.topic_id, asked.partition)).collect(),
+            partitions: topic
+                .partitions
+                .iter()
+                .map(|asked| partition(topic.topic_id, asked.partition))
+                .collect(),
         };
         ReadShareGroupStateSummaryResponse { results: request.topics.iter().map(topic).collect() }
     }
