@@ -231,10 +231,12 @@ async fn what_is_acknowledged_is_done_with_for_good() {
     let data = member.fetch_with(&request).await;
     assert_eq!(data.acknowledge_error_code, 0);
     assert_eq!(given(&data), [(2, "c".to_owned(), 2)]);
-    broker.broker.shutdown().await.unwrap();
+    drop((member, client));
+    let TestBroker { broker, dir } = broker;
+    broker.shutdown().await.unwrap();
+    drop(broker);
 
     // What was with somebody is for the next one; all else is as it was.
-    let TestBroker { dir, .. } = broker;
     let broker = TestBroker::start_in(dir, |_| {}).await;
     let mut member = Member::join(&broker, "n", "t", topic).await;
     let mut client = broker.client();
@@ -327,13 +329,10 @@ async fn sessions_are_kept_in_step() {
 async fn a_fetch_waits_for_records_and_gets_no_more_than_it_may() {
     let (broker, mut client, topic) = prepared(&[("group.share.partition.max.record.locks", "6")]).await;
     let mut member = Member::join(&broker, "m", "t", topic).await;
-    member
-        .fetch_with(&{
-            let mut it = member_request(&mut member);
-            it.max_wait_ms = 0;
-            it
-        })
-        .await;
+    // Begins the session; the state is read meanwhile.
+    let mut begin = member.request(Vec::new());
+    begin.max_wait_ms = 0;
+    member.fetch_with(&begin).await;
     let request = member.request(Vec::new());
     let id = member.client.send(2, &request).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -348,10 +347,6 @@ async fn a_fetch_waits_for_records_and_gets_no_more_than_it_may() {
     let mut strict = member.request(vec![acknowledged(0, 5, ACCEPT)]);
     (strict.share_acquire_mode, strict.max_records) = (1, 1);
     assert_eq!(offsets(&member.fetch_with(&strict).await), [6]);
-}
-
-fn member_request(member: &mut Member) -> ShareFetchRequest {
-    member.request(Vec::new())
 }
 
 #[tokio::test]
