@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use towpath_types::TopicId;
+use towpath_types::{TopicId, limits};
 use towpath_wire::ErrorCode;
 
 use super::heartbeat::not_a_share_group;
 use super::{ShareKey, StateTopic};
 use crate::machine::consumer::Refusal;
-use crate::machine::group::GroupState;
+use crate::machine::group::{GroupState, Kind};
 use crate::machine::turn::Turn;
 use crate::machine::{Command, GroupMachine, Now, Reply, Waiter};
 
@@ -67,9 +67,17 @@ impl GroupMachine {
         topics: Vec<ShareStateTopic>,
         out: &mut Vec<Command>,
     ) {
-        let altered = self.turn(id, now, out, |turn| turn.alter_share_state(waiter, topics));
-        if altered.is_none() {
-            let refusal = not_found(id);
+        let is_valid = !id.is_empty() && id.len() <= limits::GROUP_ID_BYTES_MAX;
+        let has_group = is_valid && self.ensure_group(id, now);
+        if has_group {
+            self.turn(id, now, out, |turn| turn.alter_share_state(waiter, topics));
+        } else {
+            let refusal = if is_valid {
+                let message = "The coordinator has no room for another group.";
+                Refusal::new(ErrorCode::GroupMaxSizeReached, message)
+            } else {
+                Refusal::new(ErrorCode::InvalidGroupId, "The group id is not valid.")
+            };
             let reply = Reply::ShareState(Err((refusal.error, refusal.message)));
             out.push(Command::Respond { waiter, reply });
         }
@@ -108,6 +116,9 @@ impl Turn<'_> {
         let id = std::sync::Arc::clone(&self.group.id);
         if self.group.state == GroupState::Dead {
             return Err(not_found(&id));
+        }
+        if self.group.is_nothing() {
+            self.group.kind = Kind::Share(Box::default());
         }
         let Some(share) = self.group.share_mut() else { return Err(not_a_share_group(&id)) };
         if share.has_members() {

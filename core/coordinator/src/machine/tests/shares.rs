@@ -141,6 +141,13 @@ fn states_are_altered_and_forgotten_without_members_only() {
         world.alter(|machine, now, waiter, out| machine.alter_share_state(now, waiter, "s", vec![noted], out))
     };
     assert_eq!(alter(&mut world, noted.clone()), Err(ErrorCode::NonEmptyGroup));
+    // A group that is not there is made.
+    let made = world.alter(|machine, now, waiter, out| {
+        machine.alter_share_state(now, waiter, "new", vec![noted.clone()], out);
+    });
+    assert_eq!(made, Ok(1));
+    let waiter = world.ask(|machine, now, waiter, out| machine.delete_group(now, waiter, "new", out));
+    assert_eq!(world.replies[&waiter], Reply::DeleteGroup(ErrorCode::None));
     world.share(request("a", -1, None));
     let before = world.machine.share_state("s").unwrap();
     assert_eq!((before.has_members, before.topics.len()), (false, 1));
