@@ -166,7 +166,12 @@ fn group(config: &BrokerConfig, name: &str) -> Option<String> {
         "offsets.retention.minutes" => (groups.offsets_retention_ms / 60_000).to_string(),
         "offsets.topic.num.partitions" => config.offsets_partitions.to_string(),
         "offsets.topic.segment.bytes" => config.offsets_topic_configs.get("segment.bytes")?.clone(),
-        _ if name.starts_with("group.consumer.") => config.settings.get(name)?.clone(),
+        _ if ["group.consumer.", "group.share.", "share.coordinator."]
+            .iter()
+            .any(|it| name.starts_with(it)) =>
+        {
+            config.settings.get(name)?.clone()
+        }
         _ => return None,
     };
     Some(said)

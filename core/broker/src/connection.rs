@@ -56,6 +56,8 @@ pub(crate) struct Peer {
     pub(crate) address: Option<IpAddr>,
     /// The node of this cluster that it is, where it has said so on the listener of nodes.
     pub(crate) node: Option<BrokerId>,
+    /// Which of this process's connections it is; 0 for what another node has passed on.
+    pub(crate) connection: u64,
 }
 
 /// Why a connection ends.

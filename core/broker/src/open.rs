@@ -30,6 +30,7 @@ use crate::live_settings::LiveSettings;
 use crate::memory::MemoryBudget;
 use crate::metrics::BrokerMetrics;
 use crate::producer_ids::ProducerIds;
+use crate::share::Shares;
 use crate::state::{BrokerState, Metadata};
 
 /// Checks the defaults of topic configurations.
@@ -279,6 +280,8 @@ fn state(
         answering: AtomicBool::new(false),
         groups: OnceLock::new(),
         transactions: OnceLock::new(),
+        share_states: OnceLock::new(),
+        shares: Shares::default(),
         verified_offsets: VerifiedOffsets::default(),
         replica_moved: tokio::sync::Notify::new(),
         changing: Mutex::new(()),

@@ -125,6 +125,33 @@ impl BrokerConfig {
         }
     }
 
+    fn set_shares(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let groups = &mut self.groups;
+        match name {
+            "group.share.session.timeout.ms" => at_least(&mut groups.share_session_timeout_ms, value, 1),
+            "group.share.heartbeat.interval.ms" => {
+                at_least(&mut groups.share_heartbeat_interval_ms, value, 1)
+            }
+            "group.share.max.size" => at_least(&mut groups.share_members_max, value, 1),
+            "share.coordinator.snapshot.update.records.per.snapshot" => {
+                number(&mut self.share_states.updates_per_snapshot, value)
+            }
+            "share.coordinator.state.topic.num.partitions" => {
+                at_least(&mut self.share_state_partitions, value, 1)
+            }
+            "share.coordinator.state.topic.min.isr" => {
+                topic_config::check("min.insync.replicas", value).map_err(|problem| problem.to_string())?;
+                self.share_state_topic_configs.insert("min.insync.replicas".to_owned(), value.to_owned());
+                Ok(())
+            }
+            // The others are looked up by their names.
+            _ => match broker_config::key(name) {
+                Some(config) => config.key.check(value).map_err(|problem| problem.to_string()),
+                None => Err("the broker has no such setting".to_owned()),
+            },
+        }
+    }
+
     fn try_set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let (groups, limits, replication) = (&mut self.groups, &mut self.limits, &mut self.replication);
         match name {
@@ -138,6 +165,9 @@ impl BrokerConfig {
                 Ok(())
             }
             _ if name.starts_with("transaction") => self.set_transactions(name, value),
+            _ if name.starts_with("group.share.") || name.starts_with("share.coordinator.") => {
+                self.set_shares(name, value)
+            }
             _ if name.starts_with("group.") => self.set_groups(name, value),
             "connections.max.idle.ms" => milliseconds(&mut limits.connection_idle_max, value),
             "max.connections" => at_least(&mut limits.connections_max, value, 1),

@@ -80,8 +80,9 @@ pub fn node_options() -> ConfigSpec {
 /// `node: settings:`, what Kafka has in `server.properties`. Without a default each, so that DescribeConfigs tells what
 /// is set from what is not.
 fn broker_options() -> ConfigSpec {
-    let options = own_options().into_iter().chain(group_options()).chain(transaction_options());
-    let options = options.chain(replication_options()).chain(topic_defaults()).chain(more_topic_defaults());
+    let options = own_options().into_iter().chain(group_options()).chain(share_group_options());
+    let options = options.chain(transaction_options()).chain(replication_options());
+    let options = options.chain(topic_defaults()).chain(more_topic_defaults());
     ConfigSpec::new(options.map(|(name, ty, doc)| OptionSpec::optional(name, ty, doc)).collect())
 }
 
@@ -226,6 +227,54 @@ fn transaction_options() -> impl IntoIterator<Item = Setting> {
             "transaction.remove.expired.transaction.cleanup.interval.ms",
             count(),
             "Milliseconds between two looks for transactional ids to forget (3600000).",
+        ),
+    ]
+}
+
+/// Defaults and bounds of what share groups set (KIP-932).
+fn share_group_options() -> impl IntoIterator<Item = Setting> {
+    [
+        (
+            "group.share.session.timeout.ms",
+            count(),
+            "Milliseconds without a heartbeat until a member of a share group is taken for gone (45000).",
+        ),
+        ("group.share.min.session.timeout.ms", count(), "The shortest such timeout (45000)."),
+        ("group.share.max.session.timeout.ms", count(), "The longest such timeout (60000)."),
+        (
+            "group.share.heartbeat.interval.ms",
+            count(),
+            "Milliseconds between two heartbeats of a member of a share group (5000).",
+        ),
+        ("group.share.min.heartbeat.interval.ms", count(), "The shortest such interval (5000)."),
+        ("group.share.max.heartbeat.interval.ms", count(), "The longest such interval (15000)."),
+        (
+            "group.share.record.lock.duration.ms",
+            count(),
+            "Milliseconds for which a member of a share group has a record to itself (30000).",
+        ),
+        ("group.share.min.record.lock.duration.ms", count(), "The shortest such time (15000)."),
+        ("group.share.max.record.lock.duration.ms", count(), "The longest such time (60000)."),
+        (
+            "group.share.delivery.count.limit",
+            count(),
+            "How often a record is given to members of a share group before it is given up (5).",
+        ),
+        ("group.share.min.delivery.count.limit", count(), "The smallest such number (2)."),
+        ("group.share.max.delivery.count.limit", count(), "The largest such number (10)."),
+        (
+            "group.share.partition.max.record.locks",
+            count(),
+            "Records of one partition that may be with members of a share group at the same time (2000).",
+        ),
+        ("group.share.min.partition.max.record.locks", count(), "The smallest such number (100)."),
+        ("group.share.max.partition.max.record.locks", count(), "The largest such number (10000)."),
+        ("group.share.max.size", count(), "Members of the largest share group (200)."),
+        ("group.share.max.share.sessions", count(), "Share sessions of one node (2000)."),
+        (
+            "share.coordinator.state.topic.num.partitions",
+            count(),
+            "Partitions of the topic of share groups' states (50).",
         ),
     ]
 }

@@ -41,6 +41,12 @@ pub struct GroupConfig {
     pub consumer_regex_refresh_interval_ms: i64,
     /// `group.consumer.migration.policy`.
     pub consumer_migration_policy: MigrationPolicy,
+    /// `group.share.session.timeout.ms`: how long a member of a share group (KIP-932) may be silent.
+    pub share_session_timeout_ms: i32,
+    /// `group.share.heartbeat.interval.ms`: how often such a member is asked to be heard of.
+    pub share_heartbeat_interval_ms: i32,
+    /// `group.share.max.size`: members of one share group.
+    pub share_members_max: usize,
 }
 
 /// Whether groups may change between the classic and the consumer protocol while they have members.
@@ -105,6 +111,9 @@ impl Default for GroupConfig {
             consumer_assignment_interval_ms: 1_000,
             consumer_regex_refresh_interval_ms: 10 * 60 * 1_000,
             consumer_migration_policy: MigrationPolicy::Bidirectional,
+            share_session_timeout_ms: 45_000,
+            share_heartbeat_interval_ms: 5_000,
+            share_members_max: limits::SHARE_GROUP_MEMBERS_MAX,
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) const FEATURES: &[Feature] = &[
     Feature { name: "transaction.version", min: 0, max: 2 },
     // KIP-848: the consumer group protocol.
     Feature { name: "group.version", min: 0, max: 1 },
+    // KIP-932: share groups.
+    Feature { name: "share.version", min: 0, max: 1 },
 ];
 
 /// The same for decisions.

@@ -36,6 +36,8 @@ pub(crate) struct RequestContext {
     pub(crate) address: Option<IpAddr>,
     /// The node of this cluster that asks, if it is one.
     pub(crate) node: Option<BrokerId>,
+    /// Which of this process's connections it came over.
+    pub(crate) connection: u64,
 }
 
 impl RequestContext {
@@ -144,6 +146,18 @@ apis! {
         ListGroups => list_groups::ListGroupsRequest,
         ConsumerGroupHeartbeat => consumer_group_heartbeat::ConsumerGroupHeartbeatRequest,
         ConsumerGroupDescribe => consumer_group_describe::ConsumerGroupDescribeRequest,
+        ShareGroupHeartbeat => share_group_heartbeat::ShareGroupHeartbeatRequest,
+        ShareGroupDescribe => share_group_describe::ShareGroupDescribeRequest,
+        ShareFetch => share_fetch::ShareFetchRequest,
+        ShareAcknowledge => share_acknowledge::ShareAcknowledgeRequest,
+        InitializeShareGroupState => initialize_share_group_state::InitializeShareGroupStateRequest,
+        ReadShareGroupState => read_share_group_state::ReadShareGroupStateRequest,
+        WriteShareGroupState => write_share_group_state::WriteShareGroupStateRequest,
+        DeleteShareGroupState => delete_share_group_state::DeleteShareGroupStateRequest,
+        ReadShareGroupStateSummary => read_share_group_state_summary::ReadShareGroupStateSummaryRequest,
+        DescribeShareGroupOffsets => describe_share_group_offsets::DescribeShareGroupOffsetsRequest,
+        AlterShareGroupOffsets => alter_share_group_offsets::AlterShareGroupOffsetsRequest,
+        DeleteShareGroupOffsets => delete_share_group_offsets::DeleteShareGroupOffsetsRequest,
         CreateTopics => create_topics::CreateTopicsRequest,
         DeleteTopics => delete_topics::DeleteTopicsRequest,
         DeleteRecords => delete_records::DeleteRecordsRequest,
@@ -222,6 +236,7 @@ pub(crate) fn begin(
             client_id: header.client_id,
             address: peer.address,
             node: peer.node,
+            connection: peer.connection,
         };
         let passed_on = forward::pass_on(Arc::clone(broker), Arc::clone(node), cx, frame);
         return Ok((key, Begun::Waiting(Box::pin(passed_on))));
@@ -278,6 +293,7 @@ fn open(broker: &BrokerState, peer: &Peer, frame: Bytes) -> Result<Opened, Conne
         client_id: header.client_id,
         address: peer.address,
         node: peer.node,
+        connection: peer.connection,
     };
     Ok(Opened { key, cx, body })
 }
@@ -290,6 +306,11 @@ pub(crate) fn is_produce(frame: &Bytes) -> bool {
 /// The group coordinator; none for a moment while the broker starts.
 pub(crate) fn groups(broker: &BrokerState) -> Option<&GroupCoordinator> {
     broker.groups.get()
+}
+
+/// Whether the cluster has share groups (KIP-932).
+pub(crate) fn shares_records(broker: &BrokerState) -> bool {
+    api_versions::is_enabled(&broker.image(), "share.version")
 }
 
 /// An answer as code and message.

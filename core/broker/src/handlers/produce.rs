@@ -481,11 +481,14 @@ fn append(
     }
     partition.append_with(records, acks == -1, options).map_err(|error| match error {
         PartitionError::Append(AppendError::TooMuchWork) => Refused::TooMuchWork,
-        error => {
-            let log_start = (is_one && tells_log_start(&error)).then(|| partition.log().log_start_offset());
-            Refused::For(Refusal { log_start, ..error.into() })
-        }
+        error => Refused::For(refusal_of(partition, error, is_one)),
     })
+}
+
+/// What is told of a batch that was refused; `is_one` when nothing comes behind it.
+fn refusal_of(partition: &Partition, error: PartitionError, is_one: bool) -> Refusal {
+    let log_start = (is_one && tells_log_start(&error)).then(|| partition.log().log_start_offset());
+    Refusal { log_start, ..error.into() }
 }
 
 /// Whether Kafka says beside this error where the log begins.

@@ -17,5 +17,6 @@ mod offline;
 mod produce;
 mod protocol;
 mod restart;
+mod share;
 mod support;
 mod transactions;

@@ -15,6 +15,9 @@ const VERSION_GROUP_NOT_FOUND: i16 = 6;
 /// What ListGroups calls the types of groups.
 const TYPE_CLASSIC: &str = "classic";
 const TYPE_CONSUMER: &str = "consumer";
+const TYPE_SHARE: &str = "share";
+/// The protocol type of share groups.
+const SHARE: &str = "share";
 
 /// A group's type, protocol type and state, as ListGroups tells them.
 fn listed(group: &Group) -> (&'static str, &str, &'static str) {
@@ -23,6 +26,7 @@ fn listed(group: &Group) -> (&'static str, &str, &'static str) {
             (TYPE_CLASSIC, group.protocol_type.as_deref().unwrap_or_default(), group.state.name())
         }
         Kind::Consumer(consumer) => (TYPE_CONSUMER, CONSUMER, consumer.state().name()),
+        Kind::Share(share) => (TYPE_SHARE, SHARE, share.state()),
     }
 }
 
@@ -31,7 +35,7 @@ impl GroupMachine {
     #[must_use]
     pub fn describe_group(&self, id: &str, version: i16) -> DescribedGroup {
         let known = self.groups.get(id).filter(|group| group.state != GroupState::Dead);
-        let is_other = known.is_some_and(|group| group.consumer().is_some());
+        let is_other = known.is_some_and(|group| group.consumer().is_some() || group.share().is_some());
         if let Some(group) = known.filter(|_| !is_other) {
             return describe(group);
         }

@@ -109,6 +109,9 @@ impl Turn<'_> {
         if self.group.state == GroupState::Dead {
             let response = join_error(&joining.member_id, ErrorCode::CoordinatorNotAvailable);
             self.respond_join(joining.waiter, response);
+        } else if self.group.share().is_some() {
+            let response = join_error(&joining.member_id, ErrorCode::InconsistentGroupProtocol);
+            self.respond_join(joining.waiter, response);
         } else if self.group.consumer().is_some_and(|consumer| !consumer.members().is_empty()) {
             self.join_consumer(joining);
         } else if self.group.consumer().is_some() {

@@ -22,6 +22,7 @@ mod offset;
 mod offsets;
 mod rebalance;
 mod replay;
+pub(crate) mod share;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -37,7 +38,8 @@ use std::sync::Arc;
 use towpath_types::ProducerId;
 use towpath_wire::{
     ConsumerGroupHeartbeatResponse, ErrorCode, HeartbeatRequest, HeartbeatResponse, JoinGroupResponse,
-    OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse, TxnOffsetCommitResponse,
+    OffsetCommitResponse, OffsetDeleteResponse, ShareGroupHeartbeatResponse, SyncGroupResponse,
+    TxnOffsetCommitResponse,
 };
 use uuid::Uuid;
 
@@ -47,6 +49,8 @@ pub use consumer::{ASSIGNORS, ConsumerGroupState, ResolvedRegexes, resolve_regex
 pub use group::GroupState;
 pub use held::HeldBytes;
 pub(crate) use offset::commit_error;
+pub(crate) use share::share_heartbeat_error;
+pub use share::{SIMPLE_ASSIGNOR, ShareStateTopic, ShareStateView};
 pub(crate) use tombstones::{RECORD_OVERHEAD, append_bytes};
 pub(crate) use transactions::transactional_commit_error;
 pub(crate) use turn::{join_error, sync_error};
@@ -103,6 +107,10 @@ pub enum Reply {
     EndTransaction(ErrorCode),
     /// To ConsumerGroupHeartbeat.
     ConsumerHeartbeat(ConsumerGroupHeartbeatResponse),
+    /// To ShareGroupHeartbeat.
+    ShareHeartbeat(ShareGroupHeartbeatResponse),
+    /// To a change of what a share group knows of its share partitions: its epoch, or why not.
+    ShareState(Result<i32, (ErrorCode, String)>),
 }
 
 impl Reply {
@@ -112,6 +120,10 @@ impl Reply {
             Self::Join(response) => Self::Join(join_error(&response.member_id, error)),
             Self::Sync(_) => Self::Sync(sync_error(error)),
             Self::ConsumerHeartbeat(_) => Self::ConsumerHeartbeat(heartbeat_error(error, None)),
+            Self::ShareHeartbeat(_) => Self::ShareHeartbeat(share_heartbeat_error(error, None)),
+            Self::ShareState(Ok(_)) => {
+                Self::ShareState(Err((error, "The change could not be stored.".to_owned())))
+            }
             // These have failures of their own, part by part.
             other => other,
         }
@@ -208,6 +220,11 @@ impl Shared {
         self.bytes.room(&self.config)
     }
 
+    /// How long a member of a share group may be silent.
+    fn share_session_timeout_ms(&self, group: &str) -> i32 {
+        self.topics.share_session_timeout_ms(group).unwrap_or(self.config.share_session_timeout_ms)
+    }
+
     const fn next_token(&mut self) -> AppendToken {
         let token = AppendToken(self.next_append);
         self.next_append += 1;
@@ -278,6 +295,7 @@ impl GroupMachine {
         for group in self.groups.values() {
             stats.members += group.members.len();
             stats.members += group.consumer().map_or(0, |consumer| consumer.members().len());
+            stats.members += group.share().map_or(0, |share| share.members().count());
             stats.pending_members += group.pending.len();
             stats.offsets += group.offsets.iter().map(|(_, partitions)| partitions.len()).sum::<usize>();
         }

@@ -211,6 +211,9 @@ impl Turn<'_> {
     fn validate_commit(&self, request: &OffsetCommitRequest, version: i16) -> Result<(), ErrorCode> {
         let generation = request.generation_id_or_member_epoch;
         let instance = request.group_instance_id.as_deref();
+        if self.group.share().is_some() {
+            return Err(ErrorCode::GroupIdNotFound);
+        }
         if self.group.state == GroupState::Dead {
             return Err(ErrorCode::CoordinatorNotAvailable);
         }
@@ -328,6 +331,7 @@ impl Turn<'_> {
     fn delete_offsets(&mut self, waiter: Waiter, request: &OffsetDeleteRequest) {
         let error = match self.group.state {
             GroupState::Dead => ErrorCode::GroupIdNotFound,
+            _ if self.group.share().is_some() => ErrorCode::GroupIdNotFound,
             // Also a consumer group, whatever its members do.
             GroupState::Empty => ErrorCode::None,
             // Of other kinds of groups it is not known what they are subscribed to.

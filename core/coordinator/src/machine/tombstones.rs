@@ -128,7 +128,7 @@ impl Turn<'_> {
         // A group in the log has keys that can be written.
         let own = keys.iter().filter_map(|key| key.tombstone(&self.group.id, self.now.wall_ms).ok());
         records.extend(own.map(|record| (None, record)));
-        if self.group.consumer().is_none() {
+        if self.group.consumer().is_none() && self.group.share().is_none() {
             let record = record::group_record(&self.group.id, None, self.now.wall_ms).ok();
             records.extend(record.map(|record| (None, record)));
         }
@@ -138,11 +138,14 @@ impl Turn<'_> {
         self.bury_next(Burial { waiter, keys, places: Vec::new(), rest });
     }
 
-    /// The records of a consumer group, those included that are on their way or could not be written.
+    /// The records of a consumer or share group, those included that are on their way or could not be written.
     fn buried_keys(&mut self) -> BTreeSet<Key> {
         let mut keys = self.group.store.bury();
         if let Some(consumer) = self.group.consumer() {
             keys.extend(consumer.keys());
+        }
+        if let Some(share) = self.group.share() {
+            keys.extend(share.keys());
         }
         keys
     }

@@ -112,6 +112,9 @@ impl Turn<'_> {
     fn validate_transactional(&self, request: &TxnOffsetCommitRequest) -> Result<(), ErrorCode> {
         let generation = request.generation_id;
         let instance = request.group_instance_id.as_deref();
+        if self.group.share().is_some() {
+            return Err(ErrorCode::GroupIdNotFound);
+        }
         if self.group.state == GroupState::Dead {
             return Err(ErrorCode::CoordinatorNotAvailable);
         }

@@ -96,6 +96,9 @@ impl Turn<'_> {
             TimerKind::Join => self.on_join_timeout(),
             TimerKind::Sync => self.on_sync_timeout(),
             TimerKind::Repair => self.on_repair(),
+            TimerKind::Session(member) if self.group.share().is_some() => {
+                self.on_share_session_timeout(member);
+            }
             TimerKind::Session(_)
             | TimerKind::Rebalance(_)
             | TimerKind::MemberJoin(_)

@@ -2,6 +2,7 @@
 
 mod consumer;
 mod partition;
+mod share;
 #[cfg(test)]
 mod tests;
 

@@ -9,7 +9,7 @@ use towpath_replica::Partition;
 use towpath_wire::produce::{PartitionProduceData, TopicProduceResponse};
 use towpath_wire::{Message, ProduceRequest};
 
-use super::{Refusal, Work, begin_work};
+use super::{Work, begin_work, refusal_of};
 use crate::connection::{ConnectionEnd, Peer};
 use crate::handlers::{Begun, Opened, is_produce, open};
 use crate::state::BrokerState;
@@ -77,7 +77,8 @@ fn append_together(
                 topic_id: topic.topic_id,
                 partition_responses: Vec::with_capacity(1),
             });
-            let result = result.map(|appended| (Arc::clone(partition), appended)).map_err(Refusal::from);
+            let result = result.map(|appended| (Arc::clone(partition), appended));
+            let result = result.map_err(|error| refusal_of(partition, error, true));
             let response = work.told_of(index, result);
             work.respond(response);
         }
@@ -94,7 +95,8 @@ fn plain(work: &Work) -> Option<Target> {
     }
     let data = only(work)?;
     let header = BatchHeader::parse(data.records.as_ref()?).ok()?;
-    if header.is_transactional() || header.compression().ok()? != Compression::None {
+    let is_one = header.size_in_bytes() == data.records.as_ref()?.len();
+    if !is_one || header.is_transactional() || header.compression().ok()? != Compression::None {
         return None;
     }
     let replicas = work.find(work.topics.as_slice().first()?).ok()?;

@@ -65,6 +65,10 @@ impl Turn<'_> {
             let mut changed = std::mem::take(&mut consumer.changed);
             self.group.store.unwritten.append(&mut changed);
         }
+        if let Some(share) = self.group.share_mut() {
+            let mut changed = std::mem::take(&mut share.changed);
+            self.group.store.unwritten.append(&mut changed);
+        }
         let store = &mut self.group.store;
         if store.is_sending {
             let queue = if store.unwritten.is_empty() { &mut store.waiting } else { &mut store.waiting_next };

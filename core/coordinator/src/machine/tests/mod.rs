@@ -10,6 +10,7 @@ mod membership;
 mod migrations;
 mod rebalances;
 mod regexes;
+mod shares;
 mod simulation;
 mod statics;
 mod topics;

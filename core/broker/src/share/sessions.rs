@@ -1,0 +1,209 @@
+//! Share sessions: which partitions a member fetches, so that it need not say so each time. An epoch that goes up by one
+//! with every request keeps both sides in step.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use towpath_wire::ErrorCode;
+use uuid::Uuid;
+
+/// The epoch of a request that ends the session.
+pub(crate) const FINAL_EPOCH: i32 = -1;
+/// The epoch of a request that begins one.
+pub(crate) const INITIAL_EPOCH: i32 = 0;
+/// Partitions of one session (R10).
+const PARTITIONS_MAX: usize = 20_000;
+/// How long a session that nobody uses keeps its place when others want one; the group is not taken for in use by it
+/// either.
+const IDLE_MAX: Duration = Duration::from_secs(300);
+
+/// A topic's id and a partition's number.
+pub(crate) type Place = (Uuid, i32);
+
+#[derive(Debug)]
+struct Session {
+    epoch: i32,
+    partitions: Vec<Place>,
+    used_at: Instant,
+    /// Over which it is used.
+    connection: u64,
+}
+
+/// The sessions of all groups with a broker.
+#[derive(Debug, Default)]
+pub(crate) struct ShareSessions(Mutex<HashMap<Arc<str>, HashMap<Arc<str>, Session>>>);
+
+/// What a request asks of its session.
+pub(crate) struct SessionUse<'a> {
+    pub(crate) group: &'a Arc<str>,
+    pub(crate) member: &'a Arc<str>,
+    pub(crate) epoch: i32,
+    pub(crate) connection: u64,
+    /// Partitions that are new in it.
+    pub(crate) wanted: Vec<Place>,
+    /// Partitions that are no longer in it.
+    pub(crate) forgotten: &'a HashSet<Place>,
+}
+
+/// The epoch after `epoch`.
+const fn next(epoch: i32) -> i32 {
+    if epoch == i32::MAX { 1 } else { epoch + 1 }
+}
+
+impl ShareSessions {
+    /// Begins a session, or goes on with one: the partitions to fetch from.
+    ///
+    /// # Errors
+    /// `SHARE_SESSION_LIMIT_REACHED`, `SHARE_SESSION_NOT_FOUND`, `INVALID_SHARE_SESSION_EPOCH`.
+    pub(crate) fn fetch(
+        &self,
+        request: SessionUse<'_>,
+        sessions_max: usize,
+    ) -> Result<Vec<Place>, ErrorCode> {
+        let mut groups = self.0.lock();
+        let now = Instant::now();
+        if request.epoch == INITIAL_EPOCH {
+            let is_known =
+                groups.get(request.group).is_some_and(|members| members.contains_key(request.member));
+            if !is_known && groups.values().map(HashMap::len).sum::<usize>() >= sessions_max {
+                forget_idle(&mut groups, now);
+                if groups.values().map(HashMap::len).sum::<usize>() >= sessions_max {
+                    return Err(ErrorCode::ShareSessionLimitReached);
+                }
+            }
+            let session =
+                Session { epoch: 1, partitions: Vec::new(), used_at: now, connection: request.connection };
+            groups.entry(Arc::clone(request.group)).or_default().insert(Arc::clone(request.member), session);
+        }
+        let members = groups.get_mut(request.group).ok_or(ErrorCode::ShareSessionNotFound)?;
+        let session = members.get_mut(request.member).ok_or(ErrorCode::ShareSessionNotFound)?;
+        session.used_at = now;
+        session.connection = request.connection;
+        if request.epoch != INITIAL_EPOCH {
+            if request.epoch != session.epoch {
+                return Err(ErrorCode::InvalidShareSessionEpoch);
+            }
+            session.epoch = next(session.epoch);
+        }
+        session.partitions.retain(|place| !request.forgotten.contains(place));
+        let mut known: HashSet<Place> = session.partitions.iter().copied().collect();
+        for place in request.wanted {
+            if !request.forgotten.contains(&place) && known.len() < PARTITIONS_MAX && known.insert(place) {
+                session.partitions.push(place);
+            }
+        }
+        let mut partitions = session.partitions.clone();
+        // Nobody is always last.
+        let turn = usize::try_from(request.epoch).unwrap_or(0) % partitions.len().max(1);
+        partitions.rotate_left(turn);
+        Ok(partitions)
+    }
+
+    /// Goes on with a session without fetching.
+    ///
+    /// # Errors
+    /// `SHARE_SESSION_NOT_FOUND`, `INVALID_SHARE_SESSION_EPOCH`.
+    pub(crate) fn acknowledge(&self, group: &str, member: &str, epoch: i32) -> Result<(), ErrorCode> {
+        if epoch == INITIAL_EPOCH {
+            return Err(ErrorCode::InvalidShareSessionEpoch);
+        }
+        let mut groups = self.0.lock();
+        let session = groups.get_mut(group).and_then(|members| members.get_mut(member));
+        let session = session.ok_or(ErrorCode::ShareSessionNotFound)?;
+        session.used_at = Instant::now();
+        if epoch == FINAL_EPOCH {
+            return Ok(());
+        }
+        if epoch != session.epoch {
+            return Err(ErrorCode::InvalidShareSessionEpoch);
+        }
+        session.epoch = next(session.epoch);
+        Ok(())
+    }
+
+    /// The sessions, by group and member, that are used over a connection.
+    pub(crate) fn of_connection(&self, connection: u64) -> Vec<(Arc<str>, Arc<str>)> {
+        let groups = self.0.lock();
+        let mut found = Vec::new();
+        for (group, members) in groups.iter() {
+            let used = members.iter().filter(|(_, session)| session.connection == connection);
+            found.extend(used.map(|(member, _)| (Arc::clone(group), Arc::clone(member))));
+        }
+        found
+    }
+
+    /// Ends a session: the partitions that it had.
+    pub(crate) fn end(&self, group: &str, member: &str) -> Vec<Place> {
+        let mut groups = self.0.lock();
+        let Some(members) = groups.get_mut(group) else { return Vec::new() };
+        let ended = members.remove(member);
+        if members.is_empty() {
+            groups.remove(group);
+        }
+        ended.map(|session| session.partitions).unwrap_or_default()
+    }
+
+    /// Whether somebody of the group fetches here.
+    pub(crate) fn has_group(&self, group: &str) -> bool {
+        let now = Instant::now();
+        let is_used = |session: &Session| now.duration_since(session.used_at) < IDLE_MAX;
+        self.0.lock().get(group).is_some_and(|members| members.values().any(is_used))
+    }
+}
+
+fn forget_idle(groups: &mut HashMap<Arc<str>, HashMap<Arc<str>, Session>>, now: Instant) {
+    for members in groups.values_mut() {
+        members.retain(|_, session| now.duration_since(session.used_at) < IDLE_MAX);
+    }
+    groups.retain(|_, members| !members.is_empty());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fetch(
+        sessions: &ShareSessions,
+        member: &str,
+        epoch: i32,
+        wanted: &[i32],
+        forgotten: &[i32],
+    ) -> Result<Vec<i32>, ErrorCode> {
+        let places = |indexes: &[i32]| indexes.iter().map(|index| (Uuid::nil(), *index)).collect::<Vec<_>>();
+        let (group, member): (Arc<str>, Arc<str>) = ("g".into(), member.into());
+        let request = SessionUse {
+            group: &group,
+            member: &member,
+            epoch,
+            connection: 1,
+            wanted: places(wanted),
+            forgotten: &places(forgotten).into_iter().collect(),
+        };
+        sessions.fetch(request, 2).map(|places| places.into_iter().map(|(_, index)| index).collect())
+    }
+
+    #[test]
+    fn both_sides_stay_in_step() {
+        let sessions = ShareSessions::default();
+        assert_eq!(fetch(&sessions, "m", 1, &[], &[]), Err(ErrorCode::ShareSessionNotFound));
+        assert_eq!(fetch(&sessions, "m", 0, &[0, 1, 1], &[]), Ok(vec![0, 1]));
+        assert_eq!(fetch(&sessions, "m", 1, &[2], &[0]), Ok(vec![2, 1]));
+        assert_eq!(sessions.acknowledge("g", "m", 1), Err(ErrorCode::InvalidShareSessionEpoch));
+        assert_eq!(sessions.acknowledge("g", "m", 0), Err(ErrorCode::InvalidShareSessionEpoch));
+        assert_eq!(sessions.acknowledge("g", "m", 2), Ok(()));
+        assert_eq!(fetch(&sessions, "m", 2, &[], &[]), Err(ErrorCode::InvalidShareSessionEpoch));
+        assert_eq!(fetch(&sessions, "m", 0, &[5], &[]), Ok(vec![5]), "it begins anew");
+        assert_eq!(fetch(&sessions, "n", 0, &[5], &[]), Ok(vec![5]));
+        assert_eq!(fetch(&sessions, "o", 0, &[5], &[]), Err(ErrorCode::ShareSessionLimitReached));
+        assert!(sessions.has_group("g"));
+        assert_eq!((sessions.of_connection(1).len(), sessions.of_connection(2).len()), (2, 0));
+        assert_eq!(sessions.acknowledge("g", "m", FINAL_EPOCH), Ok(()));
+        assert_eq!(sessions.end("g", "m"), [(Uuid::nil(), 5)]);
+        assert_eq!(sessions.end("g", "m"), []);
+        assert_eq!(sessions.acknowledge("g", "m", FINAL_EPOCH), Err(ErrorCode::ShareSessionNotFound));
+        sessions.end("g", "n");
+        assert!(!sessions.has_group("g"));
+    }
+}
