@@ -80,7 +80,7 @@ fn an_acknowledgement_is_answered_when_its_write_is_committed() {
         assert_eq!(machine.acknowledge(1, "a", &[wrong], AckToken(4)), Err(ErrorCode::InvalidRequest));
     }
     let beyond = machine.acknowledge(1, "a", &[say(9, i64::MAX - 1, ACCEPT)], AckToken(4));
-    assert_eq!(beyond, Err(ErrorCode::InvalidRecordState));
+    assert_eq!(beyond, Err(ErrorCode::InvalidRequest));
 }
 
 #[test]
