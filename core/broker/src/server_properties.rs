@@ -8,6 +8,9 @@ use towpath_controller::{broker_config, topic_config};
 use crate::config::BrokerConfig;
 use crate::error::BrokerError;
 
+/// Settings of groups that are not named one by one.
+const GROUP_PREFIXES: [&str; 3] = ["group.consumer.", "group.share.", "share.coordinator."];
+
 /// Writes a number where it belongs.
 fn number<T: FromStr>(slot: &mut T, value: &str) -> Result<(), String> {
     *slot = value.parse().map_err(|_| "it is no number that fits".to_owned())?;
@@ -94,7 +97,7 @@ impl BrokerConfig {
         }
     }
 
-    fn set_shares(&mut self, name: &str, value: &str) -> Result<(), String> {
+    fn set_of_groups(&mut self, name: &str, value: &str) -> Result<(), String> {
         let groups = &mut self.groups;
         match name {
             "group.share.session.timeout.ms" => at_least(&mut groups.share_session_timeout_ms, value, 1),
@@ -178,13 +181,9 @@ impl BrokerConfig {
                 groups.consumer_migration_policy = value.parse()?;
                 Ok(())
             }
-            _ if name.starts_with("group.share.") || name.starts_with("share.coordinator.") => {
-                self.set_shares(name, value)
+            _ if GROUP_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) => {
+                self.set_of_groups(name, value)
             }
-            _ if name.starts_with("group.consumer.") => match broker_config::key(name) {
-                Some(config) => config.key.check(value).map_err(|problem| problem.to_string()),
-                None => Err("the broker has no such setting".to_owned()),
-            },
             _ => {
                 let default =
                     broker_config::topic_default(name, value).map_err(|problem| problem.to_string())?;
