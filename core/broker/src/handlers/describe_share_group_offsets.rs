@@ -67,7 +67,12 @@ async fn describe(
     }
     let groups = groups(broker)
         .ok_or_else(|| (ErrorCode::CoordinatorNotAvailable, "The broker is starting.".to_owned()))?;
-    let state = groups.share_state(&request.group_id)?;
+    // As Kafka: a group that is not there has no topics, and is no mistake.
+    let topics = match groups.share_state(&request.group_id) {
+        Ok(state) => state.topics,
+        Err((ErrorCode::GroupIdNotFound, _)) => Vec::new(),
+        Err(error) => return Err(error),
+    };
     let image = broker.image();
     let asked: Vec<Asked> = match request.topics {
         Some(topics) => topics
@@ -78,8 +83,7 @@ async fn describe(
                 partitions: topic.partitions,
             })
             .collect(),
-        None => state
-            .topics
+        None => topics
             .into_iter()
             .filter(|topic| image.topic_by_id(topic.id).is_some())
             .map(|topic| Asked {
@@ -124,7 +128,13 @@ async fn describe_partition(
         usize::try_from(partition_index).is_ok_and(|index| index < topic.partitions.len())
     });
     if !is_known {
-        return failed(ErrorCode::UnknownTopicOrPartition);
+        // As Kafka: nothing is known of it, which is no mistake either.
+        return DescribeShareGroupOffsetsResponsePartition {
+            partition_index,
+            start_offset: -1,
+            lag: -1,
+            ..DescribeShareGroupOffsetsResponsePartition::default()
+        };
     }
     let key = ShareKey { group: Arc::clone(group), topic: id, partition: partition_index };
     let summary =

@@ -96,6 +96,10 @@ pub(super) async fn handle(
     let mut said: Vec<Said> = Vec::new();
     for topic in request.topics {
         for partition in topic.partitions {
+            // Of what nothing is said nothing is told.
+            if partition.acknowledgement_batches.is_empty() {
+                continue;
+            }
             let batches = partition.acknowledgement_batches.into_iter().map(|batch| Acknowledgement {
                 first: batch.first_offset,
                 last: batch.last_offset,

@@ -155,7 +155,7 @@ impl SharePartition {
         };
         let taken = self.act(settings, |machine, now_ms| machine.acknowledge(now_ms, member, said, token));
         match taken {
-            Ok(Some(Ok(true))) => return Ok(Taken::Stored(receiver)),
+            Ok(Some(Ok(true))) => Ok(Taken::Stored(receiver)),
             // While it loads nobody has anything of it.
             Ok(None) => self.forget(token, ErrorCode::InvalidRecordState),
             Ok(Some(Err(error))) | Err(error) => self.forget(token, error),

@@ -31,9 +31,12 @@ struct Session {
     connection: u64,
 }
 
+/// Sessions by group and member.
+type ByGroup = HashMap<Arc<str>, HashMap<Arc<str>, Session>>;
+
 /// The sessions of all groups with a broker.
 #[derive(Debug, Default)]
-pub(crate) struct ShareSessions(Mutex<HashMap<Arc<str>, HashMap<Arc<str>, Session>>>);
+pub(crate) struct ShareSessions(Mutex<ByGroup>);
 
 /// What a request asks of its session.
 pub(crate) struct SessionUse<'a> {
@@ -153,7 +156,7 @@ impl ShareSessions {
     }
 }
 
-fn forget_idle(groups: &mut HashMap<Arc<str>, HashMap<Arc<str>, Session>>, now: Instant) {
+fn forget_idle(groups: &mut ByGroup, now: Instant) {
     for members in groups.values_mut() {
         members.retain(|_, session| now.duration_since(session.used_at) < IDLE_MAX);
     }

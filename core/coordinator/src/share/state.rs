@@ -64,7 +64,8 @@ impl ShareState {
                 state_epoch,
                 leader_epoch: -1,
                 start_offset,
-                delivery_complete_count: -1,
+                // Where it begins nothing is done with.
+                delivery_complete_count: if start_offset < 0 { -1 } else { 0 },
             },
             created_ms: now_ms,
             written_ms: now_ms,

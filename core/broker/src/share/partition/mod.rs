@@ -419,7 +419,8 @@ impl SharePartitionMachine {
             return Err(ErrorCode::InvalidRequest);
         }
         if said.last >= self.end() {
-            return Err(ErrorCode::InvalidRecordState);
+            // It was never given to anybody.
+            return Err(ErrorCode::InvalidRequest);
         }
         let mut offsets = said.first.max(self.start)..=said.last;
         let is_with = |offset| self.slot(offset).is_some_and(|slot| slot.is_with(member));

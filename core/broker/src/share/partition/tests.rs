@@ -80,7 +80,7 @@ fn an_acknowledgement_is_answered_when_its_write_is_committed() {
         assert_eq!(machine.acknowledge(1, "a", &[wrong], AckToken(4)), Err(ErrorCode::InvalidRequest));
     }
     let beyond = machine.acknowledge(1, "a", &[say(9, i64::MAX - 1, ACCEPT)], AckToken(4));
-    assert_eq!(beyond, Err(ErrorCode::InvalidRecordState));
+    assert_eq!(beyond, Err(ErrorCode::InvalidRequest));
 }
 
 #[test]
@@ -152,8 +152,8 @@ struct Model {
     /// As the coordinator has it.
     start: i64,
     stored: BTreeMap<i64, (i8, i16)>,
-    deliveries: BTreeMap<i64, i16>,
     answered: BTreeSet<u64>,
+    seed: u64,
 }
 
 impl Model {
@@ -180,6 +180,17 @@ impl Model {
         assert_eq!(usize::try_from(write.done).unwrap(), done);
     }
 
+    fn give(&mut self, given: &[Acquired], member: &str, until_ms: i64) {
+        for given in given {
+            assert!(given.deliveries <= SETTINGS.deliveries_max);
+            for offset in given.first..=given.last {
+                let before = self.held.insert(offset, (member.to_owned(), until_ms));
+                assert!(before.is_none(), "seed {}: {offset} is with two", self.seed);
+                assert!(!self.accepted.contains(&offset), "seed {}: {offset} after its end", self.seed);
+            }
+        }
+    }
+
     /// The machine dies, and another one goes on with what is stored.
     fn revived(&mut self) -> SharePartitionMachine {
         let machine = SharePartitionMachine::load(&stored(self.start, self.batches()), 0, SETTINGS).unwrap();
@@ -203,7 +214,7 @@ fn no_record_is_with_two_and_nothing_that_was_answered_is_lost() {
     for seed in 0..3_000 {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut machine = machine();
-        let mut model = Model::default();
+        let mut model = Model { seed, ..Model::default() };
         let mut pending: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
         let mut flight: Option<Write> = None;
         let (mut now, mut token, mut log_end) = (0, 0, 0);
@@ -217,16 +228,8 @@ fn no_record_is_with_two_and_nothing_that_was_answered_is_lost() {
                     model.held.retain(|_, (_, until)| *until > now);
                     let Some(from) = machine.next_offset().filter(|from| *from < log_end) else { continue };
                     let wish = Wish { is_strict: random.random(), ..wish(member, random.random_range(1..8)) };
-                    for given in machine.acquire(now, from, &[data(from, log_end - 1)], &wish) {
-                        for offset in given.first..=given.last {
-                            let before = model.held.insert(offset, (member.to_owned(), now + 100));
-                            assert!(before.is_none(), "seed {seed}: {offset} is with two");
-                            assert!(!model.accepted.contains(&offset), "seed {seed}: {offset} after its end");
-                            let deliveries = model.deliveries.entry(offset).or_default();
-                            *deliveries += 1;
-                            assert!(given.deliveries <= SETTINGS.deliveries_max, "seed {seed}");
-                        }
-                    }
+                    let given = machine.acquire(now, from, &[data(from, log_end - 1)], &wish);
+                    model.give(&given, member, now + 100);
                 }
                 4..7 => {
                     model.held.retain(|_, (_, until)| *until > now);

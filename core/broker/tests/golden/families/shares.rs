@@ -339,7 +339,7 @@ async fn offsets(talk: &mut Talk<'_>) {
         topics: vec![DeleteShareGroupOffsetsRequestTopic { topic_name: topic.to_owned() }],
     };
     talk.call(0, "an unknown topic", &delete(group, "nowhere")).await;
-    talk.call(0, "an unknown group", &delete("nowhere", "shared")).await;
+    talk.call(0, "an unknown group", &delete("never-there", "shared")).await;
     talk.call(0, "a topic", &delete(group, "shared")).await;
     talk.call(1, "nothing left", &describe(group, None)).await;
 }
