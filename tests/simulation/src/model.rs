@@ -122,7 +122,9 @@ impl PartitionModel {
         mirror.agreed = mirror.agreed.max(mirror.start).max(deleted).min(end);
         while mirror.agreed < end
             && mirror.at(mirror.agreed).is_some_and(|entry| {
-                entry == self.canon[mirror.agreed as usize] || (is_compacted && entry == HOLE)
+                // The committed history has holes, too, once a leader was elected uncleanly that had compacted it.
+                let committed = self.canon[mirror.agreed as usize];
+                entry == committed || (is_compacted && (entry == HOLE || committed == HOLE))
             })
         {
             mirror.agreed += 1;

@@ -303,6 +303,8 @@ impl Profile {
         self.topics.push(state);
         self.topics[0].partitions = 2;
         self.transactional = true;
+        // After one, nothing could be said of transactions any more.
+        self.unclean = false;
         self.transactors = random.random_range(2..=4);
         self.zombies = [0, 40, 120][random.random_range(0..3)];
         self.late_in_transactions = [0, 50, 200][random.random_range(0..3)];
