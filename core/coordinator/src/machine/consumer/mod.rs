@@ -40,8 +40,6 @@ use super::member::MemberId;
 use crate::config::GroupConfig;
 use crate::topics::Topics;
 
-/// The epoch of a group that never had a member, as of Kafka 4.3: with its first one it is in the next.
-const EPOCH_EMPTY: i32 = 1;
 const GROUP_OVERHEAD: usize = 512;
 const REGEX_OVERHEAD: usize = 128;
 const NAME_OVERHEAD: usize = 48;
@@ -371,7 +369,7 @@ impl ConsumerGroup {
         }
         let hash = self.hash_of_topics(context.topics);
         if raise || hash != self.metadata_hash {
-            self.set_epoch(self.epoch.max(EPOCH_EMPTY).saturating_add(1), hash);
+            self.set_epoch(self.epoch.saturating_add(1), hash);
         }
         self.hashed_at = Some(context.topics.epoch());
     }
