@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use towpath_controller::{MetadataImage, PartitionImage};
@@ -27,6 +27,10 @@ use crate::state::{BrokerState, TRANSACTIONS_TOPIC};
 const MARKERS_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a coordinator may take to say whether a transaction is open; the producer then asks anew.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long, and how often, a question is asked again while the producer's transaction before is not complete (Kafka's
+/// `add.partitions.to.txn.retry.backoff.max.ms` and `add.partitions.to.txn.retry.backoff.ms`).
+const CONCURRENT_MAX: Duration = Duration::from_millis(100);
+const CONCURRENT_BACKOFF: Duration = Duration::from_millis(20);
 /// The version of a broker's questions (KIP-890): for several transactions, and adding what is asked about.
 pub(crate) const VERSION_BROKERS: i16 = 5;
 
@@ -109,10 +113,26 @@ pub(crate) struct Question {
 }
 
 /// Asks the coordinator whether partitions are part of a producer's open transaction (KIP-890): the answer for each.
+///
+/// A producer may begin its next transaction as soon as the end of the one before is decided, while markers are still on
+/// their way. A client that is told so may wait for seconds, until its metadata are renewed: the question is asked again
+/// for a moment first, as Kafka does (`add.partitions.to.txn.retry.backoff.ms`).
 pub(crate) async fn verify(
     broker: &Arc<BrokerState>,
     question: &Question,
 ) -> HashMap<TopicPartition, ErrorCode> {
+    let begin = Instant::now();
+    loop {
+        let answers = verify_once(broker, question).await;
+        let is_early = answers.values().any(|code| *code == ErrorCode::ConcurrentTransactions);
+        if question.verify_only || !is_early || begin.elapsed() >= CONCURRENT_MAX {
+            return answers;
+        }
+        tokio::time::sleep(CONCURRENT_BACKOFF).await;
+    }
+}
+
+async fn verify_once(broker: &Arc<BrokerState>, question: &Question) -> HashMap<TopicPartition, ErrorCode> {
     let all = |code: ErrorCode| question.partitions.iter().map(|it| (it.clone(), code)).collect();
     let response = match ask(broker, question).await {
         Ok(response) => response,
