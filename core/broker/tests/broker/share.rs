@@ -187,17 +187,11 @@ fn offsets(data: &PartitionData) -> Vec<i64> {
 }
 
 async fn set_group(client: &mut Client, name: &str, value: &str) {
-    let config = AlterableConfig {
-        name: name.into(),
-        config_operation: 0,
-        value: Some(value.into()),
-        ..Default::default()
-    };
+    let config = AlterableConfig { name: name.into(), config_operation: 0, value: Some(value.into()) };
     let resource = AlterConfigsResource {
         resource_type: GROUP_RESOURCE,
         resource_name: "s".into(),
         configs: vec![config],
-        ..Default::default()
     };
     let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
     let response = client.call(1, &request).await;

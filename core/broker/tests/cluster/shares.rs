@@ -106,12 +106,8 @@ async fn from_the_beginning(cluster: &TestCluster) {
         value: Some("earliest".to_owned()),
         ..Default::default()
     };
-    let resource = AlterConfigsResource {
-        resource_type: 32,
-        resource_name: "s".to_owned(),
-        configs: vec![config],
-        ..Default::default()
-    };
+    let resource =
+        AlterConfigsResource { resource_type: 32, resource_name: "s".to_owned(), configs: vec![config] };
     let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
     assert_eq!(code(cluster.client(1).call(1, &request).await.responses[0].error_code), ErrorCode::None);
 }

@@ -118,12 +118,8 @@ async fn from_the_beginning(talk: &mut Talk<'_>, group: &str) {
         value: Some("earliest".to_owned()),
         ..Default::default()
     };
-    let resource = AlterConfigsResource {
-        resource_type: 32,
-        resource_name: group.to_owned(),
-        configs: vec![config],
-        ..Default::default()
-    };
+    let resource =
+        AlterConfigsResource { resource_type: 32, resource_name: group.to_owned(), configs: vec![config] };
     let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
     assert_eq!(talk.ask(1, &request).await.responses[0].error_code, 0);
 }
