@@ -466,11 +466,8 @@ async fn groups_are_listed_described_set_back_and_deleted() {
 async fn clients_find_that_share_groups_are_there() {
     let broker = start(&[]).await;
     let mut client = broker.client();
-    let request = ApiVersionsRequest {
-        client_software_name: "test".into(),
-        client_software_version: "1".into(),
-        ..Default::default()
-    };
+    let request =
+        ApiVersionsRequest { client_software_name: "test".into(), client_software_version: "1".into() };
     let response = client.call(4, &request).await;
     let level = response.finalized_features.iter().find(|it| it.name == "share.version");
     assert_eq!(level.map(|it| it.max_version_level), Some(1));
@@ -519,7 +516,7 @@ async fn many_members_have_each_record_once() {
                 (request.max_wait_ms, request.max_records) = (100, 10);
                 for (offset, _, deliveries) in given(&member.fetch_with(&request).await) {
                     turn += 1;
-                    let releases = turn % 5 == 0 && deliveries < 9;
+                    let releases = turn.is_multiple_of(5) && deliveries < 9;
                     let kind = if releases { RELEASE } else { ACCEPT };
                     assert_eq!(member.acknowledge(&[(offset, offset, kind)]).await, ErrorCode::None);
                     if !releases {
