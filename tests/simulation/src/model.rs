@@ -178,7 +178,8 @@ impl PartitionModel {
                 return Err(Violation::new(OFFSETS, detail));
             }
             let before = mirror.at(offset - 1).filter(|before| *before != HOLE).map(|before| before.epoch);
-            if before.is_some_and(|before| before > entry.epoch) {
+            // What is deleted may be of another history.
+            if *offset > self.deleted_to && before.is_some_and(|before| before > entry.epoch) {
                 let detail = format!("node {node} has epoch {} after {before:?} at {offset}", entry.epoch);
                 return Err(Violation::new(LOG_MATCHING, detail));
             }

@@ -431,7 +431,9 @@ fn load_epochs(disk: &Disk, dir: &Path, found: &Found, log_start: i64) -> Result
             let path = segment.path(LOG);
             let mut scan = HeaderScan::new(disk, file.as_ref(), &path, 0..segment.size(), SCAN_WINDOW_BYTES);
             while let Some(placed) = scan.next()? {
-                if placed.header.partition_leader_epoch > epochs.latest() {
+                // What is deleted may be of another history than what follows, after an unclean election.
+                let is_deleted = placed.header.last_offset().get() < log_start;
+                if !is_deleted && placed.header.partition_leader_epoch > epochs.latest() {
                     // Before a gap, as where a follower appends.
                     let start = *end.get_or_insert(Offset::new(segment.base));
                     epochs.assign(placed.header.partition_leader_epoch, start);

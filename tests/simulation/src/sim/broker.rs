@@ -337,7 +337,10 @@ impl Simulation {
         if partition.flush_fetched().is_err() {
             return Ok(());
         }
-        self.models[topic].durable(node, partition.log().recovery_point().get());
+        if !process.is_offline() {
+            // As in `observe`.
+            self.models[topic].durable(node, partition.log().recovery_point().get());
+        }
         let Some(plan) = partition.plan_fetch() else { return Ok(()) };
         let key = (topic, plan.leader);
         if process.fetches.get(&key).is_some_and(|(_, until)| *until > now) {
