@@ -251,7 +251,7 @@ mod tests {
             assert_eq!(declared.key.default, Some(value.as_str()), "{}", declared.key.name);
             found += 1;
         }
-        assert!(found >= 39, "{found}");
+        assert!(found >= 37, "{found}");
         assert_eq!(roles(&config), "broker,controller");
     }
 }
