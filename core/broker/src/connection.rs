@@ -192,6 +192,10 @@ impl Connection {
             Ok(never) => match never {},
             Err(end) => end,
         };
+        if !matches!(end, ConnectionEnd::Shutdown | ConnectionEnd::Reclaimed) {
+            // What was sent before the end counts, also where nobody hears of it (acks=0).
+            let _ended_already = self.begin_held();
+        }
         if matches!(end, ConnectionEnd::Shutdown) && self.broker.is_answering() {
             // What is not answered by then was waited for long enough.
             let _ = tokio::time::timeout(LAST_ANSWERS_MAX, self.answer_what_was_begun()).await;
@@ -232,6 +236,10 @@ impl Connection {
                     self.write().await?;
                     continue;
                 }
+            }
+            if !is_held_back && self.has_room() && self.has_whole_request()? {
+                // Requests without an answer have made room by being done.
+                continue;
             }
             self.account();
             let may_read = self.has_room();
@@ -298,6 +306,11 @@ impl Connection {
     /// waiting for them. They are few, and as small as their partitions are many.
     fn is_short_of_memory(&self) -> bool {
         self.peer.node.is_none() && self.broker.memory.is_exhausted()
+    }
+
+    fn has_whole_request(&self) -> Result<bool, ConnectionEnd> {
+        let length = frame::announced_length(&self.buffer, self.broker.config.limits.request_bytes_max)?;
+        Ok(length.is_some_and(|length| self.buffer.len() - frame::LENGTH_BYTES >= length))
     }
 
     /// Begins every request that is there whole, as far as there is room; `true` when one waits for memory.
@@ -572,8 +585,10 @@ fn poll_fill(
         let free = buffer.capacity() - buffer.len();
         if free == 0 || (is_large && free < step.min(SCRATCH_BYTES)) {
             buffer.reserve(step);
+            *allocated = buffer.capacity();
         }
-        *allocated = buffer.capacity();
+        // Frames that were taken from its front still keep all of it.
+        *allocated = (*allocated).max(buffer.capacity());
         return pin!(stream.read_buf(buffer)).poll(cx);
     }
     SCRATCH.with_borrow_mut(|scratch| {

@@ -34,7 +34,13 @@ impl Room {
         }
         match file.reserve(size..wanted) {
             Ok(()) => self.end = wanted,
-            Err(_) => self.refused = true,
+            Err(error) => {
+                self.refused = true;
+                if error.kind() != io::ErrorKind::Unsupported {
+                    // A disk that is nearly full may have given a part of it. The append says what it thinks of the disk.
+                    let _others_need_it = file.truncate(size);
+                }
+            }
         }
     }
 

@@ -71,8 +71,7 @@ pub trait StorageFile: Send + Sync + Debug {
     /// Finds room on the disk for what will be written there; the file's length stays.
     ///
     /// # Errors
-    /// `Unsupported` where that brings nothing, and the system's: nothing has changed then, and the file can be written to as
-    /// before.
+    /// `Unsupported` where that brings nothing, and the system's: the file can be written to as before then.
     fn reserve(&self, range: Range<u64>) -> io::Result<()> {
         let _ = range;
         Err(io::ErrorKind::Unsupported.into())

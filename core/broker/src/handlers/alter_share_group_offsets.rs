@@ -87,13 +87,16 @@ async fn alter(
     Ok(response)
 }
 
+/// What is counted from a start offset stays a number.
+const START_OFFSET_MAX: i64 = i64::MAX / 2;
+
 async fn set(
     broker: &Arc<BrokerState>,
     key: &ShareKey,
     state_epoch: i32,
     start_offset: i64,
 ) -> Result<(), ErrorCode> {
-    if start_offset < 0 {
+    if !(0..=START_OFFSET_MAX).contains(&start_offset) {
         return Err(ErrorCode::InvalidRequest);
     }
     let goes_on = || !broker.is_stopping();

@@ -39,9 +39,12 @@ pub(crate) fn begin_burst(
     let mut together: Vec<(Bytes, Work)> = Vec::with_capacity(frames.len());
     let mut target: Option<Target> = None;
     while let Some(frame) = frames.front().filter(|frame| is_produce(frame)) {
-        let Opened { cx, mut body, .. } = open(broker, peer, frame.clone())?;
-        let request = ProduceRequest::decode(&mut body, cx.version)?;
-        let work = Work::new(Arc::clone(broker), cx, request);
+        let work = match read(broker, peer, frame.clone()) {
+            Ok(work) => work,
+            Err(end) if together.is_empty() => return Err(end),
+            // What came before it is begun first.
+            Err(_) => break,
+        };
         let this = plain(&work);
         if target.as_ref().is_some_and(|target| !target.is(this.as_ref())) {
             break;
@@ -54,6 +57,12 @@ pub(crate) fn begin_burst(
         together.push((frame, work));
     }
     Ok(target.map_or_else(Vec::new, |target| append_together(&target, together, frames)))
+}
+
+fn read(broker: &Arc<BrokerState>, peer: &Peer, frame: Bytes) -> Result<Work, ConnectionEnd> {
+    let Opened { cx, mut body, .. } = open(broker, peer, frame)?;
+    let request = ProduceRequest::decode(&mut body, cx.version)?;
+    Ok(Work::new(Arc::clone(broker), cx, request))
 }
 
 /// Appends them; or the first of them alone, and the others are left.
@@ -100,7 +109,8 @@ fn plain(work: &Work) -> Option<Target> {
         return None;
     }
     let replicas = work.find(work.topics.as_slice().first()?).ok()?;
-    Some(Target { partition: replicas.partition(data.index).ok()??, acks: work.acks })
+    let partition = replicas.partition(data.index).ok()??;
+    partition.log().config().compression.is_none().then_some(Target { partition, acks: work.acks })
 }
 
 fn only(work: &Work) -> Option<&PartitionProduceData> {

@@ -176,6 +176,9 @@ impl SharePartitionMachine {
     ) -> Result<Self, &'static str> {
         let is_new = stored.summary.start_offset < 0;
         let start = if is_new { beginning } else { stored.summary.start_offset };
+        if start > i64::MAX - SLOTS_MAX {
+            return Err("it begins where no records can be");
+        }
         let mut slots = VecDeque::new();
         for batch in stored.batches.iter().filter(|batch| batch.last_offset >= start) {
             let end = batch.last_offset - start + 1;
