@@ -2,6 +2,7 @@
 //! takes the partition's place.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use towpath_log::{Log, LogDir, LogError, ReadError};
 use towpath_record::batches;
@@ -12,8 +13,16 @@ use crate::{Partition, PartitionError, ReplicaManager};
 
 /// Bytes that are copied in one piece.
 const PIECE_BYTES: usize = 1024 * 1024;
-/// A piece that is smaller was the last of what there was when it was read.
+/// A copy that lacks no more than this is copied to its end while nobody writes.
 const NEAR_BYTES: u64 = 512 * 1024;
+/// Where somebody writes about as fast as is copied, it may lack more the longer it takes: twice as much each time that so many
+/// rounds of pieces were copied, up to 64 MiB.
+const NEARER_ROUNDS: u32 = 64;
+const NEARER_MAX: u32 = 7;
+/// So often what was copied is made durable while the partition is in use, so that little is left to do while it is not.
+const FLUSHES: u32 = 3;
+/// How often, a millisecond apart, it is looked whether nothing waits: an append of this moment is done in the next.
+const LOOKS: u32 = 20;
 /// So often a copy that has everything waits for a moment in which no record waits for followers.
 const POLITE_ATTEMPTS: u32 = 100;
 
@@ -35,6 +44,8 @@ pub struct ReplicaMove {
 pub enum MoveStep {
     /// So many bytes were copied, and there are more.
     Copied(u64),
+    /// What was copied is durable.
+    Flushed,
     /// The copy has everything, and waits for a moment in which the partition can stand still.
     Waiting,
     /// The replica is where it was to go.
@@ -81,11 +92,17 @@ impl ReplicaManager {
         self.dirs().online().flat_map(moves).collect()
     }
 
-    /// Does the next piece of a move; `attempt` counts how often it has waited. Blocks on the disk.
+    /// Does the next piece of a move; `attempt` counts how often it has waited or flushed, `rounds` the rounds of pieces that
+    /// were copied. Blocks on the disk.
     ///
     /// # Errors
     /// [`PartitionError`]; the move can be tried again, or has been given up.
-    pub fn advance_move(&self, moving: &ReplicaMove, attempt: u32) -> Result<MoveStep, PartitionError> {
+    pub fn advance_move(
+        &self,
+        moving: &ReplicaMove,
+        attempt: u32,
+        rounds: u32,
+    ) -> Result<MoveStep, PartitionError> {
         let key = (moving.topic_id, moving.partition);
         let topic = self.topic_by_id(moving.topic_id);
         let slot = topic.as_ref().and_then(|topic| topic.slot(moving.partition));
@@ -103,15 +120,17 @@ impl ReplicaManager {
         if moving.copy.offline_reason().is_some() {
             return Ok(MoveStep::GivenUp);
         }
-        match copy_piece(partition.log(), &moving.copy)? {
-            // Who writes nearly as fast as this copies would never be caught up with: when little was left, the last of it is
-            // copied while nobody writes.
-            Some(bytes) if bytes > 0 && bytes < NEAR_BYTES => {}
-            Some(bytes) => return Ok(MoveStep::Copied(bytes)),
-            None => {}
+        if let Some(bytes) = copy_piece(partition.log(), &moving.copy)? {
+            let near = NEAR_BYTES << (rounds / NEARER_ROUNDS).min(NEARER_MAX);
+            let lacking = partition.log().size_in_bytes().saturating_sub(moving.copy.size_in_bytes());
+            if bytes == 0 || lacking > near {
+                return Ok(MoveStep::Copied(bytes));
+            }
         }
-        // Most of it is made durable while the partition is still in use.
-        moving.copy.flush().map_err(PartitionError::from)?;
+        if attempt < FLUSHES {
+            moving.copy.flush().map_err(PartitionError::from)?;
+            return Ok(MoveStep::Flushed);
+        }
         self.take_place(moving, (&topic, &slot), &partition, attempt)
     }
 
@@ -130,8 +149,13 @@ impl ReplicaManager {
             return Ok(MoveStep::GivenUp);
         }
         let leadership = slot.lock_leadership();
-        if !partition.suspend(attempt >= POLITE_ATTEMPTS) {
-            return Ok(MoveStep::Waiting);
+        let mut looks = 0;
+        while !partition.suspend(attempt >= POLITE_ATTEMPTS) {
+            looks += 1;
+            if looks == LOOKS {
+                return Ok(MoveStep::Waiting);
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
         let log = match self.promote(moving, partition) {
             Ok(log) => log,

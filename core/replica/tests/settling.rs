@@ -287,6 +287,6 @@ fn what_replaces_a_partition_says_so_until_the_other_disk_is_back() {
         .move_replica(&world.manager.topic("t").unwrap(), 0, &world.manager.dirs().all()[at])
         .unwrap();
     let moving = world.manager.moves().remove(0);
-    while world.manager.advance_move(&moving, 0).unwrap() != MoveStep::Moved {}
+    while world.manager.advance_move(&moving, 3, 0).unwrap() != MoveStep::Moved {}
     assert_eq!(world.values(0), ["a", "b2", "b3"]);
 }
