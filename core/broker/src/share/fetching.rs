@@ -276,3 +276,21 @@ impl Drop for Waiting {
         self.end();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_records_do_not_keep_all_that_was_read() {
+        let bytes = Bytes::from((0..100).collect::<Vec<u8>>());
+        let runs = [0, 1, 2, 3].map(|offset| Run { first: offset, last: offset, is_data: true });
+        let ends = [10, 20, 30, 100];
+        let of = |first, last| trimmed(&bytes, &ends, &runs, &[Acquired { first, last, deliveries: 1 }]);
+        assert_eq!(of(1, 2), bytes.slice(10..30));
+        assert_eq!(of(3, 3), bytes.slice(30..));
+        let is_within = |found: &Bytes| bytes.as_ptr_range().contains(&found.as_ptr());
+        assert!(!is_within(&of(1, 2)) && is_within(&of(3, 3)));
+        assert!(of(7, 7).is_empty());
+    }
+}

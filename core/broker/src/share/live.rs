@@ -289,7 +289,7 @@ impl SharePartition {
         let work = tokio::spawn(Arc::clone(&self).work(Weak::clone(&broker)));
         let failed = work.await.unwrap_or_else(|error| {
             tracing::error!(share_partition = %self.key, %error, "a share partition has a fault");
-            Some(ErrorCode::UnknownServerError).filter(|_| error.is_panic())
+            error.is_panic().then_some(ErrorCode::UnknownServerError)
         });
         match failed {
             Some(error) => self.end(Phase::Failed(error), error),

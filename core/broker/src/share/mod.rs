@@ -193,3 +193,19 @@ impl BrokerState {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_that_nobody_waits_for_are_forgotten() {
+        let mut news = News::default();
+        let kept = news.of(&Arc::from("kept"), 1);
+        for number in 0..100 {
+            news.of(&Arc::from(format!("group-{number}")), 1);
+            assert!(news.by_group.len() <= 4, "{}", news.by_group.len());
+        }
+        assert!(Arc::ptr_eq(&kept, &news.of(&Arc::from("kept"), 1)));
+    }
+}
