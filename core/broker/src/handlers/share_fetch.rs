@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use towpath_controller::MetadataImage;
 use towpath_types::TopicId;
 use towpath_wire::share_fetch::{
@@ -85,9 +86,9 @@ async fn serve(
     let (wanted, said) = split(&mut request);
     check(&request, !said.is_empty())?;
     let epoch = request.share_session_epoch;
-    let places = if epoch == FINAL_EPOCH {
+    let (places, since) = if epoch == FINAL_EPOCH {
         broker.shares.sessions.acknowledge(&group, &member, epoch)?;
-        Vec::new()
+        (Vec::new(), Instant::now())
     } else {
         let forgotten: HashSet<Place> = request
             .forgotten_topics_data
@@ -96,11 +97,7 @@ async fn serve(
             .collect();
         let session =
             SessionUse { group: &group, member: &member, epoch, connection, wanted, forgotten: &forgotten };
-        let places = broker.shares.sessions.fetch(session, sessions_max(broker))?;
-        if epoch == INITIAL_EPOCH {
-            broker.shares.doubt(&group, &places);
-        }
-        places
+        broker.shares.sessions.fetch(session, sessions_max(broker))?
     };
     let config = broker.share_settings(&group);
     let sayer = Sayer { group: &group, member: &member, config: &config, may_renew: request.is_renew_ack };
@@ -118,6 +115,7 @@ async fn serve(
         member,
         config,
         places,
+        since,
         records_max: usize::try_from(request.max_records).unwrap_or(0),
         bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(limit),
         batch_size: usize::try_from(request.batch_size).unwrap_or(1),

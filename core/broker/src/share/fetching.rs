@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use towpath_controller::group_config::ShareGroupConfig;
 use towpath_log::{AbortedTransaction, FetchedData};
 use towpath_record::{RecordBatch, batches};
@@ -39,6 +40,8 @@ pub(crate) struct ShareFetch {
     pub(crate) member: Arc<str>,
     pub(crate) config: ShareGroupConfig,
     pub(crate) places: Vec<Place>,
+    /// When the member's session began.
+    pub(crate) since: Instant,
     pub(crate) records_max: usize,
     pub(crate) bytes_max: usize,
     pub(crate) batch_size: usize,
@@ -55,7 +58,7 @@ impl ShareFetch {
 
     /// Gives out what there is; waits for something if there is nothing.
     pub(crate) async fn run(&self, wait: Duration) -> AllFound {
-        let deadline = tokio::time::Instant::now() + wait;
+        let deadline = Instant::now() + wait;
         let news = self.broker.shares.news(&self.group);
         let mut waiting = Waiting::new(self.config.reads_committed);
         loop {
@@ -78,7 +81,7 @@ impl ShareFetch {
                 () = waiting.waiter.woken() => waiting.waiter.rearm(1),
                 () = tokio::time::sleep_until(deadline) => return found,
             }
-            if tokio::time::Instant::now() >= deadline || self.broker.is_stopping() {
+            if Instant::now() >= deadline || self.broker.is_stopping() {
                 return found;
             }
         }
@@ -135,7 +138,7 @@ impl ShareFetch {
         settings: ShareSettings,
         (records_max, bytes_max, is_first): (usize, usize, bool),
     ) -> Result<Found, ErrorCode> {
-        let Some(from) = shared.next_offset(settings)? else { return Ok(Found::default()) };
+        let Some(from) = shared.next_offset(settings, self.since)? else { return Ok(Found::default()) };
         let position = FetchPosition {
             offset: Offset::new(from),
             current_leader_epoch: LeaderEpoch::new(-1),

@@ -42,10 +42,9 @@ enum Phase {
 
 struct Core {
     phase: Phase,
-    /// How often it was said that what is stored may be another beginning than the one that was read, and how many of
-    /// these doubts are settled.
-    doubts: u64,
-    settled: u64,
+    /// When it was last looked whether what was read is what is stored, and since when somebody wants that to be known.
+    known_at: Instant,
+    wanted_at: Option<Instant>,
     waiters: HashMap<AckToken, oneshot::Sender<Result<(), ErrorCode>>>,
     next_token: u64,
 }
@@ -84,13 +83,19 @@ const fn told(error: ErrorCode) -> ErrorCode {
 
 impl SharePartition {
     pub(super) fn new(key: ShareKey, partition: Arc<Partition>, term: Term, news: Arc<Notify>) -> Arc<Self> {
-        let core =
-            Core { phase: Phase::Loading, doubts: 0, settled: 0, waiters: HashMap::new(), next_token: 0 };
+        let born = Instant::now();
+        let core = Core {
+            phase: Phase::Loading,
+            known_at: born,
+            wanted_at: None,
+            waiters: HashMap::new(),
+            next_token: 0,
+        };
         Arc::new(Self {
             key,
             partition,
             term,
-            born: Instant::now(),
+            born,
             core: Mutex::new(core),
             wake: Notify::new(),
             news,
@@ -120,15 +125,21 @@ impl SharePartition {
         matches!(self.core.lock().phase, Phase::Ended)
     }
 
-    /// Gives nothing out before it is known that what was read is what is stored.
-    pub(super) fn doubt(&self) {
-        self.core.lock().doubts += 1;
+    /// Whether it was looked since then whether what was read is what is stored; if not, that is done.
+    fn is_known_since(&self, since: Instant) -> bool {
+        let mut core = self.core.lock();
+        if core.known_at >= since {
+            return true;
+        }
+        core.wanted_at = core.wanted_at.max(Some(since));
+        drop(core);
         self.wake.notify_one();
+        false
     }
 
-    fn is_doubted(&self) -> bool {
+    fn has_to_look(&self) -> bool {
         let core = self.core.lock();
-        core.doubts != core.settled
+        core.wanted_at.is_some_and(|since| since > core.known_at)
     }
 
     fn now_ms(&self) -> i64 {
@@ -165,14 +176,19 @@ impl SharePartition {
         }
     }
 
-    /// Where to read for somebody who wants records; none while it is being loaded or in doubt, or as many are out as may
-    /// be.
+    /// Where to read for somebody who wants records and whose session began at `since`; none while it is being loaded, or
+    /// as many are out as may be. None either before it is known whether what was read is still stored: it may have been
+    /// set back or deleted while nobody was in the group.
     ///
     /// # Errors
     /// Why the share partition is not served any more.
-    pub(crate) fn next_offset(&self, settings: ShareSettings) -> Result<Option<i64>, ErrorCode> {
+    pub(crate) fn next_offset(
+        &self,
+        settings: ShareSettings,
+        since: Instant,
+    ) -> Result<Option<i64>, ErrorCode> {
         let next = self.act(settings, |machine, _| machine.next_offset())?;
-        Ok(next.flatten().filter(|_| !self.is_doubted()))
+        Ok(next.flatten().filter(|_| self.is_known_since(since)))
     }
 
     /// The log begins at `offset` now.
@@ -330,7 +346,7 @@ impl SharePartition {
             if self.is_over() {
                 return Ok(());
             }
-            if self.is_doubted() {
+            if self.has_to_look() {
                 self.verify(&broker, state_epoch).await?;
             }
             let (write, deadline_ms) = {
@@ -378,6 +394,7 @@ impl SharePartition {
         let gone = ErrorCode::NotLeaderOrFollower;
         let broker = broker.upgrade().ok_or(gone)?;
         let goes_on = || !self.is_over() && !broker.is_stopping();
+        let now = Instant::now();
         let stored = persister::patiently(PATIENCE, goes_on, || self.read(&broker)).await?;
         let settings = broker.share_settings(&self.key.group).of_partition();
         let machine = SharePartitionMachine::load(&stored, settings).map_err(|reason| {
@@ -389,6 +406,7 @@ impl SharePartition {
             return Err(gone);
         }
         core.phase = Phase::Active(Box::new(machine));
+        core.known_at = now;
         drop(core);
         self.news.notify_waiters();
         Ok(stored.summary.state_epoch)
@@ -425,14 +443,13 @@ impl SharePartition {
 
     /// Looks whether what was read is still what is stored.
     async fn verify(&self, broker: &Arc<BrokerState>, state_epoch: i32) -> Result<(), ErrorCode> {
-        // Those that come meanwhile are settled next time.
-        let doubts = self.core.lock().doubts;
+        let now = Instant::now();
         let goes_on = || !self.is_over() && !broker.is_stopping();
         let stored = persister::patiently(PATIENCE, goes_on, || persister::summary(broker, &self.key)).await;
         if stored?.state_epoch != state_epoch {
             return Err(ErrorCode::FencedStateEpoch);
         }
-        self.core.lock().settled = doubts;
+        self.core.lock().known_at = now;
         self.news.notify_waiters();
         Ok(())
     }

@@ -124,19 +124,6 @@ impl Shares {
         Ok(shared)
     }
 
-    /// Somebody of the group begins to fetch: what is loaded of these partitions may have been set back or deleted while
-    /// nobody was in the group. It is looked at before anything is given out.
-    pub(crate) fn doubt(&self, group: &Arc<str>, places: &[Place]) {
-        let partitions = self.partitions.lock();
-        for (topic, partition) in places {
-            let key =
-                ShareKey { group: Arc::clone(group), topic: TopicId::new(*topic), partition: *partition };
-            if let Some(known) = partitions.get(&key) {
-                known.doubt();
-            }
-        }
-    }
-
     /// One that has ended.
     fn forget(&self, key: &ShareKey, ended: &Arc<SharePartition>) {
         let mut partitions = self.partitions.lock();

@@ -3,9 +3,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use towpath_wire::ErrorCode;
 use uuid::Uuid;
 
@@ -28,6 +29,7 @@ pub(crate) type Place = (Uuid, i32);
 struct Session {
     epoch: i32,
     partitions: Vec<Place>,
+    began_at: Instant,
     used_at: Instant,
     /// Over which it is used.
     connection: u64,
@@ -107,7 +109,7 @@ const fn next(epoch: i32) -> i32 {
 }
 
 impl ShareSessions {
-    /// Begins a session, or goes on with one: the partitions to fetch from.
+    /// Begins a session, or goes on with one: the partitions to fetch from, and when it began.
     ///
     /// # Errors
     /// `SHARE_SESSION_LIMIT_REACHED`, `SHARE_SESSION_NOT_FOUND`, `INVALID_SHARE_SESSION_EPOCH`.
@@ -115,18 +117,18 @@ impl ShareSessions {
         &self,
         request: SessionUse<'_>,
         sessions_max: usize,
-    ) -> Result<Vec<Place>, ErrorCode> {
+    ) -> Result<(Vec<Place>, Instant), ErrorCode> {
         let mut sessions = self.0.lock();
         let now = Instant::now();
         let begins = request.epoch == INITIAL_EPOCH;
         let known = sessions.get_mut(request.group, request.member);
-        let (is_known, epoch, before) = match known {
+        let (is_known, epoch, began_at, before) = match known {
             Some(session) => {
                 session.used_at = now;
                 session.connection = request.connection;
-                (true, session.epoch, session.partitions.clone())
+                (true, session.epoch, session.began_at, session.partitions.clone())
             }
-            None if begins => (false, request.epoch, Vec::new()),
+            None if begins => (false, request.epoch, now, Vec::new()),
             None => return Err(ErrorCode::ShareSessionNotFound),
         };
         if !begins && request.epoch != epoch {
@@ -154,14 +156,16 @@ impl ShareSessions {
         let session = Session {
             epoch: next(request.epoch),
             partitions: partitions.clone(),
+            began_at: if begins { now } else { began_at },
             used_at: now,
             connection: request.connection,
         };
+        let began_at = session.began_at;
         sessions.put(request.group, request.member, session);
         // Nobody is always last.
         let turn = usize::try_from(request.epoch).unwrap_or(0) % partitions.len().max(1);
         partitions.rotate_left(turn);
-        Ok(partitions)
+        Ok((partitions, began_at))
     }
 
     /// Goes on with a session without fetching.
@@ -235,7 +239,7 @@ mod tests {
             wanted: places(wanted),
             forgotten: &places(forgotten).into_iter().collect(),
         };
-        sessions.fetch(request, 2).map(|places| places.into_iter().map(|(_, index)| index).collect())
+        sessions.fetch(request, 2).map(|(places, _)| places.into_iter().map(|(_, index)| index).collect())
     }
 
     #[test]
