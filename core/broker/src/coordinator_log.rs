@@ -17,7 +17,7 @@ use towpath_record::{
     control_record,
 };
 use towpath_replica::{Partition, PartitionError, TopicReplicas};
-use towpath_types::{Offset, ProducerEpoch, ProducerId, Term};
+use towpath_types::{Offset, ProducerEpoch, ProducerId, Term, TopicId};
 use towpath_wire::ErrorCode;
 
 use crate::handlers::partition_error_code;
@@ -175,6 +175,11 @@ impl CoordinatorLog for BrokerCoordinatorLog {
 
     fn term(&self, partition: i32) -> Option<Term> {
         self.topic()?.term(partition)
+    }
+
+    fn has_topic(&self, topic: TopicId) -> bool {
+        // Whoever stops knows nothing.
+        self.broker.upgrade().is_none_or(|broker| broker.image().topic_by_id(topic).is_some())
     }
 
     async fn append(

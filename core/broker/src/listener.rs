@@ -119,12 +119,24 @@ fn configure(socket: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// What ends with a connection, however it ends: what its members of share groups have comes back, and its place is free.
+struct Ending {
+    broker: Arc<BrokerState>,
+    id: u64,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.broker.shares.connection_ended(&self.broker, self.id);
+        self.broker.metrics.connections.decrement(1.0);
+    }
+}
+
 async fn run(broker: Arc<BrokerState>, connection: Connection, place: OwnedSemaphorePermit, id: u64) {
     broker.metrics.connections.increment(1.0);
+    let _ending = Ending { broker, id, _place: place };
     connection.run().await;
-    broker.shares.connection_ended(&broker, id);
-    broker.metrics.connections.decrement(1.0);
-    drop(place);
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! AlterShareGroupOffsets (KIP-932): a group without members begins anew at other offsets.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,20 @@ fn known(broker: &BrokerState, topics: &[AlterShareGroupOffsetsRequestTopic]) ->
     known
 }
 
+/// Partitions that are named more than once, by topic: which of the offsets would hold is not said.
+fn repeated(topics: &[AlterShareGroupOffsetsRequestTopic]) -> HashMap<String, HashSet<i32>> {
+    let mut seen: HashSet<(&str, i32)> = HashSet::new();
+    let mut repeated: HashMap<String, HashSet<i32>> = HashMap::new();
+    for topic in topics {
+        for partition in &topic.partitions {
+            if !seen.insert((topic.topic_name.as_str(), partition.partition_index)) {
+                repeated.entry(topic.topic_name.clone()).or_default().insert(partition.partition_index);
+            }
+        }
+    }
+    repeated
+}
+
 async fn alter(
     broker: &Arc<BrokerState>,
     request: AlterShareGroupOffsetsRequest,
@@ -55,7 +70,7 @@ async fn alter(
     }
     let groups = groups(broker)
         .ok_or_else(|| (ErrorCode::CoordinatorNotAvailable, "The broker is starting.".to_owned()))?;
-    let known = known(broker, &request.topics);
+    let (known, repeated) = (known(broker, &request.topics), repeated(&request.topics));
     let state_epoch = groups.alter_share_state(&request.group_id, known.clone()).await?;
     let group: Arc<str> = Arc::from(request.group_id.as_str());
     let mut response = AlterShareGroupOffsetsResponse::default();
@@ -65,8 +80,11 @@ async fn alter(
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {
             let index = partition.partition_index;
-            let is_known = found.is_some_and(|found| found.partitions.contains(&index));
+            let is_of = |known: &ShareStateTopic| known.name == topic.topic_name;
+            let is_known = known.iter().any(|known| is_of(known) && known.partitions.contains(&index));
+            let is_repeated = repeated.get(&topic.topic_name).is_some_and(|it| it.contains(&index));
             let result = match id.filter(|_| is_known) {
+                _ if is_repeated => Err(ErrorCode::InvalidRequest),
                 None => Err(ErrorCode::UnknownTopicOrPartition),
                 Some(topic) => {
                     let key = ShareKey { group: Arc::clone(&group), topic, partition: index };
@@ -100,8 +118,6 @@ async fn set(
         return Err(ErrorCode::InvalidRequest);
     }
     let goes_on = || !broker.is_stopping();
-    persister::patiently(PATIENCE, goes_on, || {
-        persister::initialize(broker, key, state_epoch, start_offset)
-    })
-    .await
+    persister::patiently(PATIENCE, goes_on, || persister::initialize(broker, key, state_epoch, start_offset))
+        .await
 }

@@ -7,7 +7,8 @@ use towpath_coordinator::GroupCoordinator;
 use towpath_wire::delete_groups::DeletableGroupResult;
 use towpath_wire::{DeleteGroupsRequest, DeleteGroupsResponse, ErrorCode};
 
-use super::{RequestContext, delete_share_group_offsets, groups};
+use super::delete_share_group_offsets::Held;
+use super::{RequestContext, groups};
 use crate::state::BrokerState;
 
 pub(super) async fn handle(
@@ -25,34 +26,38 @@ pub(super) async fn handle(
     };
     let names = request.groups_names.clone();
     // Before a share group goes, how far it was: it would be there for another one of its name.
+    // Nobody joins between that and the group's end.
     let mut failed: HashMap<String, ErrorCode> = HashMap::new();
+    let mut all_held = Vec::new();
     for name in &names {
-        if let Err(error) = forget_shares(&broker, groups, name).await {
-            failed.insert(name.clone(), error);
+        match forget_shares(&broker, groups, name).await {
+            Ok(held) => all_held.extend(held),
+            Err(error) => {
+                failed.insert(name.clone(), error);
+            }
         }
     }
     request.groups_names.retain(|name| !failed.contains_key(name));
     let mut response = groups.delete_groups(&request).await;
+    drop(all_held);
     response.results.extend(
-        failed.into_iter().map(|(group_id, error)| DeletableGroupResult { group_id, error_code: error.code() }),
+        failed
+            .into_iter()
+            .map(|(group_id, error)| DeletableGroupResult { group_id, error_code: error.code() }),
     );
     response.results.sort_by_key(|result| names.iter().position(|name| *name == result.group_id));
     response
 }
 
-async fn forget_shares(
+async fn forget_shares<'a>(
     broker: &Arc<BrokerState>,
-    groups: &GroupCoordinator,
-    name: &str,
-) -> Result<(), ErrorCode> {
+    groups: &'a GroupCoordinator,
+    name: &'a str,
+) -> Result<Option<Held<'a>>, ErrorCode> {
     // Of other groups there is nothing; and who still has members is told so by the coordinator.
-    let Ok(state) = groups.share_state(name) else { return Ok(()) };
-    if state.has_members {
-        return Ok(());
-    }
-    let group: Arc<str> = Arc::from(name);
+    let Ok((held, state)) = Held::new(groups, name) else { return Ok(None) };
     for topic in &state.topics {
-        delete_share_group_offsets::forget(broker, &group, topic).await?;
+        held.forget(broker, topic).await?;
     }
-    Ok(())
+    Ok(Some(held))
 }

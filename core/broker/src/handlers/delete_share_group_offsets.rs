@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use towpath_coordinator::ShareStateTopic;
 use towpath_coordinator::share::ShareKey;
+use towpath_coordinator::{GroupCoordinator, ShareStateTopic, ShareStateView};
 use towpath_types::TopicId;
 use towpath_wire::delete_share_group_offsets::DeleteShareGroupOffsetsResponseTopic;
 use towpath_wire::{DeleteShareGroupOffsetsRequest, DeleteShareGroupOffsetsResponse, ErrorCode};
@@ -29,20 +29,50 @@ pub(super) async fn handle(
     })
 }
 
-/// Forgets how far a group is in a topic.
-///
-/// # Errors
-/// What a coordinator says.
-pub(super) async fn forget(
-    broker: &Arc<BrokerState>,
-    group: &Arc<str>,
-    topic: &ShareStateTopic,
-) -> Result<(), ErrorCode> {
-    for partition in &topic.partitions {
-        let key = ShareKey { group: Arc::clone(group), topic: topic.id, partition: *partition };
-        persister::patiently(PATIENCE, || !broker.is_stopping(), || persister::delete(broker, &key)).await?;
+/// A share group without members, which nobody joins while its states are deleted.
+pub(super) struct Held<'a> {
+    groups: &'a GroupCoordinator,
+    group: &'a str,
+}
+
+impl<'a> Held<'a> {
+    /// Holds a group: what it knows of its states.
+    ///
+    /// # Errors
+    /// What a client is told: that there is no such share group, that it has members, or is not coordinated here.
+    pub(super) fn new(
+        groups: &'a GroupCoordinator,
+        group: &'a str,
+    ) -> Result<(Self, ShareStateView), (ErrorCode, String)> {
+        let state = groups.hold_share_group(group)?;
+        Ok((Self { groups, group }, state))
     }
-    Ok(())
+
+    /// Forgets how far the group is in a topic.
+    ///
+    /// # Errors
+    /// What a coordinator says.
+    pub(super) async fn forget(
+        &self,
+        broker: &Arc<BrokerState>,
+        topic: &ShareStateTopic,
+    ) -> Result<(), ErrorCode> {
+        let group: Arc<str> = Arc::from(self.group);
+        for partition in &topic.partitions {
+            // However long it takes.
+            self.groups.hold_share_group(self.group).map_err(|(error, _)| error)?;
+            let key = ShareKey { group: Arc::clone(&group), topic: topic.id, partition: *partition };
+            persister::patiently(PATIENCE, || !broker.is_stopping(), || persister::delete(broker, &key))
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.groups.release_share_group(self.group);
+    }
 }
 
 async fn delete(
@@ -54,19 +84,14 @@ async fn delete(
     }
     let groups = groups(broker)
         .ok_or_else(|| (ErrorCode::CoordinatorNotAvailable, "The broker is starting.".to_owned()))?;
-    let state = groups.share_state(&request.group_id)?;
-    if state.has_members {
-        let message = format!("Group {} is not empty.", request.group_id);
-        return Err((ErrorCode::NonEmptyGroup, message));
-    }
-    let group: Arc<str> = Arc::from(request.group_id.as_str());
+    let (held, state) = Held::new(groups, &request.group_id)?;
     let (mut response, mut gone) = (DeleteShareGroupOffsetsResponse::default(), Vec::new());
     for topic in request.topics {
         let known = state.topics.iter().find(|known| known.name == topic.topic_name);
         let (topic_id, result) = match known {
             None => (Uuid::nil(), Err(ErrorCode::UnknownTopicOrPartition)),
             Some(known) => {
-                let result = forget(broker, &group, known).await;
+                let result = held.forget(broker, known).await;
                 if result.is_ok() {
                     gone.push(known.id);
                 }

@@ -1,5 +1,6 @@
 //! DescribeShareGroupOffsets (KIP-932): how far a group is in its partitions, and how much there is to come.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +37,12 @@ pub(super) async fn handle(
     request: DescribeShareGroupOffsetsRequest,
 ) -> DescribeShareGroupOffsetsResponse {
     let mut response = DescribeShareGroupOffsetsResponse::default();
+    // R10: once each.
+    let mut seen = HashSet::new();
     for group in request.groups {
+        if !seen.insert(group.group_id.clone()) {
+            continue;
+        }
         let group_id = group.group_id.clone();
         let described = describe(&broker, group).await.unwrap_or_else(|(error, message)| {
             DescribeShareGroupOffsetsResponseGroup {
@@ -95,9 +101,14 @@ async fn describe(
     };
     let group: Arc<str> = Arc::from(request.group_id.as_str());
     let mut topics = Vec::with_capacity(asked.len());
+    // R10: once each.
+    let mut seen: HashSet<(String, i32)> = HashSet::new();
     for topic in asked {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        let mut partitions = Vec::new();
         for index in &topic.partitions {
+            if !seen.insert((topic.name.clone(), *index)) {
+                continue;
+            }
             partitions.push(describe_partition(broker, &group, &topic, *index).await);
         }
         topics.push(DescribeShareGroupOffsetsResponseTopic {
@@ -157,10 +168,8 @@ async fn lag(broker: &Arc<BrokerState>, topic: &Asked, index: i32, summary: &Sta
     if summary.start_offset < 0 || summary.delivery_complete_count < 0 {
         return -1;
     }
-    match end_of(broker, topic, index).await {
-        Some(end) => (end - summary.start_offset - i64::from(summary.delivery_complete_count)).max(0),
-        None => -1,
-    }
+    let done = summary.start_offset.saturating_add(i64::from(summary.delivery_complete_count));
+    end_of(broker, topic, index).await.map_or(-1, |end| end.saturating_sub(done).max(0))
 }
 
 /// Where a partition ends for consumers.

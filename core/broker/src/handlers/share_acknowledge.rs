@@ -1,10 +1,11 @@
 //! ShareAcknowledge (KIP-932): what members say of the records that they have. It is answered when that is stored.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use towpath_controller::MetadataImage;
 use towpath_controller::group_config::ShareGroupConfig;
-use towpath_types::TopicId;
+use towpath_types::{TopicId, limits};
 use towpath_wire::share_acknowledge::{
     LeaderIdAndEpoch, NodeEndpoint, PartitionData, ShareAcknowledgeTopicResponse,
 };
@@ -20,6 +21,27 @@ use crate::state::BrokerState;
 /// What a member says of a partition's records.
 pub(super) type Said = (Place, Vec<Acknowledgement>);
 
+/// What a request says, by partition; of one that it names more than once all together.
+#[derive(Default)]
+pub(super) struct SaidByPlace {
+    all: Vec<Said>,
+    at: HashMap<Place, usize>,
+}
+
+impl SaidByPlace {
+    pub(super) fn add(&mut self, place: Place, said: impl Iterator<Item = Acknowledgement>) {
+        let at = *self.at.entry(place).or_insert(self.all.len());
+        match self.all.get_mut(at) {
+            Some((_, before)) => before.extend(said),
+            None => self.all.push((place, said.collect())),
+        }
+    }
+
+    pub(super) fn all(self) -> Vec<Said> {
+        self.all
+    }
+}
+
 /// Who says it.
 pub(super) struct Sayer<'a> {
     pub(super) group: &'a Arc<str>,
@@ -34,8 +56,12 @@ pub(super) struct Sayer<'a> {
 /// # Errors
 /// `INVALID_REQUEST`.
 pub(super) fn named(group: Option<&str>, member: Option<&str>) -> Result<(Arc<str>, Arc<str>), ErrorCode> {
-    let named = |name: Option<&str>| name.filter(|name| !name.is_empty()).map(Arc::from);
-    named(group).zip(named(member)).ok_or(ErrorCode::InvalidRequest)
+    // R10: names that no group and no member of one can have are not kept.
+    let named = |name: Option<&str>, bytes_max: usize| {
+        name.filter(|name| !name.is_empty() && name.len() <= bytes_max).map(Arc::from)
+    };
+    let group = named(group, limits::GROUP_ID_BYTES_MAX);
+    group.zip(named(member, limits::MEMBER_ID_BYTES_MAX)).ok_or(ErrorCode::InvalidRequest)
 }
 
 /// Takes all that a member says, and waits until it is stored. What was said of each partition, with what became of it.
@@ -93,7 +119,7 @@ pub(super) async fn handle(
         return failed(error);
     }
     let config = broker.share_settings(&group);
-    let mut said: Vec<Said> = Vec::new();
+    let mut said = SaidByPlace::default();
     for topic in request.topics {
         for partition in topic.partitions {
             // Of what nothing is said nothing is told.
@@ -105,12 +131,11 @@ pub(super) async fn handle(
                 last: batch.last_offset,
                 types: batch.acknowledge_types,
             });
-            said.push(((topic.topic_id, partition.partition_index), batches.collect()));
+            said.add((topic.topic_id, partition.partition_index), batches);
         }
     }
-    let sayer =
-        Sayer { group: &group, member: &member, config: &config, may_renew: request.is_renew_ack };
-    let results = acknowledge(&broker, &sayer, said).await;
+    let sayer = Sayer { group: &group, member: &member, config: &config, may_renew: request.is_renew_ack };
+    let results = acknowledge(&broker, &sayer, said.all()).await;
     if request.share_session_epoch == FINAL_EPOCH {
         broker.shares.end_session(&broker, &group, &member);
     }
@@ -137,8 +162,7 @@ fn partition_data(
     error: ErrorCode,
     endpoints: &mut Vec<NodeEndpoint>,
 ) -> PartitionData {
-    let mut data =
-        PartitionData { partition_index, error_code: error.code(), ..PartitionData::default() };
+    let mut data = PartitionData { partition_index, error_code: error.code(), ..PartitionData::default() };
     let leader = (error == ErrorCode::NotLeaderOrFollower)
         .then(|| image.topic_by_id(TopicId::new(topic)))
         .flatten()

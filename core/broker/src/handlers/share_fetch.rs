@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use towpath_controller::MetadataImage;
 use towpath_types::TopicId;
 use towpath_wire::share_fetch::{
@@ -11,15 +12,16 @@ use towpath_wire::share_fetch::{
 };
 use towpath_wire::{ErrorCode, ShareFetchRequest, ShareFetchResponse};
 
-use super::share_acknowledge::{Said, Sayer, acknowledge, named};
+use super::share_acknowledge::{Said, SaidByPlace, Sayer, acknowledge, named};
 use super::{CurrentLeader, RequestContext, shares_records};
 use crate::share::fetching::{AllFound, Found, ShareFetch};
 use crate::share::partition::Acknowledgement;
-use crate::share::sessions::{FINAL_EPOCH, INITIAL_EPOCH, Place, SessionUse};
+use crate::share::sessions::{FINAL_EPOCH, IDLE_MAX, INITIAL_EPOCH, Place, SessionUse};
 use crate::state::BrokerState;
 
-/// How long any fetch may wait.
-const WAIT_MAX: Duration = Duration::from_secs(600);
+/// How long any fetch may wait: its session is in use meanwhile.
+const WAIT_MAX: Duration = Duration::from_secs(240);
+const _: () = assert!(WAIT_MAX.as_secs() < IDLE_MAX.as_secs());
 /// `share.acquire.mode` is `record_limit`: not one record more than the member asks for.
 const MODE_RECORD_LIMIT: i8 = 1;
 const MODE_BATCH_OPTIMIZED: i8 = 0;
@@ -37,7 +39,7 @@ pub(super) async fn handle(
 
 /// What a request says of partitions: those to fetch from, and what becomes of records.
 fn split(request: &mut ShareFetchRequest) -> (Vec<Place>, Vec<Said>) {
-    let (mut wanted, mut said) = (Vec::new(), Vec::new());
+    let (mut wanted, mut said) = (Vec::new(), SaidByPlace::default());
     for topic in std::mem::take(&mut request.topics) {
         for partition in topic.partitions {
             let place = (topic.topic_id, partition.partition_index);
@@ -50,10 +52,10 @@ fn split(request: &mut ShareFetchRequest) -> (Vec<Place>, Vec<Said>) {
                 last: batch.last_offset,
                 types: batch.acknowledge_types,
             });
-            said.push((place, batches.collect()));
+            said.add(place, batches);
         }
     }
-    (wanted, said)
+    (wanted, said.all())
 }
 
 /// Checks a request by itself.
@@ -84,28 +86,21 @@ async fn serve(
     let (wanted, said) = split(&mut request);
     check(&request, !said.is_empty())?;
     let epoch = request.share_session_epoch;
-    let places = if epoch == FINAL_EPOCH {
+    let (places, since) = if epoch == FINAL_EPOCH {
         broker.shares.sessions.acknowledge(&group, &member, epoch)?;
-        Vec::new()
+        (Vec::new(), Instant::now())
     } else {
         let forgotten: HashSet<Place> = request
             .forgotten_topics_data
             .iter()
             .flat_map(|topic| topic.partitions.iter().map(|partition| (topic.topic_id, *partition)))
             .collect();
-        let session = SessionUse {
-            group: &group,
-            member: &member,
-            epoch,
-            connection,
-            wanted,
-            forgotten: &forgotten,
-        };
+        let session =
+            SessionUse { group: &group, member: &member, epoch, connection, wanted, forgotten: &forgotten };
         broker.shares.sessions.fetch(session, sessions_max(broker))?
     };
     let config = broker.share_settings(&group);
-    let sayer =
-        Sayer { group: &group, member: &member, config: &config, may_renew: request.is_renew_ack };
+    let sayer = Sayer { group: &group, member: &member, config: &config, may_renew: request.is_renew_ack };
     // Who has acknowledged something hears of it at once.
     let wait_ms = if said.is_empty() { request.max_wait_ms } else { 0 };
     let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0)).min(WAIT_MAX);
@@ -120,6 +115,7 @@ async fn serve(
         member,
         config,
         places,
+        since,
         records_max: usize::try_from(request.max_records).unwrap_or(0),
         bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(limit),
         batch_size: usize::try_from(request.batch_size).unwrap_or(1),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use towpath_controller::group_config::ShareGroupConfig;
 use towpath_log::{AbortedTransaction, FetchedData};
 use towpath_record::{RecordBatch, batches};
@@ -39,6 +40,8 @@ pub(crate) struct ShareFetch {
     pub(crate) member: Arc<str>,
     pub(crate) config: ShareGroupConfig,
     pub(crate) places: Vec<Place>,
+    /// When the member's session began.
+    pub(crate) since: Instant,
     pub(crate) records_max: usize,
     pub(crate) bytes_max: usize,
     pub(crate) batch_size: usize,
@@ -55,7 +58,7 @@ impl ShareFetch {
 
     /// Gives out what there is; waits for something if there is nothing.
     pub(crate) async fn run(&self, wait: Duration) -> AllFound {
-        let deadline = tokio::time::Instant::now() + wait;
+        let deadline = Instant::now() + wait;
         let news = self.broker.shares.news(&self.group);
         let mut waiting = Waiting::new(self.config.reads_committed);
         loop {
@@ -78,7 +81,7 @@ impl ShareFetch {
                 () = waiting.waiter.woken() => waiting.waiter.rearm(1),
                 () = tokio::time::sleep_until(deadline) => return found,
             }
-            if tokio::time::Instant::now() >= deadline || self.broker.is_stopping() {
+            if Instant::now() >= deadline || self.broker.is_stopping() {
                 return found;
             }
         }
@@ -122,7 +125,7 @@ impl ShareFetch {
             return Ok(Found::default());
         }
         match self.read(shared, settings, room).await {
-            Err(ErrorCode::NotLeaderOrFollower) if shared.log().is_leader() => {
+            Err(_) if shared.has_ended_idle() => {
                 self.broker.shares.get(&self.broker, &self.group, place).map(|_| Found::default())
             }
             result => result,
@@ -135,7 +138,7 @@ impl ShareFetch {
         settings: ShareSettings,
         (records_max, bytes_max, is_first): (usize, usize, bool),
     ) -> Result<Found, ErrorCode> {
-        let Some(from) = shared.next_offset(settings)? else { return Ok(Found::default()) };
+        let Some(from) = shared.next_offset(settings, self.since)? else { return Ok(Found::default()) };
         let position = FetchPosition {
             offset: Offset::new(from),
             current_leader_epoch: LeaderEpoch::new(-1),
@@ -235,7 +238,9 @@ fn trimmed(bytes: &Bytes, ends: &[usize], runs: &[Run], acquired: &[Acquired]) -
     let (Some(from), Some(to)) = (from, to) else { return Bytes::new() };
     let begin = from.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
     let end = ends.get(to).copied().unwrap_or(bytes.len());
-    bytes.slice(begin..end)
+    let found = bytes.slice(begin..end);
+    // R10: a few records do not keep all that was read in memory until they are sent.
+    if found.len() < bytes.len() / 2 { Bytes::copy_from_slice(&found) } else { found }
 }
 
 /// Registered with partitions, until dropped.
@@ -272,5 +277,23 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_records_do_not_keep_all_that_was_read() {
+        let bytes = Bytes::from((0..100).collect::<Vec<u8>>());
+        let runs = [0, 1, 2, 3].map(|offset| Run { first: offset, last: offset, is_data: true });
+        let ends = [10, 20, 30, 100];
+        let of = |first, last| trimmed(&bytes, &ends, &runs, &[Acquired { first, last, deliveries: 1 }]);
+        assert_eq!(of(1, 2), bytes.slice(10..30));
+        assert_eq!(of(3, 3), bytes.slice(30..));
+        let is_within = |found: &Bytes| bytes.as_ptr_range().contains(&found.as_ptr());
+        assert!(!is_within(&of(1, 2)) && is_within(&of(3, 3)));
+        assert!(of(7, 7).is_empty());
     }
 }

@@ -3,6 +3,7 @@
 //! stored.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,24 +18,33 @@ use towpath_wire::ErrorCode;
 use super::partition::{
     AckToken, Acknowledgement, Acquired, Run, SharePartitionMachine, ShareSettings, Wish, Write,
 };
-use super::{OfPartition, beginning, persister};
+use super::{OfPartition, beginning, members, persister};
 use crate::state::BrokerState;
 
 /// How long the state may take to be read, and what was acknowledged to be written, over changes of the coordinator.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked whether anybody still needs the share partition.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long whoever asks is told why the share partition could not be loaded, before it is tried anew.
+const REST: Duration = Duration::from_secs(1);
 
 /// How far a share partition is.
 enum Phase {
     Loading,
     Active(Box<SharePartitionMachine>),
-    /// Whoever asks is told why.
+    /// Nobody had needed it: whoever comes has it read anew.
+    Ended,
+    /// It could not be loaded, or has a fault: it rests, and whoever asks is told why.
+    Failed(ErrorCode),
+    /// Whoever waits is told why; whoever comes has it read anew.
     Closed(ErrorCode),
 }
 
 struct Core {
     phase: Phase,
+    /// When it was last looked whether what was read is what is stored, and since when somebody wants that to be known.
+    known_at: Instant,
+    wanted_at: Option<Instant>,
     waiters: HashMap<AckToken, oneshot::Sender<Result<(), ErrorCode>>>,
     next_token: u64,
 }
@@ -49,6 +59,9 @@ pub(crate) struct SharePartition {
     wake: Notify,
     /// Tells those of the group who wait for records that there may be some.
     news: Arc<Notify>,
+    /// Its task writes nothing any more.
+    is_finished: AtomicBool,
+    finished: Notify,
 }
 
 /// An acknowledgement that was taken.
@@ -59,19 +72,74 @@ pub(crate) enum Taken {
     Stored(oneshot::Receiver<Result<(), ErrorCode>>),
 }
 
+/// What those are told who ask for a share partition that cannot be loaded: what clients know of a fetch.
+const fn told(error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::OffsetNotAvailable | ErrorCode::KafkaStorageError => error,
+        ErrorCode::UnknownServerError | ErrorCode::GroupIdNotFound => ErrorCode::UnknownServerError,
+        _ => ErrorCode::NotLeaderOrFollower,
+    }
+}
+
 impl SharePartition {
     pub(super) fn new(key: ShareKey, partition: Arc<Partition>, term: Term, news: Arc<Notify>) -> Arc<Self> {
-        let core = Core { phase: Phase::Loading, waiters: HashMap::new(), next_token: 0 };
-        let (core, wake) = (Mutex::new(core), Notify::new());
-        Arc::new(Self { key, partition, term, born: Instant::now(), core, wake, news })
+        let born = Instant::now();
+        let core = Core {
+            phase: Phase::Loading,
+            known_at: born,
+            wanted_at: None,
+            waiters: HashMap::new(),
+            next_token: 0,
+        };
+        Arc::new(Self {
+            key,
+            partition,
+            term,
+            born,
+            core: Mutex::new(core),
+            wake: Notify::new(),
+            news,
+            is_finished: AtomicBool::new(false),
+            finished: Notify::new(),
+        })
     }
 
     pub(crate) const fn log(&self) -> &Arc<Partition> {
         &self.partition
     }
 
-    pub(super) fn is_of(&self, term: Term) -> bool {
-        self.term == term && !matches!(self.core.lock().phase, Phase::Closed(_))
+    /// Whether it serves a term, or why not for a while; none when another one has to come in its place.
+    pub(super) fn serves(&self, term: Term) -> Option<Result<(), ErrorCode>> {
+        if self.term != term {
+            return None;
+        }
+        match self.core.lock().phase {
+            Phase::Loading | Phase::Active(_) => Some(Ok(())),
+            Phase::Failed(error) => Some(Err(error)),
+            Phase::Ended | Phase::Closed(_) => None,
+        }
+    }
+
+    /// Whether it has ended because nobody had needed it.
+    pub(super) fn has_ended_idle(&self) -> bool {
+        matches!(self.core.lock().phase, Phase::Ended)
+    }
+
+    /// Whether it was looked since then whether what was read is what is stored; if not, that is done.
+    fn is_known_since(&self, since: Instant) -> bool {
+        let mut core = self.core.lock();
+        if core.known_at >= since {
+            return true;
+        }
+        core.wanted_at = core.wanted_at.max(Some(since));
+        drop(core);
+        self.wake.notify_one();
+        false
+    }
+
+    fn has_to_look(&self) -> bool {
+        let core = self.core.lock();
+        core.wanted_at.is_some_and(|since| since > core.known_at)
     }
 
     fn now_ms(&self) -> i64 {
@@ -93,7 +161,8 @@ impl SharePartition {
         let mut core = self.core.lock();
         match &mut core.phase {
             Phase::Loading => Ok(None),
-            Phase::Closed(error) => Err(*error),
+            Phase::Ended => Err(ErrorCode::NotLeaderOrFollower),
+            Phase::Failed(error) | Phase::Closed(error) => Err(*error),
             Phase::Active(machine) => {
                 machine.configure(settings);
                 let now_ms = self.now_ms();
@@ -107,12 +176,19 @@ impl SharePartition {
         }
     }
 
-    /// Where to read for somebody who wants records; none while it is being loaded, or as many are out as may be.
+    /// Where to read for somebody who wants records and whose session began at `since`; none while it is being loaded, or
+    /// as many are out as may be. None either before it is known whether what was read is still stored: it may have been
+    /// set back or deleted while nobody was in the group.
     ///
     /// # Errors
     /// Why the share partition is not served any more.
-    pub(crate) fn next_offset(&self, settings: ShareSettings) -> Result<Option<i64>, ErrorCode> {
-        self.act(settings, |machine, _| machine.next_offset()).map(Option::flatten)
+    pub(crate) fn next_offset(
+        &self,
+        settings: ShareSettings,
+        since: Instant,
+    ) -> Result<Option<i64>, ErrorCode> {
+        let next = self.act(settings, |machine, _| machine.next_offset())?;
+        Ok(next.flatten().filter(|_| self.is_known_since(since)))
     }
 
     /// The log begins at `offset` now.
@@ -186,9 +262,13 @@ impl SharePartition {
 
     /// Ends it, with what those are told who wait.
     pub(crate) fn close(&self, error: ErrorCode) {
+        self.end(Phase::Closed(error), error);
+    }
+
+    fn end(&self, phase: Phase, error: ErrorCode) {
         let mut core = self.core.lock();
-        if !matches!(core.phase, Phase::Closed(_)) {
-            core.phase = Phase::Closed(error);
+        if matches!(core.phase, Phase::Loading | Phase::Active(_)) {
+            core.phase = phase;
         }
         for (_, waiter) in core.waiters.drain() {
             // Whoever asked may be gone.
@@ -199,34 +279,76 @@ impl SharePartition {
         self.news.notify_waiters();
     }
 
-    fn is_closed(&self) -> bool {
-        matches!(self.core.lock().phase, Phase::Closed(_))
-    }
-
     fn is_over(&self) -> bool {
-        self.is_closed() || self.partition.term() != Some(self.term)
+        let is_closed = !matches!(self.core.lock().phase, Phase::Loading | Phase::Active(_));
+        is_closed || self.partition.term() != Some(self.term)
     }
 
-    /// The share partition's life.
-    pub(super) async fn run(self: Arc<Self>, broker: Weak<BrokerState>) {
-        let error = match self.work(&broker).await {
-            Ok(()) => ErrorCode::NotLeaderOrFollower,
-            Err(error) => {
-                tracing::warn!(share_partition = %self.key, %error, "a share partition is given up; it is read anew");
-                // Whoever asks again finds the one that reads it anew, or the new leader.
-                ErrorCode::NotLeaderOrFollower
+    /// Waits until it writes nothing any more.
+    async fn finished(&self) {
+        loop {
+            let notified = self.finished.notified();
+            if self.is_finished.load(Ordering::Acquire) {
+                return;
             }
-        };
-        self.close(error);
+            notified.await;
+        }
+    }
+
+    /// The share partition's life. It begins when the one has ended in whose place it comes: what that one still writes
+    /// would else be written over what this one has.
+    pub(super) async fn run(self: Arc<Self>, broker: Weak<BrokerState>, before: Option<Arc<Self>>) {
+        if let Some(before) = before {
+            before.finished().await;
+        }
+        // In a task of its own: whoever waits is told also when it has a fault.
+        let work = tokio::spawn(Arc::clone(&self).work(Weak::clone(&broker)));
+        let failed = work.await.unwrap_or_else(|error| {
+            tracing::error!(share_partition = %self.key, %error, "a share partition has a fault");
+            error.is_panic().then_some(ErrorCode::UnknownServerError)
+        });
+        match failed {
+            Some(error) => self.end(Phase::Failed(error), error),
+            // Whoever asks again finds the one that reads it anew, or the new leader.
+            None => self.close(ErrorCode::NotLeaderOrFollower),
+        }
+        self.is_finished.store(true, Ordering::Release);
+        self.finished.notify_waiters();
+        if failed.is_some() {
+            // It is not tried again at once, for ever.
+            tokio::time::sleep(REST).await;
+        }
         if let Some(broker) = broker.upgrade() {
             broker.shares.forget(&self.key, &self);
         }
     }
 
-    /// Until it is not needed any more, or fails.
-    async fn work(&self, broker: &Weak<BrokerState>) -> Result<(), ErrorCode> {
-        let state_epoch = self.load(broker).await?;
+    /// Until it is not needed any more, or a write fails. If it cannot be loaded: what those are told who ask.
+    async fn work(self: Arc<Self>, broker: Weak<BrokerState>) -> Option<ErrorCode> {
+        let state_epoch = match self.load(&broker).await {
+            Ok(state_epoch) => state_epoch,
+            Err(_) if self.is_over() => return None,
+            Err(error) => {
+                tracing::warn!(share_partition = %self.key, %error, "a share partition cannot be loaded");
+                return Some(told(error));
+            }
+        };
+        if let Err(error) = self.serve(&broker, state_epoch).await {
+            tracing::warn!(share_partition = %self.key, %error, "a share partition is given up; it is read anew");
+        }
+        None
+    }
+
+    async fn serve(&self, broker: &Weak<BrokerState>, state_epoch: i32) -> Result<(), ErrorCode> {
         loop {
+            let Some(broker) = broker.upgrade() else { return Ok(()) };
+            // R6: another one may have come in its place.
+            if self.is_over() {
+                return Ok(());
+            }
+            if self.has_to_look() {
+                self.verify(&broker, state_epoch).await?;
+            }
             let (write, deadline_ms) = {
                 let mut core = self.core.lock();
                 let Phase::Active(machine) = &mut core.phase else { return Ok(()) };
@@ -235,12 +357,11 @@ impl SharePartition {
                 }
                 (machine.take_write(), machine.next_deadline_ms())
             };
-            let Some(broker) = broker.upgrade() else { return Ok(()) };
             if let Some(write) = write {
                 self.store(&broker, state_epoch, write).await?;
                 continue;
             }
-            if self.is_over() || self.close_if_idle(&broker) {
+            if self.close_if_idle(&broker) {
                 return Ok(());
             }
             drop(broker);
@@ -263,7 +384,7 @@ impl SharePartition {
         };
         let ends = is_idle && !broker.shares.sessions.has_group(&self.key.group);
         if ends {
-            core.phase = Phase::Closed(ErrorCode::NotLeaderOrFollower);
+            core.phase = Phase::Ended;
         }
         ends
     }
@@ -273,10 +394,10 @@ impl SharePartition {
         let gone = ErrorCode::NotLeaderOrFollower;
         let broker = broker.upgrade().ok_or(gone)?;
         let goes_on = || !self.is_over() && !broker.is_stopping();
+        let now = Instant::now();
         let stored = persister::patiently(PATIENCE, goes_on, || self.read(&broker)).await?;
-        let from = beginning::of(&broker, &self.key.group, &self.partition)?;
         let settings = broker.share_settings(&self.key.group).of_partition();
-        let machine = SharePartitionMachine::load(&stored, from, settings).map_err(|reason| {
+        let machine = SharePartitionMachine::load(&stored, settings).map_err(|reason| {
             tracing::error!(share_partition = %self.key, reason, "the state of a share partition cannot be used");
             ErrorCode::UnknownServerError
         })?;
@@ -285,20 +406,52 @@ impl SharePartition {
             return Err(gone);
         }
         core.phase = Phase::Active(Box::new(machine));
+        core.known_at = now;
         drop(core);
         self.news.notify_waiters();
         Ok(stored.summary.state_epoch)
     }
 
-    /// One attempt to read the state; where there is none, it is begun.
+    /// One attempt to read the state. Where there is none, or none that says where it begins, that is stored before a record
+    /// is given out.
     async fn read(&self, broker: &Arc<BrokerState>) -> Result<SharedState, ErrorCode> {
         let leader_epoch = self.term.leader_epoch.get();
-        let stored = persister::read(broker, &self.key, leader_epoch).await?;
-        if stored.summary.state_epoch >= 0 {
-            return Ok(stored);
+        let mut stored = persister::read(broker, &self.key, leader_epoch).await?;
+        if stored.summary.state_epoch < 0 {
+            members::have(broker, &self.key).await?;
+            let start_offset = beginning::of(broker, &self.key.group, &self.partition)?;
+            persister::initialize(broker, &self.key, 0, start_offset).await?;
+            stored = persister::read(broker, &self.key, leader_epoch).await?;
         }
-        persister::initialize(broker, &self.key, 0, -1).await?;
-        persister::read(broker, &self.key, leader_epoch).await
+        if stored.summary.state_epoch < 0 {
+            // Deleted meanwhile.
+            return Err(ErrorCode::CoordinatorNotAvailable);
+        }
+        if stored.summary.start_offset < 0 {
+            let write = ShareWrite {
+                state_epoch: stored.summary.state_epoch,
+                leader_epoch,
+                start_offset: beginning::of(broker, &self.key.group, &self.partition)?,
+                delivery_complete_count: 0,
+                batches: Vec::new(),
+            };
+            persister::write(broker, &self.key, &write).await?;
+            stored.summary.start_offset = write.start_offset;
+        }
+        Ok(stored)
+    }
+
+    /// Looks whether what was read is still what is stored.
+    async fn verify(&self, broker: &Arc<BrokerState>, state_epoch: i32) -> Result<(), ErrorCode> {
+        let now = Instant::now();
+        let goes_on = || !self.is_over() && !broker.is_stopping();
+        let stored = persister::patiently(PATIENCE, goes_on, || persister::summary(broker, &self.key)).await;
+        if stored?.state_epoch != state_epoch {
+            return Err(ErrorCode::FencedStateEpoch);
+        }
+        self.core.lock().known_at = now;
+        self.news.notify_waiters();
+        Ok(())
     }
 
     async fn store(

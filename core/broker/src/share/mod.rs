@@ -4,12 +4,12 @@
 pub(crate) mod beginning;
 pub(crate) mod fetching;
 pub(crate) mod live;
+mod members;
 pub(crate) mod partition;
 pub(crate) mod persister;
 pub(crate) mod sessions;
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
@@ -26,13 +26,35 @@ use self::sessions::{Place, ShareSessions};
 use crate::handlers::partition_error_code;
 use crate::state::BrokerState;
 
+/// Records of one partition that may be with members at the same time, at most (Kafka's bound).
+const LOCKS_MAX: usize = 10_000;
+
 /// What a broker has of share groups.
 #[derive(Default)]
 pub(crate) struct Shares {
     pub(crate) sessions: ShareSessions,
     partitions: Mutex<HashMap<ShareKey, Arc<SharePartition>>>,
     /// Wakes those of a group who wait for records.
-    news: Mutex<HashMap<Arc<str>, Arc<Notify>>>,
+    news: Mutex<News>,
+}
+
+/// What wakes those who wait, by group.
+#[derive(Default)]
+struct News {
+    by_group: HashMap<Arc<str>, Arc<Notify>>,
+    /// With more groups than this, it is looked for those that nobody waits for.
+    looks_at: usize,
+}
+
+impl News {
+    fn of(&mut self, group: &Arc<str>, sessions: usize) -> Arc<Notify> {
+        if self.by_group.len() > self.looks_at {
+            // R10: twice as many as there are sessions, and as were needed when it was last looked.
+            self.by_group.retain(|_, notify| Arc::strong_count(notify) > 1);
+            self.looks_at = 2 * sessions.max(self.by_group.len());
+        }
+        Arc::clone(self.by_group.entry(Arc::clone(group)).or_default())
+    }
 }
 
 impl fmt::Debug for Shares {
@@ -51,7 +73,8 @@ impl OfPartition for ShareGroupConfig {
         ShareSettings {
             lock_ms: i64::from(self.record_lock_duration_ms),
             deliveries_max: i16::try_from(self.delivery_count_limit).unwrap_or(i16::MAX),
-            locks_max: usize::try_from(self.partition_max_record_locks).unwrap_or(1),
+            // R10: whatever was set before there was a bound.
+            locks_max: usize::try_from(self.partition_max_record_locks).unwrap_or(1).min(LOCKS_MAX),
         }
     }
 }
@@ -59,18 +82,14 @@ impl OfPartition for ShareGroupConfig {
 impl Shares {
     /// What wakes those of a group who wait for records.
     pub(crate) fn news(&self, group: &Arc<str>) -> Arc<Notify> {
-        let mut news = self.news.lock();
-        if news.len() > limits::SHARE_PARTITIONS_MAX {
-            // R10: of groups that nobody waits for.
-            news.retain(|_, notify| Arc::strong_count(notify) > 1);
-        }
-        Arc::clone(news.entry(Arc::clone(group)).or_default())
+        let sessions = self.sessions.len();
+        self.news.lock().of(group, sessions)
     }
 
     /// A share partition that this broker leads, loaded or being loaded.
     ///
     /// # Errors
-    /// What whoever asks is told.
+    /// What whoever asks is told; for a while also why the last one could not be loaded.
     pub(crate) fn get(
         &self,
         broker: &Arc<BrokerState>,
@@ -85,21 +104,23 @@ impl Shares {
         let key = ShareKey { group: Arc::clone(group), topic, partition: index };
         let news = self.news(group);
         let mut partitions = self.partitions.lock();
-        let is_full = partitions.len() >= limits::SHARE_PARTITIONS_MAX;
-        let shared = match partitions.entry(key.clone()) {
-            Entry::Occupied(known) if known.get().is_of(term) => return Ok(Arc::clone(known.get())),
-            Entry::Vacant(_) if is_full => {
-                tracing::warn!(share_partition = %key, "no room for another share partition");
-                return Err(ErrorCode::CoordinatorNotAvailable);
-            }
-            entry => {
-                let shared = SharePartition::new(key, partition, term, news);
-                entry.insert_entry(Arc::clone(&shared));
-                shared
-            }
-        };
+        if let Some(known) = partitions.get(&key)
+            && let Some(serves) = known.serves(term)
+        {
+            return serves.map(|()| Arc::clone(known));
+        }
+        if partitions.len() >= limits::SHARE_PARTITIONS_MAX && !partitions.contains_key(&key) {
+            tracing::warn!(share_partition = %key, "no room for another share partition");
+            return Err(ErrorCode::CoordinatorNotAvailable);
+        }
+        let shared = SharePartition::new(key.clone(), partition, term, news);
+        let before = partitions.insert(key, Arc::clone(&shared));
         drop(partitions);
-        tokio::spawn(Arc::clone(&shared).run(Arc::downgrade(broker)));
+        if let Some(before) = &before {
+            // It may be of a replica that has moved to another directory, and not know.
+            before.close(ErrorCode::NotLeaderOrFollower);
+        }
+        tokio::spawn(Arc::clone(&shared).run(Arc::downgrade(broker), before));
         Ok(shared)
     }
 
@@ -157,5 +178,21 @@ impl BrokerState {
             tracing::warn!(group, %problem, "a share group's configuration is not valid; the broker's holds");
             ShareGroupConfig::of_broker(&self.config.settings)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_that_nobody_waits_for_are_forgotten() {
+        let mut news = News::default();
+        let kept = news.of(&Arc::from("kept"), 1);
+        for number in 0..100 {
+            news.of(&Arc::from(format!("group-{number}")), 1);
+            assert!(news.by_group.len() <= 4, "{}", news.by_group.len());
+        }
+        assert!(Arc::ptr_eq(&kept, &news.of(&Arc::from("kept"), 1)));
     }
 }

@@ -49,14 +49,18 @@ async fn coordinator<'a>(broker: &'a Arc<BrokerState>, key: &ShareKey) -> Result
     Ok(if leader == broker.config.node_id { Coordinator::Here(shares) } else { Coordinator::There(leader) })
 }
 
-async fn ask<R: Request>(
+/// Asks another broker.
+///
+/// # Errors
+/// `NETWORK_EXCEPTION`: whether it was carried out is then unknown.
+pub(super) async fn ask<R: Request>(
     broker: &BrokerState,
-    coordinator: BrokerId,
+    other: BrokerId,
     request: &R,
 ) -> Result<R::Response, ErrorCode> {
     let node = broker.cluster().ok_or(ErrorCode::CoordinatorNotAvailable)?;
-    forward::ask_broker(node, coordinator, request, ASK_TIMEOUT).await.map_err(|error| {
-        tracing::debug!(%error, "the share coordinator cannot be asked");
+    forward::ask_broker(node, other, request, ASK_TIMEOUT).await.map_err(|error| {
+        tracing::debug!(%error, "another broker cannot be asked about a share group");
         ErrorCode::NetworkException
     })
 }
@@ -219,6 +223,8 @@ const fn may_come_right(error: ErrorCode) -> bool {
             | ErrorCode::NotCoordinator
             | ErrorCode::NetworkException
             | ErrorCode::RequestTimedOut
+            // A new leader has not caught up with itself (KIP-207).
+            | ErrorCode::OffsetNotAvailable
     )
 }
 

@@ -4,22 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use towpath_record::{Compression, batches};
+use towpath_wire::alter_replica_log_dirs::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use towpath_wire::alter_share_group_offsets::{
     AlterShareGroupOffsetsRequestPartition, AlterShareGroupOffsetsRequestTopic,
 };
 use towpath_wire::delete_share_group_offsets::DeleteShareGroupOffsetsRequestTopic;
+use towpath_wire::describe_log_dirs::DescribeLogDirsResult;
 use towpath_wire::describe_share_group_offsets::{
-    DescribeShareGroupOffsetsRequestGroup, DescribeShareGroupOffsetsResponseGroup,
+    DescribeShareGroupOffsetsRequestGroup, DescribeShareGroupOffsetsRequestTopic,
+    DescribeShareGroupOffsetsResponseGroup,
 };
 use towpath_wire::incremental_alter_configs::{AlterConfigsResource, AlterableConfig};
 use towpath_wire::share_fetch::{
     AcknowledgementBatch, FetchPartition, FetchTopic, ForgottenTopic, PartitionData,
 };
 use towpath_wire::{
-    AlterShareGroupOffsetsRequest, ApiVersionsRequest, DeleteGroupsRequest, DeleteShareGroupOffsetsRequest,
-    DescribeShareGroupOffsetsRequest, ErrorCode, FindCoordinatorRequest, IncrementalAlterConfigsRequest,
-    ListGroupsRequest, ShareAcknowledgeRequest, ShareAcknowledgeResponse, ShareFetchRequest,
-    ShareFetchResponse, ShareGroupDescribeRequest, ShareGroupHeartbeatRequest, share_acknowledge,
+    AlterReplicaLogDirsRequest, AlterShareGroupOffsetsRequest, ApiVersionsRequest, DeleteGroupsRequest,
+    DeleteShareGroupOffsetsRequest, DescribeLogDirsRequest, DescribeShareGroupOffsetsRequest, ErrorCode,
+    FindCoordinatorRequest, IncrementalAlterConfigsRequest, InitializeShareGroupStateRequest,
+    ListGroupsRequest, ReadShareGroupStateSummaryRequest, ShareAcknowledgeRequest, ShareAcknowledgeResponse,
+    ShareFetchRequest, ShareFetchResponse, ShareGroupDescribeRequest, ShareGroupHeartbeatRequest,
+    initialize_share_group_state, read_share_group_state_summary, share_acknowledge,
 };
 use uuid::Uuid;
 
@@ -111,6 +116,24 @@ impl Member {
         self.fetch_with(&request).await
     }
 
+    /// Fetches until there is something.
+    async fn fetch_some(&mut self) -> PartitionData {
+        for _ in 0..100 {
+            let data = self.fetch().await;
+            if !data.acquired_records.is_empty() {
+                return data;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("nothing is given out");
+    }
+
+    /// Leaves the group, and not its session.
+    async fn vanish(&mut self) {
+        let request = self.heartbeat(-1, None);
+        assert_eq!(self.client.call(1, &request).await.error_code, 0);
+    }
+
     async fn acknowledge(&mut self, batches: &[(i64, i64, i8)]) -> ErrorCode {
         let response = self.acknowledge_as(batches, self.epoch).await;
         self.epoch += 1;
@@ -150,8 +173,7 @@ impl Member {
             ..Default::default()
         };
         assert_eq!(self.client.call(2, &request).await.error_code, 0);
-        let request = self.heartbeat(-1, None);
-        assert_eq!(self.client.call(1, &request).await.error_code, 0);
+        self.vanish().await;
     }
 }
 
@@ -460,6 +482,183 @@ async fn groups_are_listed_described_set_back_and_deleted() {
     assert_eq!(client.call(2, &delete).await.results[0].error_code, 0);
     let gone = described(&mut client, true).await;
     assert_eq!((gone.error_code, gone.topics.len()), (0, 0));
+}
+
+/// Sets the state of the group, as a partition's leader does.
+async fn initialize(client: &mut Client, topic_id: Uuid, state_epoch: i32, start_offset: i64) {
+    let partition = initialize_share_group_state::PartitionData { partition: 0, state_epoch, start_offset };
+    let partitions = vec![partition];
+    let topics = vec![initialize_share_group_state::InitializeStateData { topic_id, partitions }];
+    let request = InitializeShareGroupStateRequest { group_id: "s".into(), topics };
+    let find = FindCoordinatorRequest {
+        key_type: 2,
+        coordinator_keys: vec![format!("s:{topic_id}:0")],
+        ..Default::default()
+    };
+    for _ in 0..1_000 {
+        client.call(6, &find).await;
+        if client.call(0, &request).await.results[0].partitions[0].error_code == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("no coordinator of states");
+}
+
+#[tokio::test]
+async fn why_a_state_cannot_be_used_is_told() {
+    let (broker, mut client, topic) = prepared(&[]).await;
+    client.produce("t", 0, batch(&["a"])).await;
+    let mut member = Member::join(&broker, "m", "t", topic).await;
+    initialize(&mut client, topic, 0, i64::MAX - 1).await;
+    for _ in 0..3 {
+        assert_eq!(code(member.fetch().await.error_code), ErrorCode::UnknownServerError);
+    }
+    // It is tried again, though not at once.
+    initialize(&mut client, topic, 1, 0).await;
+    assert_eq!(offsets(&member.fetch_some().await), [0]);
+}
+
+#[tokio::test]
+async fn a_state_without_a_beginning_begins_where_the_group_does() {
+    let (broker, mut client, topic) = prepared(&[]).await;
+    client.produce("t", 0, batch(&["a", "b"])).await;
+    let mut member = Member::join(&broker, "m", "t", topic).await;
+    initialize(&mut client, topic, 0, -1).await;
+    assert_eq!(offsets(&member.fetch_some().await), [0, 1]);
+    let partition = described(&mut client, true).await.topics[0].partitions[0].clone();
+    assert_eq!((partition.start_offset, partition.lag), (0, 2));
+}
+
+#[tokio::test]
+async fn what_is_set_back_holds_also_while_a_session_is_left_over() {
+    let (broker, mut client, topic) = prepared(&[]).await;
+    client.produce("t", 0, batch(&["a", "b", "c", "d"])).await;
+    let mut ghost = Member::join(&broker, "m", "t", topic).await;
+    assert_eq!(offsets(&ghost.fetch_some().await).len(), 4);
+    assert_eq!(ghost.acknowledge(&[(0, 1, ACCEPT)]).await, ErrorCode::None);
+    ghost.vanish().await;
+    assert_eq!(altered(&mut client, 1).await, (ErrorCode::None, Some(ErrorCode::None)));
+    let mut member = Member::join(&broker, "n", "t", topic).await;
+    let data = member.fetch_some().await;
+    let taken: Vec<_> =
+        given(&data).into_iter().map(|(offset, _, deliveries)| (offset, deliveries)).collect();
+    assert_eq!(taken, [(1, 1), (2, 1), (3, 1)]);
+    assert_eq!(ghost.acknowledge(&[(2, 2, ACCEPT)]).await, ErrorCode::InvalidRecordState);
+}
+
+/// Moves the log of `t` to the directory in which it is not.
+async fn move_log(client: &mut Client) {
+    let request = DescribeLogDirsRequest { topics: None };
+    let is_in = |dir: &DescribeLogDirsResult| {
+        let topics = dir.topics.iter().filter(|topic| topic.name == "t");
+        topics.flat_map(|topic| &topic.partitions).any(|partition| !partition.is_future_key)
+    };
+    let all = client.call(4, &request).await.results;
+    let to = all.iter().find(|dir| !is_in(dir)).unwrap().log_dir.clone();
+    let topics = vec![AlterReplicaLogDirTopic { name: "t".into(), partitions: vec![0] }];
+    let alter = AlterReplicaLogDirsRequest { dirs: vec![AlterReplicaLogDir { path: to.clone(), topics }] };
+    let altered = client.call(2, &alter).await;
+    assert_eq!(altered.results[0].partitions[0].error_code, 0);
+    for _ in 0..1_000 {
+        let all = client.call(4, &request).await.results;
+        if all.iter().any(|dir| dir.log_dir == to && is_in(dir)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the log does not move");
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_stays_so_when_the_log_moves_to_another_directory() {
+    let broker = TestBroker::start_with(|config| {
+        config.further_dirs = vec![config.data_dir.join("second-disk")];
+        config.checkpoint_interval = Duration::from_millis(100);
+        config.set("share.coordinator.state.topic.num.partitions", "3").unwrap();
+    })
+    .await;
+    let mut client = broker.client();
+    let topic = client.create_topic("t", 1, &[]).await;
+    set_group(&mut client, "share.auto.offset.reset", "earliest").await;
+    client.produce("t", 0, batch(&["a", "b", "c", "d", "e", "f"])).await;
+    let mut member = Member::join(&broker, "m", "t", topic).await;
+    assert_eq!(offsets(&member.fetch_some().await).len(), 6);
+    assert_eq!(member.acknowledge(&[(1, 1, ACCEPT)]).await, ErrorCode::None);
+    move_log(&mut client).await;
+    // What was with the member is given out again, and nothing else.
+    assert_eq!(offsets(&member.fetch_some().await), [0, 2, 3, 4, 5]);
+    assert_eq!(member.acknowledge(&[(0, 0, ACCEPT), (3, 3, ACCEPT)]).await, ErrorCode::None);
+    move_log(&mut client).await;
+    assert_eq!(offsets(&member.fetch_some().await), [2, 4, 5]);
+}
+
+#[tokio::test]
+async fn nothing_is_stored_for_a_group_that_nobody_is_in() {
+    let (broker, mut client, topic) = prepared(&[]).await;
+    client.produce("t", 0, batch(&["a"])).await;
+    Member::join(&broker, "m", "t", topic).await.vanish().await;
+    let mut zombie = Member { client: broker.client(), id: "z".to_owned(), epoch: 0, topic };
+    let mut told = zombie.fetch().await;
+    // While coordinators come into being there is nothing.
+    for _ in 0..30 {
+        if told.error_code != 0 {
+            break;
+        }
+        told = zombie.fetch().await;
+    }
+    assert_eq!(code(told.error_code), ErrorCode::UnknownServerError);
+    let partitions = vec![read_share_group_state_summary::PartitionData { partition: 0, leader_epoch: 0 }];
+    let topics = vec![read_share_group_state_summary::ReadStateSummaryData { topic_id: topic, partitions }];
+    let request = ReadShareGroupStateSummaryRequest { group_id: "s".into(), topics };
+    let summary = client.call(1, &request).await.results[0].partitions[0].clone();
+    assert_eq!((summary.error_code, summary.state_epoch), (0, -1));
+    let mut member = Member::join(&broker, "m", "t", topic).await;
+    assert_eq!(offsets(&member.fetch_some().await), [0]);
+}
+
+#[tokio::test]
+async fn what_is_named_twice_is_neither_taken_nor_told_twice() {
+    let (broker, mut client, topic) = prepared(&[]).await;
+    client.produce("t", 0, batch(&["a", "b"])).await;
+    let mut member = Member::join(&broker, "m", "t", topic).await;
+    assert_eq!(offsets(&member.fetch_some().await).len(), 2);
+    let batches = vec![share_acknowledge::AcknowledgementBatch {
+        first_offset: 0,
+        last_offset: 0,
+        acknowledge_types: vec![ACCEPT],
+    }];
+    let partition =
+        share_acknowledge::AcknowledgePartition { partition_index: 0, acknowledgement_batches: batches };
+    let twice = share_acknowledge::AcknowledgeTopic {
+        topic_id: topic,
+        partitions: vec![partition.clone(), partition],
+    };
+    let request = ShareAcknowledgeRequest {
+        group_id: Some("s".into()),
+        member_id: Some("m".into()),
+        share_session_epoch: member.epoch,
+        is_renew_ack: false,
+        topics: vec![twice],
+    };
+    let response = member.client.call(2, &request).await.responses.remove(0);
+    assert_eq!(response.partitions.len(), 1);
+    assert_eq!(code(response.partitions[0].error_code), ErrorCode::InvalidRequest);
+    member.vanish().await;
+    let partition =
+        |start_offset| AlterShareGroupOffsetsRequestPartition { partition_index: 0, start_offset };
+    let partitions = vec![partition(1), partition(2)];
+    let topic = AlterShareGroupOffsetsRequestTopic { topic_name: "t".into(), partitions };
+    let request = AlterShareGroupOffsetsRequest { group_id: "s".into(), topics: vec![topic] };
+    let response = client.call(0, &request).await.responses.remove(0);
+    let codes: Vec<_> = response.partitions.iter().map(|partition| code(partition.error_code)).collect();
+    assert_eq!(codes, [ErrorCode::InvalidRequest, ErrorCode::InvalidRequest]);
+    let topic = DescribeShareGroupOffsetsRequestTopic { topic_name: "t".into(), partitions: vec![0, 0] };
+    let group = DescribeShareGroupOffsetsRequestGroup { group_id: "s".into(), topics: Some(vec![topic]) };
+    let request = DescribeShareGroupOffsetsRequest { groups: vec![group.clone(), group] };
+    let groups = client.call(1, &request).await.groups;
+    assert_eq!((groups.len(), groups[0].topics[0].partitions.len()), (1, 1));
+    assert_eq!(groups[0].topics[0].partitions[0].start_offset, 0);
 }
 
 #[tokio::test]

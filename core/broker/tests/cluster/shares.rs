@@ -6,7 +6,10 @@ use tokio::time::Instant;
 use towpath_wire::incremental_alter_configs::{AlterConfigsResource, AlterableConfig};
 use towpath_wire::share_acknowledge::{AcknowledgePartition, AcknowledgeTopic, AcknowledgementBatch};
 use towpath_wire::share_fetch::{FetchPartition, FetchTopic};
-use towpath_wire::{ErrorCode, IncrementalAlterConfigsRequest, ShareAcknowledgeRequest, ShareFetchRequest};
+use towpath_wire::{
+    ErrorCode, FindCoordinatorRequest, IncrementalAlterConfigsRequest, ShareAcknowledgeRequest,
+    ShareFetchRequest, ShareGroupHeartbeatRequest,
+};
 use uuid::Uuid;
 
 use crate::nodes::{PATIENCE, TestCluster, moment};
@@ -112,6 +115,31 @@ async fn from_the_beginning(cluster: &TestCluster) {
     assert_eq!(code(cluster.client(1).call(1, &request).await.responses[0].error_code), ErrorCode::None);
 }
 
+/// The member joins the group, and is given the topic.
+async fn join(cluster: &TestCluster) {
+    let deadline = Instant::now() + PATIENCE;
+    let find = FindCoordinatorRequest { coordinator_keys: vec!["s".to_owned()], ..Default::default() };
+    let request = ShareGroupHeartbeatRequest {
+        group_id: "s".to_owned(),
+        member_id: "m".to_owned(),
+        member_epoch: 0,
+        rack_id: None,
+        subscribed_topic_names: Some(vec!["t".to_owned()]),
+    };
+    loop {
+        for id in cluster.running() {
+            let mut client = cluster.client(id);
+            client.call(6, &find).await;
+            let response = client.call(1, &request).await;
+            if response.assignment.is_some_and(|it| !it.topic_partitions.is_empty()) {
+                return;
+            }
+        }
+        assert!(Instant::now() < deadline, "nobody coordinates the group");
+        moment().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_acknowledged_stays_so_when_leaders_and_coordinators_are_lost() {
     let adjust = |config: &mut towpath_broker::BrokerConfig| {
@@ -121,6 +149,7 @@ async fn what_is_acknowledged_stays_so_when_leaders_and_coordinators_are_lost() 
     let mut cluster = TestCluster::start_with(3, adjust).await;
     cluster.create_topic(1, "t", 3, &[]).await;
     from_the_beginning(&cluster).await;
+    join(&cluster).await;
     let topic = cluster.metadata(1, "t").await.topics[0].topic_id;
     let values: Vec<String> = (0..60).map(|number| number.to_string()).collect();
     for values in values.chunks(6) {

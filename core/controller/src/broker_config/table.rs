@@ -25,7 +25,7 @@ const fn dynamic(
     BrokerConfigKey { key, scope: Scope::Any }
 }
 
-use Check::{Any, AtLeast, Fixed};
+use Check::{Any, AtLeast, Between, Fixed};
 use ConfigType::{Boolean, Class, Double, Int, List, Long, Short, String as Text};
 
 /// A broker's own configurations, sorted by name.
@@ -251,7 +251,7 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         "group.share.max.partition.max.record.locks",
         Int,
         Some("10000"),
-        AtLeast(1),
+        Between(1, 10_000),
         "The largest number of records in flight that a share group may have.",
     ),
     fixed(
@@ -288,7 +288,7 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         "group.share.min.partition.max.record.locks",
         Int,
         Some("100"),
-        AtLeast(1),
+        Between(1, 10_000),
         "The smallest number of records in flight that a share group may have.",
     ),
     fixed(
@@ -309,7 +309,7 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         "group.share.partition.max.record.locks",
         Int,
         Some("2000"),
-        AtLeast(1),
+        Between(1, 10_000),
         "Records of one partition that may be with members of a share group at the same time.",
     ),
     fixed(
@@ -443,7 +443,7 @@ pub(super) const KEYS: &[BrokerConfigKey] = &[
         "num.replica.fetchers",
         Int,
         "1",
-        Check::Between(1, 64),
+        Between(1, 64),
         "Connections to each leader that replicas are fetched over.",
     ),
     fixed(

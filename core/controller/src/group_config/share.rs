@@ -300,6 +300,14 @@ mod tests {
     }
 
     #[test]
+    fn no_group_may_have_more_records_in_flight_than_a_broker_has_room_for() {
+        for name in [LOCKS.broker_name.unwrap(), LOCKS.bounds.unwrap().0, LOCKS.bounds.unwrap().1] {
+            let key = &crate::broker_config::key(name).unwrap().key;
+            assert!(key.check("10000").is_ok() && key.check("10001").is_err(), "{name}");
+        }
+    }
+
+    #[test]
     fn durations_are_read_as_java_writes_them() {
         let known = [("pt1h", 3_600_000), ("p1dt2m", 86_520_000), ("pt0.5s", 500), ("p2d", 172_800_000)];
         for (text, expected) in known {

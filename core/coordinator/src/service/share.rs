@@ -77,6 +77,24 @@ impl GroupCoordinator {
         partition.act(|machine, _, _| machine.share_state(group)).map_err(told)?
     }
 
+    /// Lets nobody join a share group without members for a minute, or until [`Self::release_share_group`], so that its
+    /// states can be deleted: what it knows of them.
+    ///
+    /// # Errors
+    /// What a client is told: `GROUP_ID_NOT_FOUND`, `NON_EMPTY_GROUP`, or that it is not coordinated here.
+    pub fn hold_share_group(&self, group: &str) -> Result<ShareStateView, Told> {
+        let partition = self.find(group).map_err(told)?;
+        partition.act(|machine, now, _| machine.hold_share_group(now, group)).map_err(told)?
+    }
+
+    /// The states of a share group are no longer being deleted.
+    pub fn release_share_group(&self, group: &str) {
+        // Where it is not coordinated any more, it is not held either.
+        let _elsewhere = self
+            .find(group)
+            .and_then(|partition| partition.act(|machine, _, _| machine.release_share_group(group)));
+    }
+
     /// Raises the epoch of a share group without members and notes topics: states may be set anew under that epoch. Waits
     /// until it is committed in the log.
     ///
@@ -94,7 +112,7 @@ impl GroupCoordinator {
     /// Forgets topics of a share group whose states are deleted. Waits until it is committed in the log.
     ///
     /// # Errors
-    /// What a client is told: `GROUP_ID_NOT_FOUND`, or that it is not coordinated here.
+    /// What a client is told: `GROUP_ID_NOT_FOUND`, `NON_EMPTY_GROUP`, or that it is not coordinated here.
     pub async fn forget_share_topics(&self, group: &str, topics: &[TopicId]) -> Result<(), Told> {
         let partition = self.find(group).map_err(told)?;
         let reply = partition

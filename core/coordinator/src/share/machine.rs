@@ -4,7 +4,7 @@
 //! partition. When an append fails, its record may be there or not: the share partition is then *unsure*. What is written
 //! of it are snapshots of everything then, and until one of them is committed nothing of it is told.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use towpath_types::{TopicId, limits};
@@ -16,6 +16,10 @@ use super::record::{self, StateEntry, key_of};
 use super::state::{ShareKey, ShareState, StateSummary};
 use crate::machine::Waiter;
 use crate::record::{BadRecord, OffsetsRecord};
+
+/// A share partition of a topic that is not known is forgotten when it was begun so many milliseconds ago: by then every
+/// broker has heard of the topic's beginning, and it can only have ended.
+const UNKNOWN_TOPIC_MS: i64 = 10 * 60 * 1_000;
 
 /// The settings of the share coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -258,6 +262,11 @@ impl ShareStateMachine {
         if !are_sound(&write.batches) || batches > limits::SHARE_STATE_BATCHES_MAX {
             return Err(ErrorCode::InvalidRequest);
         }
+        if self.bytes >= self.config.bytes_max && entry.state.grows_with(write.start_offset, &write.batches) {
+            // R10: what is done with makes room.
+            tracing::warn!(%key, bytes = self.bytes, "no room for more of a share partition");
+            return Err(ErrorCode::CoordinatorNotAvailable);
+        }
         Ok(())
     }
 
@@ -315,11 +324,34 @@ impl ShareStateMachine {
         is_gone: &dyn Fn(TopicId) -> bool,
         out: &mut Vec<ShareCommand>,
     ) {
-        let gone: Vec<ShareKey> = self.entries.keys().filter(|key| is_gone(key.topic)).cloned().collect();
+        self.forget(now_ms, &|key, _| is_gone(key.topic), out);
+    }
+
+    /// Forgets the share partitions of topics that nobody knows, if they were begun longer ago than this broker's
+    /// metadata may be behind.
+    pub fn topics_unknown(&mut self, now_ms: i64, unknown: &BTreeSet<TopicId>, out: &mut Vec<ShareCommand>) {
+        let before_ms = now_ms.saturating_sub(UNKNOWN_TOPIC_MS);
+        self.forget(now_ms, &|key, state| unknown.contains(&key.topic) && state.created_ms <= before_ms, out);
+    }
+
+    fn forget(
+        &mut self,
+        now_ms: i64,
+        is_gone: &dyn Fn(&ShareKey, &ShareState) -> bool,
+        out: &mut Vec<ShareCommand>,
+    ) {
+        let gone = self.entries.iter().filter(|(key, entry)| is_gone(key, &entry.state));
+        let gone: Vec<ShareKey> = gone.map(|(key, _)| key.clone()).collect();
         for key in gone {
             self.remove(&key);
             self.append(now_ms, None, key, Change::Tombstones, out);
         }
+    }
+
+    /// The topics whose share partitions there are.
+    #[must_use]
+    pub fn topics(&self) -> BTreeSet<TopicId> {
+        self.entries.keys().map(|key| key.topic).collect()
     }
 
     /// What is told of a share partition without its batches; `None` when it was never begun.

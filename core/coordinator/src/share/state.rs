@@ -79,6 +79,12 @@ impl ShareState {
         OVERHEAD + (self.batches.len() + self.since.len()) * size_of::<StateBatch>()
     }
 
+    /// Whether there is more to remember after a change.
+    pub(super) fn grows_with(&self, start_offset: i64, batches: &[StateBatch]) -> bool {
+        let start = self.summary.start_offset.max(start_offset);
+        combine(&self.batches, batches, start).len() > self.batches.len()
+    }
+
     /// Takes over what has changed.
     pub(super) fn change(&mut self, start_offset: i64, batches: &[StateBatch]) {
         // -1 says nothing of it, and it goes forward only.

@@ -158,6 +158,8 @@ pub(crate) struct SharePartitionMachine {
     slots: VecDeque<Slot>,
     /// When locks end: stretches by time. What was acknowledged or renewed meanwhile is passed over.
     locks: BTreeMap<i64, Vec<(i64, i64)>>,
+    /// Stretches in it.
+    lock_ranges: usize,
     /// Something has to be written.
     is_dirty: bool,
     in_flight: Option<InFlight>,
@@ -165,18 +167,13 @@ pub(crate) struct SharePartitionMachine {
 }
 
 impl SharePartitionMachine {
-    /// A partition as it is stored. Where it was never begun, it begins at `beginning`, and that is written first of all.
+    /// A partition as it is stored.
     ///
     /// # Errors
     /// When what is stored cannot be (R7).
-    pub(crate) fn load(
-        stored: &SharedState,
-        beginning: i64,
-        settings: ShareSettings,
-    ) -> Result<Self, &'static str> {
-        let is_new = stored.summary.start_offset < 0;
-        let start = if is_new { beginning } else { stored.summary.start_offset };
-        if start > i64::MAX - SLOTS_MAX {
+    pub(crate) fn load(stored: &SharedState, settings: ShareSettings) -> Result<Self, &'static str> {
+        let start = stored.summary.start_offset;
+        if !(0..=i64::MAX - SLOTS_MAX).contains(&start) {
             return Err("it begins where no records can be");
         }
         let mut slots = VecDeque::new();
@@ -204,7 +201,8 @@ impl SharePartitionMachine {
             start,
             slots,
             locks: BTreeMap::new(),
-            is_dirty: is_new,
+            lock_ranges: 0,
+            is_dirty: false,
             in_flight: None,
             waiting: Vec::new(),
         })
@@ -258,7 +256,9 @@ impl SharePartitionMachine {
     pub(crate) fn tick(&mut self, now_ms: i64) -> bool {
         let mut has_released = false;
         while let Some(entry) = self.locks.first_entry().filter(|entry| *entry.key() <= now_ms) {
-            for (first, last) in entry.remove() {
+            let ended = entry.remove();
+            self.lock_ranges -= ended.len();
+            for (first, last) in ended {
                 for offset in first.max(self.start)..=last {
                     let settings = self.settings;
                     let Some(slot) = self.slot_mut(offset) else { break };
@@ -329,9 +329,8 @@ impl SharePartitionMachine {
 
     /// Notes when the locks of records that were given out end.
     fn lock(&mut self, given: &[Acquired], until_ms: i64) {
-        if !given.is_empty() {
-            self.locks.entry(until_ms).or_default().extend(given.iter().map(|it| (it.first, it.last)));
-        }
+        given.iter().for_each(|it| self.note_lock(until_ms, it.first, it.last));
+        self.trim_locks();
     }
 
     /// Makes sure that an offset within or right behind the window has a slot; false when the window is as long as it may
@@ -402,6 +401,10 @@ impl SharePartitionMachine {
         token: AckToken,
     ) -> Result<bool, ErrorCode> {
         self.tick(now_ms);
+        // R10: of each record once, and in order.
+        if !said.is_sorted_by(|said, next| said.last < next.first) {
+            return Err(ErrorCode::InvalidRequest);
+        }
         said.iter().try_for_each(|said| self.check(member, said))?;
         let mut has_changed = false;
         for said in said {
@@ -409,6 +412,7 @@ impl SharePartitionMachine {
                 has_changed |= self.take(now_ms, member, offset, said.of(offset));
             }
         }
+        self.trim_locks();
         if has_changed {
             self.is_dirty = true;
             self.waiting.push(token);
@@ -446,7 +450,7 @@ impl SharePartitionMachine {
                 if let State::Acquired { until_ms: until, .. } = &mut slot.state {
                     *until = until_ms;
                 }
-                self.note_lock(until_ms, offset);
+                self.note_lock(until_ms, offset, offset);
                 return false;
             }
             _ => slot.archive(),
@@ -454,12 +458,31 @@ impl SharePartitionMachine {
         true
     }
 
-    fn note_lock(&mut self, until_ms: i64, offset: i64) {
+    fn note_lock(&mut self, until_ms: i64, first: i64, last: i64) {
         let locks = self.locks.entry(until_ms).or_default();
         match locks.last_mut() {
-            Some((_, last)) if *last + 1 == offset => *last = offset,
-            _ => locks.push((offset, offset)),
+            Some((_, before)) if *before + 1 == first => *before = last,
+            _ => {
+                locks.push((first, last));
+                self.lock_ranges += 1;
+            }
         }
+    }
+
+    /// R10: whoever renews locks again and again leaves stretches behind that end nothing.
+    fn trim_locks(&mut self) {
+        if self.lock_ranges <= 2 * self.slots.len() {
+            return;
+        }
+        let until = |slot: &Slot| match slot.state {
+            State::Acquired { until_ms, .. } => Some(until_ms),
+            _ => None,
+        };
+        let slots = (self.start..).zip(&self.slots);
+        let held: Vec<(i64, i64)> = slots.filter_map(|(offset, slot)| Some((until(slot)?, offset))).collect();
+        self.locks.clear();
+        self.lock_ranges = 0;
+        held.into_iter().for_each(|(until_ms, offset)| self.note_lock(until_ms, offset, offset));
     }
 
     /// A member is gone: what it has comes back. True when there was something.

@@ -16,7 +16,7 @@ fn stored(start_offset: i64, batches: Vec<StateBatch>) -> SharedState {
 }
 
 fn machine() -> SharePartitionMachine {
-    SharePartitionMachine::load(&stored(0, vec![]), 0, SETTINGS).unwrap()
+    SharePartitionMachine::load(&stored(0, vec![]), SETTINGS).unwrap()
 }
 
 fn wish(member: &str, records_max: usize) -> Wish {
@@ -135,12 +135,41 @@ fn what_cannot_be_is_not_loaded() {
         delivery_state,
         delivery_count: 1,
     };
-    let load = |batches| SharePartitionMachine::load(&stored(10, batches), 0, SETTINGS).map(|_| ());
+    let load = |batches| SharePartitionMachine::load(&stored(10, batches), SETTINGS).map(|_| ());
     assert!(load(vec![batch(0, 12, 0)]).is_ok());
     assert!(load(vec![batch(11, 12, 1)]).is_err());
     assert!(load(vec![batch(10, 5_000_000, 2)]).is_err());
-    let mut new = SharePartitionMachine::load(&stored(-1, vec![]), 7, SETTINGS).unwrap();
-    assert_eq!(new.take_write().unwrap().start_offset, 7, "where it begins is stored");
+    for start in [-1, i64::MAX - 1] {
+        assert!(SharePartitionMachine::load(&stored(start, vec![]), SETTINGS).is_err(), "{start}");
+    }
+}
+
+#[test]
+fn what_is_said_of_records_is_said_once_and_in_order() {
+    let mut machine = machine();
+    machine.acquire(0, 0, &[data(0, 9)], &wish("a", 10));
+    for said in [[say(0, 3, RENEW), say(3, 5, RENEW)], [say(4, 5, ACCEPT), say(0, 1, ACCEPT)]] {
+        assert_eq!(machine.acknowledge(1, "a", &said, AckToken(1)), Err(ErrorCode::InvalidRequest));
+    }
+    assert_eq!(machine.acknowledge(1, "a", &[say(0, 3, ACCEPT), say(4, 5, ACCEPT)], AckToken(1)), Ok(true));
+}
+
+#[test]
+fn locks_that_are_renewed_again_and_again_take_no_more_room() {
+    let mut machine = machine();
+    machine.acquire(0, 0, &[data(0, 9)], &wish("a", 10));
+    for now in 1..90 {
+        let every_other: Vec<_> = (0..5).map(|number| say(2 * number, 2 * number, RENEW)).collect();
+        assert_eq!(machine.acknowledge(now, "a", &every_other, AckToken(1)), Ok(false));
+        assert!(machine.lock_ranges <= 20, "{}", machine.lock_ranges);
+        assert_eq!(machine.lock_ranges, machine.locks.values().map(Vec::len).sum::<usize>());
+    }
+    assert!(machine.tick(100));
+    assert_eq!(machine.next_offset(), Some(1), "those that were not renewed");
+    assert!(!machine.tick(188));
+    assert!(machine.tick(189));
+    assert_eq!((machine.next_offset(), machine.lock_ranges), (Some(0), 0));
+    assert_eq!(machine.next_deadline_ms(), None);
 }
 
 /// What is known of everything, by the tests alone.
@@ -193,7 +222,7 @@ impl Model {
 
     /// The machine dies, and another one goes on with what is stored.
     fn revived(&mut self) -> SharePartitionMachine {
-        let machine = SharePartitionMachine::load(&stored(self.start, self.batches()), 0, SETTINGS).unwrap();
+        let machine = SharePartitionMachine::load(&stored(self.start, self.batches()), SETTINGS).unwrap();
         assert_eq!(machine.start(), self.start);
         self.held.clear();
         let (start, known) = (self.start, &self.stored);

@@ -166,6 +166,10 @@ impl Turn<'_> {
             let message = "The group is being deleted.";
             return Err(Refusal::new(ErrorCode::CoordinatorNotAvailable, message));
         }
+        if self.group.share().is_some_and(|share| share.is_held(self.now)) {
+            let message = "What the group has done with is being deleted.";
+            return Err(Refusal::new(ErrorCode::CoordinatorNotAvailable, message));
+        }
         if self.group.share().is_some() {
             return Ok(());
         }

@@ -19,9 +19,9 @@ pub use self::assignor::SIMPLE_ASSIGNOR;
 pub(crate) use self::heartbeat::share_heartbeat_error;
 pub use self::offsets::{ShareStateTopic, ShareStateView};
 pub(in crate::machine) use self::records::{ShareKey, record_of};
-use super::ClientContext;
 use super::consumer::{Key, Partitions, hash_of_topics};
 use super::member::MemberId;
+use super::{ClientContext, Now};
 use crate::topics::Topics;
 
 const GROUP_OVERHEAD: usize = 384;
@@ -95,6 +95,8 @@ pub(in crate::machine) struct ShareGroup {
     bytes: usize,
     /// The epoch of the topics that the metadata hash was made with.
     hashed_at: Option<i64>,
+    /// Until when nobody may join, by the clock that only goes forward: its states are being deleted.
+    held_until_ms: i64,
     /// Records that have to be written.
     pub(in crate::machine) changed: BTreeSet<Key>,
 }
@@ -102,6 +104,10 @@ pub(in crate::machine) struct ShareGroup {
 impl ShareGroup {
     pub(in crate::machine) fn has_members(&self) -> bool {
         !self.members.is_empty()
+    }
+
+    const fn is_held(&self, now: Now) -> bool {
+        now.monotonic_ms < self.held_until_ms
     }
 
     pub(in crate::machine) fn members(&self) -> impl Iterator<Item = &MemberId> {

@@ -9,9 +9,12 @@ use towpath_wire::ErrorCode;
 use super::heartbeat::not_a_share_group;
 use super::{ShareKey, StateTopic};
 use crate::machine::consumer::Refusal;
-use crate::machine::group::{GroupState, Kind};
+use crate::machine::group::{Group, GroupState, Kind};
 use crate::machine::turn::Turn;
 use crate::machine::{Command, GroupMachine, Now, Reply, Waiter};
+
+/// Milliseconds for which nobody may join a group whose states are being deleted; whoever deletes them may be gone.
+const HOLD_MS: i64 = 60_000;
 
 /// A topic whose share partitions may have a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,10 @@ fn not_found(group: &str) -> Refusal {
     Refusal::new(ErrorCode::GroupIdNotFound, format!("Group {group} not found."))
 }
 
+fn not_empty(group: &str) -> Refusal {
+    Refusal::new(ErrorCode::NonEmptyGroup, format!("Group {group} is not empty."))
+}
+
 impl GroupMachine {
     /// What a share group knows of its share partitions.
     ///
@@ -55,6 +62,32 @@ impl GroupMachine {
             partitions: topic.partitions.clone(),
         });
         Ok(ShareStateView { has_members: share.has_members(), epoch: share.epoch, topics: topics.collect() })
+    }
+
+    /// Lets nobody join a share group without members for a minute, so that its states can be deleted: what it knows of
+    /// them.
+    ///
+    /// # Errors
+    /// `GROUP_ID_NOT_FOUND` when there is no such share group, `NON_EMPTY_GROUP`; with the reason.
+    pub fn hold_share_group(&mut self, now: Now, id: &str) -> Result<ShareStateView, (ErrorCode, String)> {
+        let view = self.share_state(id)?;
+        if view.has_members {
+            let refusal = not_empty(id);
+            return Err((refusal.error, refusal.message));
+        }
+        self.set_hold(id, now.monotonic_ms.saturating_add(HOLD_MS));
+        Ok(view)
+    }
+
+    /// The states of a share group are no longer being deleted.
+    pub fn release_share_group(&mut self, id: &str) {
+        self.set_hold(id, 0);
+    }
+
+    fn set_hold(&mut self, id: &str, until_ms: i64) {
+        if let Some(share) = self.groups.get_mut(id).and_then(Group::share_mut) {
+            share.held_until_ms = until_ms;
+        }
     }
 
     /// Raises the epoch of a share group without members, so that states may be set anew under it, and notes the topics. A
@@ -83,7 +116,7 @@ impl GroupMachine {
         }
     }
 
-    /// Forgets topics whose states are deleted. The answer comes when that is in the log.
+    /// Forgets topics whose states are deleted, in a group without members. The answer comes when that is in the log.
     pub fn forget_share_topics(
         &mut self,
         now: Now,
@@ -113,7 +146,7 @@ impl Turn<'_> {
     }
 
     fn try_alter_share_state(&mut self, topics: Vec<ShareStateTopic>) -> Result<i32, Refusal> {
-        let id = std::sync::Arc::clone(&self.group.id);
+        let (id, now) = (std::sync::Arc::clone(&self.group.id), self.now);
         if self.group.state == GroupState::Dead {
             return Err(not_found(&id));
         }
@@ -122,7 +155,11 @@ impl Turn<'_> {
         }
         let Some(share) = self.group.share_mut() else { return Err(not_a_share_group(&id)) };
         if share.has_members() {
-            return Err(Refusal::new(ErrorCode::NonEmptyGroup, format!("Group {id} is not empty.")));
+            return Err(not_empty(&id));
+        }
+        if share.is_held(now) {
+            let message = "What the group has done with is being deleted.";
+            return Err(Refusal::new(ErrorCode::CoordinatorNotAvailable, message));
         }
         let mut noted = share.state_topics.clone();
         for topic in topics {
@@ -140,19 +177,30 @@ impl Turn<'_> {
     }
 
     fn forget_share_topics(&mut self, waiter: Waiter, topics: &[TopicId]) {
+        match self.try_forget_share_topics(topics) {
+            Ok(epoch) => self.store(Some((waiter, Reply::ShareState(Ok(epoch))))),
+            Err(refusal) => {
+                self.respond(waiter, Reply::ShareState(Err((refusal.error, refusal.message))));
+            }
+        }
+    }
+
+    fn try_forget_share_topics(&mut self, topics: &[TopicId]) -> Result<i32, Refusal> {
         let id = std::sync::Arc::clone(&self.group.id);
-        let Some(share) = self.group.share_mut() else {
-            let refusal = not_a_share_group(&id);
-            self.respond(waiter, Reply::ShareState(Err((refusal.error, refusal.message))));
-            return;
-        };
+        if self.group.state == GroupState::Dead {
+            return Err(not_found(&id));
+        }
+        let Some(share) = self.group.share_mut() else { return Err(not_a_share_group(&id)) };
+        if share.has_members() {
+            // They may have states of these topics again.
+            return Err(not_empty(&id));
+        }
         let mut noted = share.state_topics.clone();
         noted.retain(|id, _| !topics.contains(id));
         if noted != share.state_topics {
             share.load_state_topics(noted);
             share.change(ShareKey::State);
         }
-        let epoch = share.epoch;
-        self.store(Some((waiter, Reply::ShareState(Ok(epoch)))));
+        Ok(share.epoch)
     }
 }

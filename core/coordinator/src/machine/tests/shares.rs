@@ -167,6 +167,40 @@ fn states_are_altered_and_forgotten_without_members_only() {
 }
 
 #[test]
+fn nobody_joins_while_states_are_deleted() {
+    let (mut world, topics) = world();
+    let error = |response: ShareGroupHeartbeatResponse| ErrorCode::from_code(response.error_code);
+    let hold = |world: &mut World| {
+        let held = world.act(|machine, now, _| machine.hold_share_group(now, "s"));
+        held.map(|view| view.topics.len()).map_err(|(error, _)| error)
+    };
+    let forget = |world: &mut World, topic: &str| {
+        let gone = [topics.id(topic)];
+        world.alter(|machine, now, waiter, out| machine.forget_share_topics(now, waiter, "s", &gone, out))
+    };
+    assert_eq!(hold(&mut world), Err(ErrorCode::GroupIdNotFound));
+    world.share(request("a", 0, Some(&["orders"])));
+    assert_eq!(hold(&mut world), Err(ErrorCode::NonEmptyGroup));
+    assert_eq!(forget(&mut world, "orders"), Err(ErrorCode::NonEmptyGroup));
+    world.share(request("a", -1, None));
+    assert_eq!(hold(&mut world), Ok(1));
+    let join = request("b", 0, Some(&["orders"]));
+    assert_eq!(error(world.share(join.clone())), ErrorCode::CoordinatorNotAvailable);
+    let altered = world.alter(|machine, now, waiter, out| {
+        machine.alter_share_state(now, waiter, "s", Vec::new(), out);
+    });
+    assert_eq!(altered, Err(ErrorCode::CoordinatorNotAvailable));
+    assert!(forget(&mut world, "orders").is_ok());
+    world.act(|machine, _, _| machine.release_share_group("s"));
+    assert_eq!(error(world.share(join.clone())), ErrorCode::None);
+    // Whoever deletes them may be gone.
+    world.share(request("b", -1, None));
+    assert_eq!(hold(&mut world), Ok(1));
+    world.pass(60_000);
+    assert_eq!(error(world.share(join)), ErrorCode::None);
+}
+
+#[test]
 fn an_empty_share_group_does_not_expire() {
     let (mut world, _) = world();
     world.share(request("a", 0, Some(&["bills"])));

@@ -162,6 +162,49 @@ fn deleted_states_are_gone_after_loading() {
     assert_eq!(world.machine.bytes, 0);
 }
 
+#[test]
+fn states_of_unknown_topics_are_forgotten_when_they_are_old() {
+    let mut world = World::new(2);
+    world.act(|m, w, out| m.initialize(1_000, w, key(0), (0, 0), out));
+    world.act(|m, w, out| m.initialize(2_000, w, key(1), (0, 0), out));
+    world.settle();
+    let unknown = world.machine.topics();
+    assert_eq!(unknown.len(), 1);
+    for (now_ms, topics, left) in [
+        (UNKNOWN_TOPIC_MS, &unknown, 2),
+        (UNKNOWN_TOPIC_MS + 1_000, &BTreeSet::new(), 2),
+        (UNKNOWN_TOPIC_MS + 1_000, &unknown, 1),
+        (UNKNOWN_TOPIC_MS + 2_000, &unknown, 0),
+    ] {
+        let mut out = Vec::new();
+        world.machine.topics_unknown(now_ms, topics, &mut out);
+        world.take(out);
+        world.settle();
+        assert_eq!((world.machine.len(), world.reloaded().len()), (left, left));
+    }
+}
+
+#[test]
+fn states_that_have_no_room_may_shrink_and_change_but_not_grow() {
+    let mut world = World::new(500);
+    world.machine.config.bytes_max = 2_000;
+    world.act(|m, w, out| m.initialize(1, w, key(0), (0, 0), out));
+    world.settle();
+    let many = |kind| (0..60).map(|at| batch(2 * at, 2 * at, kind, 1)).collect::<Vec<_>>();
+    let say = |world: &mut World, written: ShareWrite| {
+        let waiter = world.act(|m, w, out| m.write(1, w, key(0), &written, out));
+        world.settle();
+        world.replies[&waiter].clone()
+    };
+    assert_eq!(say(&mut world, write_of(0, 0, many(0))), Ok(None));
+    assert!(world.machine.bytes >= 2_000);
+    let no_room = Err(ErrorCode::CoordinatorNotAvailable);
+    assert_eq!(say(&mut world, write_of(0, 0, vec![batch(200, 200, 0, 1)])), no_room);
+    assert_eq!(say(&mut world, write_of(0, 0, many(2))), Ok(None));
+    assert_eq!(say(&mut world, write_of(0, 119, vec![batch(200, 200, 2, 1)])), Ok(None));
+    assert_eq!(say(&mut world, write_of(0, 119, vec![])), Ok(None));
+}
+
 /// Whatever fails: what was answered as written is there after loading, as the log is then.
 #[test]
 fn nothing_that_was_answered_is_lost() {

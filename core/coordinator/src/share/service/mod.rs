@@ -2,6 +2,8 @@
 
 mod partition;
 mod shapes;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt;

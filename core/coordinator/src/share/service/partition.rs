@@ -1,6 +1,6 @@
 //! One partition of the state topic: its machine, and the task that loads it and then writes for it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -44,6 +44,8 @@ struct Core {
     waiters: HashMap<Waiter, oneshot::Sender<ShareReply>>,
     queue: VecDeque<(ShareToken, Vec<OffsetsRecord>)>,
     next_waiter: u64,
+    /// Topics that were deleted while it was being loaded.
+    deleted: BTreeSet<TopicId>,
 }
 
 /// A partition that this broker leads, for one term.
@@ -90,6 +92,7 @@ impl Partition {
             waiters: HashMap::new(),
             queue: VecDeque::new(),
             next_waiter: 0,
+            deleted: BTreeSet::new(),
         };
         Arc::new(Self {
             id,
@@ -147,10 +150,14 @@ impl Partition {
 
     pub(super) fn topics_deleted(&self, topics: &[TopicId]) {
         let mut core = self.core.lock();
-        if core.state == PartitionState::Active {
-            let now_ms = self.clock.now_ms();
-            let is_gone = |topic: TopicId| topics.contains(&topic);
-            self.act(&mut core, |machine, out| machine.topics_deleted(now_ms, &is_gone, out));
+        match core.state {
+            PartitionState::Active => {
+                let now_ms = self.clock.now_ms();
+                let is_gone = |topic: TopicId| topics.contains(&topic);
+                self.act(&mut core, |machine, out| machine.topics_deleted(now_ms, &is_gone, out));
+            }
+            PartitionState::Loading => core.deleted.extend(topics),
+            PartitionState::Failed | PartitionState::Closed => {}
         }
     }
 
@@ -284,11 +291,20 @@ impl Partition {
     }
 
     fn activate(&self) -> bool {
+        // Without the lock: whoever knows the topics may be telling which are deleted.
+        let mut unknown = self.core.lock().machine.topics();
+        unknown.retain(|topic| !self.log.has_topic(*topic));
         let mut core = self.core.lock();
         if core.state != PartitionState::Loading {
             return false;
         }
         core.state = PartitionState::Active;
+        let deleted = std::mem::take(&mut core.deleted);
+        let now_ms = self.clock.now_ms();
+        self.act(&mut core, |machine, out| {
+            machine.topics_deleted(now_ms, &|topic| deleted.contains(&topic), out);
+            machine.topics_unknown(now_ms, &unknown, out);
+        });
         let states = core.machine.len();
         if states > 0 {
             tracing::info!(partition = self.id, states, "the states of share partitions are loaded");
