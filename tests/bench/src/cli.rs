@@ -8,9 +8,9 @@ use clap::{Parser, ValueEnum};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "towpath-bench", version)]
 pub(crate) struct Arguments {
-    /// What to measure.
-    #[arg(value_enum)]
-    pub(crate) workload: Workload,
+    /// What to measure, one after the other.
+    #[arg(value_enum, required = true)]
+    pub(crate) workloads: Vec<Workload>,
     /// How often each subject runs (7 by default, `partitions` once; at most 2 with --quick).
     #[arg(long)]
     pairs: Option<usize>,
@@ -64,6 +64,16 @@ pub(crate) enum Workload {
     Stored,
     /// W1 to W9 on single brokers.
     All,
+}
+
+impl Workload {
+    /// What it is made of.
+    pub(crate) const fn parts(&self) -> &[Self] {
+        match self {
+            Self::All => &[Self::W1, Self::W2, Self::W3, Self::W4, Self::W6, Self::W7, Self::W8, Self::W9],
+            _ => std::slice::from_ref(self),
+        }
+    }
 }
 
 /// One side of the comparison.
@@ -128,6 +138,9 @@ mod tests {
         assert_eq!((usual.pairs(), usual.records(1_000)), (7, 1_000));
         assert_eq!((usual.nodes, usual.pairs_or(1)), (1, 1));
         assert!(Arguments::try_parse_from(["bench", "w1", "--nodes", "4"]).is_err());
+        assert!(Arguments::try_parse_from(["bench"]).is_err());
+        let several = Arguments::parse_from(["bench", "w1", "w4", "--pairs", "5"]);
+        assert_eq!((several.workloads, several.pairs), (vec![Workload::W1, Workload::W4], Some(5)));
         assert!(usual.wants(Side::Peer) && !usual.wants(Side::Towpath));
     }
 }

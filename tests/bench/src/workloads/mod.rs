@@ -19,20 +19,18 @@ use crate::report::{Report, say};
 
 /// Runs what the command line asks for, and prints it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    use Workload::{All, W1, W2, W3, W4, W6, W7, W8, W9};
+    use Workload::W1;
     if cfg!(debug_assertions) {
         bail!("figures of an unoptimised build mean nothing: cargo run --release -p towpath-bench -- …");
     }
-    if arguments.nodes != 1 && (arguments.workload != W1 || arguments.nodes != 3) {
+    if arguments.nodes != 1 && (arguments.workloads != [W1] || arguments.nodes != 3) {
         bail!("`--nodes 3` is for w1 alone, and no other number of nodes is measured");
     }
-    let chosen: &[Workload] = match arguments.workload {
-        All => &[W1, W2, W3, W4, W6, W7, W8, W9],
-        _ => std::slice::from_ref(&arguments.workload),
-    };
+    let chosen: Vec<Workload> =
+        arguments.workloads.iter().flat_map(|workload| workload.parts()).copied().collect();
     for workload in chosen {
         say(&format!("{workload:?}"));
-        for report in one(*workload, arguments)? {
+        for report in one(workload, arguments)? {
             report.print(arguments.json)?;
         }
     }
