@@ -1,0 +1,24 @@
+//! Copies topics between clusters that speak Kafka's protocol, as an ordinary client of both.
+//!
+//! - [`Filter`] and [`Naming`]: which topics, and what they are called at the target.
+//! - [`Translator`]: from the batches of a fetch to those that are sent, without decompressing what need not be.
+//! - [`Flow`]: one partition's way, as a pure machine; [`recover`] is how it begins after a crash.
+//! - [`OffsetMap`]: which offsets of the source are which of the target's, and where groups go on (R9).
+#![forbid(unsafe_code)]
+
+mod bytes;
+mod filter;
+mod flow;
+mod map;
+mod naming;
+mod translate;
+
+pub use bytes::DecodeError;
+pub use filter::{Filter, FilterError};
+pub use flow::{
+    Begun, Command, Flow, FlowError, IN_FLIGHT_MAX, Lane, Outgoing, Position, RecoverError, Recovered, Seen,
+    recover,
+};
+pub use map::{OffsetMap, OutOfOrder, RUNS_MAX, Run};
+pub use naming::{HEARTBEATS, NameError, Naming, is_internal};
+pub use translate::{Copy, Piece, TranslateError, Translator};
