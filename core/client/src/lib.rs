@@ -179,10 +179,10 @@ pub use group::{
 pub use metrics::describe_metrics;
 pub use partitioner::murmur2;
 pub use producer::{
-    Ack, ConsumerGroupMetadata, Ended, Producer, ProducerRecord, RecordMetadata, Transaction,
+    Ack, ConsumerGroupMetadata, Ended, Fenced, Producer, ProducerRecord, RecordMetadata, Transaction,
     TransactionalProducer,
 };
-pub use raw::{AbortedTransaction, RawClient, RawFetch, RawFetched, RawProduced};
+pub use raw::{AbortedTransaction, PendingProduce, RawClient, RawFetch, RawFetched, RawProduced};
 pub use towpath_record::{Codec, Compression, Header, Headers};
 pub use towpath_wire::{ApiKey, ErrorCode};
 pub use transport::{ByteStream, InProcessTransport, NearbyTransport, TcpTransport, Transport};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
+use tokio::sync::oneshot;
 use towpath_record::edit;
 use towpath_types::{LeaderEpoch, Offset, ProducerId, TopicId, TopicPartition};
 use towpath_wire::ApiKey;
@@ -15,6 +16,8 @@ use towpath_wire::messages::produce::{
 };
 
 use crate::client::{Channel, ClientInner, check};
+use crate::connection::{Connection, InFlight};
+use crate::producer::{Fenced, fence};
 use crate::{Acks, ClientError, IsolationLevel};
 
 /// Fetches and produces whole record batches; cheap to clone.
@@ -221,77 +224,180 @@ impl RawClient {
             }
         }
         let asked = by_node.into_iter().map(|(node, batches)| async move {
-            let partitions: Vec<_> = batches.iter().map(|(partition, ..)| partition.clone()).collect();
-            let answer = self.produce_to(node, batches, acks).await;
-            answer.unwrap_or_else(|error| partitions.into_iter().map(|p| (p, Err(error.clone()))).collect())
+            match self.begin_to(node, batches, acks).await {
+                Ok(pending) => pending.answer().await,
+                Err(failed) => failed,
+            }
         });
         results.extend(join_all(asked).await.into_iter().flatten());
         self.refresh_stale(results.iter().filter_map(|(p, r)| Some((p, r.as_ref().err()?)))).await;
         Ok(results)
     }
 
-    async fn produce_to(
+    /// As [`Self::produce`] with `acks=all`, for callers that have several requests on their way: once it returns, the
+    /// requests are on their connections, in the order of the calls, and [`PendingProduce::answer`] waits for what became
+    /// of them. What could not be sent is the second part. The caller bounds what is on its way.
+    pub async fn begin_produce(
+        &self,
+        batches: Vec<(TopicPartition, Bytes)>,
+    ) -> (Vec<PendingProduce>, Vec<(TopicPartition, ClientError)>) {
+        let (mut pending, mut failed) = (Vec::new(), Vec::new());
+        let mut by_node: HashMap<i32, Produces> = HashMap::new();
+        for (partition, batch) in batches {
+            match self.client.leader(&partition).await {
+                Ok((node, epoch, topic)) => {
+                    by_node.entry(node).or_default().push((partition, batch, epoch, topic.id));
+                }
+                Err(error) => failed.push((partition, error)),
+            }
+        }
+        for (node, batches) in by_node {
+            match self.begin_to(node, batches, Acks::All).await {
+                Ok(begun) => pending.push(begun),
+                Err(results) => failed.extend(results.into_iter().filter_map(|(p, r)| Some((p, r.err()?)))),
+            }
+        }
+        (pending, failed)
+    }
+
+    /// Looks for the leaders of partitions again whose errors say that they moved.
+    pub async fn refresh_after<'a>(
+        &self,
+        failed: impl Iterator<Item = (&'a TopicPartition, &'a ClientError)>,
+    ) {
+        self.refresh_stale(failed).await;
+    }
+
+    /// Takes over a transactional id, and shuts out whoever had it from these partitions: once this returns, the
+    /// coordinator has written a marker of the new epoch to each of them, and no record of an older epoch is taken there
+    /// any more (R6). The identity may then write idempotent batches outside of transactions. What the one before had open
+    /// is aborted.
+    ///
+    /// # Errors
+    /// What the coordinator says; [`ClientError::Timeout`] if it does not come to an end within the delivery timeout.
+    pub async fn fence(
+        &self,
+        transactional_id: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<Fenced, ClientError> {
+        fence(Arc::clone(&self.client), Arc::clone(&self.channel), transactional_id, partitions).await
+    }
+
+    /// Sends the batches of one node; if they cannot be sent, each has the error.
+    async fn begin_to(
         &self,
         node: i32,
         batches: Produces,
         acks: Acks,
-    ) -> Result<ProduceResults, ClientError> {
-        let connection = self.channel.connection(node).await?;
-        let version = connection.version_of(ApiKey::Produce)?;
-        let ids = batches.iter().all(|(.., id)| !id.is_zero());
-        let version = if ids { version } else { version.min(PRODUCE_VERSION_NAMES) };
-        let mut topic_data: Vec<TopicProduceData> = Vec::new();
-        for (partition, batch, _, id) in &batches {
-            let records = Some(from_zero(batch.clone()));
-            let data = PartitionProduceData { index: partition.partition, records };
-            match topic_data.iter_mut().find(|topic| topic.name == partition.topic.as_str()) {
-                Some(topic) => topic.partition_data.push(data),
-                None => topic_data.push(TopicProduceData {
-                    name: partition.topic.as_str().to_owned(),
-                    topic_id: id.get(),
-                    partition_data: vec![data],
-                }),
+    ) -> Result<PendingProduce, ProduceResults> {
+        let begun = async {
+            let connection = self.channel.connection(node).await?;
+            let version = connection.version_of(ApiKey::Produce)?;
+            let ids = batches.iter().all(|(.., id)| !id.is_zero());
+            let version = if ids { version } else { version.min(PRODUCE_VERSION_NAMES) };
+            let limit = self.client.request_timeout();
+            let request = produce_request(&batches, acks, limit);
+            let sent = match acks {
+                Acks::None => Sent::Oneway(connection.begin_oneway(&request, version)?),
+                _ => Sent::Request(connection.begin(&request, version)?),
+            };
+            Ok((connection, version, limit, sent))
+        };
+        match begun.await {
+            Ok((connection, version, limit, sent)) => {
+                let batches = batches.into_iter().map(|(p, _, epoch, id)| (p, epoch, id)).collect();
+                Ok(PendingProduce { connection, version, limit, sent, batches })
+            }
+            Err(error) => {
+                let error: ClientError = error;
+                Err(batches.into_iter().map(|(partition, ..)| (partition, Err(error.clone()))).collect())
             }
         }
-        let limit = self.client.request_timeout();
-        let timeout_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
-        let request = ProduceRequest { transactional_id: None, acks: acks.wire(), timeout_ms, topic_data };
-        if acks == Acks::None {
-            let written = connection.begin_oneway(&request, version)?;
-            connection.written(written, ApiKey::Produce, limit).await?;
-            let produced = |epoch| RawProduced {
-                base_offset: Offset::new(-1),
-                log_append_time_ms: None,
-                leader_epoch: LeaderEpoch::new(epoch),
-            };
-            return Ok(batches.into_iter().map(|(p, _, epoch, _)| (p, Ok(produced(epoch)))).collect());
+    }
+}
+
+fn produce_request(batches: &Produces, acks: Acks, limit: Duration) -> ProduceRequest {
+    let mut topic_data: Vec<TopicProduceData> = Vec::new();
+    for (partition, batch, _, id) in batches {
+        let records = Some(from_zero(batch.clone()));
+        let data = PartitionProduceData { index: partition.partition, records };
+        match topic_data.iter_mut().find(|topic| topic.name == partition.topic.as_str()) {
+            Some(topic) => topic.partition_data.push(data),
+            None => topic_data.push(TopicProduceData {
+                name: partition.topic.as_str().to_owned(),
+                topic_id: id.get(),
+                partition_data: vec![data],
+            }),
         }
-        let response = connection.request_at(&request, version, limit).await?;
+    }
+    let timeout_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    ProduceRequest { transactional_id: None, acks: acks.wire(), timeout_ms, topic_data }
+}
+
+/// A request that was sent.
+#[derive(Debug)]
+enum Sent {
+    Request(InFlight<ProduceRequest>),
+    /// Told when it is written: it has no answer.
+    Oneway(oneshot::Receiver<()>),
+}
+
+/// Batches on their way to one broker.
+#[derive(Debug)]
+pub struct PendingProduce {
+    connection: Connection,
+    version: i16,
+    limit: Duration,
+    sent: Sent,
+    batches: Vec<(TopicPartition, i32, TopicId)>,
+}
+
+impl PendingProduce {
+    /// The partitions that have a batch in it.
+    pub fn partitions(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.batches.iter().map(|(partition, ..)| partition)
+    }
+
+    /// Waits for what became of each batch. Nothing is retried: a batch whose answer is lost may be there or not.
+    pub async fn answer(self) -> ProduceResults {
+        let Self { connection, version, limit, sent, batches } = self;
+        let produced = |base, append_time: i64, epoch| RawProduced {
+            base_offset: Offset::new(base),
+            log_append_time_ms: (append_time >= 0).then_some(append_time),
+            leader_epoch: LeaderEpoch::new(epoch),
+        };
+        let response = match sent {
+            Sent::Oneway(written) => {
+                let written = connection.written(written, ApiKey::Produce, limit).await;
+                let result = |epoch| written.clone().map(|()| produced(-1, -1, epoch));
+                return batches.into_iter().map(|(p, epoch, _)| (p, result(epoch))).collect();
+            }
+            Sent::Request(request) => match request.answer(limit).await {
+                Ok(response) => response,
+                Err(error) => {
+                    return batches.into_iter().map(|(p, ..)| (p, Err(error.clone()))).collect();
+                }
+            },
+        };
         let broker = connection.broker();
-        let result = |(partition, _, epoch, id): (TopicPartition, Bytes, i32, TopicId)| {
+        let result = |(partition, epoch, id): (TopicPartition, i32, TopicId)| {
             let same = |topic: &&TopicProduceResponse| match version > PRODUCE_VERSION_NAMES {
                 true => topic.topic_id == id.get(),
                 false => topic.name == partition.topic.as_str(),
             };
             let mut answers =
                 response.responses.iter().filter(same).flat_map(|topic| &topic.partition_responses);
-            let produced = match answers.find(|answer| answer.index == partition.partition) {
+            let result = match answers.find(|answer| answer.index == partition.partition) {
                 None => Err(left_out(ApiKey::Produce, broker)),
                 Some(answer) => {
                     let message = answer.error_message.clone();
-                    let append_time = answer.log_append_time_ms;
-                    check(answer.error_code, message, ApiKey::Produce, broker, &partition).map(|()| {
-                        RawProduced {
-                            base_offset: Offset::new(answer.base_offset),
-                            log_append_time_ms: (append_time >= 0).then_some(append_time),
-                            leader_epoch: LeaderEpoch::new(epoch),
-                        }
-                    })
+                    check(answer.error_code, message, ApiKey::Produce, broker, &partition)
+                        .map(|()| produced(answer.base_offset, answer.log_append_time_ms, epoch))
                 }
             };
-            (partition, produced)
+            (partition, result)
         };
-        Ok(batches.into_iter().map(result).collect())
+        batches.into_iter().map(result).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 mod accumulator;
 mod ack;
 mod barrier;
+mod fence;
 mod queue;
 mod sender;
 mod transaction;
@@ -22,6 +23,8 @@ use towpath_record::{Header, record_bytes};
 use towpath_types::{TopicName, TopicPartition};
 
 pub use ack::{Ack, ProducerRecord, RecordMetadata};
+pub use fence::Fenced;
+pub(crate) use fence::fence;
 pub use transaction::{ConsumerGroupMetadata, Ended, Transaction, TransactionalProducer};
 
 use crate::client::{ClientInner, now_ms};

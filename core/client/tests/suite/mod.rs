@@ -4,6 +4,7 @@ mod admin;
 mod consume;
 mod groups;
 mod produce;
+mod raw;
 mod reconciled;
 mod transactions;
 
@@ -20,6 +21,7 @@ pub(crate) use admin::*;
 pub(crate) use consume::*;
 pub(crate) use groups::*;
 pub(crate) use produce::*;
+pub(crate) use raw::*;
 pub(crate) use reconciled::*;
 pub(crate) use transactions::*;
 
@@ -178,6 +180,8 @@ macro_rules! suite {
             offsets_of_a_member_that_is_none_abort_the_transaction,
             wrong_settings_of_transactions_are_errors,
             a_transaction_that_takes_too_long_is_given_up,
+            a_successor_shuts_out_who_wrote_before,
+            requests_on_their_way_keep_their_order,
         }
     };
     ($cluster:path, $attributes:tt: $($test:ident),* $(,)?) => {

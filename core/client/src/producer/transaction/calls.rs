@@ -39,7 +39,7 @@ pub(in crate::producer) struct Caller {
 }
 
 /// What a code of a coordinator says, as an error.
-pub(super) fn error(call: &Call, code: ErrorCode, id: &str) -> ClientError {
+pub(in crate::producer) fn error(call: &Call, code: ErrorCode, id: &str) -> ClientError {
     let (api, group) = match call {
         Call::Init { .. } => (ApiKey::InitProducerId, None),
         Call::AddPartitions { .. } => (ApiKey::AddPartitionsToTxn, None),

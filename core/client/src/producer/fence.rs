@@ -1,0 +1,108 @@
+//! Taking over a transactional id with the partitions that it writes to.
+
+use std::sync::Arc;
+
+use towpath_types::{ProducerEpoch, ProducerId, TopicPartition};
+use towpath_wire::ErrorCode;
+
+use super::transaction::calls::{Caller, error};
+use super::transaction::machine::{Answer, Call, Identity};
+use crate::client::{Channel, ClientInner, Retry};
+use crate::{Admin, ClientError};
+
+/// How long what this leaves open may stay so, if nobody ends it.
+const TRANSACTION_TIMEOUT_MS: u64 = 60_000;
+/// Partitions that are added to a transaction at a time.
+const PARTITIONS_MAX: usize = 1_000;
+/// How long all of one call may take, with the coordinator's failures.
+const PATIENCE_MS: u64 = 120_000;
+/// The state of a transaction whose markers are being written.
+const ENDING: &str = "PrepareAbort";
+
+/// Who writes from now on: see [`crate::RawClient::fence`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fenced {
+    /// The producer.
+    pub producer_id: ProducerId,
+    /// Its epoch: all older ones are shut out.
+    pub epoch: ProducerEpoch,
+}
+
+/// See [`crate::RawClient::fence`]. An empty transaction that is aborted leaves a marker in every partition that was
+/// added to it; the first version of the protocol (before KIP-890) keeps the epoch over its end.
+pub(crate) async fn fence(
+    client: Arc<ClientInner>,
+    channel: Arc<Channel>,
+    transactional_id: &str,
+    partitions: &[TopicPartition],
+) -> Result<Fenced, ClientError> {
+    let caller =
+        Caller::new(Arc::clone(&client), channel, Arc::from(transactional_id), TRANSACTION_TIMEOUT_MS);
+    let fencing = Fencing { client, caller, id: transactional_id };
+    let answer = fencing.make(&Call::Init { identity: None }, &[]).await?;
+    let Answer::One(_, Some(identity)) = answer else {
+        return Err(error(&Call::Init { identity: None }, ErrorCode::UnknownServerError, transactional_id));
+    };
+    for partitions in partitions.chunks(PARTITIONS_MAX) {
+        fencing.mark(identity, partitions).await?;
+    }
+    Ok(Fenced { producer_id: identity.0, epoch: identity.1 })
+}
+
+struct Fencing<'a> {
+    client: Arc<ClientInner>,
+    caller: Caller,
+    id: &'a str,
+}
+
+impl Fencing<'_> {
+    async fn mark(&self, identity: Identity, partitions: &[TopicPartition]) -> Result<(), ClientError> {
+        let add = Call::AddPartitions { identity, queues: (0..partitions.len()).collect() };
+        let end = Call::End { identity, commit: false, v2: false };
+        self.make(&add, partitions).await?;
+        self.make(&end, &[]).await?;
+        // The coordinator answers before the markers are written.
+        let admin = Admin::new(Arc::clone(&self.client));
+        let mut retry = self.retry();
+        loop {
+            let described = admin.describe_transactions(&[self.id]).await?.remove(self.id);
+            let state = described.ok_or(ClientError::Closed)??.state;
+            if state != ENDING {
+                return Ok(());
+            }
+            retry.after(error(&end, ErrorCode::ConcurrentTransactions, self.id)).await?;
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        self.client.retrying("shutting out an earlier producer", PATIENCE_MS)
+    }
+
+    async fn make(&self, call: &Call, partitions: &[TopicPartition]) -> Result<Answer, ClientError> {
+        let mut retry = self.retry();
+        loop {
+            let named = partitions.iter().cloned().enumerate().collect();
+            let answer = self.caller.make(call, named).await;
+            let code = match &answer {
+                Answer::Failed(error) => {
+                    retry.after(error.clone()).await?;
+                    continue;
+                }
+                Answer::One(code, _) => *code,
+                Answer::Queues(results) => first_error(results.iter().map(|(_, code)| *code)),
+                Answer::Offsets(results) => first_error(results.iter().map(|(_, code)| *code)),
+            };
+            match code {
+                ErrorCode::None => return Ok(answer),
+                code => retry.after(error(call, code, self.id)).await?,
+            }
+        }
+    }
+}
+
+/// The first that tells why: `OPERATION_NOT_ATTEMPTED` only says that another one does.
+fn first_error(codes: impl Iterator<Item = ErrorCode> + Clone) -> ErrorCode {
+    let mut failed = codes.filter(|code| *code != ErrorCode::None);
+    let reason = failed.clone().find(|code| *code != ErrorCode::OperationNotAttempted);
+    reason.or_else(|| failed.next()).unwrap_or(ErrorCode::None)
+}
