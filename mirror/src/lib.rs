@@ -9,6 +9,7 @@
 mod bytes;
 mod filter;
 mod flow;
+mod link;
 mod map;
 mod naming;
 mod translate;
@@ -19,6 +20,7 @@ pub use flow::{
     Begun, Command, Flow, FlowError, IN_FLIGHT_MAX, Lane, Outgoing, Position, RecoverError, Recovered, Seen,
     recover,
 };
+pub use link::{Link, LinkConfig, LinkError, LinkState, LinkStatus, PartitionStatus};
 pub use map::{OffsetMap, OutOfOrder, RUNS_MAX, Run};
 pub use naming::{HEARTBEATS, NameError, Naming, is_internal};
 pub use translate::{Copy, Piece, TranslateError, Translator};

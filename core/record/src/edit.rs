@@ -4,7 +4,7 @@ use towpath_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
 use crate::header::{
     AT_ATTRIBUTES, AT_BASE_SEQUENCE, AT_CRC, AT_LEADER_EPOCH, AT_MAX_TIMESTAMP, AT_PRODUCER_EPOCH,
-    AT_PRODUCER_ID, ATTRIBUTE_LOG_APPEND_TIME, CRC_FROM, HEADER_BYTES, get,
+    AT_PRODUCER_ID, ATTRIBUTE_LOG_APPEND_TIME, ATTRIBUTE_TRANSACTIONAL, CRC_FROM, HEADER_BYTES, get,
 };
 use crate::{BatchError, TimestampType};
 
@@ -69,4 +69,21 @@ pub fn set_producer(
     let crc = crc32c::crc32c(&batch[CRC_FROM..]);
     batch[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_be_bytes());
     Ok(())
+}
+
+/// Makes a batch of another log one of a producer's own: offsets from 0 on, no leader epoch, the producer's identity and
+/// sequence number, outside of transactions; and recomputes the checksum.
+///
+/// # Errors
+/// [`BatchError::Truncated`] if there is no whole header.
+pub fn adopt(
+    batch: &mut [u8],
+    id: ProducerId,
+    epoch: ProducerEpoch,
+    base_sequence: i32,
+) -> Result<(), BatchError> {
+    assign(batch, Offset::ZERO, LeaderEpoch::NONE)?;
+    let attributes = i16::from_be_bytes(get(batch, AT_ATTRIBUTES)) & !ATTRIBUTE_TRANSACTIONAL;
+    batch[AT_ATTRIBUTES..AT_ATTRIBUTES + 2].copy_from_slice(&attributes.to_be_bytes());
+    set_producer(batch, id, epoch, base_sequence)
 }

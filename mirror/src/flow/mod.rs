@@ -351,12 +351,14 @@ impl Flow {
         self.runs.iter().rposition(open).unwrap_or(0)
     }
 
-    /// The target has a batch, at this offset; `None` if it had it before and does not say where.
+    /// The target has a batch, at this offset; `None` if it had it before and does not say where. Returns the bytes that are
+    /// done with now.
     ///
     /// # Errors
     /// [`FlowError`]: nothing may be sent any more; see [`recover`].
-    pub fn acked(&mut self, ticket: u64, base_offset: Option<Offset>) -> Result<(), FlowError> {
+    pub fn acked(&mut self, ticket: u64, base_offset: Option<Offset>) -> Result<usize, FlowError> {
         self.answered(ticket)?;
+        let before = self.bytes;
         if let Some(item) = self.flight.iter_mut().find(|item| item.ticket == ticket) {
             item.base_offset = Some(base_offset.map_or(Acked::Somewhere, Acked::At));
         }
@@ -370,7 +372,13 @@ impl Flow {
             self.map.reach(item.through);
         }
         self.settle();
-        Ok(())
+        Ok(before - self.bytes)
+    }
+
+    /// Whether a batch is the first of those that are not acknowledged: nothing before it can be why it was refused.
+    #[must_use]
+    pub fn is_first(&self, ticket: u64) -> bool {
+        self.flight.front().is_some_and(|item| item.ticket == ticket)
     }
 
     fn note(&mut self, item: &Item, base: Offset) -> Result<(), FlowError> {

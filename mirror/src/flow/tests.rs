@@ -233,8 +233,8 @@ impl World {
         let lost = self.rng.random_bool(0.05);
         match answer {
             _ if lost => flow.failed(outgoing.ticket).unwrap(),
-            Answer::At(base) => flow.acked(outgoing.ticket, Some(base)).unwrap(),
-            Answer::Duplicate => flow.acked(outgoing.ticket, None).unwrap(),
+            Answer::At(base) => drop(flow.acked(outgoing.ticket, Some(base)).unwrap()),
+            Answer::Duplicate => drop(flow.acked(outgoing.ticket, None).unwrap()),
             Answer::Refused => flow.failed(outgoing.ticket).unwrap(),
         }
     }

@@ -1,0 +1,197 @@
+//! What a link knows over a restart: a compacted topic of the target's cluster, with one partition.
+//!
+//! It is written in transactions under a transactional id of its own, so that a successor shuts out who wrote before
+//! (R6): what is not stored may not be sent (see [`crate::Flow`]), and so a link that was taken for dead can do no more
+//! than end what it had begun.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use towpath_client::{
+    Client, ClientError, ConsumerConfig, ErrorCode, IsolationLevel, NewTopic, ProducerRecord, StartAt,
+    TransactionConfig, TransactionalProducer,
+};
+use towpath_types::{Offset, TopicName, TopicPartition};
+
+/// Values that wait to be stored (R10).
+const QUEUE: usize = 4096;
+/// Values of one transaction.
+const BATCH_MAX: usize = 1024;
+/// How long reading what is stored may stand still.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between attempts to store what could not be stored.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// What is stored of a partition.
+pub(crate) const MAP: &str = "map";
+/// The other.
+pub(crate) const POSITION: &str = "position";
+/// What is stored of a topic: the source's topic id, 16 bytes.
+pub(crate) const TOPIC: &str = "topic";
+
+/// The key of what is stored of a partition.
+pub(crate) fn key(what: &str, partition: &TopicPartition) -> String {
+    // No topic has a colon in its name.
+    format!("{what}:{}:{}", partition.topic, partition.partition)
+}
+
+/// The partition of a key, after its first word.
+pub(crate) fn parse(key: &str) -> Option<TopicPartition> {
+    let (topic, partition) = key.rsplit_once(':')?;
+    Some(TopicPartition::new(TopicName::new(topic).ok()?, partition.parse().ok()?))
+}
+
+/// The key of what is stored of a topic.
+pub(crate) fn topic_key(topic: &TopicName) -> String {
+    format!("{TOPIC}:{topic}")
+}
+
+/// The name of a link's topic. MirrorMaker 2 and Towpath leave it alone.
+pub(crate) fn topic_of(link: &str) -> Result<TopicName, towpath_types::InvalidName> {
+    TopicName::new(&format!("towpath-mirror.{link}.internal"))
+}
+
+/// Stores values. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    queue: mpsc::Sender<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: String,
+    /// Nothing to forget it.
+    value: Option<Bytes>,
+    done: oneshot::Sender<Result<(), ClientError>>,
+}
+
+/// What was stored, by key.
+pub(crate) type Stored = BTreeMap<String, Bytes>;
+
+impl Store {
+    /// Takes over the topic of a link, and reads it. The future stores what is put, up to the last clone's end.
+    pub(crate) async fn start(
+        client: &Client,
+        link: &str,
+        topic: &TopicName,
+    ) -> Result<(Self, Stored, impl Future<Output = ()> + Send + 'static + use<>), ClientError> {
+        create(client, topic).await?;
+        let config = TransactionConfig::new(format!("towpath-mirror.{link}.state"));
+        let producer = client.transactional_producer(config).await?;
+        let stored = read(client, topic).await?;
+        let (queue, entries) = mpsc::channel(QUEUE);
+        Ok((Self { queue }, stored, write(producer, topic.clone(), entries)))
+    }
+
+    /// Stores a value, and returns once it is durable.
+    pub(crate) async fn put(&self, key: String, value: Bytes) -> Result<(), ClientError> {
+        self.send(key, Some(value)).await
+    }
+
+    /// Forgets a value, and returns once that is durable.
+    pub(crate) async fn forget(&self, key: String) -> Result<(), ClientError> {
+        self.send(key, None).await
+    }
+
+    async fn send(&self, key: String, value: Option<Bytes>) -> Result<(), ClientError> {
+        let (done, answer) = oneshot::channel();
+        self.queue.send(Entry { key, value, done }).await.map_err(|_| ClientError::Closed)?;
+        answer.await.map_err(|_| ClientError::Closed)?
+    }
+}
+
+async fn create(client: &Client, topic: &TopicName) -> Result<(), ClientError> {
+    let new = NewTopic {
+        partitions: Some(1),
+        configs: [("cleanup.policy".to_owned(), "compact".to_owned())].into(),
+        ..NewTopic::new(topic.clone())
+    };
+    let created = client.admin().create_topics(&[new], false).await?.remove(topic);
+    match created {
+        Some(Err(ClientError::Broker { code: ErrorCode::TopicAlreadyExists, .. })) | None => Ok(()),
+        Some(result) => result.map(drop),
+    }
+}
+
+/// Reads the topic to its end: whoever wrote before is shut out, so that nothing is added any more.
+async fn read(client: &Client, topic: &TopicName) -> Result<Stored, ClientError> {
+    let partition = TopicPartition::new(topic.clone(), 0);
+    let config =
+        ConsumerConfig { isolation_level: IsolationLevel::ReadCommitted, ..ConsumerConfig::default() };
+    let consumer = client.consumer(config);
+    let end = consumer.end_offsets(std::slice::from_ref(&partition)).await?;
+    let end = end.get(&partition).copied().unwrap_or(Offset::ZERO);
+    consumer.assign(&[(partition.clone(), StartAt::Earliest)])?;
+    let mut stored = Stored::new();
+    let mut progress = tokio::time::Instant::now();
+    while consumer.position(&partition).is_none_or(|position| position < end) {
+        let batches = consumer.poll(Duration::from_millis(500)).await?;
+        if batches.is_empty() {
+            if progress.elapsed() > PATIENCE {
+                let after_ms = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
+                return Err(ClientError::Timeout {
+                    what: "reading what the link has stored",
+                    after_ms,
+                    source: None,
+                });
+            }
+            continue;
+        }
+        progress = tokio::time::Instant::now();
+        for record in batches.iter().flat_map(|batch| batch.records()) {
+            let record = record?;
+            let Some(key) = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()) else {
+                continue;
+            };
+            match &record.value {
+                Some(value) => stored.insert(key.to_owned(), Bytes::copy_from_slice(value)),
+                None => stored.remove(key),
+            };
+        }
+    }
+    Ok(stored)
+}
+
+/// Stores what comes: everything that waits, in one transaction.
+async fn write(producer: TransactionalProducer, topic: TopicName, mut entries: mpsc::Receiver<Entry>) {
+    let mut batch = Vec::new();
+    while entries.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        let stored = loop {
+            match commit(&producer, &topic, &batch).await {
+                Ok(()) => break Ok(()),
+                Err(error) if error.is_fatal() => break Err(error),
+                Err(error) => {
+                    tracing::warn!(%topic, %error, "what the link knows could not be stored; trying again");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+            }
+        };
+        for entry in batch.drain(..) {
+            // Whoever does not wait for it any more does not need to know.
+            let _ = entry.done.send(stored.clone());
+        }
+        if stored.is_err() {
+            return;
+        }
+    }
+}
+
+async fn commit(
+    producer: &TransactionalProducer,
+    topic: &TopicName,
+    batch: &[Entry],
+) -> Result<(), ClientError> {
+    let transaction = producer.begin().await?;
+    for entry in batch {
+        let record = ProducerRecord {
+            partition: Some(0),
+            key: Some(entry.key.as_bytes()),
+            value: entry.value.as_deref(),
+            ..ProducerRecord::new(topic)
+        };
+        transaction.send(record).await?;
+    }
+    transaction.commit().await
+}

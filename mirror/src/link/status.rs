@@ -1,0 +1,136 @@
+//! How far a link has come (R8): what `status` shows is what was acknowledged, and what the source has told last.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use towpath_types::{Offset, TopicPartition};
+
+/// One partition's, written by whoever moves it.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    through: AtomicI64,
+    source_end: AtomicI64,
+    bytes: AtomicU64,
+    /// When the target last took something, or the source last had nothing more (ms).
+    moved_at_ms: AtomicI64,
+    stopped: AtomicBool,
+    problem: Mutex<Option<String>>,
+}
+
+impl Progress {
+    pub(crate) const fn new(through: Offset) -> Self {
+        Self {
+            through: AtomicI64::new(through.get()),
+            source_end: AtomicI64::new(-1),
+            bytes: AtomicU64::new(0),
+            moved_at_ms: AtomicI64::new(-1),
+            stopped: AtomicBool::new(false),
+            problem: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn source_end(&self, end: Offset) {
+        self.source_end.store(end.get(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn through(&self, through: Offset) {
+        self.through.store(through.get(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn moved(&self, through: Offset, bytes: usize) {
+        self.through(through);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.moved_at_ms.store(i64::try_from(now.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        *self.problem.lock() = None;
+    }
+
+    pub(crate) fn problem(&self, problem: &str) {
+        *self.problem.lock() = Some(problem.to_owned());
+    }
+
+    pub(crate) fn stopped(&self, problem: String) {
+        *self.problem.lock() = Some(problem);
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn told(&self, source: &TopicPartition, target: &TopicPartition) -> PartitionStatus {
+        let through = self.through.load(Ordering::Relaxed);
+        let end = self.source_end.load(Ordering::Relaxed);
+        let known = |value: i64| (value >= 0).then_some(value);
+        PartitionStatus {
+            topic: source.topic.to_string(),
+            partition: source.partition,
+            target: target.topic.to_string(),
+            mirrored: through,
+            source_end: known(end),
+            lag: known(end).map(|end| (end - through).max(0)),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            moved_at_ms: known(self.moved_at_ms.load(Ordering::Relaxed)),
+            stopped: self.stopped.load(Ordering::Relaxed),
+            problem: self.problem.lock().clone(),
+        }
+    }
+}
+
+/// How far one partition has come.
+#[derive(Debug, Clone, Serialize)]
+pub struct PartitionStatus {
+    /// The source's topic.
+    pub topic: String,
+    /// Which of its partitions; the target's has the same number.
+    pub partition: i32,
+    /// The target's topic.
+    pub target: String,
+    /// The source's offset below which everything is at the target, or left out for good.
+    pub mirrored: i64,
+    /// Where the source ends for readers of committed records, as it was told last.
+    pub source_end: Option<i64>,
+    /// Offsets of the source that are not mirrored yet.
+    pub lag: Option<i64>,
+    /// Bytes that the target has acknowledged since the start.
+    pub bytes: u64,
+    /// When it last acknowledged something (ms since 1970).
+    pub moved_at_ms: Option<i64>,
+    /// Whether it stands still for good: see `problem`.
+    pub stopped: bool,
+    /// What keeps it from going on, or kept it last.
+    pub problem: Option<String>,
+}
+
+/// What a link does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkState {
+    /// It looks for its clusters, or through what is at the target.
+    Starting,
+    /// It mirrors.
+    Running,
+    /// It waits before it starts again: see `problem`.
+    Waiting,
+    /// It will not go on by itself: see `problem`.
+    Failed,
+    /// It was told to stop.
+    Stopped,
+}
+
+/// How far a link has come.
+#[derive(Debug, Clone, Serialize)]
+pub struct LinkStatus {
+    /// Its name.
+    pub link: String,
+    /// The alias of the source's cluster.
+    pub from: String,
+    /// The alias of the target's.
+    pub to: String,
+    /// What it does.
+    pub state: LinkState,
+    /// Why, if something is wrong.
+    pub problem: Option<String>,
+    /// Each partition's.
+    pub partitions: Vec<PartitionStatus>,
+    /// Topics that are not mirrored although they were asked for, and why.
+    pub left_out: Vec<(String, String)>,
+}
