@@ -1,0 +1,95 @@
+//! A project into components.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+
+use super::error::ToolError;
+use super::toolchain::Toolchain;
+
+/// One component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// The name of its crate.
+    pub name: String,
+    /// The component's file, beside the module that it was made of.
+    pub path: PathBuf,
+}
+
+/// Builds every plugin of the Rust project or workspace in `folder`. `target` is where compiled files go, if not where
+/// the project keeps them. What the compiler says goes to standard error.
+///
+/// # Errors
+/// What the compiler says, or why there is none.
+pub fn build(folder: &Path, target: Option<&Path>) -> Result<Vec<Built>, ToolError> {
+    if !folder.join("Cargo.toml").is_file() {
+        let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no Cargo.toml");
+        return Err(ToolError::Io { path: folder.display().to_string(), source });
+    }
+    let mut cargo = Toolchain::find(folder)?.cargo(folder)?;
+    cargo.args(["--message-format", "json-render-diagnostics"]).stderr(std::process::Stdio::inherit());
+    if let Some(target) = target {
+        cargo.arg("--target-dir").arg(target);
+    }
+    let output =
+        cargo.output().map_err(|source| ToolError::Missing { program: "cargo".to_owned(), source })?;
+    if !output.status.success() {
+        return Err(ToolError::Compile("the plugin does not compile".to_owned()));
+    }
+    let mut built = Vec::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let Some((name, module)) = artifact(line) else { continue };
+        built.push(Built { name, path: package(&module)? });
+    }
+    if built.is_empty() { Err(ToolError::Nothing(folder.display().to_string())) } else { Ok(built) }
+}
+
+/// The name and the module of a crate that cargo says it has built.
+fn artifact(line: &str) -> Option<(String, PathBuf)> {
+    let message: Json = serde_json::from_str(line).ok()?;
+    if message["reason"] != "compiler-artifact" {
+        return None;
+    }
+    let files = message["filenames"].as_array()?.iter().filter_map(Json::as_str);
+    let module = files.map(PathBuf::from).find(|file| file.extension().is_some_and(|it| it == "wasm"))?;
+    Some((message["target"]["name"].as_str()?.to_owned(), module))
+}
+
+/// Makes a component of a core module, beside it. Replaces an older one at once: whoever reads it sees a whole one.
+fn package(module: &Path) -> Result<PathBuf, ToolError> {
+    let bytes = std::fs::read(module).map_err(ToolError::io(module))?;
+    let component = component_of(&bytes)
+        .map_err(|reason| ToolError::NoComponent { path: module.display().to_string(), reason })?;
+    let path = module.with_extension("component.wasm");
+    let new = module.with_extension(format!("{}.new", std::process::id()));
+    std::fs::write(&new, component).map_err(ToolError::io(&new))?;
+    std::fs::rename(&new, &path).map_err(ToolError::io(&path))?;
+    Ok(path)
+}
+
+fn component_of(module: &[u8]) -> Result<Vec<u8>, String> {
+    let encoder = wit_component::ComponentEncoder::default().validate(true).module(module);
+    encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| format!("{error:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_are_found_in_what_cargo_says() {
+        let line =
+            r#"{"reason":"compiler-artifact","target":{"name":"a"},"filenames":["/t/a.d","/t/a.wasm"]}"#;
+        assert_eq!(artifact(line), Some(("a".to_owned(), "/t/a.wasm".into())));
+        assert_eq!(artifact(r#"{"reason":"build-finished","success":true}"#), None);
+        assert_eq!(artifact("not json"), None);
+    }
+
+    #[test]
+    fn what_is_no_plugin_is_told() {
+        assert!(component_of(b"\0asm").is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let error = build(folder.path(), None).unwrap_err().to_string();
+        assert!(error.contains("Cargo.toml"), "{error}");
+    }
+}
