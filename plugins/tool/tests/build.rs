@@ -1,4 +1,4 @@
-//! Plugins from source to component: the examples, and what `plugin new` writes.
+//! Plugins from source to component: the examples, the guests of other tests, and what `plugin new` writes.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
 
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ fn is_transform(built: &Built) {
 #[test]
 fn examples_become_components() {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-    for (folder, name) in [("plugins/examples", "pii_mask")] {
+    for (folder, name) in [("plugins/examples", "pii_mask"), ("plugins/host/tests/guests", "hostile")] {
         let all = built(&root.join(folder));
         is_transform(all.iter().find(|it| it.name == name).unwrap());
     }

@@ -1,0 +1,174 @@
+//! Components by path into factories.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use towpath_api::{
+    ConfigProblem, ConfigProblems, ConfigSpec, Descriptor, PluginLoader, PluginTypes, RawConfig, Redactor,
+};
+use towpath_types::limits::PLUGIN_FILE_BYTES_MAX;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::component::{Loaded, Shape, compile, link, nothing};
+use super::error::PluginError;
+use super::inspect::Inspection;
+use super::instance::Instance;
+use super::options::{Entry, Limits, spec};
+use super::transform::PluginTransform;
+
+/// Compiled components of this process, by the hash of their files.
+type Compiled = HashMap<[u8; 32], Component>;
+
+/// Loads plugins. Its engine is started with the first of them, so that a process without plugins pays nothing.
+#[derive(Default)]
+pub struct Plugins {
+    engine: OnceLock<Engine>,
+    compiled: Mutex<Compiled>,
+}
+
+impl std::fmt::Debug for Plugins {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugins").field("compiled", &self.compiled.lock().len()).finish()
+    }
+}
+
+/// A file that has been read.
+struct File {
+    bytes: Vec<u8>,
+    hash: [u8; 32],
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// R10: never more than a plugin may have, however long the file is.
+fn read(path: &Path) -> Result<File, PluginError> {
+    let unreadable = |source| PluginError::Unreadable { path: path.display().to_string(), source };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(PLUGIN_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > PLUGIN_FILE_BYTES_MAX {
+        let message = format!("it has more than {PLUGIN_FILE_BYTES_MAX} bytes");
+        return Err(unreadable(std::io::Error::other(message)));
+    }
+    let hash = Sha256::digest(&bytes).into();
+    Ok(File { bytes, hash })
+}
+
+/// Runs a call that waits for nothing outside: asking a plugin about itself.
+pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        // What is pending here is a guest that yielded at a tick; its deadline ends it.
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
+}
+
+impl Plugins {
+    /// A loader that has loaded nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn engine(&self) -> Result<&Engine, PluginError> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        let engine = super::engine::start()?;
+        Ok(self.engine.get_or_init(|| engine))
+    }
+
+    fn component(&self, file: &File) -> Result<Component, PluginError> {
+        let mut compiled = self.compiled.lock();
+        if let Some(component) = compiled.get(&file.hash) {
+            return Ok(component.clone());
+        }
+        let component = compile(self.engine()?, &file.bytes)?;
+        compiled.insert(file.hash, component.clone());
+        Ok(component)
+    }
+
+    fn open(
+        &self,
+        name: &str,
+        file: &File,
+        limits: Limits,
+    ) -> Result<(Arc<Loaded>, Descriptor), PluginError> {
+        let component = self.component(file)?;
+        let engine = self.engine()?;
+        Shape::of(engine, &component).check()?;
+        let pre = link(engine, &component)?;
+        let loaded = Arc::new(Loaded { name: Arc::from(name), pre, limits });
+        let (said, options) = at_once(async {
+            let mut instance = Instance::start(&loaded, nothing(), Redactor::default()).await?;
+            instance.describe().await
+        })?;
+        Ok((loaded, super::describe::descriptor(name, &said, options)?))
+    }
+
+    fn load_entry(&self, name: &str, entry: &Entry) -> Result<PluginTypes, PluginError> {
+        let file = read(&entry.path)?;
+        let actual = hex(&file.hash);
+        if let Some(expected) = entry.sha256.as_ref().filter(|expected| **expected != actual) {
+            return Err(PluginError::OtherContent { expected: expected.clone(), actual });
+        }
+        let (loaded, descriptor) = self.open(name, &file, entry.limits)?;
+        let transform = Arc::new(PluginTransform::new(loaded, descriptor));
+        Ok(PluginTypes { transform: Some(transform), ..PluginTypes::default() })
+    }
+
+    /// Looks at a component without running more of it than what tells about itself.
+    ///
+    /// # Errors
+    /// Why it cannot be read or compiled. What else is wrong with it stands in the inspection.
+    pub fn inspect(&self, path: &Path) -> Result<Inspection, PluginError> {
+        let file = read(path)?;
+        let component = self.component(&file)?;
+        let shape = Shape::of(self.engine()?, &component);
+        let said = self.open(&name_of(path), &file, Limits::default());
+        Ok(Inspection::new(file.bytes.len(), hex(&file.hash), shape, said.map(|(_, descriptor)| descriptor)))
+    }
+
+    /// A component as the types it brings, under the name of its file, for programs and tests.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn open_path(&self, path: &Path) -> Result<PluginTypes, PluginError> {
+        let entry = Entry { path: path.to_owned(), sha256: None, limits: Limits::default() };
+        self.load_entry(&name_of(path), &entry)
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "plugin".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+impl PluginLoader for Plugins {
+    fn options(&self) -> ConfigSpec {
+        spec()
+    }
+
+    fn load(&self, name: &str, config: &RawConfig) -> Result<PluginTypes, ConfigProblems> {
+        let entry = Entry::read(config)?;
+        self.load_entry(name, &entry).map_err(|error| {
+            let place = if matches!(error, PluginError::OtherContent { .. }) { "sha256" } else { "path" };
+            let message = format!("the plugin `{name}` cannot be used: {error}");
+            let problem = ConfigProblem::new(place, message);
+            match error.hint() {
+                Some(hint) => problem.with_hint(hint).into(),
+                None => problem.into(),
+            }
+        })
+    }
+}

@@ -1,0 +1,199 @@
+//! Transforms out of components.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use towpath_api::batch::flat;
+use towpath_api::{
+    Batch, ConfigProblem, ConfigProblems, ConnectorError, Descriptor, ErrorKind, RawConfig, Redactor,
+    RejectedRecords, Transform, TransformFactory, Transformed,
+};
+
+pub(crate) use super::bindings::exports::towpath::plugin::transforms::Outcome;
+use super::bindings::towpath::plugin::types;
+use super::component::{Loaded, secrets};
+use super::describe::problem;
+use super::error::{PluginError, details, failure};
+use super::instance::Instance;
+use super::loader::at_once;
+
+/// Calls that may end badly over one batch, while the records are looked for at which they do. One record of a
+/// thousand takes eleven.
+const FAILURES_MAX: u32 = 48;
+
+/// A transform type out of a component.
+pub(crate) struct PluginTransform {
+    plugin: Arc<Loaded>,
+    descriptor: Descriptor,
+}
+
+impl PluginTransform {
+    pub(crate) const fn new(plugin: Arc<Loaded>, descriptor: Descriptor) -> Self {
+        Self { plugin, descriptor }
+    }
+}
+
+impl TransformFactory for PluginTransform {
+    fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    fn parse(&self, config: &RawConfig) -> Result<Box<dyn Transform>, ConfigProblems> {
+        let redactor = secrets(&self.descriptor.options, config);
+        let config = Arc::new(config.clone());
+        let found = at_once(async {
+            let start = Instance::start(&self.plugin, Arc::clone(&config), redactor.clone());
+            start.await?.check_config().await
+        });
+        let found = found.map_err(|error: PluginError| ConfigProblem::new("", error.to_string()))?;
+        ConfigProblems { problems: found.into_iter().map(problem).collect() }.into_result()?;
+        let plugin = Arc::clone(&self.plugin);
+        Ok(Box::new(Running { plugin, config, redactor, instance: None, buffer: Vec::new() }))
+    }
+}
+
+/// A transform of one task, with an instance as long as all goes well.
+struct Running {
+    plugin: Arc<Loaded>,
+    config: Arc<RawConfig>,
+    redactor: Redactor,
+    instance: Option<Instance>,
+    /// Reused from batch to batch.
+    buffer: Vec<u8>,
+}
+
+/// Why a stretch of a batch was not transformed.
+enum Failed {
+    /// A call did not return, or returned what cannot be: a record may be the reason.
+    Contained(ConnectorError),
+    /// The plugin said so.
+    Said(ConnectorError),
+}
+
+/// What became of a stretch of a batch.
+struct Part {
+    batch: Batch,
+    /// By their index in the whole batch.
+    rejected: Vec<(usize, ConnectorError)>,
+}
+
+impl Running {
+    /// An open instance that has room for the schemas of a batch.
+    async fn ready(&mut self, schemas: usize) -> Result<&mut Instance, Failed> {
+        let full = |instance: &Instance| instance.store.data().schemas.is_full_for(schemas);
+        if self.instance.as_ref().is_none_or(full) {
+            self.instance = None;
+            let start = Instance::start(&self.plugin, Arc::clone(&self.config), self.redactor.clone());
+            let mut instance = start.await.map_err(|it| Failed::Said(it.into_connector_error()))?;
+            let opened = instance.open().await.map_err(|it| Failed::Said(it.into_connector_error()))?;
+            opened.map_err(|error| Failed::Said(failure(error, &self.redactor)))?;
+            self.instance = Some(instance);
+        }
+        match &mut self.instance {
+            Some(instance) => Ok(instance),
+            None => {
+                Err(Failed::Said(ConnectorError::bug("PLUGIN_START", "an instance that was started is gone")))
+            }
+        }
+    }
+
+    /// One call. An instance that does not return is not called again.
+    async fn process(&mut self, batch: &Batch, range: Range<usize>) -> Result<Part, Failed> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let instance = self.ready(batch.schema_count()).await?;
+        let schemas = &mut instance.store.data_mut().schemas;
+        let encoded = flat::encode(batch, range.clone(), |schema| schemas.number(schema), &mut buffer);
+        encoded.map_err(|error| {
+            Failed::Contained(ConnectorError::terminal("PLUGIN_BATCH", error.to_string()))
+        })?;
+        let called = instance.process(&buffer).await;
+        self.buffer = buffer;
+        let outcome = match called {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => {
+                self.instance = None;
+                return Err(Failed::Said(failure(error, &self.redactor)));
+            }
+            Err(error) => {
+                self.instance = None;
+                return Err(Failed::Contained(error.into_connector_error()));
+            }
+        };
+        self.read(batch, range, outcome).inspect_err(|_| self.instance = None)
+    }
+
+    /// What a guest returns is checked before it is believed (R11).
+    fn read(&self, batch: &Batch, range: Range<usize>, outcome: Outcome) -> Result<Part, Failed> {
+        let wrong = |what: String| {
+            let message = format!("what the plugin returned cannot be: {what}");
+            Failed::Contained(ConnectorError::retry("PLUGIN_ANSWER", message))
+        };
+        let Some(instance) = &self.instance else { return Err(wrong("it is gone".to_owned())) };
+        let schema = |number| instance.store.data().schemas.get(number);
+        let decoded = flat::decode(outcome.batch, batch, range.clone(), schema);
+        let (read, used) = decoded.map_err(|error| wrong(error.to_string()))?;
+        let mut seen: BTreeSet<usize> = BTreeSet::new();
+        let mut rejected = Vec::with_capacity(outcome.rejected.len().min(range.len()));
+        for types::Rejection { index, details: said } in outcome.rejected {
+            let index = index as usize;
+            if index >= range.len() || !seen.insert(index) || used.binary_search(&index).is_ok() {
+                return Err(wrong(format!("record {index} is rejected, and is not there, or not only that")));
+            }
+            rejected.push((range.start + index, details(ErrorKind::Terminal, said, &self.redactor)));
+        }
+        rejected.sort_by_key(|(index, _)| *index);
+        Ok(Part { batch: read, rejected })
+    }
+
+    /// All of a batch: where a call fails, halves of it, down to the records at which it does, which are rejected.
+    async fn all(&mut self, batch: &Batch) -> Result<Transformed, ConnectorError> {
+        let mut open = vec![0..batch.len()];
+        let mut failures = 0;
+        let mut passed: Option<Batch> = None;
+        let mut rejected = RejectedRecords::default();
+        while let Some(range) = open.pop() {
+            let error = match self.process(batch, range.clone()).await {
+                Ok(part) => {
+                    for (index, error) in part.rejected {
+                        rejected.push(batch.record(index), error);
+                    }
+                    passed = Some(match passed {
+                        None => part.batch,
+                        Some(before) => joined(before, &part.batch),
+                    });
+                    continue;
+                }
+                Err(Failed::Said(error)) => return Err(error),
+                Err(Failed::Contained(error)) => error,
+            };
+            failures += 1;
+            if range.is_empty() || failures > FAILURES_MAX {
+                return Err(error);
+            }
+            tracing::warn!(plugin = &*self.plugin.name, records = range.len(), %error, "a call into a plugin failed");
+            if range.len() == 1 {
+                rejected.push(batch.record(range.start), error);
+            } else {
+                let middle = range.start + range.len() / 2;
+                open.push(middle..range.end);
+                open.push(range.start..middle);
+            }
+        }
+        Ok(Transformed { batch: passed.unwrap_or_default(), rejected })
+    }
+}
+
+fn joined(before: Batch, after: &Batch) -> Batch {
+    let mut builder = before.into_builder();
+    after.records().for_each(|record| builder.push(record));
+    builder.build()
+}
+
+#[async_trait]
+impl Transform for Running {
+    async fn apply(&mut self, batch: Batch) -> Result<Transformed, ConnectorError> {
+        self.all(&batch).await
+    }
+}
