@@ -1,5 +1,6 @@
 //! A project into components.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
@@ -12,7 +13,7 @@ use super::toolchain::Toolchain;
 pub struct Built {
     /// The name of its crate.
     pub name: String,
-    /// The component's file, beside the module that it was made of.
+    /// The component's file, among the compiled files.
     pub path: PathBuf,
 }
 
@@ -26,6 +27,8 @@ pub fn build(folder: &Path, target: Option<&Path>) -> Result<Vec<Built>, ToolErr
         let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no Cargo.toml");
         return Err(ToolError::Io { path: folder.display().to_string(), source });
     }
+    // One at a time: cargo would wait for itself, but not for what is made of its output.
+    let _lock = lock(&place_of(folder, target))?;
     let mut cargo = Toolchain::find(folder)?.cargo(folder)?;
     cargo.args(["--message-format", "json-render-diagnostics"]).stderr(std::process::Stdio::inherit());
     if let Some(target) = target {
@@ -39,9 +42,24 @@ pub fn build(folder: &Path, target: Option<&Path>) -> Result<Vec<Built>, ToolErr
     let mut built = Vec::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let Some((name, module)) = artifact(line) else { continue };
-        built.push(Built { name, path: package(&module)? });
+        built.push(Built { name, path: package(&module, folder)? });
     }
     if built.is_empty() { Err(ToolError::Nothing(folder.display().to_string())) } else { Ok(built) }
+}
+
+/// Where compiled files go, as cargo sees it from the project's folder.
+fn place_of(folder: &Path, target: Option<&Path>) -> PathBuf {
+    let chosen = || std::env::var_os("CARGO_TARGET_DIR").filter(|it| !it.is_empty()).map(PathBuf::from);
+    folder.join(target.map(Path::to_owned).or_else(chosen).unwrap_or_else(|| "target".into()))
+}
+
+/// Held until it is dropped, or its process ends.
+fn lock(place: &Path) -> Result<std::fs::File, ToolError> {
+    std::fs::create_dir_all(place).map_err(ToolError::io(place))?;
+    let path = place.join(".towpath-plugin-build");
+    let file = std::fs::File::create(&path).map_err(ToolError::io(&path))?;
+    file.lock().map_err(ToolError::io(&path))?;
+    Ok(file)
 }
 
 /// The name and the module of a crate that cargo says it has built.
@@ -55,13 +73,19 @@ fn artifact(line: &str) -> Option<(String, PathBuf)> {
     Some((message["target"]["name"].as_str()?.to_owned(), module))
 }
 
-/// Makes a component of a core module, beside it. Replaces an older one at once: whoever reads it sees a whole one.
-fn package(module: &Path) -> Result<PathBuf, ToolError> {
+/// Makes a component of a core module, below its folder. Replaces an older one at once: whoever reads it sees a whole
+/// one. Projects that share a place for compiled files may share names too, so that each has a folder there.
+fn package(module: &Path, project: &Path) -> Result<PathBuf, ToolError> {
     let bytes = std::fs::read(module).map_err(ToolError::io(module))?;
     let component = component_of(&bytes)
         .map_err(|reason| ToolError::NoComponent { path: module.display().to_string(), reason })?;
-    let path = module.with_extension("component.wasm");
-    let new = module.with_extension(format!("{}.new", std::process::id()));
+    let project = project.canonicalize().map_err(ToolError::io(project))?;
+    let mut hasher = std::hash::DefaultHasher::new();
+    project.hash(&mut hasher);
+    let folder = module.with_file_name(format!("components/{:016x}", hasher.finish()));
+    std::fs::create_dir_all(&folder).map_err(ToolError::io(&folder))?;
+    let path = folder.join(module.file_name().unwrap_or_default());
+    let new = path.with_extension("new");
     std::fs::write(&new, component).map_err(ToolError::io(&new))?;
     std::fs::rename(&new, &path).map_err(ToolError::io(&path))?;
     Ok(path)

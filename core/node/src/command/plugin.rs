@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
-use towpath_api::{Descriptor, RawConfig, TransformFactory, conformance};
+use towpath_api::{Descriptor, RawConfig, conformance};
 use towpath_config::tree::{self, SourceFile};
 use towpath_config::validate::validate;
 use towpath_config::{Problem, Problems, Secrets};
