@@ -145,7 +145,20 @@ impl Attack {
             let place = |it: RecordView<'_>| (it.offset(), it.lane(), it.position().map(<[u8]>::to_vec));
             assert_eq!(place(record), place(origin), "R5: places are the origin's");
         }
+        self.comes_back(&batch);
         Ok(batch)
+    }
+
+    /// What was read can be written, and read again.
+    fn comes_back(&self, batch: &Batch) {
+        let mut bytes = Vec::new();
+        let number = |schema: &Arc<EventSchema>| {
+            self.schemas.iter().position(|it| it.id() == schema.id()).unwrap() as u32
+        };
+        flat::encode(batch, 0..batch.len(), number, &mut bytes).unwrap();
+        let known = |number: u32| self.schemas.get(number as usize).cloned();
+        let (again, _) = flat::decode(bytes, batch, 0..batch.len(), known).unwrap();
+        assert_eq!(again.len(), batch.len());
     }
 }
 

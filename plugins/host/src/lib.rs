@@ -9,6 +9,7 @@
 //! The contract is in `plugins/wit`. This is the only crate that uses wasmtime.
 
 mod bindings;
+mod cache;
 mod component;
 mod describe;
 mod engine;
