@@ -122,12 +122,12 @@ impl Plugins {
     /// Why it cannot be used.
     pub fn measure_starts(&self, path: &Path, config: &RawConfig) -> Result<Starts, PluginError> {
         let file = read(path)?;
-        let (loaded, _) = self.open(&name_of(path), &file, Limits::default())?;
-        let engine = self.engine()?;
+        let (loaded, _) = self.inner.open(&name_of(path), &file, Limits::default())?;
+        let engine = self.inner.engine()?;
         let begun = Instant::now();
         let component = compile(engine, &file.bytes)?;
         let compile = begun.elapsed();
-        let load = self.cache.as_ref().and_then(|cache| {
+        let load = self.inner.cache.as_ref().and_then(|cache| {
             cache.store(engine, &file.hash, &component);
             let load = |_| {
                 let begun = Instant::now();

@@ -20,6 +20,8 @@ pub(crate) struct Loaded {
     pub(crate) name: Arc<str>,
     pub(crate) pre: TransformPre<State>,
     pub(crate) limits: Limits,
+    /// Of its file.
+    pub(crate) hash: [u8; 32],
 }
 
 /// What a component imports and exports, by full name.

@@ -19,6 +19,7 @@ mod inspect;
 mod instance;
 mod loader;
 mod options;
+mod reload;
 mod schema;
 mod state;
 mod transform;

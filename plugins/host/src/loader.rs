@@ -21,6 +21,7 @@ use super::error::PluginError;
 use super::inspect::Inspection;
 use super::instance::Instance;
 use super::options::{Entry, Limits, spec};
+use super::reload::{Slot, Watcher};
 use super::transform::PluginTransform;
 
 /// Compiled components that a process keeps; beyond them it forgets all, and asks the cache again.
@@ -32,14 +33,21 @@ type Compiled = HashMap<[u8; 32], Component>;
 /// Loads plugins. Its engine is started with the first of them, so that a process without plugins pays nothing.
 #[derive(Default)]
 pub struct Plugins {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What all plugins of a process share.
+#[derive(Default)]
+pub(crate) struct Inner {
     engine: OnceLock<Engine>,
     compiled: Mutex<Compiled>,
     pub(crate) cache: Option<Cache>,
+    pub(crate) watcher: OnceLock<Watcher>,
 }
 
 impl std::fmt::Debug for Plugins {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plugins").field("compiled", &self.compiled.lock().len()).finish()
+        f.debug_struct("Plugins").field("compiled", &self.inner.compiled.lock().len()).finish()
     }
 }
 
@@ -51,6 +59,17 @@ pub(crate) struct File {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl File {
+    /// Whether it is the one that was pinned, if any was.
+    pub(crate) fn check(&self, pinned: Option<&str>) -> Result<(), PluginError> {
+        let actual = hex(&self.hash);
+        match pinned.filter(|expected| **expected != actual) {
+            Some(expected) => Err(PluginError::OtherContent { expected: expected.to_owned(), actual }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// R10: never more than a plugin may have, however long the file is.
@@ -89,7 +108,8 @@ impl Plugins {
     /// A loader that keeps compiled code in a folder, which is made with the first of it and must be this user's alone.
     #[must_use]
     pub fn with_cache(folder: PathBuf) -> Self {
-        Self { cache: Some(Cache::new(folder)), ..Self::default() }
+        let inner = Inner { cache: Some(Cache::new(folder)), ..Inner::default() };
+        Self { inner: Arc::new(inner) }
     }
 
     /// A loader that keeps compiled code in the user's cache directory (`$XDG_CACHE_HOME/towpath/plugins`, or
@@ -99,6 +119,39 @@ impl Plugins {
         default_folder().map_or_else(Self::new, Self::with_cache)
     }
 
+    fn load_entry(&self, name: &str, entry: &Entry) -> Result<PluginTypes, PluginError> {
+        let file = read(&entry.path)?;
+        file.check(entry.sha256.as_deref())?;
+        let (loaded, descriptor) = self.inner.open(name, &file, entry.limits)?;
+        let (spec, inner) = (descriptor.options.clone(), Arc::clone(&self.inner));
+        let slot = Slot::new(entry.clone(), spec, Arc::new(loaded), inner);
+        let transform = Arc::new(PluginTransform::new(Arc::new(slot), descriptor));
+        Ok(PluginTypes { transform: Some(transform), ..PluginTypes::default() })
+    }
+
+    /// Looks at a component without running more of it than what tells about itself.
+    ///
+    /// # Errors
+    /// Why it cannot be read or compiled. What else is wrong with it stands in the inspection.
+    pub fn inspect(&self, path: &Path) -> Result<Inspection, PluginError> {
+        let file = read(path)?;
+        let component = self.inner.component(&file)?;
+        let shape = Shape::of(self.inner.engine()?, &component);
+        let said = self.inner.open(&name_of(path), &file, Limits::default());
+        Ok(Inspection::new(file.bytes.len(), hex(&file.hash), shape, said.map(|(_, descriptor)| descriptor)))
+    }
+
+    /// A component as the types it brings, under the name of its file, for programs and tests.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn open_path(&self, path: &Path) -> Result<PluginTypes, PluginError> {
+        let entry = Entry { path: path.to_owned(), sha256: None, limits: Limits::default() };
+        self.load_entry(&name_of(path), &entry)
+    }
+}
+
+impl Inner {
     pub(crate) fn engine(&self) -> Result<&Engine, PluginError> {
         if let Some(engine) = self.engine.get() {
             return Ok(engine);
@@ -136,49 +189,17 @@ impl Plugins {
         name: &str,
         file: &File,
         limits: Limits,
-    ) -> Result<(Arc<Loaded>, Descriptor), PluginError> {
+    ) -> Result<(Loaded, Descriptor), PluginError> {
         let component = self.component(file)?;
         let engine = self.engine()?;
         Shape::of(engine, &component).check()?;
         let pre = link(engine, &component)?;
-        let loaded = Arc::new(Loaded { name: Arc::from(name), pre, limits });
+        let loaded = Loaded { name: Arc::from(name), pre, limits, hash: file.hash };
         let (said, options) = at_once(async {
             let mut instance = Instance::start(&loaded, nothing(), Redactor::default()).await?;
             instance.describe().await
         })?;
         Ok((loaded, super::describe::descriptor(name, &said, options)?))
-    }
-
-    fn load_entry(&self, name: &str, entry: &Entry) -> Result<PluginTypes, PluginError> {
-        let file = read(&entry.path)?;
-        let actual = hex(&file.hash);
-        if let Some(expected) = entry.sha256.as_ref().filter(|expected| **expected != actual) {
-            return Err(PluginError::OtherContent { expected: expected.clone(), actual });
-        }
-        let (loaded, descriptor) = self.open(name, &file, entry.limits)?;
-        let transform = Arc::new(PluginTransform::new(loaded, descriptor));
-        Ok(PluginTypes { transform: Some(transform), ..PluginTypes::default() })
-    }
-
-    /// Looks at a component without running more of it than what tells about itself.
-    ///
-    /// # Errors
-    /// Why it cannot be read or compiled. What else is wrong with it stands in the inspection.
-    pub fn inspect(&self, path: &Path) -> Result<Inspection, PluginError> {
-        let file = read(path)?;
-        let component = self.component(&file)?;
-        let shape = Shape::of(self.engine()?, &component);
-        let said = self.open(&name_of(path), &file, Limits::default());
-        Ok(Inspection::new(file.bytes.len(), hex(&file.hash), shape, said.map(|(_, descriptor)| descriptor)))
-    }
-
-    /// A component as the types it brings, under the name of its file, for programs and tests.
-    ///
-    /// # Errors
-    /// Why it cannot be used.
-    pub fn open_path(&self, path: &Path) -> Result<PluginTypes, PluginError> {
-        let entry = Entry { path: path.to_owned(), sha256: None, limits: Limits::default() };
-        self.load_entry(&name_of(path), &entry)
     }
 }
 

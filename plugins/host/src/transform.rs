@@ -18,6 +18,7 @@ use super::describe::{PROBLEMS_MAX, problem};
 use super::error::{PluginError, details, failure};
 use super::instance::Instance;
 use super::loader::at_once;
+use super::reload::Slot;
 
 /// Calls that may end badly over one batch, while the records are looked for at which they do. One record of a
 /// thousand takes eleven.
@@ -27,13 +28,13 @@ const BUFFER_KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// A transform type out of a component.
 pub(crate) struct PluginTransform {
-    plugin: Arc<Loaded>,
+    slot: Arc<Slot>,
     descriptor: Descriptor,
 }
 
 impl PluginTransform {
-    pub(crate) const fn new(plugin: Arc<Loaded>, descriptor: Descriptor) -> Self {
-        Self { plugin, descriptor }
+    pub(crate) const fn new(slot: Arc<Slot>, descriptor: Descriptor) -> Self {
+        Self { slot, descriptor }
     }
 }
 
@@ -45,21 +46,35 @@ impl TransformFactory for PluginTransform {
     fn parse(&self, config: &RawConfig) -> Result<Box<dyn Transform>, ConfigProblems> {
         let redactor = secrets(&self.descriptor.options, config);
         let config = Arc::new(config.clone());
+        let plugin = self.slot.current();
         let found = at_once(async {
-            let start = Instance::start(&self.plugin, Arc::clone(&config), redactor.clone());
+            let start = Instance::start(&plugin, Arc::clone(&config), redactor.clone());
             start.await?.check_config().await
         });
         let found = found.map_err(|error: PluginError| ConfigProblem::new("", error.to_string()))?;
         let problems = found.iter().take(PROBLEMS_MAX).map(|it| problem(it, &redactor)).collect();
         ConfigProblems { problems }.into_result()?;
-        let plugin = Arc::clone(&self.plugin);
-        Ok(Box::new(Running { plugin, config, redactor, instance: None, buffer: Vec::new() }))
+        self.slot.used_with(&config);
+        Ok(Box::new(Running {
+            slot: Arc::clone(&self.slot),
+            is_watched: false,
+            plugin,
+            refused: None,
+            config,
+            redactor,
+            instance: None,
+            buffer: Vec::new(),
+        }))
     }
 }
 
 /// A transform of one task, with an instance as long as all goes well.
 struct Running {
+    slot: Arc<Slot>,
+    is_watched: bool,
     plugin: Arc<Loaded>,
+    /// The component that has taken the place of this one, and could not be opened.
+    refused: Option<Arc<Loaded>>,
     config: Arc<RawConfig>,
     redactor: Redactor,
     instance: Option<Instance>,
@@ -90,11 +105,46 @@ impl Running {
         if let Some(instance) = self.instance.take().filter(has_room) {
             return Ok(instance);
         }
-        let start = Instance::start(&self.plugin, Arc::clone(&self.config), self.redactor.clone());
-        let mut instance = start.await.map_err(|it| Failed::Said(it.into_connector_error()))?;
-        let opened = instance.open().await.map_err(|it| Failed::Said(it.into_connector_error()))?;
-        opened.map_err(|error| Failed::Said(failure(error, &self.redactor)))?;
+        self.opened(&self.plugin).await.map_err(Failed::Said)
+    }
+
+    /// A new instance, open.
+    async fn opened(&self, plugin: &Loaded) -> Result<Instance, ConnectorError> {
+        let start = Instance::start(plugin, Arc::clone(&self.config), self.redactor.clone());
+        let mut instance = start.await.map_err(PluginError::into_connector_error)?;
+        let opened = instance.open().await.map_err(PluginError::into_connector_error)?;
+        opened.map_err(|error| failure(error, &self.redactor))?;
         Ok(instance)
+    }
+
+    /// Goes over to the component that has taken the place of this one, between two batches: no record is lost or seen
+    /// twice. Where that one cannot be opened, this one goes on.
+    async fn renew(&mut self) {
+        if !self.is_watched {
+            self.slot.watch();
+            self.is_watched = true;
+        }
+        let newest = self.slot.current();
+        let is_refused = self.refused.as_ref().is_some_and(|it| Arc::ptr_eq(it, &newest));
+        if Arc::ptr_eq(&self.plugin, &newest) || is_refused {
+            return;
+        }
+        match self.opened(&newest).await {
+            Ok(instance) => {
+                self.instance = Some(instance);
+                self.refused = None;
+                self.plugin = newest;
+                tracing::info!(
+                    plugin = &*self.plugin.name,
+                    "a task has gone over to the plugin's new component"
+                );
+            }
+            Err(error) => {
+                let plugin = &*self.plugin.name;
+                tracing::error!(plugin, %error, "the plugin's new component cannot be opened; the old one goes on");
+                self.refused = Some(newest);
+            }
+        }
     }
 
     /// One call. An instance that does not return what it should is not called again.
@@ -192,6 +242,7 @@ fn joined(before: Batch, after: &Batch) -> Batch {
 #[async_trait]
 impl Transform for Running {
     async fn apply(&mut self, batch: Batch) -> Result<Transformed, ConnectorError> {
+        self.renew().await;
         self.all(&batch).await
     }
 }

@@ -9,4 +9,5 @@
 mod contract;
 mod hostile;
 mod loading;
+mod reload;
 mod support;
