@@ -1,5 +1,6 @@
 //! A plugin from nothing to a running pipeline, as its page says.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use towpath_harness::Towpath;
@@ -56,4 +57,16 @@ fn a_plugin_is_made_built_checked_and_run() {
     };
     let values = wait_until("two records came", numbers, |values| values.len() == 2);
     assert!(values[0].contains("info") && values[1].contains("warn"), "{values:?}");
+    // Built anew while it runs, it keeps what it dropped before: lines are written until the first comes through.
+    let source = folder.join("no_debug/src/lib.rs");
+    let inverted = std::fs::read_to_string(&source).unwrap().replace("if value != Some", "if value == Some");
+    std::fs::write(&source, inverted).unwrap();
+    towpath_in(&folder, &["plugin", "build", "no_debug"]).says(0, &["no_debug/no_debug.wasm"]);
+    let look = || {
+        let mut file = std::fs::OpenOptions::new().append(true).open(folder.join("in.jsonl")).unwrap();
+        file.write_all(b"{\"level\":\"debug\",\"n\":4}\n").unwrap();
+        numbers()
+    };
+    let values = wait_until("the new component took over", look, |values| values.len() > 2);
+    assert!(values[2].contains("debug"), "{values:?}");
 }
