@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod cluster;
+mod plugin;
 mod transactions;
 
 pub(crate) use cluster::{ClusterCommand, PartitionsArgument, QuorumChange, ReassignTo};
+pub(crate) use plugin::{Lang, Plugin};
 pub(crate) use transactions::{HangingArgument, Transactions};
 
 use crate::local::{LocalNode, NODES_MAX};
@@ -76,6 +78,9 @@ pub(crate) enum Command {
     /// Connector types.
     #[command(subcommand)]
     Connectors(Connectors),
+    /// Plugins: WASM components that bring connector types of their own.
+    #[command(subcommand)]
+    Plugin(Plugin),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
