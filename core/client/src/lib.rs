@@ -151,6 +151,7 @@ mod offsets;
 mod partitioner;
 mod producer;
 mod raw;
+mod share;
 mod transport;
 
 pub use admin::{
@@ -183,6 +184,10 @@ pub use producer::{
     TransactionalProducer,
 };
 pub use raw::{AbortedTransaction, RawClient, RawFetch, RawFetched, RawProduced};
+pub use share::{
+    Acknowledgement, AcknowledgementMode, AcquireMode, ShareConsumer, ShareConsumerConfig, ShareRecord,
+    ShareRecords, ShareRecordsIter,
+};
 pub use towpath_record::{Codec, Compression, Header, Headers};
 pub use towpath_wire::{ApiKey, ErrorCode};
 pub use transport::{ByteStream, InProcessTransport, NearbyTransport, TcpTransport, Transport};
