@@ -161,7 +161,7 @@ pub use admin::{
     GroupDescription, GroupListing, GroupMemberDescription, HangingTransaction, ListedOffset,
     LogDirDescription, LogDirReplica, MemberReconciliation, MemberToRemove, NewPartitions, NewTopic,
     OffsetSpec, PartitionDescription, PerItem, ProducerState, QuorumDescription, QuorumListener, QuorumNode,
-    QuorumReplica, QuotaEntity, QuotaMatch, RaftVoter, Reassignment, TopicDescription, TopicListing,
+    QuorumReplica, QuotaEntity, QuotaMatch, RaftVoter, Reassignment, ShareGroupOffset, TopicDescription, TopicListing,
     TransactionDescription, TransactionFilter, TransactionListing,
 };
 pub use client::Client;

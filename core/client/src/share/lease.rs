@@ -219,7 +219,8 @@ impl Leases {
     }
 
     /// Whether something is to be sent to a broker.
-    pub(super) fn has_due(&self, node: i32) -> bool {
+    #[cfg(test)]
+    fn has_due(&self, node: i32) -> bool {
         self.0.values().any(|lease| lease.node == node && lease.has(|slot| matches!(slot, Slot::Due(_))))
     }
 

@@ -20,7 +20,7 @@ async fn group_with(client: &Client, what: &str, configs: &[(&str, &str)]) -> Gr
     let set = |(name, value): &(&str, &str)| AlterConfig::Set((*name).to_owned(), (*value).to_owned());
     let changes: Vec<_> = all.iter().chain(configs).map(set).collect();
     let resource = ConfigResource::Group(group.clone());
-    let altered = client.admin().alter_configs(&[(resource.clone(), changes)].into(), false).await.unwrap();
+    let altered = client.admin().incremental_alter_configs(&[(resource.clone(), changes)], false).await.unwrap();
     altered[&resource].as_ref().unwrap();
     group
 }
