@@ -18,8 +18,8 @@ use crate::connection::{Connection, Features};
 use crate::metadata::{Cluster, Node, TopicMeta};
 use crate::metrics::ConnectionMetrics;
 use crate::{
-    Admin, ClientConfig, ClientError, Consumer, ConsumerConfig, Producer, ProducerConfig, RawClient, ShareConsumer,
-    ShareConsumerConfig, TransactionConfig, TransactionalProducer,
+    Admin, ClientConfig, ClientError, Consumer, ConsumerConfig, Producer, ProducerConfig, RawClient,
+    ShareConsumer, ShareConsumerConfig, TransactionConfig, TransactionalProducer,
 };
 
 /// A client of one cluster; cheap to clone. It must be used within a Tokio runtime.

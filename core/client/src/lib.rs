@@ -161,8 +161,8 @@ pub use admin::{
     GroupDescription, GroupListing, GroupMemberDescription, HangingTransaction, ListedOffset,
     LogDirDescription, LogDirReplica, MemberReconciliation, MemberToRemove, NewPartitions, NewTopic,
     OffsetSpec, PartitionDescription, PerItem, ProducerState, QuorumDescription, QuorumListener, QuorumNode,
-    QuorumReplica, QuotaEntity, QuotaMatch, RaftVoter, Reassignment, ShareGroupOffset, TopicDescription, TopicListing,
-    TransactionDescription, TransactionFilter, TransactionListing,
+    QuorumReplica, QuotaEntity, QuotaMatch, RaftVoter, Reassignment, ShareGroupOffset, TopicDescription,
+    TopicListing, TransactionDescription, TransactionFilter, TransactionListing,
 };
 pub use client::Client;
 pub use config::{

@@ -220,9 +220,8 @@ impl ShareMetrics {
     pub(crate) fn new(client_id: &str) -> Self {
         use Acknowledgement as A;
         let id = || client_id.to_owned();
-        let of = |what: A| {
-            (what, counter!(SHARE_ACKNOWLEDGEMENTS, "client_id" => id(), "type" => what.name()))
-        };
+        let of =
+            |what: A| (what, counter!(SHARE_ACKNOWLEDGEMENTS, "client_id" => id(), "type" => what.name()));
         Self {
             records: counter!(SHARE_RECORDS, "client_id" => id()),
             bytes: counter!(SHARE_BYTES, "client_id" => id()),

@@ -31,7 +31,7 @@ fn broker() -> &'static (Arc<Broker>, Runtime, TempDir) {
             ("share.coordinator.state.topic.num.partitions", "3"),
             ("group.share.min.heartbeat.interval.ms", "100"),
             ("group.share.heartbeat.interval.ms", "200"),
-            ("group.share.min.record.lock.duration.ms", "500"),
+            ("group.share.min.record.lock.duration.ms", "1000"),
         ] {
             config.set(name, value).unwrap();
         }

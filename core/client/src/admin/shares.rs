@@ -209,8 +209,7 @@ async fn alter_offsets(
             }),
         }
     }
-    let request =
-        AlterShareGroupOffsetsRequest { group_id: coordinator.group.as_str().to_owned(), topics };
+    let request = AlterShareGroupOffsetsRequest { group_id: coordinator.group.as_str().to_owned(), topics };
     let api = ApiKey::AlterShareGroupOffsets;
     let limit = coordinator.client.request_timeout();
     let (response, broker) = coordinator.call(&request, i16::MAX, limit).await?;

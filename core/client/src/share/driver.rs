@@ -114,14 +114,16 @@ impl Driver {
             self.refresh_due = now + max_age;
         }
         let is_due = now >= self.refresh_due || self.suspicious || is_stale;
-        if is_due && !self.is_refreshing && !topics.is_empty() && self.refresh_after.is_none_or(|at| at <= now)
+        if is_due
+            && !self.is_refreshing
+            && !topics.is_empty()
+            && self.refresh_after.is_none_or(|at| at <= now)
         {
             self.is_refreshing = true;
             self.suspicious = false;
             self.refresh_due = now + max_age;
             let client = Arc::clone(&self.client);
-            self.events
-                .push(Box::pin(async move { Event::Refreshed(client.refresh(&topics, false).await) }));
+            self.events.push(Box::pin(async move { Event::Refreshed(client.refresh(&topics, false).await) }));
         }
         let next = wake_at.into_iter().chain(self.refresh_after).filter(|at| *at > now);
         next.fold(self.refresh_due.max(now + Duration::from_millis(1)), Instant::min)

@@ -8,9 +8,9 @@ use towpath_record::{BatchError, RecordBatch, Records, batches};
 use towpath_types::{Offset, TopicPartition};
 use towpath_wire::messages::share_fetch::AcquiredRecords;
 
+use super::ShareRecords;
 use super::lease::Leases;
 use super::state::Place;
-use super::ShareRecords;
 use crate::ClientError;
 
 /// Offsets that one answer may give out of a partition (R10): Kafka's own bound on records in flight is 10,000, which
@@ -280,11 +280,8 @@ mod tests {
 
     #[test]
     fn ranges_that_cannot_be_are_refused() {
-        let range = |first_offset, last_offset| AcquiredRecords {
-            first_offset,
-            last_offset,
-            delivery_count: 1,
-        };
+        let range =
+            |first_offset, last_offset| AcquiredRecords { first_offset, last_offset, delivery_count: 1 };
         assert!(acquired(&[range(0, 4), range(5, 5)]).is_some());
         assert!(acquired(&[range(0, 4), range(4, 5)]).is_none());
         assert!(acquired(&[range(3, 2)]).is_none());

@@ -476,8 +476,9 @@ mod tests {
                     }
                     1 | 2 if next > 0 => {
                         let offset = rng.random_range(0..next);
-                        let what = [Acknowledgement::Accept, Acknowledgement::Release, Acknowledgement::Reject]
-                            [rng.random_range(0..3)];
+                        let what =
+                            [Acknowledgement::Accept, Acknowledgement::Release, Acknowledgement::Reject]
+                                [rng.random_range(0..3)];
                         if leases.say(offset, what) {
                             said.insert(offset, what.wire());
                         }
@@ -496,8 +497,7 @@ mod tests {
                         }
                     }
                     _ => {
-                        let answers =
-                            [Answer::Stored(LOCK), Answer::Retry(now + LOCK), Answer::Failed];
+                        let answers = [Answer::Stored(LOCK), Answer::Retry(now + LOCK), Answer::Failed];
                         leases.answered(1, now, answers[rng.random_range(0..3)]);
                     }
                 }

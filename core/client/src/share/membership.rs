@@ -83,7 +83,9 @@ impl ShareGroup {
             match self.event().await {
                 Event::Closed => break,
                 Event::Idle => {
-                    tracing::warn!("no poll within max_poll_interval_ms: leaving the group until there is one");
+                    tracing::warn!(
+                        "no poll within max_poll_interval_ms: leaving the group until there is one"
+                    );
                     self.leave().await;
                     self.until_polled().await;
                 }

@@ -341,7 +341,8 @@ impl State {
     }
 
     fn may_fetch(&self, id: i32) -> bool {
-        let is_busy = |other: (&i32, &Node)| other.1.is_fetching() && (self.settings.is_strict || *other.0 == id);
+        let is_busy =
+            |other: (&i32, &Node)| other.1.is_fetching() && (self.settings.is_strict || *other.0 == id);
         self.waiting > 0
             && !self.is_closing
             && self.nodes.values().all(|node| node.buffered.is_empty())
@@ -386,8 +387,10 @@ impl State {
         if fetch.is_some() && self.settings.is_strict && !peer.may_limit {
             fetch = None;
             node.not_before = Some(now + TRY_AGAIN_AFTER);
-            self.error =
-                Some(ClientError::UnsupportedApi { api: ApiKey::ShareFetch, broker: Arc::clone(&peer.broker) });
+            self.error = Some(ClientError::UnsupportedApi {
+                api: ApiKey::ShareFetch,
+                broker: Arc::clone(&peer.broker),
+            });
         }
         let is_idle = fetch.is_none() && !leads && !holds && node.buffered.is_empty();
         let ends = node.epoch != 0 && (self.is_closing || is_idle);

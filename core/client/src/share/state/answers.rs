@@ -76,7 +76,8 @@ impl State {
     /// A request as a whole was refused. The session begins anew.
     fn refused(&mut self, from: &Source<'_>, error: ClientError) -> bool {
         let code = error.code().unwrap_or(ErrorCode::UnknownServerError);
-        let is_session = matches!(code, ErrorCode::ShareSessionNotFound | ErrorCode::InvalidShareSessionEpoch);
+        let is_session =
+            matches!(code, ErrorCode::ShareSessionNotFound | ErrorCode::InvalidShareSessionEpoch);
         self.broken(from.node, from.now, &error);
         if let Some(node) = self.nodes.get_mut(&from.node) {
             if is_session {
@@ -224,8 +225,7 @@ impl State {
         // Whoever is no longer to have the partition gives back what still came.
         let is_wanted = self.assigned.contains_key(&place) && !self.is_closing;
         let until = from.now + lock;
-        let (_, leases) =
-            self.leases.entry(place).or_insert_with(|| (Arc::clone(&key), Leases::default()));
+        let (_, leases) = self.leases.entry(place).or_insert_with(|| (Arc::clone(&key), Leases::default()));
         for range in ranges.iter() {
             leases.acquire(from.node, range.first, range.last, until);
         }

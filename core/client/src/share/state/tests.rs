@@ -317,7 +317,8 @@ struct Shared {
 impl Shared {
     fn give(&mut self, index: i32, now: Instant, count: usize) -> ToldPartition {
         self.with_member.retain(|_, since| now - *since < LOCK);
-        let free = (0..self.end).filter(|at| !self.accepted.contains(at) && !self.with_member.contains_key(at));
+        let free =
+            (0..self.end).filter(|at| !self.accepted.contains(at) && !self.with_member.contains_key(at));
         let free: Vec<i64> = free.take(count).collect();
         let mut told = ToldPartition::new((topic(), index));
         let (Some(first), Some(last)) = (free.first(), free.last()) else { return told };
@@ -424,10 +425,16 @@ fn run(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let is_implicit = seed % 2 == 0;
     let is_strict = seed % 3 == 0;
-    let partitions =
-        (0..3).map(|index| Shared { node: index + 1, epoch: 0, accepted: BTreeSet::new(), with_member: BTreeMap::new(), end: 40 });
+    let partitions = (0..3).map(|index| Shared {
+        node: index + 1,
+        epoch: 0,
+        accepted: BTreeSet::new(),
+        with_member: BTreeMap::new(),
+        end: 40,
+    });
     let mut world = World { leaders: BTreeMap::new(), partitions: partitions.collect() };
-    let leaders = |world: &World| cluster(&world.partitions.iter().map(|it| (it.node, it.epoch)).collect::<Vec<_>>());
+    let leaders =
+        |world: &World| cluster(&world.partitions.iter().map(|it| (it.node, it.epoch)).collect::<Vec<_>>());
     let mut state = started(Settings { is_implicit, is_strict, ..settings() }, &[(1, 0), (2, 0), (3, 0)]);
     let mut now = Instant::now();
     let mut sent: Vec<Order> = Vec::new();
