@@ -420,96 +420,138 @@ impl World {
     }
 }
 
-/// One run: leaders move, connections break before or after a request was carried out, sessions are forgotten, locks end.
-fn run(seed: u64) {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let is_implicit = seed % 2 == 0;
-    let is_strict = seed % 3 == 0;
-    let partitions = (0..3).map(|index| Shared {
-        node: index + 1,
-        epoch: 0,
-        accepted: BTreeSet::new(),
-        with_member: BTreeMap::new(),
-        end: 40,
-    });
-    let mut world = World { leaders: BTreeMap::new(), partitions: partitions.collect() };
-    let leaders =
-        |world: &World| cluster(&world.partitions.iter().map(|it| (it.node, it.epoch)).collect::<Vec<_>>());
-    let mut state = started(Settings { is_implicit, is_strict, ..settings() }, &[(1, 0), (2, 0), (3, 0)]);
-    let mut now = Instant::now();
-    let mut sent: Vec<Order> = Vec::new();
-    let mut held: Vec<(i32, i64)> = Vec::new();
-    let mut known = leaders(&world);
-    for round in 0..1_200 {
-        let calm = round > 400;
-        now += Duration::from_millis(rng.random_range(1..200));
-        if !calm && rng.random_ratio(1, 20) {
-            let at = rng.random_range(0..3);
-            let node = world.partitions[at].node;
-            world.partitions[at].node = node % 3 + 1;
-            world.partitions[at].epoch += 1;
-            world.partitions[at].with_member.clear();
-        }
-        if !calm && rng.random_ratio(1, 30) {
-            world.end_session(rng.random_range(1..4));
-        }
-        if rng.random_ratio(1, 10) {
-            known = leaders(&world);
-        }
-        state.follow(&known);
-        sent.extend(orders(state.next(now, peer)));
-        let nodes: BTreeSet<i32> = sent.iter().map(|order| order.node).collect();
-        assert_eq!(nodes.len(), sent.len(), "seed {seed}: one request to each leader at a time");
-        if !sent.is_empty() && rng.random() {
-            let order = sent.swap_remove(rng.random_range(0..sent.len()));
-            let broken = !calm && rng.random_ratio(1, 15);
-            if broken {
-                if rng.random() {
-                    world.answer(&order, now);
-                }
-                // The broker notices sooner or later; here at once.
-                world.end_session(order.node);
-                let (broker, reason) = ("b".into(), "test".into());
-                state.broken(order.node, now, &ClientError::Disconnected { broker, reason });
-            } else {
-                let told = world.answer(&order, now);
-                answer(&mut state, order.node, now, told);
-            }
-        }
-        if rng.random_ratio(1, 3) {
-            state.speak();
-            if is_implicit {
-                held.clear();
-            }
-            let (records, count) = state.take(now).unwrap();
-            let new = offsets(&records);
-            assert_eq!(new.len(), count);
-            assert!(!is_strict || count <= 100);
-            held.extend(new);
-        }
-        if !is_implicit && !held.is_empty() {
-            let (index, offset) = held.swap_remove(rng.random_range(0..held.len()));
-            let what = match rng.random_range(0..8) {
-                0 if !calm => Acknowledgement::Release,
-                1 if !calm => {
-                    held.push((index, offset));
-                    Acknowledgement::Renew
-                }
-                _ => Acknowledgement::Accept,
-            };
-            // It may have been lost meanwhile; then it comes again.
-            if state.say(&key(index), Some(topic()), Offset::new(offset), what).is_err() {
-                held.retain(|it| *it != (index, offset));
-            }
+/// One run: leaders move, connections break before or after a request was carried out, sessions are forgotten.
+struct Run {
+    rng: StdRng,
+    is_implicit: bool,
+    world: World,
+    state: State,
+    now: Instant,
+    sent: Vec<Order>,
+    held: Vec<(i32, i64)>,
+    known: Cluster,
+    /// Nothing breaks any more.
+    calm: bool,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let is_implicit = seed.is_multiple_of(2);
+        let partition = |node| Shared {
+            node,
+            epoch: 0,
+            accepted: BTreeSet::new(),
+            with_member: BTreeMap::new(),
+            end: 40,
+        };
+        let known = [(1, 0), (2, 0), (3, 0)];
+        let settings = Settings { is_implicit, is_strict: seed.is_multiple_of(3), ..settings() };
+        Self {
+            rng: StdRng::seed_from_u64(seed),
+            is_implicit,
+            world: World { leaders: BTreeMap::new(), partitions: (1..=3).map(partition).collect() },
+            state: started(settings, &known),
+            now: Instant::now(),
+            sent: Vec::new(),
+            held: Vec::new(),
+            known: cluster(&known),
+            calm: false,
         }
     }
-    for partition in &world.partitions {
-        assert_eq!(partition.accepted.len(), 40, "seed {seed}: every record is accepted in the end");
+
+    fn may(&mut self, one_in: u32) -> bool {
+        !self.calm && self.rng.random_ratio(1, one_in)
     }
-    assert!(!state.is_unsettled() && state.buffered() == 0, "seed {seed}");
+
+    fn break_something(&mut self) {
+        if self.may(20) {
+            let partition = &mut self.world.partitions[self.rng.random_range(0..3)];
+            partition.node = partition.node % 3 + 1;
+            partition.epoch += 1;
+            partition.with_member.clear();
+        }
+        if self.may(30) {
+            let node = self.rng.random_range(1..4);
+            self.world.end_session(node);
+        }
+    }
+
+    fn exchange(&mut self) {
+        if self.rng.random_ratio(1, 10) {
+            let leaders: Vec<_> = self.world.partitions.iter().map(|it| (it.node, it.epoch)).collect();
+            self.known = cluster(&leaders);
+        }
+        self.state.follow(&self.known);
+        self.sent.extend(orders(self.state.next(self.now, peer)));
+        let nodes: BTreeSet<i32> = self.sent.iter().map(|order| order.node).collect();
+        assert_eq!(nodes.len(), self.sent.len(), "one request to each leader at a time");
+        if self.sent.is_empty() || self.rng.random() {
+            return;
+        }
+        let at = self.rng.random_range(0..self.sent.len());
+        let order = self.sent.swap_remove(at);
+        if self.may(15) {
+            if self.rng.random() {
+                self.world.answer(&order, self.now);
+            }
+            // The broker notices sooner or later; here at once.
+            self.world.end_session(order.node);
+            let (broker, reason) = ("b".into(), "test".into());
+            self.state.broken(order.node, self.now, &ClientError::Disconnected { broker, reason });
+        } else {
+            let told = self.world.answer(&order, self.now);
+            answer(&mut self.state, order.node, self.now, told);
+        }
+    }
+
+    fn poll(&mut self) {
+        self.state.speak();
+        if self.is_implicit {
+            self.held.clear();
+        }
+        let (records, count) = self.state.take(self.now).unwrap();
+        let new = offsets(&records);
+        assert_eq!(new.len(), count);
+        self.held.extend(new);
+    }
+
+    fn acknowledge(&mut self) {
+        let at = self.rng.random_range(0..self.held.len());
+        let (index, offset) = self.held.swap_remove(at);
+        let what = if self.may(8) {
+            Acknowledgement::Release
+        } else if self.may(8) {
+            self.held.push((index, offset));
+            Acknowledgement::Renew
+        } else {
+            Acknowledgement::Accept
+        };
+        // It may have been lost meanwhile; then it comes again.
+        if self.state.say(&key(index), Some(topic()), Offset::new(offset), what).is_err() {
+            self.held.retain(|it| *it != (index, offset));
+        }
+    }
 }
 
 #[test]
 fn whatever_breaks_every_record_is_accepted_once_in_the_end() {
-    (0..150).for_each(run);
+    for seed in 0..150 {
+        let mut run = Run::new(seed);
+        for round in 0..1_200 {
+            run.calm = round > 400;
+            run.now += Duration::from_millis(run.rng.random_range(1..200));
+            run.break_something();
+            run.exchange();
+            if run.rng.random_ratio(1, 3) {
+                run.poll();
+            }
+            if !run.is_implicit && !run.held.is_empty() {
+                run.acknowledge();
+            }
+        }
+        for partition in &run.world.partitions {
+            assert_eq!(partition.accepted.len(), 40, "seed {seed}: every record is accepted in the end");
+        }
+        assert!(!run.state.is_unsettled() && run.state.buffered() == 0, "seed {seed}");
+    }
 }
