@@ -55,6 +55,15 @@ const fn is_unsettled(slot: Slot) -> bool {
     matches!(slot, Slot::Due(_) | Slot::Sent(_))
 }
 
+/// Whether the application has said what becomes of it, and nobody has confirmed that.
+const fn is_spoken(slot: Slot) -> bool {
+    match slot {
+        Slot::Said(_) => true,
+        Slot::Due(kind) | Slot::Sent(kind) => kind != GAP && kind != GIVE_BACK,
+        _ => false,
+    }
+}
+
 const fn is_held(slot: Slot) -> bool {
     matches!(slot, Slot::Held | Slot::Said(_))
 }
@@ -103,10 +112,10 @@ pub(super) enum Answer {
 pub(super) struct Lost {
     /// The first offset.
     pub(super) first: Option<i64>,
-    /// Records that the application had.
+    /// Records that the application had said nothing of.
     pub(super) held: usize,
-    /// Acknowledgements that nobody has confirmed.
-    pub(super) unsettled: usize,
+    /// Records of which it had said something that nobody has confirmed.
+    pub(super) spoken: usize,
 }
 
 /// All of one partition, by first offset; they do not overlap.
@@ -321,8 +330,8 @@ impl Leases {
                 return true;
             }
             lost.first = lost.first.or(Some(*first));
-            lost.held += lease.slots.iter().filter(|slot| is_held(**slot)).count();
-            lost.unsettled += lease.slots.iter().filter(|slot| is_unsettled(**slot)).count();
+            lost.held += lease.slots.iter().filter(|slot| **slot == Slot::Held).count();
+            lost.spoken += lease.slots.iter().filter(|slot| is_spoken(**slot)).count();
             false
         });
         lost
@@ -440,9 +449,9 @@ mod tests {
         leases.say(10, Acknowledgement::Accept);
         leases.make_due();
         assert_eq!(leases.expires_at(), Some(now + LOCK));
-        assert_eq!(leases.expire(now + LOCK), Lost { first: Some(0), held: 2, unsettled: 0 });
+        assert_eq!(leases.expire(now + LOCK), Lost { first: Some(0), held: 2, spoken: 0 });
         assert_eq!(leases.lose_node(1), Lost::default());
-        assert_eq!(leases.lose_node(2), Lost { first: Some(10), held: 1, unsettled: 1 });
+        assert_eq!(leases.lose_node(2), Lost { first: Some(10), held: 1, spoken: 1 });
         assert!(leases.is_empty());
     }
 

@@ -455,7 +455,7 @@ impl State {
 
     /// Keeps that something is lost, unless the application is told when it speaks of it.
     pub(super) fn lost(&mut self, key: &TopicPartition, lost: Lost, error: impl FnOnce() -> ClientError) {
-        if lost.unsettled > 0 || (self.settings.is_implicit && lost.held > 0) {
+        if lost.spoken > 0 || (self.settings.is_implicit && lost.held > 0) {
             self.settled(key, Err(error()));
         }
     }

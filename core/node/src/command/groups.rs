@@ -107,8 +107,7 @@ async fn describe_sharing(
     for (id, group) in described {
         let offsets = share_offsets(admin.list_share_group_offsets(&id, None).await?)?;
         let assigned = group.members.iter().flat_map(|member| &member.assignment);
-        let mut partitions: Vec<Option<&TopicPartition>> =
-            offsets.keys().chain(assigned).map(Some).collect();
+        let mut partitions: Vec<Option<&TopicPartition>> = offsets.keys().chain(assigned).map(Some).collect();
         partitions.sort();
         partitions.dedup();
         // What belongs to no partition: members that have none; or nothing at all but the group.
@@ -119,7 +118,8 @@ async fn describe_sharing(
                 None => it.assignment.is_empty(),
             };
             let mut members: Vec<_> = group.members.iter().filter(has).map(Some).collect();
-            if members.is_empty() && (partition.is_some() || (offsets.is_empty() && group.members.is_empty())) {
+            if members.is_empty() && (partition.is_some() || (offsets.is_empty() && group.members.is_empty()))
+            {
                 members.push(None);
             }
             let at = partition.and_then(|partition| offsets.get(partition));
@@ -246,7 +246,8 @@ async fn reset(
     partitions.sort();
     partitions.dedup();
     if partitions.is_empty() {
-        return Err(Failure::new(format!("the group {group} has no offsets"))
+        let nothing = if is_shared { "has begun nowhere" } else { "has committed nothing" };
+        return Err(Failure::new(format!("the group {group} {nothing}"))
             .with_hint("name the topics with --topic, or look at `towpath groups list`"));
     }
     let targets = targets(admin, &before, partitions, to).await?;

@@ -212,6 +212,14 @@ fn a_broken_session_takes_along_what_it_gave_out_and_begins_anew() {
         assert!(matches!(said, Err(ClientError::NotAcquired { .. })));
         // Who says nothing hears of it with the next commit.
         assert_eq!(state.results().values().any(Result::is_err), implicit);
+        // So does who said it before.
+        let _ = orders(state.next(now, peer));
+        answer(&mut state, 1, now, told(vec![gives(0, 0, 1)]));
+        state.take(now).unwrap();
+        state.say(&key(0), None, Offset::new(0), Acknowledgement::Accept).unwrap();
+        state.broken(1, now, &ClientError::Closed);
+        assert!(state.results()[&*key(0)].is_err());
+        let now = now + LOCK / 2;
         let sent = orders(state.next(now, peer));
         assert_eq!((sent[0].epoch, sent[0].fetch.as_ref().unwrap().add.len()), (0, 1));
     }
