@@ -117,9 +117,10 @@ fn a_share_group_is_listed_described_moved_and_deleted() {
     let client = runtime.block_on(Client::connect(config)).unwrap();
     let consumer = {
         let _entered = runtime.enter();
-        client.share_consumer(ShareConsumerConfig::new(GroupId::new("s").unwrap()))
+        let consumer = client.share_consumer(ShareConsumerConfig::new(GroupId::new("s").unwrap()));
+        consumer.subscribe(&[TopicName::new("t").unwrap()]).unwrap();
+        consumer
     };
-    consumer.subscribe(&[TopicName::new("t").unwrap()]).unwrap();
     let poll = || runtime.block_on(consumer.poll(Duration::from_millis(200))).unwrap();
     // It begins at the end: what comes afterwards is shared.
     let start = || ask(&towpath, &["groups", "describe", "s", "--json"]).json()[0]["start"].clone();
@@ -131,7 +132,11 @@ fn a_share_group_is_listed_described_moved_and_deleted() {
     ask(&towpath, &["groups", "describe", "s"]).says(0, &["START", "LAG", "s share Stable t 0", "towpath"]);
     let described = ask(&towpath, &["groups", "describe", "s", "--json"]).json();
     let one = &described[0];
-    assert_eq!((&one["type"], &one["partition"], &one["lag"]), (&json!("share"), &json!(0), &json!(0)), "{one}");
+    assert_eq!(
+        (&one["type"], &one["partition"], &one["lag"]),
+        (&json!("share"), &json!(0), &json!(0)),
+        "{one}"
+    );
     assert!(one["member"].is_string() && one["host"].is_string(), "{one}");
     let hint = "groups describe";
     ask(&towpath, &["groups", "reset", "s", "--to-earliest"]).says(1, &["NON_EMPTY_GROUP", hint]);
