@@ -385,6 +385,9 @@ impl ClientError {
             }
             Self::NoOffset { .. } => "commit an offset, or set `auto_offset_reset` to earliest or latest",
             Self::TopicRecreated { .. } => "decide where to begin in the new topic",
+            Self::Broker { code: ErrorCode::UnsupportedVersion, api, .. } if is_of_share_groups(*api) => {
+                "share groups are off in this cluster: its feature `share.version` turns them on"
+            }
             Self::Broker { code, .. } => return code_hint(*code),
             Self::ProducerFenced { .. } => {
                 "two producers use the same transactional id, or a transaction took longer than `transaction_timeout_ms`"
@@ -440,6 +443,19 @@ pub(crate) fn code_wants_metadata(code: ErrorCode) -> bool {
             | ErrorCode::ListenerNotFound
             | ErrorCode::OffsetNotAvailable
             | ErrorCode::NetworkException
+    )
+}
+
+fn is_of_share_groups(api: ApiKey) -> bool {
+    matches!(
+        api,
+        ApiKey::ShareGroupHeartbeat
+            | ApiKey::ShareGroupDescribe
+            | ApiKey::ShareFetch
+            | ApiKey::ShareAcknowledge
+            | ApiKey::DescribeShareGroupOffsets
+            | ApiKey::AlterShareGroupOffsets
+            | ApiKey::DeleteShareGroupOffsets
     )
 }
 

@@ -170,6 +170,7 @@ async fn clusters_that_have_no_share_groups_say_so() {
     for _ in 0..2 {
         let error = member.poll(LONG).await.unwrap_err();
         assert!(error.to_string().contains("they are off"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("share.version")));
     }
     // The leader refuses for good what the coordinator does not.
     let refused = cluster(&log).with(|_: ShareFetchRequest| ShareFetchResponse {
@@ -223,7 +224,7 @@ async fn what_breaks_is_told_and_comes_again() {
     assert!(consumer.close().await.is_empty());
     assert_eq!(*fetches.lock(), ["0", "0"]);
     assert_eq!(*sent.lock(), ["1 [(0, [1])]", "1 [(0, [3, 1])]", "-1 []"]);
-    until("it leaves its group", || log.lock().last().is_some_and(|last| last == "beat -1 -")).await;
+    assert_eq!(log.lock().last().unwrap(), "beat -1 -", "it has left its group");
     assert_eq!(log.lock()[0], "beat 0 t");
 }
 

@@ -22,7 +22,8 @@ const SHARE_VERSION_2: i16 = 2;
 
 enum Event {
     Connected(i32, Result<Connection, ClientError>),
-    Answered(i32, Arc<str>, Result<Told, ClientError>),
+    /// The node, the order, and who answered.
+    Answered(i32, u64, Arc<str>, Result<Told, ClientError>),
     Refreshed(Result<Arc<Cluster>, ClientError>),
 }
 
@@ -143,7 +144,7 @@ impl Driver {
     }
 
     fn send(&mut self, order: Order, now: Instant) {
-        let node = order.node;
+        let (node, id) = (order.node, order.id);
         let Some((connection, _)) = self.connections.get(&node) else { return };
         let broker = Arc::clone(connection.broker());
         let limit = self.client.request_timeout();
@@ -170,7 +171,7 @@ impl Driver {
                 Box::pin(async move { Ok(of_acknowledge(&client, in_flight?.answer(limit).await?)) })
             }
         };
-        self.events.push(Box::pin(async move { Event::Answered(node, broker, answer.await) }));
+        self.events.push(Box::pin(async move { Event::Answered(node, id, broker, answer.await) }));
     }
 
     fn handle(&mut self, event: Event) {
@@ -191,7 +192,8 @@ impl Driver {
                 self.suspicious = true;
                 self.shared.state.lock().connected(node, now, false);
             }
-            Event::Answered(node, broker, Ok(told)) => {
+            Event::Answered(node, id, ..) if !self.shared.state.lock().is_current(node, id) => {}
+            Event::Answered(node, _, broker, Ok(told)) => {
                 let bytes: usize = told.partitions.iter().map(|it| it.records.len()).sum();
                 let metrics = &self.shared.metrics;
                 metrics.bytes.increment(bytes as u64);
@@ -200,7 +202,7 @@ impl Driver {
                 metrics.buffer.set(state.buffered() as f64);
                 metrics.failures.increment(std::mem::take(&mut state.failures));
             }
-            Event::Answered(node, _, Err(error)) => {
+            Event::Answered(node, _, _, Err(error)) => {
                 tracing::debug!(%error, "share session broken");
                 self.suspicious |= error.wants_metadata();
                 if error.is_network() {

@@ -76,8 +76,8 @@ impl ShareGroup {
         }
     }
 
-    /// Runs until the consumer is closed, or the group refuses it for good.
-    pub(super) async fn run(mut self) {
+    /// Runs until the consumer is closed, or the group refuses it for good. It gives back what it told the consumer with.
+    pub(super) async fn run(mut self) -> Arc<Shared> {
         loop {
             self.act();
             match self.event().await {
@@ -93,7 +93,7 @@ impl ShareGroup {
                     if let Some(error) = self.beaten(beaten) {
                         self.assign(BTreeSet::new());
                         self.shared.refused(error);
-                        return;
+                        return self.shared;
                     }
                 }
                 Event::Named(result) => self.named(result),
@@ -106,6 +106,7 @@ impl ShareGroup {
             }
         }
         self.leave().await;
+        self.shared
     }
 
     fn topics(&self) -> Vec<TopicName> {

@@ -58,6 +58,8 @@ struct Shared {
     closed: AtomicBool,
     /// Sessions have ended.
     ended: watch::Sender<bool>,
+    /// It has left its group.
+    left: watch::Sender<bool>,
     /// Why there is no membership (any more).
     refused: Mutex<Option<ClientError>>,
     /// The member gives itself an id, for all of its life (KIP-1082).
@@ -151,6 +153,7 @@ impl ShareConsumer {
             news: Notify::new(),
             closed: AtomicBool::new(false),
             ended: watch::Sender::new(false),
+            left: watch::Sender::new(false),
             refused: Mutex::default(),
             member_id: Arc::from(uuid::Uuid::new_v4().to_string()),
             last_poll: Mutex::new(Instant::now()),
@@ -186,7 +189,10 @@ impl ShareConsumer {
             let subscription = self.subscription.subscribe();
             let shared = Arc::clone(&self.shared);
             let group = ShareGroup::new(client, config, Arc::new(coordinator), shared, subscription);
-            tokio::spawn(group.run());
+            tokio::spawn(async move {
+                let shared = group.run().await;
+                shared.left.send_replace(true);
+            });
         }
         Ok(())
     }
@@ -233,6 +239,8 @@ impl ShareConsumer {
                 ));
             }
             if tokio::time::timeout_at(deadline, news).await.is_err() {
+                self.shared.state.lock().is_asked = true;
+                self.shared.wake.notify_one();
                 return Ok(Vec::new());
             }
         }
@@ -355,9 +363,11 @@ impl ShareConsumer {
     /// first, if it was processed.) Dropping a consumer does the same in the background.
     pub async fn close(&self) -> PerItem<TopicPartition, ()> {
         self.end();
-        let mut ended = self.shared.ended.subscribe();
-        // The driver gives up by itself after a request's time.
-        let _ = ended.wait_for(|ended| *ended).await;
+        // Both give up by themselves after a request's time.
+        let _ = self.shared.ended.subscribe().wait_for(|ended| *ended).await;
+        if self.has_subscribed.load(Ordering::Acquire) {
+            let _ = self.shared.left.subscribe().wait_for(|left| *left).await;
+        }
         self.shared.state.lock().results()
     }
 }

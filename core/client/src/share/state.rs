@@ -92,6 +92,8 @@ pub(super) struct Peer {
 /// What is on its way to a leader.
 #[derive(Debug)]
 struct Sent {
+    /// Of the order.
+    id: u64,
     is_fetch: bool,
     ends: bool,
     /// What the session has once it is answered.
@@ -147,6 +149,8 @@ pub(super) enum Step {
 /// A request to a leader.
 #[derive(Debug)]
 pub(super) struct Order {
+    /// No other order has it.
+    pub(super) id: u64,
     pub(super) node: i32,
     pub(super) epoch: i32,
     /// `None` only acknowledges.
@@ -217,10 +221,14 @@ pub(super) struct State {
     error: Option<ClientError>,
     /// Polls that wait.
     pub(super) waiting: usize,
+    /// One that waited in vain, perhaps for no time at all, lets the next one have something.
+    pub(super) is_asked: bool,
     /// No more is fetched, and the sessions end.
     is_closing: bool,
     /// The leader that was asked last.
     turn: i32,
+    /// How many orders there were.
+    orders: u64,
     /// Acknowledgements that count for nothing, since it was last asked.
     pub(super) failures: u64,
 }
@@ -235,8 +243,10 @@ impl State {
             results: BTreeMap::new(),
             error: None,
             waiting: 0,
+            is_asked: false,
             is_closing: false,
             turn: -1,
+            orders: 0,
             failures: 0,
         }
     }
@@ -334,6 +344,9 @@ impl State {
                 _ => {}
             }
         }
+        if steps.iter().any(|step| matches!(step, Step::Send(order) if order.fetch.is_some())) {
+            self.is_asked = false;
+        }
         self.nodes.retain(|id, node| {
             leads.contains(id) || node.epoch != 0 || node.sent.is_some() || node.is_connecting
         });
@@ -343,7 +356,7 @@ impl State {
     fn may_fetch(&self, id: i32) -> bool {
         let is_busy =
             |other: (&i32, &Node)| other.1.is_fetching() && (self.settings.is_strict || *other.0 == id);
-        self.waiting > 0
+        (self.waiting > 0 || self.is_asked)
             && !self.is_closing
             && self.nodes.values().all(|node| node.buffered.is_empty())
             && !self.nodes.iter().any(is_busy)
@@ -400,17 +413,29 @@ impl State {
         let epoch = if ends { FINAL_EPOCH } else { node.epoch };
         let fetch_order = fetch.as_ref().map(|wanted| FetchOrder {
             add: wanted.keys().filter(|place| !node.places.contains_key(place)).copied().collect(),
-            forget: node.places.keys().filter(|place| !wanted.contains_key(place)).copied().collect(),
+            // A partition that is only acknowledged would otherwise be fetched from again.
+            forget: (node.places.keys().chain(spoken.keys()).copied().collect::<BTreeSet<_>>())
+                .into_iter()
+                .filter(|place| !wanted.contains_key(place))
+                .collect(),
             bytes_max: room,
         });
         let is_fetch = fetch.is_some();
         let places = fetch.unwrap_or_else(|| node.places.clone());
         let room = if is_fetch { room } else { 0 };
-        node.sent = Some(Sent { is_fetch, ends, places, said: spoken, room });
+        self.orders += 1;
+        let id_of_order = self.orders;
+        node.sent = Some(Sent { id: id_of_order, is_fetch, ends, places, said: spoken, room });
         if is_fetch {
             self.turn = id;
         }
-        Some(Order { node: id, epoch, fetch: fetch_order, said, renews })
+        Some(Order { id: id_of_order, node: id, epoch, fetch: fetch_order, said, renews })
+    }
+
+    /// Whether an order is still on its way. (Not when its session has ended meanwhile: its answer means nothing.)
+    pub(super) fn is_current(&self, node: i32, order: u64) -> bool {
+        let sent = self.nodes.get(&node).and_then(|node| node.sent.as_ref());
+        sent.is_some_and(|sent| sent.id == order)
     }
 
     /// Locks that the broker cannot renew are not renewed; everything else of the request is said.

@@ -126,7 +126,7 @@ fn a_share_group_is_listed_described_moved_and_deleted() {
     let start = || ask(&towpath, &["groups", "describe", "s", "--json"]).json()[0]["start"].clone();
     wait_until("the group has begun", || (poll().len(), start()).1, |start| *start == json!(0));
     ask_with(&towpath, &["produce", "t"], "a\nb\nc\n").says(0, &[]);
-    wait_until("the records come", || poll().iter().flat_map(|part| part).count(), |count| *count > 0);
+    wait_until("the records come", || poll().iter().flatten().count(), |count| *count > 0);
     runtime.block_on(consumer.commit()).unwrap().into_values().for_each(|result| result.unwrap());
     ask(&towpath, &["groups", "list"]).says(0, &["s share Stable share"]);
     ask(&towpath, &["groups", "describe", "s"]).says(0, &["START", "LAG", "s share Stable t 0", "towpath"]);

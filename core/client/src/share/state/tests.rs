@@ -134,13 +134,18 @@ fn records_are_fetched_while_somebody_waits_and_acknowledged_with_the_next_fetch
     assert_eq!((offsets(&records), count), (vec![(0, 5), (0, 6)], 2));
     state.waiting = 0;
     assert!(state.next(now, peer).is_empty(), "nobody waits");
+    state.is_asked = true;
+    let sent = orders(state.next(now, peer));
+    assert!(sent.len() == 1 && sent[0].fetch.is_some(), "somebody did");
+    answer(&mut state, 1, now, told(vec![]));
+    assert!(state.next(now, peer).is_empty(), "once");
     state.say(&key(0), None, Offset::new(5), Acknowledgement::Accept).unwrap();
     state.waiting = 1;
     assert!(orders(state.next(now, peer)).iter().all(|it| it.said.is_empty()), "not before the next poll");
     answer(&mut state, 1, now, told(vec![]));
     state.speak();
     let sent = orders(state.next(now, peer));
-    assert_eq!((sent[0].node, sent[0].epoch, sent[0].fetch.is_some()), (1, 2, true));
+    assert_eq!((sent[0].node, sent[0].epoch, sent[0].fetch.is_some()), (1, 3, true));
     assert_eq!(sent[0].said, [((topic(), 0), vec![Batch { first: 5, last: 5, types: vec![1] }])]);
     assert!(state.is_unsettled());
     answer(&mut state, 1, now, told(vec![ToldPartition::new((topic(), 0))]));
@@ -394,8 +399,9 @@ impl World {
         assert!(!(order.renews && order.fetch.is_some()));
         leader.epoch += 1;
         if let Some(fetch) = &order.fetch {
+            // As Kafka: whatever is named is fetched from, unless it is forgotten.
+            leader.places.extend(fetch.add.iter().chain(order.said.iter().map(|(place, _)| place)));
             leader.places.retain(|place| !fetch.forget.contains(place));
-            leader.places.extend(&fetch.add);
         }
         let places = leader.places.clone();
         let mut told: BTreeMap<Place, ToldPartition> = BTreeMap::new();
@@ -491,6 +497,8 @@ impl Run {
         }
         self.state.follow(&self.known);
         self.sent.extend(orders(self.state.next(self.now, peer)));
+        let is_current = |order: &Order| self.state.is_current(order.node, order.id);
+        assert!(self.sent.iter().all(is_current));
         let nodes: BTreeSet<i32> = self.sent.iter().map(|order| order.node).collect();
         assert_eq!(nodes.len(), self.sent.len(), "one request to each leader at a time");
         if self.sent.is_empty() || self.rng.random() {
