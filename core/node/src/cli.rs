@@ -59,7 +59,7 @@ pub(crate) enum Command {
     /// Topics of a cluster.
     #[command(subcommand)]
     Topics(Topics),
-    /// Consumer groups of a cluster.
+    /// Consumer groups and share groups of a cluster.
     #[command(subcommand)]
     Groups(Groups),
     /// Transactions of a cluster, and the producers that have them.
@@ -211,7 +211,7 @@ pub(crate) enum Groups {
         #[command(flatten)]
         cluster: Cluster,
     },
-    /// Describe groups: members, committed offsets, lag.
+    /// Describe groups: members, committed offsets (of share groups: where they start), lag.
     Describe {
         #[command(flatten)]
         cluster: Cluster,
@@ -219,13 +219,13 @@ pub(crate) enum Groups {
         #[arg(required = true)]
         groups: Vec<String>,
     },
-    /// Move the committed offsets of a group that has no members.
+    /// Move the committed offsets (of a share group: where it starts) of a group that has no members.
     Reset {
         #[command(flatten)]
         cluster: Cluster,
         /// The group.
         group: String,
-        /// The topics (default: all that it has committed offsets of).
+        /// The topics (default: all that it has offsets of).
         #[arg(short, long = "topic")]
         topics: Vec<String>,
         /// Where to.
