@@ -7,6 +7,8 @@ use towpath_types::TopicName;
 use super::row::{Row, RowWriter};
 use super::schema::{EventSchema, RowSchema};
 
+pub mod flat;
+
 /// What happened to a row, in Debezium's letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Op {
@@ -112,6 +114,12 @@ impl Batch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// How many schemas its records have, at most.
+    #[must_use]
+    pub fn schema_count(&self) -> usize {
+        self.schemas.len()
     }
 
     /// Bytes held, payload and bookkeeping.

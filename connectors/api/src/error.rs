@@ -1,7 +1,14 @@
 //! How a connector says that something went wrong: classified here, retried elsewhere (only the runtime retries).
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Mutex;
 use std::time::Duration;
+
+/// Codes that plugins bring along, kept for ever: every one after these keeps the code that it was made with.
+const CODES_MAX: usize = 1024;
+const CODE_BYTES_MAX: usize = 64;
+static CODES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 
 /// What the runtime does about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +78,27 @@ impl ConnectorError {
     #[must_use]
     pub fn bug(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(code, ErrorKind::Bug, message)
+    }
+
+    /// The same under a code that is known at run time only, a plugin's own. What is no code in upper snake case of at
+    /// most 64 bytes, or one too many, changes nothing.
+    #[must_use]
+    pub fn with_code(mut self, code: &str) -> Self {
+        let legal = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        if !(1..=CODE_BYTES_MAX).contains(&code.len()) || !code.bytes().all(legal) {
+            return self;
+        }
+        let mut codes = CODES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match codes.get(code) {
+            Some(known) => self.code = known,
+            None if codes.len() < CODES_MAX => {
+                // R10: codes are `&'static` everywhere, and those of plugins are few.
+                self.code = Box::leak(code.to_owned().into_boxed_str());
+                codes.insert(self.code);
+            }
+            None => {}
+        }
+        self
     }
 
     /// What the user can type or change.
@@ -150,5 +178,24 @@ impl fmt::Display for ConnectorError {
 impl std::error::Error for ConnectorError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.cause.as_deref().map(|cause| cause as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_plugins_are_codes_and_bounded() {
+        let error = || ConnectorError::retry("PLUGIN_ERROR", "it failed");
+        assert_eq!(error().with_code("REDIS_AUTH").code(), "REDIS_AUTH");
+        for none in ["", "redis", "A B", &"A".repeat(65)] {
+            assert_eq!(error().with_code(none).code(), "PLUGIN_ERROR");
+        }
+        for number in 0..2 * CODES_MAX {
+            let _ = error().with_code(&format!("CODE_{number}"));
+        }
+        assert_eq!(error().with_code("REDIS_AUTH").code(), "REDIS_AUTH");
+        assert_eq!(error().with_code("ONE_MORE").code(), "PLUGIN_ERROR");
     }
 }

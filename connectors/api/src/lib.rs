@@ -13,6 +13,7 @@ pub mod infer;
 pub mod json;
 pub mod names;
 pub mod pipeline;
+mod plugin;
 mod redact;
 mod registry;
 pub mod row;
@@ -33,6 +34,7 @@ pub use pipeline::{
     DeadLetterSpec, FormatKind, FormatSpec, JsonSchemas, NewTopicSpec, PipelineSpec, RetrySpec, SinkSpec,
     SourceSpec, TransformSpec,
 };
+pub use plugin::{PluginLoader, PluginTypes};
 pub use redact::Redactor;
 pub use registry::Registry;
 pub use row::{Row, RowWriter, Value};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::config::{ConnectorKind, Descriptor};
+use super::plugin::{PluginLoader, PluginTypes};
 use super::sink::SinkFactory;
 use super::source::SourceFactory;
 use super::transform::TransformFactory;
@@ -14,6 +15,7 @@ pub struct Registry {
     sources: BTreeMap<String, Arc<dyn SourceFactory>>,
     sinks: BTreeMap<String, Arc<dyn SinkFactory>>,
     transforms: BTreeMap<String, Arc<dyn TransformFactory>>,
+    loader: Option<Arc<dyn PluginLoader>>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -49,6 +51,38 @@ impl Registry {
     pub fn add_transform(&mut self, factory: Arc<dyn TransformFactory>) -> &mut Self {
         self.transforms.insert(factory.descriptor().name.clone(), factory);
         self
+    }
+
+    /// Sets what loads the plugins that configurations name; without it there are none.
+    pub fn set_plugin_loader(&mut self, loader: Arc<dyn PluginLoader>) -> &mut Self {
+        self.loader = Some(loader);
+        self
+    }
+
+    /// What loads plugins.
+    #[must_use]
+    pub fn plugin_loader(&self) -> Option<&Arc<dyn PluginLoader>> {
+        self.loader.as_ref()
+    }
+
+    /// Adds the types of one plugin.
+    pub fn add_plugin(&mut self, types: PluginTypes) -> &mut Self {
+        if let Some(source) = types.source {
+            self.add_source(source);
+        }
+        if let Some(sink) = types.sink {
+            self.add_sink(sink);
+        }
+        if let Some(transform) = types.transform {
+            self.add_transform(transform);
+        }
+        self
+    }
+
+    /// Whether there is any type called `name`, of whatever kind.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.sources.contains_key(name) || self.sinks.contains_key(name) || self.transforms.contains_key(name)
     }
 
     /// The source type called `name`.

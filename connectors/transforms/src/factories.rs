@@ -23,7 +23,30 @@ pub fn factories() -> Vec<Arc<dyn TransformFactory>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use towpath_api::ConnectorKind;
+
+    /// The same suite that plugins pass.
+    #[test]
+    fn every_transform_keeps_the_contract() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for (name, options) in [
+            ("unwrap", json!({})),
+            ("filter", json!({"field": "id", "value": 3, "keep": false})),
+            ("rename", json!({"fields": {"email": "mail"}})),
+            ("mask", json!({"fields": ["email", "f7"], "with": "hash"})),
+            ("cast", json!({"fields": {"balance": "string"}})),
+            ("insert_field", json!({"name": "origin", "value": "here"})),
+        ] {
+            let all = factories();
+            let factory = all.iter().find(|factory| factory.descriptor().name == name).unwrap();
+            let config =
+                towpath_api::RawConfig::with_defaults(&factory.descriptor().options, options).unwrap();
+            runtime
+                .block_on(towpath_api::conformance::transform(&**factory, &config))
+                .unwrap_or_else(|violation| panic!("{name}: {violation}"));
+        }
+    }
 
     #[test]
     fn every_transform_describes_itself() {

@@ -19,7 +19,7 @@ use crate::metadata::{Cluster, Node, TopicMeta};
 use crate::metrics::ConnectionMetrics;
 use crate::{
     Admin, ClientConfig, ClientError, Consumer, ConsumerConfig, Producer, ProducerConfig, RawClient,
-    TransactionConfig, TransactionalProducer,
+    ShareConsumer, ShareConsumerConfig, TransactionConfig, TransactionalProducer,
 };
 
 /// A client of one cluster; cheap to clone. It must be used within a Tokio runtime.
@@ -142,6 +142,12 @@ impl Client {
     #[must_use]
     pub fn consumer(&self, config: ConsumerConfig) -> Consumer {
         Consumer::new(Arc::clone(&self.inner), config)
+    }
+
+    /// A member of a share group, which subscribes. Must be called within a Tokio runtime.
+    #[must_use]
+    pub fn share_consumer(&self, config: ShareConsumerConfig) -> ShareConsumer {
+        ShareConsumer::new(Arc::clone(&self.inner), config)
     }
 
     /// Administration: topics, configs, groups, offsets.

@@ -212,6 +212,15 @@ pub enum ClientError {
         /// The partition.
         partition: TopicPartition,
     },
+    /// A share consumer does not have the record (any more): its lock has ended, it was acknowledged, or the session with
+    /// the leader has broken. Somebody may be given it again.
+    #[error("the record of {partition} at offset {offset} is not with this consumer (any more)")]
+    NotAcquired {
+        /// The partition.
+        partition: TopicPartition,
+        /// The offset of (one of) the records.
+        offset: Offset,
+    },
     /// The group has gone on without this member: what it owned belongs to others now (R6).
     #[error("this member is no longer in group `{group}`: {code}")]
     MembershipLost {
@@ -371,8 +380,14 @@ impl ClientError {
             Self::OffsetOutOfRange { .. } => {
                 "the records were removed by retention or DeleteRecords, or the log was truncated; choose a new position"
             }
+            Self::NotAcquired { .. } => {
+                "acknowledge or renew a record while its lock lasts (`share.record.lock.duration.ms` of the group)"
+            }
             Self::NoOffset { .. } => "commit an offset, or set `auto_offset_reset` to earliest or latest",
             Self::TopicRecreated { .. } => "decide where to begin in the new topic",
+            Self::Broker { code: ErrorCode::UnsupportedVersion, api, .. } if is_of_share_groups(*api) => {
+                "share groups are off in this cluster: its feature `share.version` turns them on"
+            }
             Self::Broker { code, .. } => return code_hint(*code),
             Self::ProducerFenced { .. } => {
                 "two producers use the same transactional id, or a transaction took longer than `transaction_timeout_ms`"
@@ -428,6 +443,19 @@ pub(crate) fn code_wants_metadata(code: ErrorCode) -> bool {
             | ErrorCode::ListenerNotFound
             | ErrorCode::OffsetNotAvailable
             | ErrorCode::NetworkException
+    )
+}
+
+fn is_of_share_groups(api: ApiKey) -> bool {
+    matches!(
+        api,
+        ApiKey::ShareGroupHeartbeat
+            | ApiKey::ShareGroupDescribe
+            | ApiKey::ShareFetch
+            | ApiKey::ShareAcknowledge
+            | ApiKey::DescribeShareGroupOffsets
+            | ApiKey::AlterShareGroupOffsets
+            | ApiKey::DeleteShareGroupOffsets
     )
 }
 

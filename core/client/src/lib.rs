@@ -34,6 +34,7 @@
 //! - [`Producer`]: batches, linger, compression, idempotence, acks and barriers.
 //! - [`TransactionalProducer`]: records of several partitions, and the offsets that they come from, all or nothing.
 //! - [`Consumer`]: manual assignment, a classic group, or one of the consumer protocol (KIP-848), with prefetching.
+//! - [`ShareConsumer`]: a member of a share group (KIP-932), which acknowledges record by record.
 //! - [`Admin`]: topics, configs, groups, offsets, transactions, ACLs, quotas; brokers, replicas and the metadata quorum.
 //! - [`RawClient`]: whole record batches in and out, without decompressing them.
 //! - [`Membership`]: a group member with a protocol of its own (what workers need).
@@ -79,6 +80,48 @@
 //! }
 //! # }
 //! ```
+//!
+//! # A share group
+//! The members of a share group (KIP-932) share the records themselves: each is with one of them at a time, for as long as
+//! its lock lasts. What is released, or not acknowledged in time, is given out again, until it was delivered too often.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use towpath_client::{Acknowledgement, AcknowledgementMode, Client, ClientError, ShareConsumerConfig};
+//! use towpath_types::{GroupId, TopicName};
+//!
+//! # fn works(_: Option<&[u8]>) -> bool { true }
+//! # async fn example(client: Client) -> Result<(), ClientError> {
+//! let consumer = client.share_consumer(ShareConsumerConfig {
+//!     // `Implicit`, the default, accepts with each poll all that the last one returned.
+//!     acknowledgement_mode: AcknowledgementMode::Explicit,
+//!     ..ShareConsumerConfig::new(GroupId::new("mailing")?)
+//! });
+//! consumer.subscribe(&[TopicName::new("mails")?])?;
+//! loop {
+//!     for part in consumer.poll(Duration::from_secs(1)).await? {
+//!         for record in &part {
+//!             let record = record?;
+//!             let said = match works(record.value) {
+//!                 true => Acknowledgement::Accept,
+//!                 false if record.delivery_count < 3 => Acknowledgement::Release,
+//!                 false => Acknowledgement::Reject,
+//!             };
+//!             // An error: its lock has ended meanwhile, and somebody is given it again.
+//!             let _ = consumer.acknowledge(&part.partition, record.offset, said);
+//!         }
+//!     }
+//!     // What was said travels with the next poll; a commit waits until it is stored.
+//!     for (partition, result) in consumer.commit().await? {
+//!         if let Err(error) = result {
+//!             eprintln!("{partition}: {error}; its records may come again");
+//!         }
+//!     }
+//! }
+//! # }
+//! ```
+//! Where a group begins in a topic, and for how long it locks records, are configurations of the group
+//! (`share.auto.offset.reset`, `share.record.lock.duration.ms`; [`Admin::incremental_alter_configs`] sets them).
 //!
 //! # Exactly once from topic to topic
 //! A transaction commits what was written together with how far was read. Whoever reads the output with
@@ -132,7 +175,7 @@
 //! such as a leader that moves, is retried without a word. [`ClientError::hint`] is for people.
 //!
 //! # Metrics
-//! Producers, consumers and connections count through the `metrics` facade ([`metrics`] has the names): whoever
+//! Producers, consumers, share consumers and connections count through the `metrics` facade ([`metrics`] has the names): whoever
 //! installs a recorder sees them, and [`describe_metrics`] tells it what they mean.
 #![forbid(unsafe_code)]
 
@@ -151,6 +194,7 @@ mod offsets;
 mod partitioner;
 mod producer;
 mod raw;
+mod share;
 mod transport;
 
 pub use admin::{
@@ -160,8 +204,8 @@ pub use admin::{
     GroupDescription, GroupListing, GroupMemberDescription, HangingTransaction, ListedOffset,
     LogDirDescription, LogDirReplica, MemberReconciliation, MemberToRemove, NewPartitions, NewTopic,
     OffsetSpec, PartitionDescription, PerItem, ProducerState, QuorumDescription, QuorumListener, QuorumNode,
-    QuorumReplica, QuotaEntity, QuotaMatch, RaftVoter, Reassignment, TopicDescription, TopicListing,
-    TransactionDescription, TransactionFilter, TransactionListing,
+    QuorumReplica, QuotaEntity, QuotaMatch, RaftVoter, Reassignment, ShareGroupOffset, TopicDescription,
+    TopicListing, TransactionDescription, TransactionFilter, TransactionListing,
 };
 pub use client::Client;
 pub use config::{
@@ -183,6 +227,10 @@ pub use producer::{
     TransactionalProducer,
 };
 pub use raw::{AbortedTransaction, PendingProduce, RawClient, RawFetch, RawFetched, RawProduced};
+pub use share::{
+    Acknowledgement, AcknowledgementMode, AcquireMode, ShareConsumer, ShareConsumerConfig, ShareRecord,
+    ShareRecords, ShareRecordsIter,
+};
 pub use towpath_record::{Codec, Compression, Header, Headers};
 pub use towpath_wire::{ApiKey, ErrorCode};
 pub use transport::{ByteStream, InProcessTransport, NearbyTransport, TcpTransport, Transport};

@@ -6,6 +6,8 @@ use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 use towpath_wire::ApiKey;
 
+use crate::Acknowledgement;
+
 /// Connections open now; label `client_id`, as behind all others.
 pub const CONNECTIONS: &str = "towpath_client_connections";
 /// Connections opened.
@@ -45,6 +47,21 @@ pub const CONSUMER_LAG: &str = "towpath_consumer_lag_records";
 /// Rebalances: partitions assigned, revoked or lost; label `event`.
 pub const REBALANCES: &str = "towpath_consumer_rebalances_total";
 
+/// Records that share consumers gave to the application; those given out again count again.
+pub const SHARE_RECORDS: &str = "towpath_share_consumer_records_total";
+/// Bytes of batches that share consumers fetched, as they travel.
+pub const SHARE_BYTES: &str = "towpath_share_consumer_bytes_total";
+/// Seconds from a share fetch to its answer, the broker's wait for data included.
+pub const SHARE_FETCH_SECONDS: &str = "towpath_share_consumer_fetch_seconds";
+/// Bytes that brokers have answered to share consumers and the application has not polled.
+pub const SHARE_BUFFER: &str = "towpath_share_consumer_buffer_bytes";
+/// Records that the application has not acknowledged, as of the last poll.
+pub const SHARE_HELD: &str = "towpath_share_consumer_held_records";
+/// Records of which something was said; label `type` (`accept`, `release`, `reject` or `renew`).
+pub const SHARE_ACKNOWLEDGEMENTS: &str = "towpath_share_consumer_acknowledgements_total";
+/// Times that what was said of a partition's records counted for nothing.
+pub const SHARE_FAILURES: &str = "towpath_share_consumer_acknowledgement_failures_total";
+
 /// Tells the recorder what the client's metrics mean.
 pub fn describe_metrics() {
     describe_gauge!(CONNECTIONS, "Connections open now");
@@ -66,6 +83,13 @@ pub fn describe_metrics() {
     describe_gauge!(CONSUMER_BUFFER, Unit::Bytes, "Bytes fetched ahead");
     describe_gauge!(CONSUMER_LAG, "Records behind the high watermark");
     describe_counter!(REBALANCES, "Partitions assigned, revoked or lost");
+    describe_counter!(SHARE_RECORDS, "Records given to the application by share consumers");
+    describe_counter!(SHARE_BYTES, Unit::Bytes, "Bytes of batches fetched by share consumers");
+    describe_histogram!(SHARE_FETCH_SECONDS, Unit::Seconds, "From a share fetch to its answer");
+    describe_gauge!(SHARE_BUFFER, Unit::Bytes, "Bytes answered to share consumers and not polled");
+    describe_gauge!(SHARE_HELD, "Records not acknowledged");
+    describe_counter!(SHARE_ACKNOWLEDGEMENTS, "Records acknowledged");
+    describe_counter!(SHARE_FAILURES, "Acknowledgements of partitions that counted for nothing");
 }
 
 /// Of all connections of a client.
@@ -171,6 +195,47 @@ impl ConsumerMetrics {
             assigned: rebalances("assigned"),
             revoked: rebalances("revoked"),
             lost: rebalances("lost"),
+        }
+    }
+}
+
+/// Of a share consumer; those of one client id add up.
+pub(crate) struct ShareMetrics {
+    pub(crate) records: Counter,
+    pub(crate) bytes: Counter,
+    pub(crate) seconds: Histogram,
+    pub(crate) buffer: Gauge,
+    pub(crate) held: Gauge,
+    pub(crate) failures: Counter,
+    acknowledgements: [(Acknowledgement, Counter); 4],
+}
+
+impl std::fmt::Debug for ShareMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ShareMetrics")
+    }
+}
+
+impl ShareMetrics {
+    pub(crate) fn new(client_id: &str) -> Self {
+        use Acknowledgement as A;
+        let id = || client_id.to_owned();
+        let of =
+            |what: A| (what, counter!(SHARE_ACKNOWLEDGEMENTS, "client_id" => id(), "type" => what.name()));
+        Self {
+            records: counter!(SHARE_RECORDS, "client_id" => id()),
+            bytes: counter!(SHARE_BYTES, "client_id" => id()),
+            seconds: histogram!(SHARE_FETCH_SECONDS, "client_id" => id()),
+            buffer: gauge!(SHARE_BUFFER, "client_id" => id()),
+            held: gauge!(SHARE_HELD, "client_id" => id()),
+            failures: counter!(SHARE_FAILURES, "client_id" => id()),
+            acknowledgements: [A::Accept, A::Release, A::Reject, A::Renew].map(of),
+        }
+    }
+
+    pub(crate) fn acknowledged(&self, what: Acknowledgement, count: u64) {
+        if let Some((_, counter)) = self.acknowledgements.iter().find(|(known, _)| *known == what) {
+            counter.increment(count);
         }
     }
 }

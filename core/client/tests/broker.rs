@@ -22,11 +22,19 @@ fn broker() -> &'static (Arc<Broker>, Runtime, TempDir) {
         let data = TempDir::new().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let config = BrokerConfig {
+        let mut config = BrokerConfig {
             listen: Some("127.0.0.1:0".parse().unwrap()),
             auto_create_topics: false,
             ..BrokerConfig::new(data.path())
         };
+        for (name, value) in [
+            ("share.coordinator.state.topic.num.partitions", "3"),
+            ("group.share.min.heartbeat.interval.ms", "100"),
+            ("group.share.heartbeat.interval.ms", "200"),
+            ("group.share.min.record.lock.duration.ms", "1000"),
+        ] {
+            config.set(name, value).unwrap();
+        }
         let broker = runtime.block_on(Broker::start(config)).unwrap();
         (Arc::new(broker), runtime, data)
     })

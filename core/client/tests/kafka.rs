@@ -28,6 +28,10 @@ fn cluster() -> ClientConfig {
         // Members of the consumer protocol hear of changes with their heartbeats: every five seconds by default.
         .set("group.consumer.min.heartbeat.interval.ms", "100")
         .set("group.consumer.heartbeat.interval.ms", "200")
+        // So do those of share groups; and locks may end while a test waits for it: after 15 seconds at least by default.
+        .set("group.share.min.heartbeat.interval.ms", "100")
+        .set("group.share.heartbeat.interval.ms", "200")
+        .set("group.share.min.record.lock.duration.ms", "1000")
         .set("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
         .set("super.users", "User:ANONYMOUS");
     let kafka = KAFKA.get_or_init(|| Mutex::new(Kafka::start(&options).unwrap()));

@@ -10,6 +10,7 @@ use super::cluster::{self, ClusterConfig, Found, OwnCluster};
 use super::layout::{node_options, top_options};
 use super::load::Root;
 use super::pipeline::{self, Declared};
+use super::plugins;
 use super::problem::{Problem, Problems};
 use super::secrets::Secrets;
 use super::topics;
@@ -106,7 +107,8 @@ impl Config {
             cluster::check_member(node_section, &node, named, own, &mut found);
         }
         check_together(node_section, &node, cluster_section, cluster.as_ref(), &mut found);
-        let Declared { pipelines, nodes } = pipeline::read_all(&files, registry, secrets, problems);
+        let types = plugins::read_all(&files, registry, secrets, problems);
+        let Declared { pipelines, nodes } = pipeline::read_all(&files, &types, secrets, problems);
         topics::check(&pipelines, &nodes, problems, &mut warnings);
         let warnings = Problems::new(warnings, secrets.clone());
         let settings = node_section.and_then(|node| node.get("settings")).cloned();

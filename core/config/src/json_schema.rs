@@ -1,16 +1,17 @@
 //! The JSON Schema of the YAML, for editors (`towpath schema`), out of the same declarations that validate it.
 
 use serde_json::{Map, Value as Json, json};
-use towpath_api::{ConfigSpec, ConnectorKind, Descriptor, OptionSpec, OptionType};
+use towpath_api::{ConfigSpec, ConnectorKind, Descriptor, OptionSpec, OptionType, Registry};
 
 use super::layout::{cluster_options, node_options, pipeline_options};
 
-/// The schema (draft 2020-12) of a configuration with these connector types.
+/// The schema (draft 2020-12) of a configuration with these connector types, and with plugins.
 #[must_use]
-pub fn json_schema(descriptors: &[&Descriptor]) -> Json {
+pub fn json_schema(registry: &Registry) -> Json {
     let of_kind = |kind: ConnectorKind| {
-        let variants: Vec<_> =
-            descriptors.iter().filter(|descriptor| descriptor.kind == kind).map(|it| connector(it)).collect();
+        let known = registry.descriptors(kind);
+        let mut variants: Vec<_> = known.iter().map(|it| connector(it)).collect();
+        variants.extend(registry.plugin_loader().map(|_| plugged(&known)));
         json!({ "type": "object", "required": ["type"], "oneOf": variants })
     };
     let mut pipeline = object(&pipeline_options());
@@ -53,6 +54,7 @@ pub fn json_schema(descriptors: &[&Descriptor]) -> Json {
         "properties": {
             "node": or_nothing(object(&node_options())),
             "cluster": cluster,
+            "plugins": plugins(registry),
             "pipelines": {
                 "type": ["object", "null"],
                 "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,100}$" },
@@ -65,6 +67,27 @@ pub fn json_schema(descriptors: &[&Descriptor]) -> Json {
             "sink": of_kind(ConnectorKind::Sink),
             "transform": of_kind(ConnectorKind::Transform),
         },
+    })
+}
+
+fn plugins(registry: &Registry) -> Json {
+    let entry = registry.plugin_loader().map_or(Json::Bool(false), |loader| object(&loader.options()));
+    json!({
+        "type": ["object", "null"],
+        "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,100}$" },
+        "additionalProperties": entry,
+    })
+}
+
+/// A type that a plugin brings: its options are known when it is loaded, and not here.
+fn plugged(known: &[&Descriptor]) -> Json {
+    let names: Vec<_> = known.iter().map(|descriptor| &descriptor.name).collect();
+    json!({
+        "title": "a plugin's type",
+        "description": "The name of a plugin under `plugins:`.",
+        "type": "object",
+        "required": ["type"],
+        "properties": { "type": { "type": "string", "not": { "enum": names } } },
     })
 }
 

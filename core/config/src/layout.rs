@@ -562,6 +562,11 @@ pub(crate) fn top_options() -> ConfigSpec {
             OptionType::Any,
             "Someone else's Kafka cluster instead of the embedded broker, or the cluster that this node belongs to.",
         ),
+        OptionSpec::optional(
+            "plugins",
+            OptionType::Any,
+            "Plugins by name: WASM components that bring types of source, sink and transform.",
+        ),
         OptionSpec::optional("pipelines", OptionType::Any, "Pipelines by name."),
     ])
 }

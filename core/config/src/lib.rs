@@ -10,6 +10,7 @@ mod json_schema;
 mod layout;
 mod load;
 mod pipeline;
+mod plugins;
 mod problem;
 mod secret;
 mod secrets;

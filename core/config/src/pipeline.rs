@@ -10,11 +10,12 @@ use towpath_api::pipeline::{
     Compression, DeadLetterSpec, FormatKind, FormatSpec, JsonSchemas, NewTopicSpec, PipelineSpec, SinkSpec,
     SourceSpec, TransformSpec,
 };
-use towpath_api::{ConfigProblems, ConnectorKind, Descriptor, RawConfig, Registry};
+use towpath_api::{ConfigProblems, ConnectorKind, Descriptor, RawConfig};
 use towpath_types::TopicName;
 
 use super::layout::pipeline_options;
 use super::load::Root;
+use super::plugins::Types;
 use super::problem::Problem;
 use super::secrets::Secrets;
 use super::suggest::nearest;
@@ -32,7 +33,7 @@ pub(crate) struct Declared {
 /// Every pipeline of every file, by name.
 pub(crate) fn read_all(
     files: &[Root],
-    registry: &Registry,
+    types: &Types,
     secrets: &Secrets,
     problems: &mut Vec<Problem>,
 ) -> Declared {
@@ -59,7 +60,7 @@ pub(crate) fn read_all(
             }
             check_name(&key.name, &key.place, problems);
             declared.nodes.insert(key.name.clone(), (key.clone(), node.clone()));
-            let mut spec = Reader { registry, secrets, problems }.pipeline(&key.name, &key.place, node);
+            let mut spec = Reader { types, secrets, problems }.pipeline(&key.name, &key.place, node);
             // R13: the identity of a pipeline is written into a topic, so secrets are not a part of it.
             let written = file.written.get("pipelines").and_then(|section| section.get(&key.name));
             spec.content_hash = Sha256::digest(written.map(to_json).unwrap_or_default().to_string()).into();
@@ -80,7 +81,7 @@ fn check_name(name: &str, place: &Place, problems: &mut Vec<Problem>) {
 }
 
 struct Reader<'a> {
-    registry: &'a Registry,
+    types: &'a Types,
     secrets: &'a Secrets,
     problems: &'a mut Vec<Problem>,
 }
@@ -141,7 +142,7 @@ impl Reader<'_> {
     }
 
     fn source(&mut self, node: &Node, tasks_max: NonZeroU32) -> Option<SourceSpec> {
-        let registry = self.registry;
+        let registry = &self.types.registry;
         let known = registry.descriptors(ConnectorKind::Source);
         let kind = self.kind(node, "source", &known)?;
         let factory = registry.source(&kind)?;
@@ -151,7 +152,7 @@ impl Reader<'_> {
     }
 
     fn sink(&mut self, node: &Node, tasks_max: NonZeroU32) -> Option<SinkSpec> {
-        let registry = self.registry;
+        let registry = &self.types.registry;
         let known = registry.descriptors(ConnectorKind::Sink);
         let kind = self.kind(node, "sink", &known)?;
         let factory = registry.sink(&kind)?;
@@ -168,7 +169,7 @@ impl Reader<'_> {
     }
 
     fn transform(&mut self, node: &Node) -> Option<TransformSpec> {
-        let registry = self.registry;
+        let registry = &self.types.registry;
         let known = registry.descriptors(ConnectorKind::Transform);
         let kind = self.kind(node, "transform", &known)?;
         let factory = registry.transform(&kind)?;
@@ -195,8 +196,16 @@ impl Reader<'_> {
             if names().any(|known| known == name) {
                 return Some(name.to_owned());
             }
-            let hint = nearest(name, names())
-                .map_or_else(|| format!("there are: {all}"), |word| format!("did you mean `{word}`?"));
+            if self.types.broken.contains(name) {
+                return None;
+            }
+            let hint = match (self.types.kinds(name).as_slice(), nearest(name, names())) {
+                ([], Some(word)) => format!("did you mean `{word}`?"),
+                ([], None) => format!("there are: {all}"),
+                (kinds, _) => {
+                    format!("`{name}` is a {}; as a {what} there are: {all}", kinds.join(" and a "))
+                }
+            };
             let problem = Problem::new(
                 "CONFIG_UNKNOWN_TYPE",
                 kind.place.clone(),

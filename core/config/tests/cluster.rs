@@ -224,7 +224,7 @@ fn settings_of_replication_have_kafkas_names() {
 
 #[test]
 fn the_json_schema_has_either_cluster() {
-    let schema = json_schema(&[]);
+    let schema = json_schema(&Registry::new());
     let cluster = &schema["properties"]["cluster"];
     assert_eq!(cluster["oneOf"][0]["required"][0], "bootstrap_servers");
     assert_eq!(cluster["oneOf"][1]["required"][1], "controllers");

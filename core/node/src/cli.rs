@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod cluster;
+mod plugin;
 mod transactions;
 
 pub(crate) use cluster::{ClusterCommand, PartitionsArgument, QuorumChange, ReassignTo};
+pub(crate) use plugin::{Lang, Plugin};
 pub(crate) use transactions::{HangingArgument, Transactions};
 
 use crate::local::{LocalNode, NODES_MAX};
@@ -57,7 +59,7 @@ pub(crate) enum Command {
     /// Topics of a cluster.
     #[command(subcommand)]
     Topics(Topics),
-    /// Consumer groups of a cluster.
+    /// Consumer groups and share groups of a cluster.
     #[command(subcommand)]
     Groups(Groups),
     /// Transactions of a cluster, and the producers that have them.
@@ -76,6 +78,9 @@ pub(crate) enum Command {
     /// Connector types.
     #[command(subcommand)]
     Connectors(Connectors),
+    /// Plugins: WASM components that bring connector types of their own.
+    #[command(subcommand)]
+    Plugin(Plugin),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -206,7 +211,7 @@ pub(crate) enum Groups {
         #[command(flatten)]
         cluster: Cluster,
     },
-    /// Describe groups: members, committed offsets, lag.
+    /// Describe groups: members, committed offsets (of share groups: where they start), lag.
     Describe {
         #[command(flatten)]
         cluster: Cluster,
@@ -214,13 +219,13 @@ pub(crate) enum Groups {
         #[arg(required = true)]
         groups: Vec<String>,
     },
-    /// Move the committed offsets of a group that has no members.
+    /// Move the committed offsets (of a share group: where it starts) of a group that has no members.
     Reset {
         #[command(flatten)]
         cluster: Cluster,
         /// The group.
         group: String,
-        /// The topics (default: all that it has committed offsets of).
+        /// The topics (default: all that it has offsets of).
         #[arg(short, long = "topic")]
         topics: Vec<String>,
         /// Where to.

@@ -49,11 +49,30 @@ impl Listing {
         Ok(())
     }
 
+    /// Writes several listings to standard output: one table after the other, or one JSON array of all rows.
+    pub(crate) fn print_all(listings: &[Self], json: bool) -> Result<(), Failure> {
+        if json {
+            let rows = listings.iter().filter_map(|listing| match listing.to_json() {
+                Json::Array(rows) => Some(rows),
+                _ => None,
+            });
+            return print_json(&Json::Array(rows.flatten().collect()));
+        }
+        for (at, listing) in listings.iter().enumerate() {
+            if at > 0 {
+                print_line("")?;
+            }
+            listing.print_table()?;
+        }
+        Ok(())
+    }
+
     /// Writes the listing to standard output.
     pub(crate) fn print(&self, json: bool) -> Result<(), Failure> {
-        if json {
-            return print_json(&self.to_json());
-        }
+        Self::print_all(std::slice::from_ref(self), json)
+    }
+
+    fn print_table(&self) -> Result<(), Failure> {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(self.columns.iter().map(|(title, _)| *title));

@@ -1,4 +1,4 @@
-//! What connector types there are: the built-in ones. (Plugins will join them here, and only here.)
+//! What connector types there are: the built-in ones, and what loads the others. Here, and only here, they meet.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ pub(crate) fn built_in() -> Registry {
         .add_sink(Arc::new(towpath_sink_sqlite::SqliteSink::default()))
         .add_sink(Arc::new(towpath_sink_file::FileSink::default()))
         .add_sink(Arc::new(towpath_sink_http::HttpSink::default()));
+    registry.set_plugin_loader(Arc::new(towpath_host::Plugins::with_users_cache()));
     for transform in towpath_transforms::factories() {
         registry.add_transform(transform);
     }

@@ -89,5 +89,23 @@ pub const SCHEMA_FIELDS_MAX: usize = 4096;
 pub const BATCH_BYTES_TARGET: usize = 1024 * 1024;
 /// Bytes of one field's value (PostgreSQL's own bound is 1 GiB; a record must fit a record batch).
 pub const FIELD_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+/// Bytes of a batch on its way into a plugin or out of it.
+pub const PLUGIN_BATCH_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
+/// Bytes of the file of a plugin (Python's interpreter alone takes 18 MB).
+pub const PLUGIN_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Schemas that one instance of a plugin knows by number, before it is replaced by a new one.
+pub const PLUGIN_SCHEMAS_MAX: usize = 4096;
+/// Bytes of one schema that a plugin defines.
+pub const PLUGIN_SCHEMA_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of all schemas that one instance of a plugin defines.
+pub const PLUGIN_SCHEMAS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of random that a plugin may ask for at once.
+pub const PLUGIN_RANDOM_BYTES_MAX: u32 = 64 * 1024;
+/// Bytes of one line that a plugin writes into the log.
+pub const PLUGIN_LOG_BYTES_MAX: usize = 4 * 1024;
+/// Lines that a plugin writes into the log in one call.
+pub const PLUGIN_LOG_LINES_MAX: u32 = 100;
+/// Bytes of each text that a plugin says in an error.
+pub const PLUGIN_TEXT_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of one line of an input file.
 pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;

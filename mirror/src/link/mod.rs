@@ -127,12 +127,10 @@ impl LinkError {
     /// Whether starting again may help.
     #[must_use]
     pub fn is_retriable(&self) -> bool {
-        match self {
-            Self::Fenced | Self::Stored { .. } | Self::Recover { .. } | Self::Name(_) | Self::Link(_) => {
-                false
-            }
-            _ => true,
-        }
+        !matches!(
+            self,
+            Self::Fenced | Self::Stored { .. } | Self::Recover { .. } | Self::Name(_) | Self::Link(_)
+        )
     }
 }
 

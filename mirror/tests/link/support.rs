@@ -28,8 +28,8 @@ impl Drop for Cluster {
     /// A broker has a runtime of its own, which ends as if the process were killed.
     fn drop(&mut self) {
         if let Some((runtime, broker)) = self.broker.take() {
+            drop(broker);
             runtime.shutdown_background();
-            std::mem::forget(broker);
         }
     }
 }

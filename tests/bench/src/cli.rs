@@ -56,13 +56,15 @@ pub(crate) enum Workload {
     W8,
     /// Time to ready, idle memory.
     W9,
+    /// Records through a plugin, against the same work built in; and what it takes until a plugin runs.
+    W10,
     /// Three nodes, one killed with -9: time without acknowledgements, time without a controller.
     Failover,
     /// One broker with 10,000 partitions: memory when idle, time to ready, also after kill -9 with 10 GB of log.
     Partitions,
     /// The same work on a log of 1 GB and on one of 50 GB: producing, reading its end, look-ups by time, a restart.
     Stored,
-    /// W1 to W9 on single brokers.
+    /// W1 to W10 on single brokers.
     All,
 }
 
@@ -70,7 +72,9 @@ impl Workload {
     /// What it is made of.
     pub(crate) const fn parts(&self) -> &[Self] {
         match self {
-            Self::All => &[Self::W1, Self::W2, Self::W3, Self::W4, Self::W6, Self::W7, Self::W8, Self::W9],
+            Self::All => {
+                &[Self::W1, Self::W2, Self::W3, Self::W4, Self::W6, Self::W7, Self::W8, Self::W9, Self::W10]
+            }
             _ => std::slice::from_ref(self),
         }
     }

@@ -161,8 +161,8 @@ pub fn dead_files(tree: &Tree, crates: &Dependencies) -> Result<Vec<Finding>> {
             open.push((candidate, false));
         }
     }
-    // The fuzz targets are a workspace of their own, and scripts of other languages' clients hold no crates.
-    let elsewhere = ["tests/fuzz/", "plugins/examples/"];
+    // The fuzz targets and the guests of plugins are workspaces of their own.
+    let elsewhere = ["tests/fuzz/", "plugins/examples/", "plugins/host/tests/guests/"];
     Ok(known
         .into_iter()
         .filter(|f| !reached.contains(*f) && !elsewhere.iter().any(|e| f.starts_with(e)))

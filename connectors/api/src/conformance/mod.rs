@@ -1,13 +1,18 @@
-//! The contract suite: what every source and sink must do, built in or WASM, checked over the real thing.
+//! The contract suite: what every source, sink and transform must do, built in or WASM, checked over the real thing.
 //!
 //! A connector's tests implement [`SourceWorld`] or [`SinkWorld`] — how to make something happen upstream, what the
-//! target holds — and call [`source()`] or [`sink()`]. The suite plays the runtime, crashes included.
+//! target holds — and call [`source()`] or [`sink()`]. The suite plays the runtime, crashes included. A transform needs
+//! no world: [`transform()`] gives it records of every kind.
 
 mod sink;
 mod source;
+mod transform;
 
 pub use sink::{SinkWorld, sink};
 pub use source::{SourceWorld, source};
+#[cfg(test)]
+pub(crate) use transform::content;
+pub use transform::{records, transform};
 
 use super::config::{ConfigSpec, Descriptor, OptionType};
 use super::error::ConnectorError;

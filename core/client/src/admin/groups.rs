@@ -16,6 +16,7 @@ use towpath_wire::{ApiKey, ErrorCode};
 
 use super::{
     Admin, GroupDescription, GroupListing, GroupMemberDescription, MemberReconciliation, PerItem, left_out,
+    shares,
 };
 use crate::client::{SHARED_CHANNEL, check};
 use crate::consumer::CommittedOffset;
@@ -33,7 +34,7 @@ pub enum MemberToRemove {
 }
 
 impl Admin {
-    fn coordinator(&self, group: &GroupId) -> Coordinator {
+    pub(super) fn coordinator(&self, group: &GroupId) -> Coordinator {
         Coordinator::shared(Arc::clone(&self.client), group.clone())
     }
 
@@ -84,7 +85,7 @@ impl Admin {
         Ok(response.groups.into_iter().map(listing).collect())
     }
 
-    /// Describes groups of both protocols; one that does not exist is `Dead`, or `GROUP_ID_NOT_FOUND` from newer
+    /// Describes groups of all kinds; one that does not exist is `Dead`, or `GROUP_ID_NOT_FOUND` from newer
     /// brokers.
     ///
     /// # Errors
@@ -96,7 +97,7 @@ impl Admin {
         let mut results = BTreeMap::new();
         for group in groups {
             let coordinator = self.coordinator(group);
-            let describe = || describe_either(&coordinator);
+            let describe = || describe_any(&coordinator);
             let result = self.patiently("describing a group", describe).await;
             results.insert(group.clone(), result);
         }
@@ -183,7 +184,19 @@ impl Admin {
     }
 }
 
-/// In the consumer protocol, or, if the group is none of it, in the classic one.
+/// In the consumer protocol, or, if the group is none of it, in the classic one; else as a share group.
+async fn describe_any(coordinator: &Coordinator) -> Result<GroupDescription, ClientError> {
+    let described = describe_either(coordinator).await;
+    let is_missing = match &described {
+        Ok(group) => group.state == "Dead",
+        Err(error) => error.code() == Some(ErrorCode::GroupIdNotFound),
+    };
+    if is_missing && let Ok(shared) = shares::describe(coordinator).await {
+        return Ok(shared);
+    }
+    described
+}
+
 async fn describe_either(coordinator: &Coordinator) -> Result<GroupDescription, ClientError> {
     let request = ConsumerGroupDescribeRequest {
         group_ids: vec![coordinator.group.as_str().to_owned()],

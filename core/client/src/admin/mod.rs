@@ -6,6 +6,7 @@ mod groups;
 mod quorum;
 mod replicas;
 mod security;
+mod shares;
 mod topics;
 mod transactions;
 mod types;
@@ -26,6 +27,7 @@ pub use replicas::{Election, Reassignment};
 pub use security::{
     Acl, AclFilter, AclOperation, AclPattern, AclPermission, AclResource, QuotaEntity, QuotaMatch,
 };
+pub use shares::ShareGroupOffset;
 pub use transactions::{
     AbortTransaction, HangingTransaction, ProducerState, TransactionDescription, TransactionFilter,
     TransactionListing,

@@ -270,7 +270,7 @@ pub struct GroupListing {
     pub protocol_type: String,
     /// Its state; empty when the broker does not tell.
     pub state: String,
-    /// `classic` or `consumer`; empty when the broker does not tell.
+    /// `classic`, `consumer`, `share` or `streams`; empty when the broker does not tell.
     pub group_type: String,
 }
 
@@ -281,13 +281,13 @@ pub struct GroupDescription {
     pub group_id: String,
     /// Its state, e.g. `Stable`, or `Dead` for one that does not exist.
     pub state: String,
-    /// `classic` or `consumer`.
+    /// `classic`, `consumer` or `share`.
     pub group_type: String,
     /// Its protocol type, e.g. `consumer`.
     pub protocol_type: String,
     /// The chosen protocol (the assignor of a consumer group).
     pub protocol: String,
-    /// The epoch of the group, and of its assignment, in the consumer protocol.
+    /// The epoch of the group, and of its assignment, in the consumer protocol and of share groups.
     pub epochs: Option<(i32, i32)>,
     /// Its members.
     pub members: Vec<GroupMemberDescription>,
@@ -304,13 +304,13 @@ pub struct GroupMemberDescription {
     pub client_id: String,
     /// Where it connects from.
     pub client_host: String,
-    /// Its partitions, in a consumer group.
+    /// Its partitions, in a consumer group or a share group.
     pub assignment: Vec<TopicPartition>,
-    /// More, in the consumer protocol.
+    /// More, in the consumer protocol and of share groups.
     pub reconciliation: Option<MemberReconciliation>,
 }
 
-/// What the consumer protocol has of a member beside its assignment.
+/// What the consumer protocol (or a share group) has of a member beside its assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberReconciliation {
     /// The member's epoch.

@@ -6,6 +6,7 @@ mod groups;
 mod produce;
 mod raw;
 mod reconciled;
+mod shares;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub(crate) use groups::*;
 pub(crate) use produce::*;
 pub(crate) use raw::*;
 pub(crate) use reconciled::*;
+pub(crate) use shares::*;
 pub(crate) use transactions::*;
 
 /// What a test waits for at most.
@@ -155,6 +157,16 @@ macro_rules! suite {
             a_reconciled_static_member_keeps_its_place,
             expressions_find_topics_that_come_later,
             a_reconciled_member_commits_with_transactions,
+            shared_records_are_accepted_by_polling_on,
+            what_is_said_of_a_record_counts,
+            what_is_not_acknowledged_is_given_back,
+            members_share_the_records_of_one_partition,
+            a_lock_ends_unless_it_is_renewed,
+            a_record_is_given_out_so_often_and_no_more,
+            compressed_and_transactional_records_are_shared,
+            subscriptions_of_share_groups_change,
+            a_share_consumer_that_cannot_be_a_member_says_so,
+            share_groups_are_listed_described_and_moved,
             transactions_are_listed_described_and_fenced,
             a_transaction_is_aborted_past_its_coordinator,
             topics_grow_as_told_or_are_only_checked,

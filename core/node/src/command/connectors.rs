@@ -44,16 +44,21 @@ pub(super) fn run(command: &Connectors, json: bool) -> Result<(), Failure> {
     for descriptor in chosen {
         print_line("")?;
         print_line(&format!("{} ({}): {}", descriptor.name, kind_name(descriptor.kind), descriptor.summary))?;
-        let mut listing = Listing::new(&[
-            ("  OPTION", "option"),
-            ("TAKES", "takes"),
-            ("DEFAULT", "default"),
-            ("WHAT IT DOES", "doc"),
-        ]);
-        add_options(&mut listing, "  ", &descriptor.options);
-        listing.print(false)?;
+        options_listing(&descriptor.options).print(false)?;
     }
     Ok(())
+}
+
+/// Options for people.
+pub(super) fn options_listing(spec: &ConfigSpec) -> Listing {
+    let mut listing = Listing::new(&[
+        ("  OPTION", "option"),
+        ("TAKES", "takes"),
+        ("DEFAULT", "default"),
+        ("WHAT IT DOES", "doc"),
+    ]);
+    add_options(&mut listing, "  ", spec);
+    listing
 }
 
 const fn kind_name(kind: ConnectorKind) -> &'static str {

@@ -1,9 +1,11 @@
-//! `towpath groups`
+//! `towpath groups`: of both protocols of consumer groups, and share groups.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
-use towpath_client::{Admin, CommittedOffset, OffsetSpec};
+use towpath_client::{
+    Admin, CommittedOffset, GroupDescription, GroupMemberDescription, OffsetSpec, PerItem, ShareGroupOffset,
+};
 use towpath_types::{GroupId, Offset, TopicPartition};
 
 use super::connection::{all_done, connect, group_ids, sorted_out};
@@ -68,8 +70,89 @@ async fn ends(
     Ok(listed.into_iter().filter_map(|(at, listed)| Some((at, listed.ok()?.offset?.get()))).collect())
 }
 
+/// How Kafka names the type of share groups.
+const SHARE: &str = "share";
+
 async fn describe(admin: &Admin, groups: &[GroupId], json: bool) -> Result<(), Failure> {
     let described = all_done(admin.describe_groups(groups).await?)?;
+    let (shared, others): (Vec<_>, Vec<_>) =
+        described.into_iter().partition(|(_, group)| group.group_type == SHARE);
+    let mut listings = Vec::new();
+    if !others.is_empty() {
+        listings.push(describe_consuming(admin, others).await?);
+    }
+    if !shared.is_empty() {
+        listings.push(describe_sharing(admin, shared).await?);
+    }
+    Listing::print_all(&listings, json)
+}
+
+/// Share groups: several members may read from one partition, a row each.
+async fn describe_sharing(
+    admin: &Admin,
+    described: Vec<(GroupId, GroupDescription)>,
+) -> Result<Listing, Failure> {
+    let mut listing = Listing::new(&[
+        ("GROUP", "group"),
+        ("TYPE", "type"),
+        ("STATE", "state"),
+        ("TOPIC", "topic"),
+        ("PARTITION", "partition"),
+        ("START", "start"),
+        ("LAG", "lag"),
+        ("MEMBER", "member"),
+        ("CLIENT", "client"),
+        ("HOST", "host"),
+    ]);
+    for (id, group) in described {
+        let offsets = share_offsets(admin.list_share_group_offsets(&id, None).await?)?;
+        let assigned = group.members.iter().flat_map(|member| &member.assignment);
+        let mut partitions: Vec<Option<&TopicPartition>> = offsets.keys().chain(assigned).map(Some).collect();
+        partitions.sort();
+        partitions.dedup();
+        // What belongs to no partition: members that have none; or nothing at all but the group.
+        partitions.push(None);
+        for partition in partitions {
+            let has = |it: &&GroupMemberDescription| match partition {
+                Some(partition) => it.assignment.contains(partition),
+                None => it.assignment.is_empty(),
+            };
+            let mut members: Vec<_> = group.members.iter().filter(has).map(Some).collect();
+            if members.is_empty() && (partition.is_some() || (offsets.is_empty() && group.members.is_empty()))
+            {
+                members.push(None);
+            }
+            let at = partition.and_then(|partition| offsets.get(partition));
+            for member in members {
+                listing.row(vec![
+                    json!(id.as_str()),
+                    json!(group.group_type),
+                    json!(group.state),
+                    json!(partition.map(|at| at.topic.as_str())),
+                    json!(partition.map(|at| at.partition)),
+                    json!(at.and_then(|at| at.start_offset).map(Offset::get)),
+                    json!(at.and_then(|at| at.lag)),
+                    json!(member.map(|it| &it.member_id)),
+                    json!(member.map(|it| &it.client_id)),
+                    json!(member.map(|it| &it.client_host)),
+                ]);
+            }
+        }
+    }
+    Ok(listing)
+}
+
+/// Where a share group is.
+fn share_offsets(
+    told: PerItem<TopicPartition, ShareGroupOffset>,
+) -> Result<BTreeMap<TopicPartition, ShareGroupOffset>, Failure> {
+    Ok(all_done(told)?.into_iter().collect())
+}
+
+async fn describe_consuming(
+    admin: &Admin,
+    described: Vec<(GroupId, GroupDescription)>,
+) -> Result<Listing, Failure> {
     let mut listing = Listing::new(&[
         ("GROUP", "group"),
         ("STATE", "state"),
@@ -123,7 +206,13 @@ async fn describe(admin: &Admin, groups: &[GroupId], json: bool) -> Result<(), F
             listing.row(row);
         }
     }
-    listing.print(json)
+    Ok(listing)
+}
+
+/// Whether it is a share group; what is wrong with another one shows when something is done to it.
+async fn is_share_group(admin: &Admin, group: &GroupId) -> Result<bool, Failure> {
+    let described = admin.describe_groups(std::slice::from_ref(group)).await?;
+    Ok(described.into_values().any(|it| it.is_ok_and(|it| it.group_type == SHARE)))
 }
 
 async fn reset(
@@ -134,8 +223,15 @@ async fn reset(
     dry_run: bool,
     json: bool,
 ) -> Result<(), Failure> {
-    let committed = admin.list_group_offsets(group, None).await?;
-    let mut partitions: Vec<_> = committed
+    let is_shared = is_share_group(admin, group).await?;
+    let before: BTreeMap<TopicPartition, i64> = if is_shared {
+        let starts = share_offsets(admin.list_share_group_offsets(group, None).await?)?;
+        starts.into_iter().filter_map(|(at, it)| Some((at, it.start_offset?.get()))).collect()
+    } else {
+        let committed = admin.list_group_offsets(group, None).await?;
+        committed.into_iter().map(|(at, it)| (at, it.offset.get())).collect()
+    };
+    let mut partitions: Vec<_> = before
         .keys()
         .filter(|at| topics.is_empty() || topics.iter().any(|topic| topic == at.topic.as_str()))
         .cloned()
@@ -150,12 +246,19 @@ async fn reset(
     partitions.sort();
     partitions.dedup();
     if partitions.is_empty() {
-        return Err(Failure::new(format!("the group {group} has committed nothing"))
+        let nothing = if is_shared { "has begun nowhere" } else { "has committed nothing" };
+        return Err(Failure::new(format!("the group {group} {nothing}"))
             .with_hint("name the topics with --topic, or look at `towpath groups list`"));
     }
-    let targets = targets(admin, &committed, partitions, to).await?;
+    let targets = targets(admin, &before, partitions, to).await?;
     if !dry_run {
-        all_done(admin.alter_group_offsets(group, &targets).await?)?;
+        let altered = if is_shared {
+            admin.alter_share_group_offsets(group, &targets).await?
+        } else {
+            let committed = targets.iter().map(|(at, offset)| (at.clone(), CommittedOffset::from(*offset)));
+            admin.alter_group_offsets(group, &committed.collect()).await?
+        };
+        all_done(altered)?;
     }
     let mut listing =
         Listing::new(&[("TOPIC", "topic"), ("PARTITION", "partition"), ("BEFORE", "before"), ("NOW", "now")]);
@@ -163,8 +266,8 @@ async fn reset(
         listing.row(vec![
             json!(partition.topic.as_str()),
             json!(partition.partition),
-            json!(committed.get(partition).map(|committed| committed.offset.get())),
-            json!(target.offset.get()),
+            json!(before.get(partition)),
+            json!(target.get()),
         ]);
     }
     listing.print(json)?;
@@ -176,10 +279,10 @@ async fn reset(
 
 async fn targets(
     admin: &Admin,
-    committed: &BTreeMap<TopicPartition, CommittedOffset>,
+    before: &BTreeMap<TopicPartition, i64>,
     partitions: Vec<TopicPartition>,
     to: &ResetTo,
-) -> Result<BTreeMap<TopicPartition, CommittedOffset>, Failure> {
+) -> Result<BTreeMap<TopicPartition, Offset>, Failure> {
     let listed = async |spec: OffsetSpec| -> Result<BTreeMap<TopicPartition, Option<i64>>, Failure> {
         let wanted: Vec<_> = partitions.iter().map(|partition| (partition.clone(), spec)).collect();
         let listed = all_done(admin.list_offsets(&wanted).await?)?;
@@ -204,11 +307,11 @@ async fn targets(
         } else if to.to_timestamp.is_some() {
             known(&by_time).unwrap_or(end)
         } else {
-            let now = committed.get(partition).map_or(begin, |committed| committed.offset.get());
+            let now = before.get(partition).copied().unwrap_or(begin);
             now.saturating_add(to.shift_by.unwrap_or(0))
         };
         // As Kafka's own tool does: a target outside of the log becomes its nearest end.
-        targets.insert(partition.clone(), CommittedOffset::from(Offset::new(wanted.clamp(begin, end))));
+        targets.insert(partition.clone(), Offset::new(wanted.clamp(begin, end)));
     }
     Ok(targets)
 }

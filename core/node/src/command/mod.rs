@@ -10,6 +10,7 @@ mod consume;
 mod groups;
 mod nodes;
 mod pipelines;
+mod plugin;
 mod produce;
 mod schema;
 mod start;
@@ -38,6 +39,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Consume(consume) => consume::run(consume, json).await,
         Command::Pipelines(command) => pipelines::run(command, json).await,
         Command::Connectors(command) => connectors::run(&command, json),
+        Command::Plugin(command) => plugin::run(command, json).await,
         Command::Completions { shell } => completions::run(shell),
     }
 }

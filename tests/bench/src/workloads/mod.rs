@@ -5,6 +5,7 @@ mod consume;
 mod failover;
 mod latency;
 mod partitions;
+mod plugin;
 mod produce;
 mod replicated;
 mod sink;
@@ -48,6 +49,7 @@ fn one(workload: Workload, arguments: &Arguments) -> Result<Vec<Report>> {
         Workload::W7 => snapshot::w7(arguments),
         Workload::W8 => sink::w8(arguments),
         Workload::W9 => start::w9(arguments),
+        Workload::W10 => plugin::w10(arguments),
         Workload::Failover => failover::failover(arguments),
         Workload::Partitions => partitions::partitions(arguments),
         Workload::Stored => stored::stored(arguments),

@@ -1,10 +1,13 @@
 //! Topics, groups, records: every command, for people and with `--json`.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::json;
+use towpath_client::{Client, ClientConfig, ShareConsumerConfig};
 use towpath_harness::child::Guarded;
 use towpath_harness::{Towpath, ports::free_port, process};
+use towpath_types::{GroupId, TopicName};
 
 use super::support::{LONG, ask, ask_with, interrupt, type_in, wait_until};
 
@@ -101,6 +104,58 @@ fn a_group_goes_on_where_it_was_and_is_moved_and_deleted() {
     ask(&towpath, &["groups", "describe", "nope"]).says(1, &["GROUP_ID_NOT_FOUND", "groups list"]);
     let deleted = ask(&towpath, &["groups", "delete", "g", "nope", "--json"]);
     deleted.says(1, &["\"g\"", "GROUP_ID_NOT_FOUND"]);
+}
+
+#[test]
+fn a_share_group_is_listed_described_moved_and_deleted() {
+    let settings = "  settings:\n    group.share.min.heartbeat.interval.ms: 100\n    group.share.heartbeat.interval.ms: 200\n";
+    let options = process::Options { node_yaml: settings.to_owned(), ..process::Options::broker() };
+    let towpath = Towpath::start(options).unwrap();
+    ask(&towpath, &["topics", "create", "t", "-p", "1"]).says(0, &[]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let config = ClientConfig { bootstrap_servers: vec![towpath.bootstrap()], ..Default::default() };
+    let client = runtime.block_on(Client::connect(config)).unwrap();
+    let consumer = {
+        let _entered = runtime.enter();
+        let consumer = client.share_consumer(ShareConsumerConfig::new(GroupId::new("s").unwrap()));
+        consumer.subscribe(&[TopicName::new("t").unwrap()]).unwrap();
+        consumer
+    };
+    let poll = || runtime.block_on(consumer.poll(Duration::from_millis(200))).unwrap();
+    // It begins at the end: what comes afterwards is shared.
+    let start = || ask(&towpath, &["groups", "describe", "s", "--json"]).json()[0]["start"].clone();
+    wait_until("the group has begun", || (poll().len(), start()).1, |start| *start == json!(0));
+    ask_with(&towpath, &["produce", "t"], "a\nb\nc\n").says(0, &[]);
+    wait_until("the records come", || poll().iter().flatten().count(), |count| *count > 0);
+    runtime.block_on(consumer.commit()).unwrap().into_values().for_each(|result| result.unwrap());
+    ask(&towpath, &["groups", "list"]).says(0, &["s share Stable share"]);
+    ask(&towpath, &["groups", "describe", "s"]).says(0, &["START", "LAG", "s share Stable t 0", "towpath"]);
+    let described = ask(&towpath, &["groups", "describe", "s", "--json"]).json();
+    let one = &described[0];
+    assert_eq!(
+        (&one["type"], &one["partition"], &one["lag"]),
+        (&json!("share"), &json!(0), &json!(0)),
+        "{one}"
+    );
+    assert!(one["member"].is_string() && one["host"].is_string(), "{one}");
+    let hint = "groups describe";
+    ask(&towpath, &["groups", "reset", "s", "--to-earliest"]).says(1, &["NON_EMPTY_GROUP", hint]);
+    ask(&towpath, &["groups", "delete", "s"]).says(1, &["NON_EMPTY_GROUP", hint]);
+    runtime.block_on(consumer.close());
+    let reset = ["groups", "reset", "s", "--to-offset", "1", "--json"];
+    let dry = ask(&towpath, &[&reset[..], &["--dry-run"]].concat()).json();
+    assert_eq!(dry, ask(&towpath, &reset).json(), "{dry}");
+    assert_eq!(dry[0]["now"], json!(1), "{dry}");
+    let described = ask(&towpath, &["groups", "describe", "s", "--json"]).json();
+    assert_eq!((&described[0]["start"], &described[0]["lag"]), (&json!(1), &json!(2)), "{described}");
+    assert_eq!((&described[0]["state"], &described[0]["member"]), (&json!("Empty"), &json!(null)));
+    // Beside a group of another kind each has a table of its own, and JSON is one array.
+    ask(&towpath, &["consume", "t", "--group", "g", "--from-beginning", "--exit-at-end"]).says(0, &[]);
+    ask(&towpath, &["groups", "describe", "g", "s"]).says(0, &["COMMITTED", "START"]);
+    let both = ask(&towpath, &["groups", "describe", "g", "s", "--json"]).json();
+    assert_eq!((&both[0]["committed"], &both[1]["start"]), (&json!(3), &json!(1)), "{both}");
+    ask(&towpath, &["groups", "delete", "s"]).says(0, &["deleted s"]);
+    ask(&towpath, &["groups", "describe", "s"]).says(1, &["GROUP_ID_NOT_FOUND", "groups list"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod command_line;
 mod dead_letters;
 mod other_cluster;
 mod pages;
+mod plugins;
 mod quickstart;
 mod restarts;
 mod secrets;

@@ -1,0 +1,9 @@
+//! Masks e-mail addresses, card numbers and IBANs, wherever they stand in the text fields of a record.
+
+mod find;
+mod mask;
+
+pub use find::{Kind, Kinds, find};
+pub use mask::PiiMask;
+
+towpath_sdk::export_transform!(PiiMask);

@@ -1,0 +1,199 @@
+//! What a store holds, and what the imports of a guest do (R11: this is all that it can reach).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value as Json;
+use towpath_api::{RawConfig, Redactor};
+use towpath_types::limits::{PLUGIN_LOG_BYTES_MAX, PLUGIN_LOG_LINES_MAX, PLUGIN_RANDOM_BYTES_MAX};
+use wasmtime::{ResourceLimiter, Result, bail};
+
+use super::bindings::towpath::plugin as wit;
+use super::engine::TICK;
+use super::error::cut;
+use super::schema::SchemaTable;
+
+/// Entries of a table (functions that can be called indirectly).
+const TABLE_ELEMENTS_MAX: usize = 100_000;
+/// How much longer than its time a call may take on a machine that does not let it run.
+const PATIENCE: u32 = 10;
+
+/// The data of one store.
+pub(crate) struct State {
+    /// What the user calls the plugin.
+    pub(crate) name: Arc<str>,
+    pub(crate) config: Arc<RawConfig>,
+    pub(crate) redactor: Redactor,
+    /// Bytes of memory that the guest may have.
+    pub(crate) memory_max: usize,
+    memory_used: usize,
+    /// Whether it has wanted more.
+    pub(crate) memory_denied: bool,
+    /// When the current call began, how long it may take, and how often the clock has struck while the guest ran.
+    call_begun: Instant,
+    call_time: Duration,
+    call_ticks: u32,
+    /// Lines that the current call has written.
+    log_lines: u32,
+    /// The last line that the guest wrote as an error: what it says of its own end.
+    pub(crate) last_error: Option<String>,
+    pub(crate) schemas: SchemaTable,
+    begun: Instant,
+}
+
+impl State {
+    pub(crate) fn new(name: Arc<str>, config: Arc<RawConfig>, redactor: Redactor, memory_max: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            name,
+            config,
+            redactor,
+            memory_max,
+            memory_used: 0,
+            memory_denied: false,
+            call_begun: now,
+            call_time: Duration::ZERO,
+            call_ticks: 0,
+            log_lines: 0,
+            last_error: None,
+            schemas: SchemaTable::default(),
+            begun: now,
+        }
+    }
+
+    /// A call begins that may take so long.
+    pub(crate) fn begin(&mut self, time: Duration) {
+        if let Some(left_out) = self.log_lines.checked_sub(PLUGIN_LOG_LINES_MAX).filter(|count| *count > 0) {
+            tracing::warn!(plugin = &*self.name, left_out, "the plugin wrote too many lines in one call");
+        }
+        self.call_begun = Instant::now();
+        self.call_time = time;
+        self.call_ticks = 0;
+        self.memory_denied = false;
+        self.log_lines = 0;
+        self.last_error = None;
+    }
+
+    /// The clock has struck while the guest ran: whether its call has taken too long. Time counts during which the guest
+    /// had the processor: a machine that stands still is not the plugin's fault.
+    pub(crate) fn is_over_at_tick(&mut self) -> bool {
+        self.call_ticks = self.call_ticks.saturating_add(1);
+        let passed = self.call_begun.elapsed();
+        let ran = TICK * self.call_ticks >= self.call_time;
+        passed >= self.call_time && (ran || passed >= self.call_time * PATIENCE)
+    }
+
+    fn option(&self, name: &str) -> Option<&Json> {
+        self.config.values().get(name).filter(|value| !value.is_null())
+    }
+}
+
+impl ResourceLimiter for State {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
+        let used = self.memory_used.saturating_sub(current).saturating_add(desired);
+        if used > self.memory_max {
+            self.memory_denied = true;
+            return Ok(false);
+        }
+        self.memory_used = used;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX)
+    }
+
+    fn instances(&self) -> usize {
+        64
+    }
+
+    fn tables(&self) -> usize {
+        16
+    }
+
+    fn memories(&self) -> usize {
+        4
+    }
+}
+
+impl wit::types::Host for State {}
+
+impl wit::log::Host for State {
+    fn write(&mut self, level: wit::log::Level, message: String) -> Result<()> {
+        self.log_lines = self.log_lines.saturating_add(1);
+        if self.log_lines > PLUGIN_LOG_LINES_MAX {
+            return Ok(());
+        }
+        // R13: cut after the redaction, so that no half of a secret stays.
+        let redacted = self.redactor.redact(&message);
+        let (plugin, line) = (&*self.name, cut(&redacted, PLUGIN_LOG_BYTES_MAX));
+        match level {
+            wit::log::Level::Debug => tracing::debug!(plugin, "{line}"),
+            wit::log::Level::Info => tracing::info!(plugin, "{line}"),
+            wit::log::Level::Warn => tracing::warn!(plugin, "{line}"),
+            wit::log::Level::Error => {
+                tracing::error!(plugin, "{line}");
+                self.last_error = Some(line.to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl wit::config::Host for State {
+    fn text(&mut self, name: String) -> Result<Option<String>> {
+        Ok(self.option(&name).and_then(Json::as_str).map(str::to_owned))
+    }
+
+    fn integer(&mut self, name: String) -> Result<Option<i64>> {
+        Ok(self.option(&name).and_then(Json::as_i64))
+    }
+
+    fn flag(&mut self, name: String) -> Result<Option<bool>> {
+        Ok(self.option(&name).and_then(Json::as_bool))
+    }
+
+    fn texts(&mut self, name: String) -> Result<Vec<String>> {
+        let items = self.option(&name).and_then(Json::as_array).into_iter().flatten();
+        Ok(items.filter_map(|item| item.as_str().map(str::to_owned)).collect())
+    }
+
+    fn json(&mut self, name: String) -> Result<Option<String>> {
+        Ok(self.option(&name).map(Json::to_string))
+    }
+}
+
+impl wit::clock::Host for State {
+    fn now_ms(&mut self) -> Result<i64> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn monotonic_ns(&mut self) -> Result<u64> {
+        Ok(u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl wit::random::Host for State {
+    fn bytes(&mut self, length: u32) -> Result<Vec<u8>> {
+        if length > PLUGIN_RANDOM_BYTES_MAX {
+            bail!("it asked for {length} random bytes, and {PLUGIN_RANDOM_BYTES_MAX} are the most");
+        }
+        let mut bytes = vec![0; length as usize];
+        rand::RngCore::fill_bytes(&mut rand::rng(), &mut bytes);
+        Ok(bytes)
+    }
+}
+
+impl wit::schemas::Host for State {
+    fn get(&mut self, number: u32) -> Result<Option<wit::schemas::Schema>> {
+        Ok(self.schemas.get(number).map(|schema| super::schema::to_wit(&schema)))
+    }
+
+    fn define(
+        &mut self,
+        schema: wit::schemas::Schema,
+    ) -> Result<std::result::Result<u32, wit::schemas::Refusal>> {
+        Ok(self.schemas.define(schema))
+    }
+}

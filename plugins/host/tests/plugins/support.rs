@@ -1,0 +1,75 @@
+//! Builds guests, once for all tests of this file, and runs them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use serde_json::{Value as Json, json};
+use towpath_api::{
+    Batch, BatchBuilder, EventSchema, PluginLoader as _, RawConfig, RowSchema, Transform, TransformFactory,
+    Type, Value,
+};
+use towpath_host::Plugins;
+
+/// The components of a workspace of guests, built as users' are.
+fn built(folder: &str) -> Vec<towpath_tool::Built> {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
+    towpath_tool::build(&root.join(folder), Some(&target)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn component(folder: &str, name: &str) -> PathBuf {
+    let all = built(folder);
+    all.into_iter().find(|it| it.name == name).unwrap_or_else(|| panic!("{folder} has no {name}")).path
+}
+
+pub(crate) static PII_MASK: LazyLock<PathBuf> = LazyLock::new(|| component("plugins/examples", "pii_mask"));
+pub(crate) static HOSTILE: LazyLock<PathBuf> =
+    LazyLock::new(|| component("plugins/host/tests/guests", "hostile"));
+
+pub(crate) static FORGER: LazyLock<PathBuf> =
+    LazyLock::new(|| component("plugins/host/tests/guests", "forger"));
+
+/// One loader for all tests: each component is compiled once.
+pub(crate) static PLUGINS: LazyLock<Plugins> = LazyLock::new(Plugins::new);
+
+/// A plugin as an entry of `plugins:`.
+pub(crate) fn load(path: &Path, options: &Json) -> Result<Arc<dyn TransformFactory>, String> {
+    let mut values = json!({ "path": path });
+    for (name, value) in options.as_object().unwrap() {
+        values[name] = value.clone();
+    }
+    let config = RawConfig::with_defaults(&PLUGINS.options(), values).unwrap();
+    let types = PLUGINS.load("mine", &config).map_err(|problems| problems.to_string())?;
+    Ok(types.transform.unwrap())
+}
+
+pub(crate) fn config(factory: &dyn TransformFactory, options: Json) -> RawConfig {
+    RawConfig::with_defaults(&factory.descriptor().options, options).unwrap()
+}
+
+/// The hostile plugin with a limit of a third of a second and 16 MiB.
+pub(crate) fn hostile(options: Json) -> Box<dyn Transform> {
+    let factory = load(&HOSTILE, &json!({ "time": 300, "memory": 16 << 20 })).unwrap();
+    factory.parse(&config(&*factory, options)).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// Records of one text each, with their offsets.
+pub(crate) fn texts(texts: &[&str]) -> Batch {
+    let schema = Arc::new(EventSchema::new("lines", Arc::new(RowSchema::bare(Type::String))));
+    let mut builder = BatchBuilder::new();
+    for (offset, text) in texts.iter().enumerate() {
+        let mut record = builder.record(&schema);
+        record.offset(offset as i64).after(|row| row.text(text));
+        record.finish();
+    }
+    builder.build()
+}
+
+/// The texts of a batch.
+pub(crate) fn told(batch: &Batch) -> Vec<String> {
+    let text = |value| match value {
+        Value::Text(text) => text.to_owned(),
+        other => format!("{other:?}"),
+    };
+    batch.records().map(|record| text(record.after().unwrap().get(0))).collect()
+}

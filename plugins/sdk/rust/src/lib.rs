@@ -1,0 +1,57 @@
+//! Write a Towpath plugin in Rust: implement [`Transform`], and export it with [`export_transform!`].
+//!
+//! ```
+//! use towpath_sdk::{Batch, Config, Descriptor, Error, Output, Transform, Value};
+//!
+//! /// Drops records whose field `level` is `debug`.
+//! struct DropDebug;
+//!
+//! impl Transform for DropDebug {
+//!     fn descriptor() -> Descriptor {
+//!         Descriptor::new("drop_debug", "0.1.0", "Drops debug lines")
+//!     }
+//!
+//!     fn open(_: &Config) -> Result<Self, Error> {
+//!         Ok(Self)
+//!     }
+//!
+//!     fn process(&mut self, batch: &Batch<'_>, out: &mut Output<'_>) -> Result<(), Error> {
+//!         for record in batch.records() {
+//!             let level = record.after().and_then(|row| row.by_name("level"));
+//!             if level != Some(Value::Text("debug")) {
+//!                 out.keep(record);
+//!             }
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # #[cfg(target_arch = "wasm32")]
+//! towpath_sdk::export_transform!(DropDebug);
+//! # fn main() {}
+//! ```
+//!
+//! Built by `towpath plugin build`, named in the YAML under `plugins:`, and then a `type:` like any other.
+
+mod batch;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub mod bindings;
+mod config;
+mod describe;
+mod error;
+mod host;
+mod output;
+mod row;
+mod schema;
+mod transform;
+
+pub use batch::{Batch, Headers, Op, Record};
+pub use config::{Config, Setting};
+pub use describe::{Descriptor, Element, OptionSpec, Problem, Shape};
+pub use error::{Error, Rejection};
+pub use host::{Level, log, monotonic_ns, now_ms, random};
+pub use output::{Output, Rewrite};
+pub use row::{Row, RowWriter, Value};
+pub use schema::{ColumnId, Computed, Field, Scalar, Schema, Schemas, SourceBlock, Type};
+pub use transform::Transform;

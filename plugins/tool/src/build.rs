@@ -1,0 +1,119 @@
+//! A project into components.
+
+use std::hash::{Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+
+use super::error::ToolError;
+use super::toolchain::Toolchain;
+
+/// One component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// The name of its crate.
+    pub name: String,
+    /// The component's file, among the compiled files.
+    pub path: PathBuf,
+}
+
+/// Builds every plugin of the Rust project or workspace in `folder`. `target` is where compiled files go, if not where
+/// the project keeps them. What the compiler says goes to standard error.
+///
+/// # Errors
+/// What the compiler says, or why there is none.
+pub fn build(folder: &Path, target: Option<&Path>) -> Result<Vec<Built>, ToolError> {
+    if !folder.join("Cargo.toml").is_file() {
+        let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no Cargo.toml");
+        return Err(ToolError::Io { path: folder.display().to_string(), source });
+    }
+    // One at a time: cargo would wait for itself, but not for what is made of its output.
+    let _lock = lock(&place_of(folder, target))?;
+    let mut cargo = Toolchain::find(folder)?.cargo(folder)?;
+    cargo.args(["--message-format", "json-render-diagnostics"]).stderr(std::process::Stdio::inherit());
+    if let Some(target) = target {
+        cargo.arg("--target-dir").arg(target);
+    }
+    let output =
+        cargo.output().map_err(|source| ToolError::Missing { program: "cargo".to_owned(), source })?;
+    if !output.status.success() {
+        return Err(ToolError::Compile("the plugin does not compile".to_owned()));
+    }
+    let mut built = Vec::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let Some((name, module)) = artifact(line) else { continue };
+        built.push(Built { name, path: package(&module, folder)? });
+    }
+    if built.is_empty() { Err(ToolError::Nothing(folder.display().to_string())) } else { Ok(built) }
+}
+
+/// Where compiled files go, as cargo sees it from the project's folder.
+fn place_of(folder: &Path, target: Option<&Path>) -> PathBuf {
+    let chosen = || std::env::var_os("CARGO_TARGET_DIR").filter(|it| !it.is_empty()).map(PathBuf::from);
+    folder.join(target.map(Path::to_owned).or_else(chosen).unwrap_or_else(|| "target".into()))
+}
+
+/// Held until it is dropped, or its process ends.
+fn lock(place: &Path) -> Result<std::fs::File, ToolError> {
+    std::fs::create_dir_all(place).map_err(ToolError::io(place))?;
+    let path = place.join(".towpath-plugin-build");
+    let file = std::fs::File::create(&path).map_err(ToolError::io(&path))?;
+    file.lock().map_err(ToolError::io(&path))?;
+    Ok(file)
+}
+
+/// The name and the module of a crate that cargo says it has built.
+fn artifact(line: &str) -> Option<(String, PathBuf)> {
+    let message: Json = serde_json::from_str(line).ok()?;
+    if message["reason"] != "compiler-artifact" {
+        return None;
+    }
+    let files = message["filenames"].as_array()?.iter().filter_map(Json::as_str);
+    let module = files.map(PathBuf::from).find(|file| file.extension().is_some_and(|it| it == "wasm"))?;
+    Some((message["target"]["name"].as_str()?.to_owned(), module))
+}
+
+/// Makes a component of a core module, below its folder. Replaces an older one at once: whoever reads it sees a whole
+/// one. Projects that share a place for compiled files may share names too, so that each has a folder there.
+fn package(module: &Path, project: &Path) -> Result<PathBuf, ToolError> {
+    let bytes = std::fs::read(module).map_err(ToolError::io(module))?;
+    let component = component_of(&bytes)
+        .map_err(|reason| ToolError::NoComponent { path: module.display().to_string(), reason })?;
+    let project = project.canonicalize().map_err(ToolError::io(project))?;
+    let mut hasher = std::hash::DefaultHasher::new();
+    project.hash(&mut hasher);
+    let folder = module.with_file_name(format!("components/{:016x}", hasher.finish()));
+    std::fs::create_dir_all(&folder).map_err(ToolError::io(&folder))?;
+    let path = folder.join(module.file_name().unwrap_or_default());
+    let new = path.with_extension("new");
+    std::fs::write(&new, component).map_err(ToolError::io(&new))?;
+    std::fs::rename(&new, &path).map_err(ToolError::io(&path))?;
+    Ok(path)
+}
+
+fn component_of(module: &[u8]) -> Result<Vec<u8>, String> {
+    let encoder = wit_component::ComponentEncoder::default().validate(true).module(module);
+    encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| format!("{error:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_are_found_in_what_cargo_says() {
+        let line =
+            r#"{"reason":"compiler-artifact","target":{"name":"a"},"filenames":["/t/a.d","/t/a.wasm"]}"#;
+        assert_eq!(artifact(line), Some(("a".to_owned(), "/t/a.wasm".into())));
+        assert_eq!(artifact(r#"{"reason":"build-finished","success":true}"#), None);
+        assert_eq!(artifact("not json"), None);
+    }
+
+    #[test]
+    fn what_is_no_plugin_is_told() {
+        assert!(component_of(b"\0asm").is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let error = build(folder.path(), None).unwrap_err().to_string();
+        assert!(error.contains("Cargo.toml"), "{error}");
+    }
+}

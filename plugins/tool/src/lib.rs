@@ -1,0 +1,14 @@
+//! What the author of a plugin needs: [`new`] writes a project to begin with, [`build`] makes components of one.
+//!
+//! A Rust plugin is compiled for `wasm32-unknown-unknown`. Where rustup can add that target, that is all; where it
+//! cannot, `rustc-from-debian` fetches a compiler that knows it. The core module then becomes a component here.
+#![forbid(unsafe_code)]
+
+mod build;
+mod error;
+mod new;
+mod toolchain;
+
+pub use build::{Built, build};
+pub use error::ToolError;
+pub use new::{Language, new};

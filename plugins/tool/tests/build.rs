@@ -1,0 +1,59 @@
+//! Plugins from source to component: the examples, the guests of other tests, and what `plugin new` writes.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
+
+use std::path::{Path, PathBuf};
+
+use towpath_tool::{Built, Language, build, new};
+use wit_component::DecodedWasm;
+
+/// Compiled guests are kept for all tests of the workspace.
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests")
+}
+
+fn built(folder: &Path) -> Vec<Built> {
+    build(folder, Some(&target())).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What a component imports and exports, by full name.
+fn shape(component: &Path) -> (Vec<String>, Vec<String>) {
+    let DecodedWasm::Component(resolve, world) =
+        wit_component::decode(&std::fs::read(component).unwrap()).unwrap()
+    else {
+        panic!("{} is no component", component.display());
+    };
+    let world = &resolve.worlds[world];
+    let imports = world.imports.keys().map(|key| resolve.name_world_key(key)).collect();
+    (imports, world.exports.keys().map(|key| resolve.name_world_key(key)).collect())
+}
+
+/// R11: a plugin imports what the contract names, and nothing else.
+fn is_transform(built: &Built) {
+    let (imports, exports) = shape(&built.path);
+    assert!(imports.iter().all(|name| name.starts_with("towpath:plugin/")), "{imports:?}");
+    assert_eq!(exports, ["towpath:plugin/plugin@0.1.0", "towpath:plugin/transforms@0.1.0"]);
+}
+
+#[test]
+fn examples_become_components() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    for (folder, name) in [("plugins/examples", "pii_mask"), ("plugins/host/tests/guests", "hostile")] {
+        let all = built(&root.join(folder));
+        is_transform(all.iter().find(|it| it.name == name).unwrap());
+    }
+}
+
+#[test]
+fn a_new_project_builds_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let project = folder.path().join("no_debug");
+    new(Language::Rust, &project).unwrap();
+    let all = built(&project);
+    assert_eq!((all.len(), all[0].name.as_str()), (1, "no_debug"));
+    is_transform(&all[0]);
+    let source = project.join("src/lib.rs");
+    let broken = std::fs::read_to_string(&source).unwrap().replace("out.keep(record)", "out.kept(record)");
+    std::fs::write(&source, broken).unwrap();
+    let error = build(&project, Some(&target())).unwrap_err().to_string();
+    assert!(error.contains("does not compile"), "{error}");
+}
