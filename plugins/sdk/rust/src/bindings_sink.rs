@@ -28,7 +28,7 @@ mod generated {
 pub use generated::*;
 
 use bindings::towpath::plugin::types;
-use exports::towpath::plugin::{plugin, sinks};
+use exports::towpath::plugin::sinks;
 
 /// A component with a sink in it.
 pub trait SinkExport {
@@ -41,21 +41,6 @@ pub trait SinkExport {
 
 /// What the generated traits are implemented for.
 pub struct Exported<T>(std::marker::PhantomData<T>);
-
-impl<T: SinkExport> plugin::Guest for Exported<T> {
-    fn descriptor() -> types::Description {
-        bindings::description(T::Sink::descriptor())
-    }
-
-    fn config_spec() -> Vec<types::OptionSpec> {
-        bindings::option_specs(T::Sink::descriptor())
-    }
-
-    fn check_config() -> Vec<types::Problem> {
-        tell_panics();
-        bindings::problems(T::Sink::check(&Config::default()))
-    }
-}
 
 fn partition_in(partition: sinks::TopicPartition) -> TopicPartition {
     TopicPartition { topic: partition.topic, partition: partition.partition }
@@ -78,7 +63,20 @@ fn open<T: SinkExport, R>(run: impl FnOnce(&mut T::Sink) -> Result<R, Error>) ->
 }
 
 impl<T: SinkExport> sinks::Guest for Exported<T> {
-    fn guarantee() -> types::Guarantee {
+    fn descriptor() -> types::Description {
+        bindings::description(T::Sink::descriptor())
+    }
+
+    fn config_spec() -> Vec<types::OptionSpec> {
+        bindings::option_specs(T::Sink::descriptor())
+    }
+
+    fn check_config() -> Vec<types::Problem> {
+        tell_panics();
+        bindings::problems(T::Sink::check(&Config::default()))
+    }
+
+    fn promise() -> types::Guarantee {
         bindings::guarantee(&T::Sink::descriptor())
     }
 

@@ -25,7 +25,7 @@ mod generated {
 pub use generated::*;
 
 use bindings::towpath::plugin::types;
-use exports::towpath::plugin::{plugin, sources};
+use exports::towpath::plugin::sources;
 
 /// A component with a source in it.
 pub trait SourceExport {
@@ -38,21 +38,6 @@ pub trait SourceExport {
 
 /// What the generated traits are implemented for.
 pub struct Exported<T>(std::marker::PhantomData<T>);
-
-impl<T: SourceExport> plugin::Guest for Exported<T> {
-    fn descriptor() -> types::Description {
-        bindings::description(T::Source::descriptor())
-    }
-
-    fn config_spec() -> Vec<types::OptionSpec> {
-        bindings::option_specs(T::Source::descriptor())
-    }
-
-    fn check_config() -> Vec<types::Problem> {
-        tell_panics();
-        bindings::problems(T::Source::check(&Config::default()))
-    }
-}
 
 fn offsets_in(offsets: Vec<sources::Offset>) -> Offsets {
     Offsets::of(offsets.into_iter().filter_map(|it| Some((it.partition, it.place?))))
@@ -69,7 +54,20 @@ fn open<T: SourceExport, R>(
 }
 
 impl<T: SourceExport> sources::Guest for Exported<T> {
-    fn guarantee() -> types::Guarantee {
+    fn descriptor() -> types::Description {
+        bindings::description(T::Source::descriptor())
+    }
+
+    fn config_spec() -> Vec<types::OptionSpec> {
+        bindings::option_specs(T::Source::descriptor())
+    }
+
+    fn check_config() -> Vec<types::Problem> {
+        tell_panics();
+        bindings::problems(T::Source::check(&Config::default()))
+    }
+
+    fn promise() -> types::Guarantee {
         bindings::guarantee(&T::Source::descriptor())
     }
 
