@@ -75,7 +75,9 @@ impl<'a> Row<'a> {
             let fits = state != PRESENT
                 || match field.ty {
                     Type::Bool => bytes.len() == 1,
-                    Type::Int16 | Type::Int32 | Type::Int64 | Type::Float64 => bytes.len() == 8,
+                    Type::Int16 => int(bytes).is_some_and(|it| i16::try_from(it).is_ok()),
+                    Type::Int32 => int(bytes).is_some_and(|it| i32::try_from(it).is_ok()),
+                    Type::Int64 | Type::Float64 => bytes.len() == 8,
                     Type::Float32 => bytes.len() == 4,
                     Type::Bytes => true,
                     _ => std::str::from_utf8(bytes).is_ok(),
@@ -156,6 +158,11 @@ impl<'a> Row<'a> {
     pub fn values(&self) -> impl Iterator<Item = Value<'a>> + '_ {
         (0..self.len()).map(|index| self.get(index))
     }
+}
+
+/// An integer out of exactly its bytes.
+fn int(bytes: &[u8]) -> Option<i64> {
+    bytes.try_into().ok().map(i64::from_le_bytes)
 }
 
 fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
@@ -348,6 +355,24 @@ mod tests {
         assert_eq!(failed, Err("no"));
         row.abandon();
         assert_eq!(arena, b"earlier");
+    }
+
+    #[test]
+    fn integers_are_as_wide_as_their_type() {
+        for (ty, largest) in
+            [(Type::Int16, i64::from(i16::MAX)), (Type::Int32, i64::from(i32::MAX)), (Type::Int64, i64::MAX)]
+        {
+            let schema = RowSchema::bare(ty);
+            let fits = |value: i64| {
+                let mut arena = Vec::new();
+                let mut row = RowWriter::new(&mut arena, &schema);
+                row.int(value);
+                row.finish();
+                Row::checked(&schema, &arena).is_ok()
+            };
+            assert!(fits(largest) && fits(-largest - 1));
+            assert!(largest == i64::MAX || !fits(largest + 1) && !fits(-largest - 2));
+        }
     }
 
     proptest! {

@@ -85,6 +85,10 @@ pub const PLUGIN_BATCH_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 pub const PLUGIN_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Schemas that one instance of a plugin knows by number, before it is replaced by a new one.
 pub const PLUGIN_SCHEMAS_MAX: usize = 4096;
+/// Bytes of one schema that a plugin defines.
+pub const PLUGIN_SCHEMA_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of all schemas that one instance of a plugin defines.
+pub const PLUGIN_SCHEMAS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of random that a plugin may ask for at once.
 pub const PLUGIN_RANDOM_BYTES_MAX: u32 = 64 * 1024;
 /// Bytes of one line that a plugin writes into the log.

@@ -2,15 +2,17 @@
 
 use towpath_api::config::Choice;
 use towpath_api::{
-    ConfigProblem, ConfigSpec, ConnectorKind, Descriptor, OptionSpec, OptionType, conformance,
+    ConfigProblem, ConfigSpec, ConnectorKind, Descriptor, OptionSpec, OptionType, Redactor, conformance,
 };
 use towpath_types::limits::PLUGIN_TEXT_BYTES_MAX;
 
 use super::bindings::towpath::plugin::types;
 use super::error::{PluginError, cut};
 
-/// Options of one plugin.
+/// Options of one plugin, words of one choice, and schemes of one URL.
 const OPTIONS_MAX: usize = 256;
+/// Problems that a plugin finds with its options, of which the rest is left out.
+pub(crate) const PROBLEMS_MAX: usize = 100;
 /// Options that Towpath keeps for itself.
 const RESERVED: [&str; 1] = ["type"];
 
@@ -24,7 +26,9 @@ fn element(element: types::Element) -> OptionType {
         types::Element::Integer(bounds) => OptionType::int(bounds.min, bounds.max),
         types::Element::Text => OptionType::String,
         types::Element::NonEmptyText => OptionType::NonEmptyString,
-        types::Element::Url(schemes) => OptionType::Url { schemes },
+        types::Element::Url(schemes) => {
+            OptionType::Url { schemes: schemes.iter().map(|scheme| text(scheme)).collect() }
+        }
         types::Element::Path => OptionType::Path,
         types::Element::Duration => OptionType::Duration,
         types::Element::ByteSize => OptionType::ByteSize,
@@ -41,6 +45,17 @@ fn option(option: types::OptionSpec) -> Result<OptionSpec, PluginError> {
     let refused = |why: String| PluginError::Description(format!("option `{}`: {why}", text(&option.name)));
     if option.name.is_empty() || option.name.len() > 100 || RESERVED.contains(&option.name.as_str()) {
         return Err(refused("an option cannot have this name".to_owned()));
+    }
+    if option.default.as_ref().is_some_and(|default| default.len() > PLUGIN_TEXT_BYTES_MAX) {
+        return Err(refused(format!("its default has more than {PLUGIN_TEXT_BYTES_MAX} bytes")));
+    }
+    let words = match &option.element {
+        types::Element::OneOf(choices) => choices.len(),
+        types::Element::Url(schemes) => schemes.len(),
+        _ => 0,
+    };
+    if words > OPTIONS_MAX {
+        return Err(refused(format!("{words} words to choose from; {OPTIONS_MAX} are the most")));
     }
     let default = option.default.as_deref().map(serde_json::from_str).transpose();
     let default = default.map_err(|error| refused(format!("its default is no JSON: {error}")))?;
@@ -79,12 +94,13 @@ pub(crate) fn descriptor(
     Ok(descriptor)
 }
 
-/// What the plugin finds wrong with its options.
-pub(crate) fn problem(said: types::Problem) -> ConfigProblem {
+/// What the plugin finds wrong with its options (R13: without its secrets).
+pub(crate) fn problem(said: &types::Problem, redactor: &Redactor) -> ConfigProblem {
+    let clean = |it: &str| text(&redactor.redact(it));
     ConfigProblem {
-        path: text(&said.path),
-        message: text(&said.message),
-        hint: said.hint.as_deref().map(text),
+        path: clean(&said.path),
+        message: clean(&said.message),
+        hint: said.hint.as_deref().map(clean),
     }
 }
 
@@ -118,12 +134,17 @@ mod tests {
 
     #[test]
     fn impossible_options_are_refused() {
+        let word = types::Choice { name: "w".to_owned(), doc: "A word.".to_owned() };
+        let element = types::Element::OneOf(vec![word; OPTIONS_MAX + 1]);
+        let many_words = types::OptionSpec { element, ..spec("a", None) };
         for (options, expected) in [
             (vec![spec("type", None)], "cannot have this name"),
             (vec![spec("a", Some("[1, "))], "no JSON"),
             (vec![spec("a", Some("[10]"))], "does not fit its type"),
             (vec![spec("a", None), spec("a", None)], "there twice"),
             (vec![spec("a", None); OPTIONS_MAX + 1], "are the most"),
+            (vec![spec("a", Some(&" ".repeat(PLUGIN_TEXT_BYTES_MAX + 1)))], "more than 4096 bytes"),
+            (vec![many_words], "257 words"),
         ] {
             let error = descriptor("mine", &said(), options).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

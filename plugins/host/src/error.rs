@@ -97,10 +97,10 @@ impl PluginError {
     /// Why a call into a store ended.
     pub(crate) fn of_call(error: &wasmtime::Error, state: &State, time: Duration) -> Self {
         let trap = error.downcast_ref::<Trap>();
-        let (code, message) = if state.memory_denied {
-            ("PLUGIN_MEMORY", format!("the plugin wanted more than its {} bytes of memory", state.memory_max))
-        } else if trap == Some(&Trap::Interrupt) {
+        let (code, message) = if trap == Some(&Trap::Interrupt) {
             ("PLUGIN_TIMEOUT", format!("a call of the plugin took longer than {time:?}"))
+        } else if state.memory_denied {
+            ("PLUGIN_MEMORY", format!("the plugin wanted more than its {} bytes of memory", state.memory_max))
         } else if let Some(trap) = trap {
             ("PLUGIN_TRAP", format!("the plugin crashed: {trap}"))
         } else {

@@ -1,9 +1,10 @@
 //! One instance of a plugin in a store of its own.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use towpath_api::{RawConfig, Redactor};
+use towpath_types::limits::PLUGIN_BATCH_BYTES_MAX;
 use wasmtime::{AsContextMut as _, Store, UpdateDeadline};
 
 use super::bindings::{Transform, towpath::plugin::types};
@@ -11,6 +12,9 @@ use super::component::Loaded;
 use super::error::PluginError;
 use super::options::Limits;
 use super::state::State;
+
+/// Bytes of an answer besides its batch: what is said of rejected records.
+const ANSWER_BYTES_EXTRA: usize = 1024 * 1024;
 
 /// An instance, thrown away after a call that did not return.
 pub(crate) struct Instance {
@@ -30,9 +34,11 @@ impl Instance {
         let state = State::new(Arc::clone(&plugin.name), config, redactor, limits.memory);
         let mut store = Store::new(plugin.pre.engine(), state);
         store.limiter(|state| state);
-        store.epoch_deadline_callback(|context| {
-            // A guest that computes lets others run at every tick, and ends at its deadline.
-            let over = Instant::now() >= context.data().deadline;
+        // R10: texts and lists of what a guest says may share its bytes, and become many here.
+        store.set_hostcall_fuel(limits.memory.min(PLUGIN_BATCH_BYTES_MAX) + ANSWER_BYTES_EXTRA);
+        store.epoch_deadline_callback(|mut context| {
+            // A guest that computes lets others run at every tick, and ends when its time is over.
+            let over = context.data_mut().is_over_at_tick();
             Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
         });
         begin(&mut store, limits.time);
@@ -88,6 +94,6 @@ impl Instance {
 
 /// A call begins.
 fn begin(store: &mut Store<State>, time: Duration) {
-    store.data_mut().begin(Instant::now() + time);
+    store.data_mut().begin(time);
     store.set_epoch_deadline(1);
 }

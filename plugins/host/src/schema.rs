@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use towpath_api::{ColumnId, Computed, EventSchema, Field, RowSchema, SchemaId, SourceBlock, Type};
-use towpath_types::limits::{PLUGIN_SCHEMAS_MAX, SCHEMA_FIELDS_MAX};
+use towpath_types::limits::{
+    PLUGIN_SCHEMA_BYTES_MAX, PLUGIN_SCHEMAS_BYTES_MAX, PLUGIN_SCHEMAS_MAX, SCHEMA_FIELDS_MAX,
+};
 
 use super::bindings::towpath::plugin::schemas as wit;
 
@@ -16,6 +18,8 @@ const DIMENSIONS_MAX: u8 = 6;
 pub(crate) struct SchemaTable {
     schemas: Vec<Arc<EventSchema>>,
     numbers: HashMap<SchemaId, u32>,
+    /// Bytes of the schemas that the guest has made.
+    defined_bytes: usize,
 }
 
 impl SchemaTable {
@@ -38,10 +42,19 @@ impl SchemaTable {
         number
     }
 
-    /// A number for a schema that the guest has made.
-    pub(crate) fn define(&mut self, schema: EventSchema) -> Result<u32, wit::Refusal> {
-        if !self.numbers.contains_key(&schema.id()) && self.is_full_for(1) {
-            return Err(wit::Refusal::TooMany);
+    /// A number for a schema that the guest has made (R10: neither too many nor too large, one by one or together).
+    pub(crate) fn define(&mut self, schema: wit::Schema) -> Result<u32, wit::Refusal> {
+        let bytes = bytes_of(&schema);
+        if bytes > PLUGIN_SCHEMA_BYTES_MAX {
+            return Err(wit::Refusal::TooLarge);
+        }
+        let schema = from_wit(schema)?;
+        if !self.numbers.contains_key(&schema.id()) {
+            let defined_bytes = self.defined_bytes + bytes;
+            if self.is_full_for(1) || defined_bytes > PLUGIN_SCHEMAS_BYTES_MAX {
+                return Err(wit::Refusal::TooMany);
+            }
+            self.defined_bytes = defined_bytes;
         }
         Ok(self.number(&Arc::new(schema)))
     }
@@ -129,8 +142,29 @@ fn rows_in(fields: Vec<wit::Field>) -> Result<Arc<RowSchema>, wit::Refusal> {
     Ok(Arc::new(RowSchema::new(fields.into_iter().map(field_in).collect::<Result<_, _>>()?)))
 }
 
+/// What a schema takes, about.
+fn bytes_of(schema: &wit::Schema) -> usize {
+    let text = |it: &Option<String>| it.as_ref().map_or(0, String::len);
+    let field = |it: &wit::Field| {
+        size_of::<Field>()
+            + it.name.len()
+            + text(&it.source_type)
+            + text(&it.renamed_from)
+            + text(&it.initial)
+    };
+    let pair = |(name, value): &(String, String)| size_of::<(String, String)>() + name.len() + value.len();
+    let computed = |it: &wit::Computed| {
+        size_of::<Computed>() + it.name.len() + it.source_type.len() + it.expression.len()
+    };
+    let source = schema.source.iter();
+    let fields = schema.value.iter().chain(schema.key.iter().flatten());
+    let fields = fields.chain(source.clone().flat_map(|it| &it.fields)).map(field);
+    let pairs = schema.variables.iter().chain(source.flat_map(|it| &it.constants)).map(pair);
+    schema.name.len() + fields.chain(pairs).chain(schema.computed.iter().map(computed)).sum::<usize>()
+}
+
 /// A schema that a guest has made.
-pub(crate) fn from_wit(schema: wit::Schema) -> Result<EventSchema, wit::Refusal> {
+fn from_wit(schema: wit::Schema) -> Result<EventSchema, wit::Refusal> {
     if schema.computed.len().max(schema.variables.len()) > SCHEMA_FIELDS_MAX {
         return Err(wit::Refusal::TooLarge);
     }
@@ -162,7 +196,7 @@ mod tests {
             let number = table.number(record.schema());
             let back = from_wit(to_wit(record.schema())).unwrap();
             assert_eq!(back, **record.schema());
-            assert_eq!(table.define(back), Ok(number));
+            assert_eq!(table.define(to_wit(&back)), Ok(number));
         }
         assert_eq!(table.schemas.len(), 3);
         assert!(table.get(3).is_none());
@@ -177,10 +211,27 @@ mod tests {
         let mut table = SchemaTable::default();
         for number in 0..PLUGIN_SCHEMAS_MAX as u32 {
             schema.name = number.to_string();
-            assert_eq!(table.define(from_wit(schema.clone()).unwrap()), Ok(number));
+            assert_eq!(table.define(schema.clone()), Ok(number));
         }
-        assert_eq!(table.define(from_wit(schema.clone()).unwrap()), Ok(PLUGIN_SCHEMAS_MAX as u32 - 1));
+        assert_eq!(table.define(schema.clone()), Ok(PLUGIN_SCHEMAS_MAX as u32 - 1));
         schema.name = "one too many".to_owned();
-        assert_eq!(table.define(from_wit(schema).unwrap()), Err(wit::Refusal::TooMany));
+        assert_eq!(table.define(schema), Err(wit::Refusal::TooMany));
+    }
+
+    #[test]
+    fn bytes_of_schemas_are_bounded() {
+        let mut schema = to_wit(towpath_api::conformance::records().record(0).schema());
+        let mut table = SchemaTable::default();
+        schema.variables.push(("v".to_owned(), "x".repeat(PLUGIN_SCHEMA_BYTES_MAX)));
+        assert_eq!(table.define(schema.clone()), Err(wit::Refusal::TooLarge));
+        schema.variables.pop();
+        schema.name = "x".repeat(PLUGIN_SCHEMA_BYTES_MAX / 2);
+        let mut defined = 0;
+        while table.define(schema.clone()).is_ok() {
+            defined += 1;
+            schema.variables = vec![("v".to_owned(), defined.to_string())];
+        }
+        assert_eq!(table.define(schema), Err(wit::Refusal::TooMany));
+        assert_eq!(defined, PLUGIN_SCHEMAS_BYTES_MAX / (PLUGIN_SCHEMA_BYTES_MAX / 2) - 1);
     }
 }

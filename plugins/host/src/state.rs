@@ -1,7 +1,7 @@
 //! What a store holds, and what the imports of a guest do (R11: this is all that it can reach).
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value as Json;
 use towpath_api::{RawConfig, Redactor};
@@ -9,11 +9,14 @@ use towpath_types::limits::{PLUGIN_LOG_BYTES_MAX, PLUGIN_LOG_LINES_MAX, PLUGIN_R
 use wasmtime::{ResourceLimiter, Result, bail};
 
 use super::bindings::towpath::plugin as wit;
+use super::engine::TICK;
 use super::error::cut;
 use super::schema::SchemaTable;
 
 /// Entries of a table (functions that can be called indirectly).
 const TABLE_ELEMENTS_MAX: usize = 100_000;
+/// How much longer than its time a call may take on a machine that does not let it run.
+const PATIENCE: u32 = 10;
 
 /// The data of one store.
 pub(crate) struct State {
@@ -26,8 +29,10 @@ pub(crate) struct State {
     memory_used: usize,
     /// Whether it has wanted more.
     pub(crate) memory_denied: bool,
-    /// When the current call ends, one way or the other.
-    pub(crate) deadline: Instant,
+    /// When the current call began, how long it may take, and how often the clock has struck while the guest ran.
+    call_begun: Instant,
+    call_time: Duration,
+    call_ticks: u32,
     /// Lines that the current call has written.
     log_lines: u32,
     /// The last line that the guest wrote as an error: what it says of its own end.
@@ -46,7 +51,9 @@ impl State {
             memory_max,
             memory_used: 0,
             memory_denied: false,
-            deadline: now,
+            call_begun: now,
+            call_time: Duration::ZERO,
+            call_ticks: 0,
             log_lines: 0,
             last_error: None,
             schemas: SchemaTable::default(),
@@ -54,14 +61,26 @@ impl State {
         }
     }
 
-    /// A call begins that may take until `deadline`.
-    pub(crate) fn begin(&mut self, deadline: Instant) {
+    /// A call begins that may take so long.
+    pub(crate) fn begin(&mut self, time: Duration) {
         if let Some(left_out) = self.log_lines.checked_sub(PLUGIN_LOG_LINES_MAX).filter(|count| *count > 0) {
             tracing::warn!(plugin = &*self.name, left_out, "the plugin wrote too many lines in one call");
         }
-        self.deadline = deadline;
+        self.call_begun = Instant::now();
+        self.call_time = time;
+        self.call_ticks = 0;
+        self.memory_denied = false;
         self.log_lines = 0;
         self.last_error = None;
+    }
+
+    /// The clock has struck while the guest ran: whether its call has taken too long. Time counts during which the guest
+    /// had the processor: a machine that stands still is not the plugin's fault.
+    pub(crate) fn is_over_at_tick(&mut self) -> bool {
+        self.call_ticks = self.call_ticks.saturating_add(1);
+        let passed = self.call_begun.elapsed();
+        let ran = TICK * self.call_ticks >= self.call_time;
+        passed >= self.call_time && (ran || passed >= self.call_time * PATIENCE)
     }
 
     fn option(&self, name: &str) -> Option<&Json> {
@@ -175,6 +194,6 @@ impl wit::schemas::Host for State {
         &mut self,
         schema: wit::schemas::Schema,
     ) -> Result<std::result::Result<u32, wit::schemas::Refusal>> {
-        Ok(super::schema::from_wit(schema).and_then(|schema| self.schemas.define(schema)))
+        Ok(self.schemas.define(schema))
     }
 }

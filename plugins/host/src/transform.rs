@@ -14,7 +14,7 @@ use towpath_api::{
 pub(crate) use super::bindings::exports::towpath::plugin::transforms::Outcome;
 use super::bindings::towpath::plugin::types;
 use super::component::{Loaded, secrets};
-use super::describe::problem;
+use super::describe::{PROBLEMS_MAX, problem};
 use super::error::{PluginError, details, failure};
 use super::instance::Instance;
 use super::loader::at_once;
@@ -22,6 +22,8 @@ use super::loader::at_once;
 /// Calls that may end badly over one batch, while the records are looked for at which they do. One record of a
 /// thousand takes eleven.
 const FAILURES_MAX: u32 = 48;
+/// Bytes of the buffer that are kept from batch to batch.
+const BUFFER_KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// A transform type out of a component.
 pub(crate) struct PluginTransform {
@@ -48,7 +50,8 @@ impl TransformFactory for PluginTransform {
             start.await?.check_config().await
         });
         let found = found.map_err(|error: PluginError| ConfigProblem::new("", error.to_string()))?;
-        ConfigProblems { problems: found.into_iter().map(problem).collect() }.into_result()?;
+        let problems = found.iter().take(PROBLEMS_MAX).map(|it| problem(it, &redactor)).collect();
+        ConfigProblems { problems }.into_result()?;
         let plugin = Arc::clone(&self.plugin);
         Ok(Box::new(Running { plugin, config, redactor, instance: None, buffer: Vec::new() }))
     }
@@ -80,57 +83,52 @@ struct Part {
 }
 
 impl Running {
-    /// An open instance that has room for the schemas of a batch.
-    async fn ready(&mut self, schemas: usize) -> Result<&mut Instance, Failed> {
-        let full = |instance: &Instance| instance.store.data().schemas.is_full_for(schemas);
-        if self.instance.as_ref().is_none_or(full) {
-            self.instance = None;
-            let start = Instance::start(&self.plugin, Arc::clone(&self.config), self.redactor.clone());
-            let mut instance = start.await.map_err(|it| Failed::Said(it.into_connector_error()))?;
-            let opened = instance.open().await.map_err(|it| Failed::Said(it.into_connector_error()))?;
-            opened.map_err(|error| Failed::Said(failure(error, &self.redactor)))?;
-            self.instance = Some(instance);
+    /// An open instance that has room for the schemas of a batch. It is taken out, and whoever lets its call run to the
+    /// end puts it back: one that is left in the middle of a call is never called again.
+    async fn take_ready(&mut self, schemas: usize) -> Result<Instance, Failed> {
+        let has_room = |instance: &Instance| !instance.store.data().schemas.is_full_for(schemas);
+        if let Some(instance) = self.instance.take().filter(has_room) {
+            return Ok(instance);
         }
-        match &mut self.instance {
-            Some(instance) => Ok(instance),
-            None => {
-                Err(Failed::Said(ConnectorError::bug("PLUGIN_START", "an instance that was started is gone")))
-            }
-        }
+        let start = Instance::start(&self.plugin, Arc::clone(&self.config), self.redactor.clone());
+        let mut instance = start.await.map_err(|it| Failed::Said(it.into_connector_error()))?;
+        let opened = instance.open().await.map_err(|it| Failed::Said(it.into_connector_error()))?;
+        opened.map_err(|error| Failed::Said(failure(error, &self.redactor)))?;
+        Ok(instance)
     }
 
-    /// One call. An instance that does not return is not called again.
+    /// One call. An instance that does not return what it should is not called again.
     async fn process(&mut self, batch: &Batch, range: Range<usize>) -> Result<Part, Failed> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let instance = self.ready(batch.schema_count()).await?;
+        let mut instance = self.take_ready(batch.schema_count()).await?;
         let schemas = &mut instance.store.data_mut().schemas;
-        let encoded = flat::encode(batch, range.clone(), |schema| schemas.number(schema), &mut buffer);
-        encoded.map_err(|error| {
-            Failed::Contained(ConnectorError::terminal("PLUGIN_BATCH", error.to_string()))
-        })?;
-        let called = instance.process(&buffer).await;
-        self.buffer = buffer;
-        let outcome = match called {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(error)) => {
-                self.instance = None;
-                return Err(Failed::Said(failure(error, &self.redactor)));
-            }
-            Err(error) => {
-                self.instance = None;
-                return Err(Failed::Contained(error.into_connector_error()));
-            }
-        };
-        self.read(batch, range, outcome).inspect_err(|_| self.instance = None)
+        let encoded = flat::encode(batch, range.clone(), |schema| schemas.number(schema), &mut self.buffer);
+        if let Err(error) = encoded {
+            self.instance = Some(instance);
+            return Err(Failed::Contained(ConnectorError::terminal("PLUGIN_BATCH", error.to_string())));
+        }
+        let called = instance.process(&self.buffer).await;
+        // R10: one batch that was large does not keep its room for ever.
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_KEPT_BYTES);
+        let outcome = called.map_err(|error| Failed::Contained(error.into_connector_error()))?;
+        let outcome = outcome.map_err(|error| Failed::Said(failure(error, &self.redactor)))?;
+        let part = self.read(&instance, batch, range, outcome)?;
+        self.instance = Some(instance);
+        Ok(part)
     }
 
     /// What a guest returns is checked before it is believed (R11).
-    fn read(&self, batch: &Batch, range: Range<usize>, outcome: Outcome) -> Result<Part, Failed> {
+    fn read(
+        &self,
+        instance: &Instance,
+        batch: &Batch,
+        range: Range<usize>,
+        outcome: Outcome,
+    ) -> Result<Part, Failed> {
         let wrong = |what: String| {
             let message = format!("what the plugin returned cannot be: {what}");
             Failed::Contained(ConnectorError::retry("PLUGIN_ANSWER", message))
         };
-        let Some(instance) = &self.instance else { return Err(wrong("it is gone".to_owned())) };
         let schema = |number| instance.store.data().schemas.get(number);
         let decoded = flat::decode(outcome.batch, batch, range.clone(), schema);
         let (read, used) = decoded.map_err(|error| wrong(error.to_string()))?;

@@ -1,5 +1,6 @@
 //! A project into components.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
@@ -26,6 +27,8 @@ pub fn build(folder: &Path, target: Option<&Path>) -> Result<Vec<Built>, ToolErr
         let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no Cargo.toml");
         return Err(ToolError::Io { path: folder.display().to_string(), source });
     }
+    // One at a time: cargo would wait for itself, but not for what is made of its output.
+    let _lock = lock(&place_of(folder, target))?;
     let mut cargo = Toolchain::find(folder)?.cargo(folder)?;
     cargo.args(["--message-format", "json-render-diagnostics"]).stderr(std::process::Stdio::inherit());
     if let Some(target) = target {
@@ -39,9 +42,24 @@ pub fn build(folder: &Path, target: Option<&Path>) -> Result<Vec<Built>, ToolErr
     let mut built = Vec::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let Some((name, module)) = artifact(line) else { continue };
-        built.push(Built { name, path: package(&module)? });
+        built.push(Built { name, path: package(&module, folder)? });
     }
     if built.is_empty() { Err(ToolError::Nothing(folder.display().to_string())) } else { Ok(built) }
+}
+
+/// Where compiled files go, as cargo sees it from the project's folder.
+fn place_of(folder: &Path, target: Option<&Path>) -> PathBuf {
+    let chosen = || std::env::var_os("CARGO_TARGET_DIR").filter(|it| !it.is_empty()).map(PathBuf::from);
+    folder.join(target.map(Path::to_owned).or_else(chosen).unwrap_or_else(|| "target".into()))
+}
+
+/// Held until it is dropped, or its process ends.
+fn lock(place: &Path) -> Result<std::fs::File, ToolError> {
+    std::fs::create_dir_all(place).map_err(ToolError::io(place))?;
+    let path = place.join(".towpath-plugin-build");
+    let file = std::fs::File::create(&path).map_err(ToolError::io(&path))?;
+    file.lock().map_err(ToolError::io(&path))?;
+    Ok(file)
 }
 
 /// The name and the module of a crate that cargo says it has built.
@@ -56,12 +74,16 @@ fn artifact(line: &str) -> Option<(String, PathBuf)> {
 }
 
 /// Makes a component of a core module, beside it. Replaces an older one at once: whoever reads it sees a whole one.
-fn package(module: &Path) -> Result<PathBuf, ToolError> {
+/// Projects that share a place for compiled files may share names too, so that the project is a part of the file's.
+fn package(module: &Path, project: &Path) -> Result<PathBuf, ToolError> {
     let bytes = std::fs::read(module).map_err(ToolError::io(module))?;
     let component = component_of(&bytes)
         .map_err(|reason| ToolError::NoComponent { path: module.display().to_string(), reason })?;
-    let path = module.with_extension("component.wasm");
-    let new = module.with_extension(format!("{}.new", std::process::id()));
+    let project = project.canonicalize().map_err(ToolError::io(project))?;
+    let mut hasher = std::hash::DefaultHasher::new();
+    project.hash(&mut hasher);
+    let path = module.with_extension(format!("{:016x}.component.wasm", hasher.finish()));
+    let new = path.with_extension("new");
     std::fs::write(&new, component).map_err(ToolError::io(&new))?;
     std::fs::rename(&new, &path).map_err(ToolError::io(&path))?;
     Ok(path)

@@ -1,6 +1,7 @@
 //! The form in which a batch crosses into a WASM guest and back: the arena as it is, and fixed-size entries behind it.
 //! `plugins/wit/README.md` is its description; this is its only reader and writer on our side.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -170,8 +171,17 @@ pub fn decode(
     }
     let entries = bytes.split_off(at);
     let batch = Batch { arena: bytes, entries: Vec::with_capacity(count), ..Batch::default() };
-    let mut reader =
-        Reader { batch, from, origins, next_origin: 0, left: at, known: Vec::new(), used: Vec::new() };
+    let mut reader = Reader {
+        batch,
+        from,
+        origins,
+        next_origin: 0,
+        arena_end: at,
+        left: at - HEADER_BYTES,
+        known: Vec::new(),
+        topics: HashMap::new(),
+        used: Vec::with_capacity(count),
+    };
     for (index, entry) in entries.chunks_exact(ENTRY_BYTES).enumerate() {
         reader.entry(entry, &schema).map_err(|what| Malformed::Record { index, what })?;
     }
@@ -184,10 +194,14 @@ struct Reader<'a> {
     origins: &'a [Entry],
     /// The least origin that the next record may have.
     next_origin: usize,
+    /// Where the guest's own arena ends: behind it stand the positions that it left out.
+    arena_end: usize,
     /// Bytes of the arena that no slot has taken yet: slots that share bytes would make much out of little.
     left: usize,
     /// Numbers of schemas, in the order of `batch.schemas`.
     known: Vec<u32>,
+    /// Topics, by their index in `batch.topics`.
+    topics: HashMap<TopicName, u32>,
     /// The origins of the records so far.
     used: Vec<usize>,
 }
@@ -266,7 +280,8 @@ impl Reader<'_> {
         if start == u32::MAX {
             return Ok(Slot::NONE);
         }
-        let end = start.checked_add(length).filter(|end| *end as usize <= self.batch.arena.len());
+        let end = start.checked_add(length).filter(|end| *end as usize <= self.arena_end);
+        let end = end.filter(|_| start as usize >= HEADER_BYTES);
         let end = end.ok_or_else(|| format!("has its {what} outside the arena"))?;
         self.left = self.left.checked_sub(length as usize).ok_or("shares bytes with others")?;
         Ok(Slot { start, end })
@@ -318,12 +333,17 @@ impl Reader<'_> {
         let slot = self.slot(bytes, 88, "topic")?;
         let Some(name) = slot.bytes(&self.batch.arena) else { return Ok(NO_TOPIC) };
         let topics = &mut self.batch.topics;
-        if let Some(index) = topics.iter().rposition(|topic| topic.as_str().as_bytes() == name) {
-            return Ok(index as u32);
+        if topics.last().is_some_and(|topic| topic.as_str().as_bytes() == name) {
+            return Ok((topics.len() - 1) as u32);
         }
         let name = std::str::from_utf8(name).map_err(|_| "has a topic that is not UTF-8")?;
-        topics.push(TopicName::new(name).map_err(|error| format!("has a topic that cannot be: {error}"))?);
-        Ok((topics.len() - 1) as u32)
+        let name = TopicName::new(name).map_err(|error| format!("has a topic that cannot be: {error}"))?;
+        let next = topics.len() as u32;
+        let index = *self.topics.entry(name.clone()).or_insert(next);
+        if index == next {
+            topics.push(name);
+        }
+        Ok(index)
     }
 }
 

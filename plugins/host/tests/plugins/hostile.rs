@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use towpath_api::{Batch, ConnectorError, ErrorKind, Transform, Transformed};
 
-use crate::support::{HOSTILE, config, hostile, load, texts, told};
+use crate::support::{FORGER, HOSTILE, config, hostile, load, texts, told};
 
 fn split(transformed: Transformed) -> (Vec<String>, Vec<(String, ConnectorError)>) {
     let (rejected, errors) = transformed.rejected.into_parts();
@@ -75,6 +75,51 @@ fn a_plugin_that_hangs_while_its_options_are_checked_is_told() {
     assert!(parse("loop").to_string().contains("longer than 200ms"));
     assert!(parse("panic").to_string().contains("on purpose"));
     assert_eq!(parse("problem").problems[0].path, "at_check");
+}
+
+/// What a plugin returns that does not use the SDK is looked at byte by byte.
+#[tokio::test]
+async fn forged_answers_are_refused_and_named() {
+    let factory = load(&FORGER, &json!({ "memory": 64 << 20 })).unwrap();
+    for (how, code, says) in [
+        ("nothing", "PLUGIN_ANSWER", "shorter than its header"),
+        ("letters", "PLUGIN_ANSWER", "TPB1"),
+        ("short", "PLUGIN_ANSWER", "entries at a wrong place"),
+        ("long", "PLUGIN_ANSWER", "entries at a wrong place"),
+        ("many", "PLUGIN_ANSWER", "more records than came in"),
+        ("entries", "PLUGIN_ANSWER", "entries at a wrong place"),
+        ("outside", "PLUGIN_ANSWER", "after outside the arena"),
+        ("far", "PLUGIN_ANSWER", "after outside the arena"),
+        ("header", "PLUGIN_ANSWER", "headers outside the arena"),
+        ("shared", "PLUGIN_ANSWER", "record 0"),
+        ("origin", "PLUGIN_ANSWER", "origin 1"),
+        ("index", "PLUGIN_ANSWER", "record 4294967295 is rejected"),
+        // R10: 64 KiB that four thousand texts share would be 256 MiB here.
+        ("rejections", "PLUGIN_TRAP", "fuel"),
+        ("schemas", "FORGED", "31 schemas"),
+    ] {
+        let options = config(&*factory, json!({ "how": how }));
+        let mut transform = factory.parse(&options).unwrap();
+        let (passed, rejected) = apply(&mut *transform, texts(&["a"])).await;
+        assert!(passed.is_empty(), "{how}: {passed:?}");
+        let [(text, error)] = &rejected[..] else { panic!("{how}: {rejected:?}") };
+        assert_eq!((text.as_str(), error.code()), ("a", code), "{how}: {error}");
+        assert!(error.to_string().contains(says), "{how}: {error}");
+    }
+    let mut honest = factory.parse(&config(&*factory, json!({ "how": "echo" }))).unwrap();
+    assert_eq!(apply(&mut *honest, texts(&["a", "b"])).await.0, ["a", "b"]);
+    let problems = factory.parse(&config(&*factory, json!({ "how": "problems" }))).err().unwrap();
+    assert_eq!(problems.problems.len(), 100);
+}
+
+/// A call that is left in its middle, as at the end of a task, leaves nothing that could be called again.
+#[tokio::test(flavor = "current_thread")]
+async fn a_call_that_is_abandoned_does_no_harm() {
+    let mut transform = hostile(json!({}));
+    assert_eq!(apply(&mut *transform, texts(&["calls"])).await.0, ["1"]);
+    let abandoned = tokio::time::timeout(Duration::from_millis(50), transform.apply(texts(&["loop"]))).await;
+    assert!(abandoned.is_err());
+    assert_eq!(apply(&mut *transform, texts(&["calls"])).await.0, ["1"], "it is a new instance");
 }
 
 /// An endless loop does not keep others from the thread that runs it.

@@ -26,6 +26,9 @@ pub(crate) static PII_MASK: LazyLock<PathBuf> = LazyLock::new(|| component("plug
 pub(crate) static HOSTILE: LazyLock<PathBuf> =
     LazyLock::new(|| component("plugins/host/tests/guests", "hostile"));
 
+pub(crate) static FORGER: LazyLock<PathBuf> =
+    LazyLock::new(|| component("plugins/host/tests/guests", "forger"));
+
 /// One loader for all tests: each component is compiled once.
 pub(crate) static PLUGINS: LazyLock<Plugins> = LazyLock::new(Plugins::new);
 
