@@ -9,17 +9,21 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use towpath_api::{
-    ConfigProblem, ConfigProblems, ConfigSpec, Descriptor, PluginLoader, PluginTypes, RawConfig, Redactor,
+    ConfigProblem, ConfigProblems, ConfigSpec, ConnectorKind, Descriptor, PluginLoader, PluginTypes, RawConfig,
 };
 use towpath_types::limits::PLUGIN_FILE_BYTES_MAX;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::component::{Loaded, Shape, compile, link, nothing};
+use super::component::{Loaded, Shape, compile, link};
 use super::error::PluginError;
+use super::grants::Grants;
 use super::inspect::Inspection;
 use super::instance::Instance;
 use super::options::{Entry, Limits, spec};
+use super::sink::PluginSink;
+use super::source::PluginSource;
+use super::state::Task;
 use super::transform::PluginTransform;
 
 /// Compiled components of this process, by the hash of their files.
@@ -35,6 +39,29 @@ pub struct Plugins {
 impl std::fmt::Debug for Plugins {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Plugins").field("compiled", &self.compiled.lock().len()).finish()
+    }
+}
+
+/// A component that is ready, and what it brings.
+struct Opened {
+    plugin: Arc<Loaded>,
+    descriptors: Vec<Descriptor>,
+}
+
+impl Opened {
+    fn into_types(self) -> PluginTypes {
+        let mut types = PluginTypes::default();
+        for descriptor in self.descriptors {
+            let plugin = Arc::clone(&self.plugin);
+            match descriptor.kind {
+                ConnectorKind::Source => types.source = Some(Arc::new(PluginSource::new(plugin, descriptor))),
+                ConnectorKind::Sink => types.sink = Some(Arc::new(PluginSink::new(plugin, descriptor))),
+                ConnectorKind::Transform => {
+                    types.transform = Some(Arc::new(PluginTransform::new(plugin, descriptor)));
+                }
+            }
+        }
+        types
     }
 }
 
@@ -99,33 +126,29 @@ impl Plugins {
         Ok(component)
     }
 
-    fn open(
-        &self,
-        name: &str,
-        file: &File,
-        limits: Limits,
-    ) -> Result<(Arc<Loaded>, Descriptor), PluginError> {
+    fn open(&self, name: &str, file: &File, limits: Limits, grants: Grants) -> Result<Opened, PluginError> {
         let component = self.component(file)?;
         let engine = self.engine()?;
-        Shape::of(engine, &component).check()?;
-        let pre = link(engine, &component)?;
-        let loaded = Arc::new(Loaded { name: Arc::from(name), pre, limits });
-        let (said, options) = at_once(async {
-            let mut instance = Instance::start(&loaded, nothing(), Redactor::default()).await?;
+        let shape = Shape::of(engine, &component);
+        shape.check()?;
+        let (pre, exports) = link(engine, &component, &shape)?;
+        let http = OnceLock::new();
+        let plugin = Arc::new(Loaded { name: Arc::from(name), pre, exports, limits, grants, http });
+        let said = at_once(async {
+            let mut instance = Instance::start(&plugin, Arc::default(), Task::default()).await?;
             instance.describe().await
         })?;
-        Ok((loaded, super::describe::descriptor(name, &said, options)?))
+        let descriptors = said.into_iter().map(|said| super::describe::descriptor(name, said));
+        Ok(Opened { plugin, descriptors: descriptors.collect::<Result<_, _>>()? })
     }
 
-    fn load_entry(&self, name: &str, entry: &Entry) -> Result<PluginTypes, PluginError> {
+    fn load_entry(&self, name: &str, entry: &Entry) -> Result<Opened, PluginError> {
         let file = read(&entry.path)?;
         let actual = hex(&file.hash);
         if let Some(expected) = entry.sha256.as_ref().filter(|expected| **expected != actual) {
             return Err(PluginError::OtherContent { expected: expected.clone(), actual });
         }
-        let (loaded, descriptor) = self.open(name, &file, entry.limits)?;
-        let transform = Arc::new(PluginTransform::new(loaded, descriptor));
-        Ok(PluginTypes { transform: Some(transform), ..PluginTypes::default() })
+        self.open(name, &file, entry.limits, entry.grants.clone())
     }
 
     /// Looks at a component without running more of it than what tells about itself.
@@ -136,8 +159,9 @@ impl Plugins {
         let file = read(path)?;
         let component = self.component(&file)?;
         let shape = Shape::of(self.engine()?, &component);
-        let said = self.open(&name_of(path), &file, Limits::default());
-        Ok(Inspection::new(file.bytes.len(), hex(&file.hash), shape, said.map(|(_, descriptor)| descriptor)))
+        let opened = self.open(&name_of(path), &file, Limits::default(), Grants::default());
+        let descriptor = opened.and_then(|it| it.descriptors.into_iter().next().ok_or(PluginError::NoWorld));
+        Ok(Inspection::new(file.bytes.len(), hex(&file.hash), shape, descriptor))
     }
 
     /// A component as the types it brings, under the name of its file, for programs and tests.
@@ -145,8 +169,9 @@ impl Plugins {
     /// # Errors
     /// Why it cannot be used.
     pub fn open_path(&self, path: &Path) -> Result<PluginTypes, PluginError> {
-        let entry = Entry { path: path.to_owned(), sha256: None, limits: Limits::default() };
-        self.load_entry(&name_of(path), &entry)
+        let (limits, grants) = (Limits::default(), Grants::default());
+        let entry = Entry { path: path.to_owned(), sha256: None, limits, grants };
+        self.load_entry(&name_of(path), &entry).map(Opened::into_types)
     }
 }
 
@@ -161,14 +186,18 @@ impl PluginLoader for Plugins {
 
     fn load(&self, name: &str, config: &RawConfig) -> Result<PluginTypes, ConfigProblems> {
         let entry = Entry::read(config)?;
-        self.load_entry(name, &entry).map_err(|error| {
+        let opened = self.load_entry(name, &entry).map_err(|error| {
             let place = if matches!(error, PluginError::OtherContent { .. }) { "sha256" } else { "path" };
             let message = format!("the plugin `{name}` cannot be used: {error}");
             let problem = ConfigProblem::new(place, message);
             match error.hint() {
-                Some(hint) => problem.with_hint(hint).into(),
+                Some(hint) => ConfigProblems::from(problem.with_hint(hint)),
                 None => problem.into(),
             }
-        })
+        })?;
+        let options = opened.descriptors.iter().flat_map(|it| &it.options.options);
+        let secret = options.filter(|option| option.secret).map(|option| option.name.clone()).collect();
+        ConfigProblems { problems: entry.grants.unknown(&secret) }.into_result()?;
+        Ok(opened.into_types())
     }
 }
