@@ -9,7 +9,7 @@ use crate::connection::ErrorChain;
 use crate::state::BrokerState;
 
 /// How often it is looked whether something is due.
-const TICK: Duration = Duration::from_secs(1);
+pub(crate) const TICK: Duration = Duration::from_secs(1);
 /// How often idle connections are looked for, and idle logs give their memory back.
 const IDLE_CHECK: Duration = Duration::from_secs(30);
 

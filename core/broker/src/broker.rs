@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use towpath_coordinator::GroupCoordinator;
+use towpath_coordinator::share::ShareCoordinator;
 use towpath_types::{Offset, TopicPartition};
 
 use crate::config::{BrokerConfig, Endpoint};
@@ -18,7 +19,7 @@ use crate::connection::{LAST_ANSWERS_MAX, Peer};
 use crate::coordinator_log::BrokerCoordinatorLog;
 use crate::error::BrokerError;
 use crate::listener::Acceptor;
-use crate::state::{BrokerState, Metadata, OFFSETS_TOPIC};
+use crate::state::{BrokerState, Metadata, OFFSETS_TOPIC, SHARE_STATE_TOPIC};
 use crate::stream::Stream;
 use crate::transactions;
 use crate::{background, cluster, moving, open};
@@ -107,6 +108,10 @@ impl Broker {
         let groups = state.groups.get_or_init(|| groups);
         state.tell_groups_of_topics();
         let transactions = state.transactions.get_or_init(|| transactions::coordinator(&state));
+        state.share_states.get_or_init(|| {
+            let log = Arc::new(BrokerCoordinatorLog::new(&state, SHARE_STATE_TOPIC));
+            ShareCoordinator::new(state.config.share_states.clone(), log)
+        });
         let acceptor = Acceptor::new(Arc::clone(&state));
         let membership = match joined.zip(member) {
             Some((joined, opened)) => Some(cluster::Membership::begin(joined, opened, &acceptor).await?),
@@ -148,7 +153,8 @@ impl Broker {
 
     /// Serves a connection over a stream of this process. It counts like any other connection.
     pub fn accept_stream(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        self.acceptor.serve(Stream::Other(Box::new(stream)), Peer { address: None, node: None });
+        self.acceptor
+            .serve(Stream::Other(Box::new(stream)), Peer { address: None, node: None, connection: 0 });
     }
 
     /// What the broker says of itself.
@@ -233,6 +239,10 @@ impl Broker {
         self.state.answering.store(true, Ordering::Release);
         self.state.memory.close_all();
         self.acceptor.closed(LAST_ANSWERS_MAX + Duration::from_secs(1)).await;
+        self.state.shares.close();
+        if let Some(shares) = self.state.share_states.get() {
+            shares.shutdown().await;
+        }
         if let Some(transactions) = self.state.transactions.get() {
             transactions.shutdown().await;
         }

@@ -3,7 +3,9 @@
 
 use towpath_controller::broker_config::{self, SHARED};
 use towpath_controller::{Configs, MetadataImage, topic_config};
+use towpath_coordinator::ASSIGNORS;
 
+use crate::cluster::NODES;
 use crate::config::BrokerConfig;
 use crate::state::BrokerState;
 
@@ -53,6 +55,7 @@ fn value(broker: &BrokerState, name: &str) -> Option<String> {
         .or_else(|| storage(&broker.config, name))
         .or_else(|| limit(&broker.config, name))
         .or_else(|| group(&broker.config, name))
+        .or_else(|| transaction(broker, name))
 }
 
 /// What the broker is, what topics get that do not say, and how brokers treat each other.
@@ -70,11 +73,18 @@ fn own(broker: &BrokerState, name: &str) -> Option<String> {
         "broker.rack" => config.rack.clone()?,
         "broker.session.timeout.ms" => replication.session_timeout.as_millis().to_string(),
         "controlled.shutdown.enable" | "delete.topic.enable" => "true".to_owned(),
+        "controller.listener.names" => config.cluster.as_ref().map_or("", |_| NODES).to_owned(),
         "controller.quorum.election.timeout.ms" => replication.election_timeout.as_millis().to_string(),
         "controller.quorum.voters" => voters(config),
-        "default.replication.factor" => config.replication_factor_default.to_string(),
+        "default.replication.factor"
+        | "offsets.topic.replication.factor"
+        | "transaction.state.log.replication.factor" => config.replication_factor_default.to_string(),
         "leader.imbalance.check.interval.seconds" => {
             replication.leader_imbalance_check_interval.as_secs().to_string()
+        }
+        "listener.security.protocol.map" => {
+            let nodes = config.cluster.as_ref().map(|_| format!("{NODES}:PLAINTEXT,"));
+            nodes.unwrap_or_default() + "PLAINTEXT:PLAINTEXT"
         }
         "listeners" => config.listen.map_or_else(String::new, |address| format!("PLAINTEXT://{address}")),
         "num.partitions" => config.partitions_default.to_string(),
@@ -114,8 +124,13 @@ fn storage(config: &BrokerConfig, name: &str) -> Option<String> {
             let dirs = config.all_dirs().map(|dir| dir.display().to_string());
             dirs.collect::<Vec<_>>().join(",")
         }
-        "log.flush.offset.checkpoint.interval.ms" => config.checkpoint_interval.as_millis().to_string(),
+        "log.flush.offset.checkpoint.interval.ms"
+        | "log.flush.start.offset.checkpoint.interval.ms"
+        | "replica.high.watermark.checkpoint.interval.ms" => {
+            config.checkpoint_interval.as_millis().to_string()
+        }
         "log.retention.check.interval.ms" => config.retention_check_interval.as_millis().to_string(),
+        "metadata.log.dir" => config.data_dir.display().to_string(),
         "producer.id.expiration.ms" => config.producer_expiration_ms.to_string(),
         _ => return None,
     };
@@ -140,15 +155,55 @@ fn limit(config: &BrokerConfig, name: &str) -> Option<String> {
 fn group(config: &BrokerConfig, name: &str) -> Option<String> {
     let groups = &config.groups;
     let said = match name {
+        "group.consumer.assignment.interval.ms" => groups.consumer_assignment_interval_ms.to_string(),
+        "group.consumer.assignors" => ASSIGNORS.join(","),
         "group.initial.rebalance.delay.ms" => groups.initial_rebalance_delay_ms.to_string(),
         "group.max.session.timeout.ms" => groups.session_timeout_ms_max.to_string(),
-        "group.max.size" => groups.members_max.to_string(),
+        "group.consumer.max.size" | "group.max.size" => groups.members_max.to_string(),
         "group.min.session.timeout.ms" => groups.session_timeout_ms_min.to_string(),
         "offset.metadata.max.bytes" => groups.offset_metadata_max.to_string(),
         "offsets.retention.check.interval.ms" => groups.offsets_retention_check_interval_ms.to_string(),
         "offsets.retention.minutes" => (groups.offsets_retention_ms / 60_000).to_string(),
         "offsets.topic.num.partitions" => config.offsets_partitions.to_string(),
-        _ if name.starts_with("group.consumer.") => config.settings.get(name)?.clone(),
+        "offsets.topic.segment.bytes" => config.offsets_topic_configs.get("segment.bytes")?.clone(),
+        _ if ["group.consumer.", "group.share.", "share.coordinator."]
+            .iter()
+            .any(|it| name.starts_with(it)) =>
+        {
+            config.settings.get(name)?.clone()
+        }
+        _ => return None,
+    };
+    Some(said)
+}
+
+/// The transaction coordinator and its topic.
+fn transaction(broker: &BrokerState, name: &str) -> Option<String> {
+    transaction_limit(&broker.config, name).or_else(|| {
+        let topic = &broker.config.transactions_topic_configs;
+        match name {
+            "transaction.state.log.min.isr" => {
+                let of_all = || broker.topic_defaults(&broker.image()).get("min.insync.replicas").cloned();
+                topic.get("min.insync.replicas").cloned().or_else(of_all)
+            }
+            "transaction.state.log.segment.bytes" => topic.get("segment.bytes").cloned(),
+            _ => None,
+        }
+    })
+}
+
+fn transaction_limit(config: &BrokerConfig, name: &str) -> Option<String> {
+    let transactions = &config.transactions;
+    let said = match name {
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms" => {
+            transactions.abort_interval_ms.to_string()
+        }
+        "transaction.max.timeout.ms" => transactions.timeout_ms_max.to_string(),
+        "transaction.remove.expired.transaction.cleanup.interval.ms" => {
+            transactions.expiration_interval_ms.to_string()
+        }
+        "transaction.state.log.num.partitions" => config.transactions_partitions.to_string(),
+        "transactional.id.expiration.ms" => transactions.id_expiration_ms.to_string(),
         _ => return None,
     };
     Some(said)
@@ -157,23 +212,46 @@ fn group(config: &BrokerConfig, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::background;
+    use crate::cluster::fetching;
+    use crate::handlers::PARTITIONS_TOLD_MAX;
+
+    /// What is declared, since it can be read, and stands in the code.
+    fn always(name: &str) -> Option<String> {
+        let said = match name {
+            "log.flush.scheduler.interval.ms" => background::TICK.as_millis().to_string(),
+            "max.request.partition.size.limit" => PARTITIONS_TOLD_MAX.to_string(),
+            "replica.fetch.backoff.ms" => fetching::BACKOFF.as_millis().to_string(),
+            "replica.fetch.max.bytes" => fetching::PARTITION_BYTES.to_string(),
+            "replica.fetch.min.bytes" => fetching::MIN_BYTES.to_string(),
+            "replica.fetch.response.max.bytes" => fetching::RESPONSE_BYTES.to_string(),
+            "replica.fetch.wait.max.ms" => fetching::WAIT_MS.to_string(),
+            _ => return None,
+        };
+        Some(said)
+    }
 
     /// What the configuration is without anything in the file, and what is declared as the default, are the same.
     #[test]
     fn the_declared_defaults_are_those_in_force() {
         let config = BrokerConfig::new("d");
         let told = |name: &str| {
-            storage(&config, name).or_else(|| limit(&config, name)).or_else(|| group(&config, name))
+            storage(&config, name)
+                .or_else(|| limit(&config, name))
+                .or_else(|| group(&config, name))
+                .or_else(|| transaction_limit(&config, name))
+                .or_else(|| always(name))
         };
+        let is_path = |name: &str| matches!(name, "log.dirs" | "metadata.log.dir");
         let mut found = 0;
         for declared in broker_config::all() {
-            let Some(value) = told(declared.key.name).filter(|_| declared.key.name != "log.dirs") else {
+            let Some(value) = told(declared.key.name).filter(|_| !is_path(declared.key.name)) else {
                 continue;
             };
             assert_eq!(declared.key.default, Some(value.as_str()), "{}", declared.key.name);
             found += 1;
         }
-        assert!(found >= 18, "{found}");
+        assert!(found >= 37, "{found}");
         assert_eq!(roles(&config), "broker,controller");
     }
 }

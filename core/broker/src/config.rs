@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use towpath_controller::decide::{ClusterPolicy, TopicDefaults};
 use towpath_coordinator::GroupConfig;
+use towpath_coordinator::share::ShareStateConfig;
 use towpath_coordinator::transaction::TransactionConfig;
 use towpath_types::{BrokerId, limits};
 
@@ -51,6 +52,12 @@ pub struct BrokerConfig {
     pub transactions_topic_configs: BTreeMap<String, String>,
     /// The transaction coordinator's settings.
     pub transactions: TransactionConfig,
+    /// `share.coordinator.state.topic.num.partitions`.
+    pub share_state_partitions: i32,
+    /// Configurations of `__share_group_state` besides those that it always has.
+    pub share_state_topic_configs: BTreeMap<String, String>,
+    /// The share coordinator's settings.
+    pub share_states: ShareStateConfig,
     /// The limits.
     pub limits: Limits,
     /// `log.retention.check.interval.ms`.
@@ -162,6 +169,9 @@ impl BrokerConfig {
             transactions_partitions: 50,
             transactions_topic_configs: BTreeMap::new(),
             transactions: TransactionConfig::default(),
+            share_state_partitions: 50,
+            share_state_topic_configs: BTreeMap::new(),
+            share_states: ShareStateConfig::default(),
             limits: Limits::default(),
             retention_check_interval: Duration::from_secs(300),
             compaction_check_interval: Duration::from_secs(15),

@@ -33,6 +33,11 @@ const DIRECT_BYTES_MIN: usize = 16 * 1024;
 /// Requests up to this size cost nothing to keep: they are not begun while memory is used up, since their answers may
 /// be large. Larger ones are begun all the same, because that frees their memory.
 const SMALL_REQUEST_BYTES: usize = 16 * 1024;
+/// Requests that are held while more of their burst arrives, and bytes of the largest of them.
+const HELD_MAX: usize = 8;
+const HELD_BYTES_MAX: usize = 256 * 1024;
+/// How much is read at most before an answer leaves that could, or a held request is begun.
+const ALONG_BYTES_MAX: usize = 512 * 1024;
 /// How long an idle connection keeps its buffer.
 const BUFFER_IDLE: Duration = Duration::from_secs(1);
 /// How long the answers to what was begun may take when the broker stops.
@@ -51,6 +56,8 @@ pub(crate) struct Peer {
     pub(crate) address: Option<IpAddr>,
     /// The node of this cluster that it is, where it has said so on the listener of nodes.
     pub(crate) node: Option<BrokerId>,
+    /// Which of this process's connections it is; 0 for what another node has passed on.
+    pub(crate) connection: u64,
 }
 
 /// Why a connection ends.
@@ -141,7 +148,11 @@ pub(crate) struct Connection {
     allocated: usize,
     /// The largest frame that came whole: so much room is made at once for the next.
     trusted: usize,
+    /// Bytes of the largest burst of requests: as much room is made for the next while memory is ample.
+    burst: usize,
     in_flight_bytes: usize,
+    /// Requests that are begun when all that has arrived behind them is read.
+    held: VecDeque<Bytes>,
     slots: VecDeque<Slot>,
     outgoing: Outgoing,
     /// An answer was cut off on its way out.
@@ -165,7 +176,9 @@ impl Connection {
             buffer: BytesMut::new(),
             allocated: 0,
             trusted: 0,
+            burst: 0,
             in_flight_bytes: 0,
+            held: VecDeque::new(),
             slots: VecDeque::new(),
             outgoing: Outgoing::default(),
             cut_off: false,
@@ -179,6 +192,10 @@ impl Connection {
             Ok(never) => match never {},
             Err(end) => end,
         };
+        if !matches!(end, ConnectionEnd::Shutdown | ConnectionEnd::Reclaimed) {
+            // What was sent before the end counts, also where nobody hears of it (acks=0).
+            let _ended_already = self.begin_held();
+        }
         if matches!(end, ConnectionEnd::Shutdown) && self.broker.is_answering() {
             // What is not answered by then was waited for long enough.
             let _ = tokio::time::timeout(LAST_ANSWERS_MAX, self.answer_what_was_begun()).await;
@@ -200,11 +217,28 @@ impl Connection {
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, ConnectionEnd> {
+        // Bytes read since the first of the requests that are held, or of the answers that are about to leave.
+        let mut read_since = 0;
         loop {
             let is_held_back = self.begin_requests()?;
             self.collect_answers()?;
-            if !self.outgoing.is_empty() {
-                self.write().await?;
+            if !self.held.is_empty() || !self.outgoing.is_empty() {
+                let read = if is_held_back { 0 } else { self.read_along(read_since).await? };
+                read_since += read;
+                if read > 0 {
+                    continue;
+                }
+                self.burst = self.burst.max(read_since.min(ALONG_BYTES_MAX));
+                read_since = 0;
+                self.begin_held()?;
+                self.collect_answers()?;
+                if !self.outgoing.is_empty() {
+                    self.write().await?;
+                    continue;
+                }
+            }
+            if !is_held_back && self.has_room() && self.has_whole_request()? {
+                // Requests without an answer have made room by being done.
                 continue;
             }
             self.account();
@@ -222,13 +256,46 @@ impl Connection {
         }
     }
 
+    /// Reads what has arrived while requests are held or small answers are about to leave, without waiting for it; 0 when
+    /// it is their turn. A burst of requests is then worked on at once, and the answers leave in one call and wake the client
+    /// once.
+    async fn read_along(&mut self, read_since: usize) -> Result<usize, ConnectionEnd> {
+        let leaves =
+            !self.outgoing.is_small() || read_since >= ALONG_BYTES_MAX || self.held.len() >= HELD_MAX;
+        if leaves || !self.has_room() || self.is_short_of_memory() {
+            return Ok(0);
+        }
+        let room = self.room();
+        let Self { stream, buffer, allocated, lease, .. } = self;
+        let read = poll_fn(|cx| match poll_fill(stream, buffer, allocated, room, cx) {
+            Poll::Ready(read) => Poll::Ready(read),
+            Poll::Pending => Poll::Ready(Ok(0)),
+        });
+        let read = read.await?;
+        if read > 0 {
+            lease.progress();
+        }
+        self.account();
+        Ok(read)
+    }
+
+    /// Bytes for which room may be made before they arrive: as much as came before. R10: what bursts bring counts only while
+    /// most of the memory for requests is free.
+    fn room(&self) -> usize {
+        if self.broker.memory.is_ample() { self.trusted.max(self.burst) } else { self.trusted }
+    }
+
     /// Whether another request may be begun, by what the connection holds itself. R10: answers that the client does
     /// not read, or that wait for one before them, are bounded.
     fn has_room(&self) -> bool {
-        let is_beginning = matches!(self.slots.back(), Some(Slot { state: SlotState::Beginning(_), .. }));
-        !is_beginning
-            && self.slots.len() < self.broker.config.limits.requests_in_flight_max
+        !self.is_beginning()
+            && self.slots.len() + self.held.len() < self.broker.config.limits.requests_in_flight_max
             && self.reply_bytes() < REPLY_BYTES_MAX
+    }
+
+    /// Whether the last request is still being begun: those after it have to wait.
+    fn is_beginning(&self) -> bool {
+        matches!(self.slots.back(), Some(Slot { state: SlotState::Beginning(_), .. }))
     }
 
     fn reply_bytes(&self) -> usize {
@@ -241,6 +308,11 @@ impl Connection {
         self.peer.node.is_none() && self.broker.memory.is_exhausted()
     }
 
+    fn has_whole_request(&self) -> Result<bool, ConnectionEnd> {
+        let length = frame::announced_length(&self.buffer, self.broker.config.limits.request_bytes_max)?;
+        Ok(length.is_some_and(|length| self.buffer.len() - frame::LENGTH_BYTES >= length))
+    }
+
     /// Begins every request that is there whole, as far as there is room; `true` when one waits for memory.
     fn begin_requests(&mut self) -> Result<bool, ConnectionEnd> {
         let bytes_max = self.broker.config.limits.request_bytes_max;
@@ -251,10 +323,45 @@ impl Connection {
                 return Ok(true);
             }
             let Some(frame) = frame::take_frame(&mut self.buffer, bytes_max)? else { return Ok(false) };
-            self.begin(frame)?;
+            self.take(frame)?;
             self.account();
         }
         Ok(false)
+    }
+
+    /// Begins a request after those that came before it, or holds it until all that has arrived behind it is read.
+    fn take(&mut self, frame: Bytes) -> Result<(), ConnectionEnd> {
+        let may_wait = frame.len() <= HELD_BYTES_MAX && handlers::is_produce(&frame);
+        if !may_wait || self.held.len() >= HELD_MAX {
+            self.begin_held()?;
+        }
+        if !may_wait && self.held.is_empty() && !self.is_beginning() {
+            return self.begin(frame);
+        }
+        self.trusted = self.trusted.max(frame.len());
+        self.in_flight_bytes += frame.len();
+        self.held.push_back(frame);
+        Ok(())
+    }
+
+    /// Begins what is held, up to the first whose beginning takes longer.
+    fn begin_held(&mut self) -> Result<(), ConnectionEnd> {
+        while let Some(first) = self.held.front() {
+            if self.is_beginning() {
+                break;
+            }
+            if handlers::is_produce(first) {
+                let began = Instant::now();
+                for (bytes, begun) in handlers::begin_burst(&self.broker, &self.peer, &mut self.held)? {
+                    self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+                    self.push(ApiKey::Produce, began, bytes, begun);
+                }
+            } else if let Some(frame) = self.held.pop_front() {
+                self.in_flight_bytes = self.in_flight_bytes.saturating_sub(frame.len());
+                self.begin(frame)?;
+            }
+        }
+        Ok(())
     }
 
     fn begin(&mut self, frame: Bytes) -> Result<(), ConnectionEnd> {
@@ -262,6 +369,12 @@ impl Connection {
         self.trusted = self.trusted.max(bytes);
         let began = Instant::now();
         let (api, begun) = handlers::begin(&self.broker, &self.peer, frame)?;
+        self.push(api, began, bytes, begun);
+        Ok(())
+    }
+
+    /// Takes a request in work, or done, into the line of answers.
+    fn push(&mut self, api: ApiKey, began: Instant, bytes: usize, begun: Begun) {
         let state = SlotState::begun(begun);
         let bytes = match state {
             SlotState::Done(_) => bytes,
@@ -269,7 +382,6 @@ impl Connection {
         };
         self.in_flight_bytes += bytes;
         self.slots.push_back(Slot { api, began, bytes, state });
-        Ok(())
     }
 
     /// Moves the answers that are ready, and have no unready one before them, to the way out.
@@ -344,7 +456,8 @@ impl Connection {
         let buffer = self.allocated.max(self.buffer.len());
         self.lease.set(buffer + self.in_flight_bytes + self.reply_bytes());
         self.lease.set_partial(if self.buffer.is_empty() { 0 } else { buffer });
-        let activity = if self.slots.is_empty() { Activity::Reading } else { Activity::Working };
+        let activity =
+            if self.slots.is_empty() && self.held.is_empty() { Activity::Reading } else { Activity::Working };
         self.lease.set_activity(activity);
     }
 
@@ -383,13 +496,15 @@ impl Connection {
             self.buffer = BytesMut::new();
             self.allocated = 0;
             self.trusted = 0;
+            self.burst = 0;
             self.account();
         }
         self.next_event(may_read).await
     }
 
     async fn next_event(&mut self, may_read: bool) -> Result<Event, ConnectionEnd> {
-        let Self { broker, stream, buffer, allocated, trusted, slots, lease, in_flight_bytes, .. } = self;
+        let room = self.room();
+        let Self { broker, stream, buffer, allocated, slots, lease, in_flight_bytes, .. } = self;
         let mut closed = pin!(lease.closed());
         let mut registered = false;
         poll_fn(|cx| {
@@ -408,7 +523,7 @@ impl Connection {
             }
             registered = true;
             let before = *allocated;
-            let read = poll_fill(stream, buffer, allocated, *trusted, cx);
+            let read = poll_fill(stream, buffer, allocated, room, cx);
             if *allocated != before {
                 // Counted as soon as it is taken, also when nothing comes to fill it.
                 let replies: usize = slots.iter().map(|slot| slot.state.reply_bytes()).sum();
@@ -450,24 +565,30 @@ async fn answer_ready(slots: &mut VecDeque<Slot>) {
 }
 
 /// Reads what is there. R10: a frame's announced length makes no room by itself; the buffer at most doubles what has
-/// arrived, up to the frame's end.
+/// arrived, up to the frame's end, or takes as much as `room`, which has come before.
 fn poll_fill(
     stream: &mut Stream,
     buffer: &mut BytesMut,
     allocated: &mut usize,
-    trusted: usize,
+    room: usize,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     let missing = match frame::announced_length(buffer, usize::MAX) {
         Ok(Some(length)) => (length + frame::LENGTH_BYTES).saturating_sub(buffer.len()),
         _ => 0,
     };
-    if missing > 0 && (buffer.len() >= DIRECT_BYTES_MIN || *allocated > 0) {
-        let step = missing.min(buffer.len().max(trusted.saturating_sub(buffer.len())));
-        if buffer.capacity() - buffer.len() == 0 {
+    // What a client with large requests sends is not worth a copy.
+    let is_large = room >= DIRECT_BYTES_MIN;
+    if is_large || (missing > 0 && (buffer.len() >= DIRECT_BYTES_MIN || *allocated > 0)) {
+        let known = missing.min(buffer.len().max(room.saturating_sub(buffer.len())));
+        let step = if is_large { known.max(room) } else { known };
+        let free = buffer.capacity() - buffer.len();
+        if free == 0 || (is_large && free < step.min(SCRATCH_BYTES)) {
             buffer.reserve(step);
+            *allocated = buffer.capacity();
         }
-        *allocated = buffer.capacity();
+        // Frames that were taken from its front still keep all of it.
+        *allocated = (*allocated).max(buffer.capacity());
         return pin!(stream.read_buf(buffer)).poll(cx);
     }
     SCRATCH.with_borrow_mut(|scratch| {

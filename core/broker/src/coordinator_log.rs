@@ -11,13 +11,13 @@ use towpath_coordinator::{
     CoordinatorBatch, CoordinatorLog, CoordinatorLogError, EndMarker, LoadedChunk, LoadedEntry,
     OffsetsRecord, TransactionalProducer,
 };
-use towpath_log::{AppendError, AppendOptions, Effort, Marker, VerificationGuard};
+use towpath_log::{AppendError, AppendOptions, Effort, LogConfig, Marker, VerificationGuard};
 use towpath_record::{
     BatchBuilder, BatchError, Codec, Compression, ControlType, Origin, RecordBatch, ValidateError, batches,
     control_record,
 };
 use towpath_replica::{Partition, PartitionError, TopicReplicas};
-use towpath_types::{Offset, ProducerEpoch, ProducerId, Term};
+use towpath_types::{Offset, ProducerEpoch, ProducerId, Term, TopicId};
 use towpath_wire::ErrorCode;
 
 use crate::handlers::partition_error_code;
@@ -167,8 +167,19 @@ impl CoordinatorLog for BrokerCoordinatorLog {
         broker.auto_create(self.topic).await.map_err(|error| CoordinatorLogError::Storage(error.into()))
     }
 
+    fn batch_bytes_max(&self, partition: i32) -> usize {
+        let open = self.topic().and_then(|topic| topic.open_partition(partition));
+        let config = open.map_or_else(LogConfig::default, |partition| *partition.log().config());
+        config.message_bytes_max.min(usize::try_from(config.segment_bytes).unwrap_or(usize::MAX))
+    }
+
     fn term(&self, partition: i32) -> Option<Term> {
         self.topic()?.term(partition)
+    }
+
+    fn has_topic(&self, topic: TopicId) -> bool {
+        // Whoever stops knows nothing.
+        self.broker.upgrade().is_none_or(|broker| broker.image().topic_by_id(topic).is_some())
     }
 
     async fn append(

@@ -77,9 +77,6 @@ pub enum BrokerError {
     /// One directory under two names.
     #[error("the data directory {0} is named twice")]
     DirectoryTwice(PathBuf),
-    /// Moves of replicas that cannot be ended.
-    #[error(transparent)]
-    Moves(#[from] towpath_replica::SettleError),
     /// A default of topic configurations.
     #[error("a topic default is not valid: {0}")]
     TopicDefault(#[from] towpath_controller::topic_config::ConfigProblem),

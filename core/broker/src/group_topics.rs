@@ -89,6 +89,14 @@ impl Topics for GroupTopics {
         self.group_config(group, "consumer.session.timeout.ms")
     }
 
+    fn share_session_timeout_ms(&self, group: &str) -> Option<i32> {
+        self.group_config(group, "share.session.timeout.ms")
+    }
+
+    fn share_heartbeat_interval_ms(&self, group: &str) -> Option<i32> {
+        self.group_config(group, "share.heartbeat.interval.ms")
+    }
+
     fn heartbeat_interval_ms(&self, group: &str) -> Option<i32> {
         self.group_config(group, "consumer.heartbeat.interval.ms")
     }

@@ -27,6 +27,7 @@ mod open_files;
 mod outgoing;
 mod producer_ids;
 mod server_properties;
+mod share;
 mod state;
 mod stream;
 mod throttle;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +25,8 @@ pub(crate) struct Acceptor {
     places_max: usize,
     /// For other nodes' connections: clients that hold all places do not keep followers out.
     node_places: Arc<Semaphore>,
+    /// Connections so far.
+    served: AtomicU64,
 }
 
 /// Connections of nodes for records that may be open (R10).
@@ -49,7 +52,8 @@ impl Acceptor {
     pub(crate) fn new(broker: Arc<BrokerState>) -> Arc<Self> {
         let node_places = Arc::new(Semaphore::new(NODE_CONNECTIONS_MAX));
         let places_max = places_max(broker.config.limits.connections_max, open_files::limit());
-        Arc::new(Self { broker, places: Arc::new(Semaphore::new(places_max)), places_max, node_places })
+        let places = Arc::new(Semaphore::new(places_max));
+        Arc::new(Self { broker, places, places_max, node_places, served: AtomicU64::new(0) })
     }
 
     /// Connections that are open.
@@ -66,7 +70,7 @@ impl Acceptor {
     }
 
     /// Serves a connection, if there is a place for it; else it is closed at once.
-    pub(crate) fn serve(&self, stream: Stream, peer: Peer) {
+    pub(crate) fn serve(&self, stream: Stream, mut peer: Peer) {
         if self.broker.is_stopping() {
             return;
         }
@@ -74,8 +78,10 @@ impl Acceptor {
         let places = if peer.node.is_some() { &self.node_places } else { &self.places };
         match Arc::clone(places).try_acquire_owned() {
             Ok(place) => {
+                let id = 1 + self.served.fetch_add(1, Ordering::Relaxed);
+                peer.connection = id;
                 let connection = Connection::new(Arc::clone(&self.broker), stream, peer);
-                tokio::spawn(run(Arc::clone(&self.broker), connection, place));
+                tokio::spawn(run(Arc::clone(&self.broker), connection, place, id));
             }
             Err(_) => {
                 ::metrics::counter!(names::CONNECTIONS_CLOSED, "reason" => "too_many").increment(1);
@@ -93,7 +99,10 @@ impl Acceptor {
                         tracing::debug!(%address, %error, "a socket cannot be configured");
                         continue;
                     }
-                    self.serve(Stream::Tcp(socket), Peer { address: Some(address.ip()), node: None });
+                    self.serve(
+                        Stream::Tcp(socket),
+                        Peer { address: Some(address.ip()), node: None, connection: 0 },
+                    );
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -110,11 +119,24 @@ fn configure(socket: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn run(broker: Arc<BrokerState>, connection: Connection, place: OwnedSemaphorePermit) {
+/// What ends with a connection, however it ends: what its members of share groups have comes back, and its place is free.
+struct Ending {
+    broker: Arc<BrokerState>,
+    id: u64,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.broker.shares.connection_ended(&self.broker, self.id);
+        self.broker.metrics.connections.decrement(1.0);
+    }
+}
+
+async fn run(broker: Arc<BrokerState>, connection: Connection, place: OwnedSemaphorePermit, id: u64) {
     broker.metrics.connections.increment(1.0);
+    let _ending = Ending { broker, id, _place: place };
     connection.run().await;
-    broker.metrics.connections.decrement(1.0);
-    drop(place);
 }
 
 #[cfg(test)]

@@ -105,6 +105,11 @@ impl MemoryBudget {
         self.used() >= self.limit
     }
 
+    /// Whether most of it is free.
+    pub(crate) fn is_ample(&self) -> bool {
+        self.used() < self.limit / 4
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }

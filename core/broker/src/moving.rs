@@ -22,6 +22,7 @@ const PIECES: usize = 16;
 /// A move that goes on later.
 struct Later {
     attempts: u32,
+    rounds: u32,
     at: Instant,
 }
 
@@ -40,18 +41,25 @@ pub(crate) async fn run(broker: Arc<BrokerState>) {
                 wait = wait.min(WAIT);
                 continue;
             }
-            let attempts = waiting.map_or(0, |later| later.attempts);
-            match step(&broker, moving, attempts).await {
-                MoveStep::Copied(_) => wait = Duration::ZERO,
+            let (attempts, rounds) = waiting.map_or((0, 0), |later| (later.attempts, later.rounds));
+            match step(&broker, moving, attempts, rounds).await {
+                MoveStep::Copied(_) => {
+                    wait = Duration::ZERO;
+                    later.insert(key, Later { attempts, rounds: rounds + 1, at: now });
+                }
+                MoveStep::Flushed => {
+                    wait = Duration::ZERO;
+                    later.insert(key, Later { attempts: attempts + 1, rounds, at: now });
+                }
                 MoveStep::Waiting => {
                     wait = wait.min(WAIT);
-                    later.insert(key, Later { attempts: attempts + 1, at: now + WAIT });
+                    later.insert(key, Later { attempts: attempts + 1, rounds, at: now + WAIT });
                 }
                 MoveStep::Moved => {
                     later.remove(&key);
                 }
                 MoveStep::GivenUp => {
-                    later.insert(key, Later { attempts, at: now + RETRY });
+                    later.insert(key, Later { attempts, rounds, at: now + RETRY });
                 }
             }
         }
@@ -60,12 +68,12 @@ pub(crate) async fn run(broker: Arc<BrokerState>) {
 }
 
 /// Goes on with one move; an error is told, and tried again later.
-async fn step(broker: &Arc<BrokerState>, moving: ReplicaMove, attempts: u32) -> MoveStep {
+async fn step(broker: &Arc<BrokerState>, moving: ReplicaMove, attempts: u32, rounds: u32) -> MoveStep {
     let state = Arc::clone(broker);
     let task = tokio::task::spawn_blocking(move || {
         let mut copied = MoveStep::Copied(0);
         for _ in 0..PIECES {
-            match state.replicas.advance_move(&moving, attempts) {
+            match state.replicas.advance_move(&moving, attempts, rounds) {
                 Ok(step @ MoveStep::Copied(bytes)) => {
                     state.throttles.moving.take(bytes);
                     copied = step;

@@ -25,10 +25,12 @@ use crate::coordinator_log::VerifiedOffsets;
 use crate::error::BrokerError;
 use crate::fetch_session::FetchSessions;
 use crate::handlers;
+use crate::handlers::api_versions::supported_features;
 use crate::live_settings::LiveSettings;
 use crate::memory::MemoryBudget;
 use crate::metrics::BrokerMetrics;
 use crate::producer_ids::ProducerIds;
+use crate::share::Shares;
 use crate::state::{BrokerState, Metadata};
 
 /// Checks the defaults of topic configurations.
@@ -170,11 +172,11 @@ pub(crate) fn open_alone(
     let cluster_id = cluster_id(&config)?;
     let opened = open_dirs(&config, &cluster_id)?;
     let (controller, broker_epoch) = open_controller(&config, &opened, &cluster_id, &advertised)?;
-    let Opened { dirs, logs } = opened;
+    let dirs = opened.dirs;
     let image = controller.image();
     let metadata = Metadata::Local { controller, broker_epoch };
     let state = state(config, cluster_id, advertised, metadata, dirs, Arc::clone(&image))?;
-    remove_strays(&state, &logs, &image)?;
+    remove_strays(&state, &image)?;
     state.follow_settings(&image);
     for topic in image.topics() {
         state.set_topic(&image, topic)?;
@@ -186,8 +188,6 @@ pub(crate) fn open_alone(
 /// A broker of a cluster whose directory is open.
 pub(crate) struct OpenedMember {
     pub(crate) state: Arc<BrokerState>,
-    /// All partitions on disk, whatever the metadata say of them.
-    pub(crate) logs: Vec<Arc<Log>>,
     /// The epoch of the last clean shutdown; -1 if there was none.
     pub(crate) previous_epoch: BrokerEpoch,
     /// What a registration says of directories beside the first.
@@ -237,11 +237,11 @@ pub(crate) fn open_member(
     let cluster_id = node.image().cluster_id().to_owned();
     let opened = open_dirs(&config, &cluster_id)?;
     let further_directories = find_missing(&opened, &node.image(), config.node_id);
-    let Opened { dirs, logs } = opened;
+    let dirs = opened.dirs;
     let previous_epoch = BrokerEpoch::new(dirs.clean_epoch().unwrap_or(-1));
     let nothing = Arc::new(MetadataImage::new());
     let state = state(config, cluster_id, advertised, Metadata::Cluster(node), dirs, nothing)?;
-    Ok(OpenedMember { state, logs, previous_epoch, further_directories })
+    Ok(OpenedMember { state, previous_epoch, further_directories })
 }
 
 fn state(
@@ -280,6 +280,8 @@ fn state(
         answering: AtomicBool::new(false),
         groups: OnceLock::new(),
         transactions: OnceLock::new(),
+        share_states: OnceLock::new(),
+        shares: Shares::default(),
         verified_offsets: VerifiedOffsets::default(),
         replica_moved: tokio::sync::Notify::new(),
         changing: Mutex::new(()),
@@ -321,6 +323,7 @@ fn open_controller(
     let mut registration =
         RegisterBroker::new(config.node_id, Uuid::new_v4(), advertised.host.clone(), advertised.port);
     registration.rack.clone_from(&config.rack);
+    registration.features = supported_features();
     registration.further_directories = find_missing(opened, &image, config.node_id);
     let clean = opened.dirs.all().iter().all(|dir| dir.was_clean()) || is_new;
     let id = cluster_id.to_owned();
@@ -338,30 +341,24 @@ fn open_controller(
 ///
 /// # Errors
 /// [`BrokerError::Log`].
-pub(crate) fn remove_strays(
-    state: &BrokerState,
-    logs: &[Arc<Log>],
-    image: &MetadataImage,
-) -> Result<(), BrokerError> {
+pub(crate) fn remove_strays(state: &BrokerState, image: &MetadataImage) -> Result<(), BrokerError> {
     let me = state.config.node_id;
-    let mut strays = Vec::new();
-    for log in logs {
+    let is_ours = |log: &Log| {
         let partition = log.partition();
         if partition.topic.as_str() == LocalMetadataLog::TOPIC {
-            continue;
+            return true;
         }
         let topic = image.topic_by_id(log.topic_id()).filter(|topic| topic.name == partition.topic);
         let index = usize::try_from(partition.partition).ok();
         let state = topic.and_then(|topic| topic.partitions.get(index?));
-        if !state.is_some_and(|state| state.replicas.contains(&me)) {
-            tracing::warn!(%partition, topic_id = %log.topic_id(), "removed: it is no partition of this broker any more");
-            strays.push(partition.clone());
+        let is_ours = state.is_some_and(|state| state.replicas.contains(&me));
+        if !is_ours {
+            let dir = log.dir().display();
+            tracing::warn!(%partition, topic_id = %log.topic_id(), %dir, "removed: it is no partition of this broker any more");
         }
-    }
-    if !strays.is_empty() {
-        state.replicas.dirs().delete_all(&strays)?;
-    }
-    Ok(())
+        is_ours
+    };
+    Ok(state.replicas.dirs().remove_strays(is_ours)?)
 }
 
 /// What clients are told to connect to.

@@ -14,6 +14,8 @@ use crate::stream::Stream;
 
 /// Pieces of memory that one system call writes.
 const SLICES_MAX: usize = 32;
+/// Answers of less than this together wait for those of the same burst.
+const SMALL_BYTES: usize = 4 * 1024;
 /// Bytes of a file that are read at a time where it cannot be sent directly.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Bytes that one call of sendfile moves, so that no connection keeps a thread for long.
@@ -91,6 +93,13 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     pub(crate) fn is_empty(&self) -> bool {
         self.parts.is_empty()
+    }
+
+    /// Whether others may join what waits: it is a few bytes, in memory.
+    pub(crate) fn is_small(&self) -> bool {
+        self.parts.len() < SLICES_MAX
+            && self.memory_bytes < SMALL_BYTES
+            && self.parts.iter().all(|part| matches!(part, Part::Bytes(_)))
     }
 
     /// Bytes in memory that wait.

@@ -8,6 +8,9 @@ use towpath_controller::{broker_config, topic_config};
 use crate::config::BrokerConfig;
 use crate::error::BrokerError;
 
+/// What can be read of consumer groups, and follows from other settings.
+const FOLLOWS: &[&str] = &["group.consumer.max.size"];
+
 /// Writes a number where it belongs.
 fn number<T: FromStr>(slot: &mut T, value: &str) -> Result<(), String> {
     *slot = value.parse().map_err(|_| "it is no number that fits".to_owned())?;
@@ -94,6 +97,61 @@ impl BrokerConfig {
         }
     }
 
+    fn set_groups(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let groups = &mut self.groups;
+        match name {
+            "group.min.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_min, value, 1),
+            "group.max.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_max, value, 1),
+            "group.initial.rebalance.delay.ms" => at_least(&mut groups.initial_rebalance_delay_ms, value, 0),
+            "group.max.size" => at_least(&mut groups.members_max, value, 1),
+            "group.consumer.assignment.interval.ms" => {
+                at_least(&mut groups.consumer_assignment_interval_ms, value, 0)
+            }
+            "group.consumer.session.timeout.ms" => {
+                at_least(&mut groups.consumer_session_timeout_ms, value, 1)
+            }
+            "group.consumer.heartbeat.interval.ms" => {
+                at_least(&mut groups.consumer_heartbeat_interval_ms, value, 1)
+            }
+            "group.consumer.migration.policy" => {
+                groups.consumer_migration_policy = value.parse()?;
+                Ok(())
+            }
+            // It has no slot here but the file itself: the bounds of what can be set for single groups.
+            _ => match broker_config::key(name).filter(|config| !FOLLOWS.contains(&config.key.name)) {
+                Some(config) => config.key.check(value).map_err(|problem| problem.to_string()),
+                None => Err("the broker has no such setting".to_owned()),
+            },
+        }
+    }
+
+    fn set_shares(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let groups = &mut self.groups;
+        match name {
+            "group.share.session.timeout.ms" => at_least(&mut groups.share_session_timeout_ms, value, 1),
+            "group.share.heartbeat.interval.ms" => {
+                at_least(&mut groups.share_heartbeat_interval_ms, value, 1)
+            }
+            "group.share.max.size" => at_least(&mut groups.share_members_max, value, 1),
+            "share.coordinator.snapshot.update.records.per.snapshot" => {
+                number(&mut self.share_states.updates_per_snapshot, value)
+            }
+            "share.coordinator.state.topic.num.partitions" => {
+                at_least(&mut self.share_state_partitions, value, 1)
+            }
+            "share.coordinator.state.topic.min.isr" => {
+                topic_config::check("min.insync.replicas", value).map_err(|problem| problem.to_string())?;
+                self.share_state_topic_configs.insert("min.insync.replicas".to_owned(), value.to_owned());
+                Ok(())
+            }
+            // The others are looked up by their names.
+            _ => match broker_config::key(name) {
+                Some(config) => config.key.check(value).map_err(|problem| problem.to_string()),
+                None => Err("the broker has no such setting".to_owned()),
+            },
+        }
+    }
+
     fn try_set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let (groups, limits, replication) = (&mut self.groups, &mut self.limits, &mut self.replication);
         match name {
@@ -107,10 +165,10 @@ impl BrokerConfig {
                 Ok(())
             }
             _ if name.starts_with("transaction") => self.set_transactions(name, value),
-            "group.min.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_min, value, 1),
-            "group.max.session.timeout.ms" => at_least(&mut groups.session_timeout_ms_max, value, 1),
-            "group.initial.rebalance.delay.ms" => at_least(&mut groups.initial_rebalance_delay_ms, value, 0),
-            "group.max.size" => at_least(&mut groups.members_max, value, 1),
+            _ if name.starts_with("group.share.") || name.starts_with("share.coordinator.") => {
+                self.set_shares(name, value)
+            }
+            _ if name.starts_with("group.") => self.set_groups(name, value),
             "connections.max.idle.ms" => milliseconds(&mut limits.connection_idle_max, value),
             "max.connections" => at_least(&mut limits.connections_max, value, 1),
             "socket.request.max.bytes" => at_least(&mut limits.request_bytes_max, value, 1024),
@@ -141,20 +199,6 @@ impl BrokerConfig {
             "producer.id.expiration.ms" => at_least(&mut self.producer_expiration_ms, value, 1),
             "log.retention.check.interval.ms" => milliseconds(&mut self.retention_check_interval, value),
             "log.cleaner.backoff.ms" => milliseconds(&mut self.compaction_check_interval, value),
-            "group.consumer.session.timeout.ms" => {
-                at_least(&mut groups.consumer_session_timeout_ms, value, 1)
-            }
-            "group.consumer.heartbeat.interval.ms" => {
-                at_least(&mut groups.consumer_heartbeat_interval_ms, value, 1)
-            }
-            "group.consumer.migration.policy" => {
-                groups.consumer_migration_policy = value.parse()?;
-                Ok(())
-            }
-            _ if name.starts_with("group.consumer.") => match broker_config::key(name) {
-                Some(config) => config.key.check(value).map_err(|problem| problem.to_string()),
-                None => Err("the broker has no such setting".to_owned()),
-            },
             _ => {
                 let default =
                     broker_config::topic_default(name, value).map_err(|problem| problem.to_string())?;
@@ -176,6 +220,7 @@ mod tests {
         for (name, value) in [
             ("auto.create.topics.enable", "false"),
             ("group.min.session.timeout.ms", "100"),
+            ("group.consumer.assignment.interval.ms", "250"),
             ("offsets.retention.minutes", "2"),
             ("connections.max.idle.ms", "1500"),
             ("log.retention.ms", "-1"),
@@ -185,6 +230,7 @@ mod tests {
         }
         assert!(!config.auto_create_topics);
         assert_eq!(config.groups.session_timeout_ms_min, 100);
+        assert_eq!(config.groups.consumer_assignment_interval_ms, 250);
         assert_eq!(config.groups.offsets_retention_ms, 120_000);
         assert_eq!(config.limits.connection_idle_max, Duration::from_millis(1500));
         assert_eq!(config.topic_defaults["retention.ms"], "-1");
@@ -219,6 +265,8 @@ mod tests {
             ("follower.replication.throttled.rate", "1000"),
             ("group.consumer.session.timeout.ms", "soon"),
             ("group.consumer.nonsense", "1"),
+            ("group.consumer.max.size", "5"),
+            ("replica.fetch.max.bytes", "1048576"),
         ] {
             let error = config.set(name, value).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");

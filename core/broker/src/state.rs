@@ -12,6 +12,7 @@ use towpath_controller::topic_config::TopicCompression;
 use towpath_controller::{
     Configs, Controller, ControllerError, Decision, MetadataImage, PartitionImage, TopicConfig, TopicImage,
 };
+use towpath_coordinator::share::ShareCoordinator;
 use towpath_coordinator::transaction::TransactionCoordinator;
 use towpath_coordinator::{GroupCoordinator, Topics};
 use towpath_log::LogConfig;
@@ -29,10 +30,13 @@ use crate::live_settings::LiveSettings;
 use crate::memory::MemoryBudget;
 use crate::metrics::BrokerMetrics;
 use crate::producer_ids::ProducerIds;
+use crate::share::Shares;
 use crate::throttle::{Throttles, TopicThrottles};
 
 /// The name of the topic that holds groups and committed offsets.
 pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
+/// The name of the topic that holds how far share groups are.
+pub(crate) const SHARE_STATE_TOPIC: &str = "__share_group_state";
 /// The name of the topic that holds transactional ids and what becomes of their transactions.
 pub(crate) const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
@@ -69,6 +73,10 @@ pub(crate) struct BrokerState {
     pub(crate) groups: OnceLock<GroupCoordinator>,
     /// As `groups`.
     pub(crate) transactions: OnceLock<TransactionCoordinator>,
+    /// As `groups`.
+    pub(crate) share_states: OnceLock<ShareCoordinator>,
+    /// What members of share groups have of the partitions that this broker leads.
+    pub(crate) shares: Shares,
     pub(crate) verified_offsets: VerifiedOffsets,
     /// Topics whose files could not be made: a follower's are asked for by nobody, so this is tried again.
     pub(crate) unmade: Mutex<HashSet<TopicId>>,
@@ -187,7 +195,7 @@ impl BrokerState {
     ) -> Vec<i32> {
         let dirs = self.replicas.dirs();
         let has_failed = || {
-            dirs.offline_count() > 0
+            dirs.has_offline()
                 && (dirs.offline_reason().is_some()
                     || self.replicas.topic_by_id(topic).is_some_and(|topic| topic.is_offline(index)))
         };
@@ -304,6 +312,12 @@ impl BrokerState {
                     partitions.iter().for_each(|gone| groups.resigned(gone.partition));
                 }
             }
+            if let Some(shares) = self.share_states.get() {
+                shares.topics_deleted(&[topic.id]);
+                if topic.name.as_str() == SHARE_STATE_TOPIC {
+                    (0..).zip(&topic.partitions).for_each(|(gone, _)| shares.resigned(gone));
+                }
+            }
             if let Some(transactions) = self.transactions.get()
                 && topic.name.as_str() == TRANSACTIONS_TOPIC
             {
@@ -381,6 +395,11 @@ impl BrokerState {
                 if leads { groups.elected(index) } else { groups.resigned(index) }
             });
         }
+        if let Some(shares) = self.share_states.get() {
+            self.each_partition(SHARE_STATE_TOPIC, |index, leads| {
+                if leads { shares.elected(index) } else { shares.resigned(index) }
+            });
+        }
         if let Some(transactions) = self.transactions.get() {
             self.each_partition(TRANSACTIONS_TOPIC, |index, leads| {
                 if leads { transactions.elected(index) } else { transactions.resigned(index) }
@@ -437,6 +456,7 @@ impl BrokerState {
         let topic = match name {
             OFFSETS_TOPIC => self.offsets_topic(),
             TRANSACTIONS_TOPIC => self.transactions_topic(),
+            SHARE_STATE_TOPIC => self.share_state_topic(),
             _ => default_topic(name),
         };
         if let Some(node) = self.cluster().filter(|node| !node.is_active_controller()) {
@@ -462,6 +482,20 @@ impl BrokerState {
             [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "104857600")];
         let (partitions, configs) = (self.config.offsets_partitions, &self.config.offsets_topic_configs);
         coordinated_topic(OFFSETS_TOPIC, partitions, &always, configs)
+    }
+
+    /// The newest snapshot and the newest update of each share partition are all that counts: it is compacted, unlike
+    /// Kafka's, which is cut off.
+    fn share_state_topic(&self) -> NewTopic {
+        let always = [
+            ("cleanup.policy", "compact"),
+            ("compression.type", "uncompressed"),
+            ("segment.bytes", "104857600"),
+            ("unclean.leader.election.enable", "false"),
+        ];
+        let (partitions, configs) =
+            (self.config.share_state_partitions, &self.config.share_state_topic_configs);
+        coordinated_topic(SHARE_STATE_TOPIC, partitions, &always, configs)
     }
 
     /// As Kafka sets it up: who forgets a decision could decide otherwise.

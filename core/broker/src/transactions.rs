@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use towpath_controller::{MetadataImage, PartitionImage};
 use towpath_coordinator::TransactionalProducer;
 use towpath_coordinator::transaction::{
-    MarkerLeader, Markers, ProducerIds, SendFailed, TransactionCoordinator,
+    Coordinates, MarkerLeader, Markers, ProducerIds, SendFailed, TransactionCoordinator,
 };
 use towpath_types::{BrokerId, ProducerId, TopicName, TopicPartition};
 use towpath_wire::add_partitions_to_txn::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
@@ -26,6 +27,10 @@ use crate::state::{BrokerState, TRANSACTIONS_TOPIC};
 const MARKERS_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a coordinator may take to say whether a transaction is open; the producer then asks anew.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long, and how often, a question is asked again while the producer's transaction before is not complete (Kafka's
+/// `add.partitions.to.txn.retry.backoff.max.ms` and `add.partitions.to.txn.retry.backoff.ms`).
+const CONCURRENT_MAX: Duration = Duration::from_millis(100);
+const CONCURRENT_BACKOFF: Duration = Duration::from_millis(20);
 /// The version of a broker's questions (KIP-890): for several transactions, and adding what is asked about.
 pub(crate) const VERSION_BROKERS: i16 = 5;
 
@@ -50,19 +55,14 @@ impl ProducerIds for Way {
 
 #[async_trait]
 impl Markers for Way {
-    fn leader(&self, partition: &TopicPartition) -> MarkerLeader {
+    fn leader(&self, partition: &TopicPartition, coordinates: Coordinates) -> MarkerLeader {
         let Some(broker) = self.0.upgrade() else { return MarkerLeader::Unknown };
         let image = broker.image();
         // An image that this node has not caught up to yet may lack a topic that is there.
         if image.next_offset() < broker.metadata.newest_offset() {
             return MarkerLeader::Unknown;
         }
-        let Some(topic) = image.topic(partition.topic.as_str()) else { return MarkerLeader::Gone };
-        let found = usize::try_from(partition.partition).ok().and_then(|index| topic.partitions.get(index));
-        match found {
-            None => MarkerLeader::Gone,
-            Some(partition) => partition.leader.map_or(MarkerLeader::Unknown, MarkerLeader::Broker),
-        }
+        marker_leader(&image, partition, coordinates)
     }
 
     async fn send(
@@ -82,6 +82,26 @@ impl Markers for Way {
     }
 }
 
+fn partition_in<'a>(image: &'a MetadataImage, topic: &str, index: i32) -> Option<&'a PartitionImage> {
+    image.topic(topic)?.partitions.get(usize::try_from(index).ok()?)
+}
+
+/// Who leads a partition, or that it is gone: that is said by metadata only that have the coordinator's own election.
+fn marker_leader(
+    image: &MetadataImage,
+    partition: &TopicPartition,
+    coordinates: Coordinates,
+) -> MarkerLeader {
+    match partition_in(image, partition.topic.as_str(), partition.partition) {
+        Some(found) => found.leader.map_or(MarkerLeader::Unknown, MarkerLeader::Broker),
+        None => {
+            let own = partition_in(image, TRANSACTIONS_TOPIC, coordinates.partition);
+            let is_new_enough = own.is_some_and(|own| own.leader_epoch >= coordinates.leader_epoch);
+            if is_new_enough { MarkerLeader::Gone } else { MarkerLeader::Unknown }
+        }
+    }
+}
+
 /// What a transactional batch's leader wants to know of its coordinator.
 pub(crate) struct Question {
     pub(crate) transactional_id: String,
@@ -93,10 +113,26 @@ pub(crate) struct Question {
 }
 
 /// Asks the coordinator whether partitions are part of a producer's open transaction (KIP-890): the answer for each.
+///
+/// A producer may begin its next transaction as soon as the end of the one before is decided, while markers are still on
+/// their way. A client that is told so may wait for seconds, until its metadata are renewed: the question is asked again
+/// for a moment first, as Kafka does (`add.partitions.to.txn.retry.backoff.ms`).
 pub(crate) async fn verify(
     broker: &Arc<BrokerState>,
     question: &Question,
 ) -> HashMap<TopicPartition, ErrorCode> {
+    let begin = Instant::now();
+    loop {
+        let answers = verify_once(broker, question).await;
+        let is_early = answers.values().any(|code| *code == ErrorCode::ConcurrentTransactions);
+        if question.verify_only || !is_early || begin.elapsed() >= CONCURRENT_MAX {
+            return answers;
+        }
+        tokio::time::sleep(CONCURRENT_BACKOFF).await;
+    }
+}
+
+async fn verify_once(broker: &Arc<BrokerState>, question: &Question) -> HashMap<TopicPartition, ErrorCode> {
     let all = |code: ErrorCode| question.partitions.iter().map(|it| (it.clone(), code)).collect();
     let response = match ask(broker, question).await {
         Ok(response) => response,
@@ -160,5 +196,54 @@ fn request(question: &Question) -> AddPartitionsToTxnRequest {
             topics,
         }],
         ..AddPartitionsToTxnRequest::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_controller::MetadataRecord;
+    use towpath_types::{LeaderEpoch, TopicId};
+
+    use super::*;
+
+    const ME: BrokerId = BrokerId::new(1);
+
+    fn apply(image: &mut MetadataImage, record: &MetadataRecord) {
+        image.apply(image.next_offset(), record).unwrap();
+    }
+
+    fn partition_record(topic_id: TopicId, partition: i32, leader_epoch: i32) -> MetadataRecord {
+        let leader_epoch = LeaderEpoch::new(leader_epoch);
+        let state = PartitionImage { leader_epoch, ..PartitionImage::new(vec![ME], vec![ME], Some(ME)) };
+        MetadataRecord::Partition { topic_id, partition, state }
+    }
+
+    fn add(image: &mut MetadataImage, name: &str, leader_epochs: &[i32]) -> TopicId {
+        let id = TopicId::random();
+        apply(image, &MetadataRecord::Topic { name: TopicName::new(name).unwrap(), id, mirror: None });
+        for (index, leader_epoch) in (0..).zip(leader_epochs) {
+            apply(image, &partition_record(id, index, *leader_epoch));
+        }
+        id
+    }
+
+    #[test]
+    fn what_is_not_there_is_gone_only_for_metadata_that_have_the_election() {
+        let mut image = MetadataImage::new();
+        let coordinates = Coordinates { partition: 1, leader_epoch: LeaderEpoch::new(5) };
+        let of = |image: &MetadataImage, index| {
+            marker_leader(image, &TopicPartition::new(TopicName::new("t").unwrap(), index), coordinates)
+        };
+        assert_eq!(of(&image, 0), MarkerLeader::Unknown, "nothing is known yet");
+        add(&mut image, TRANSACTIONS_TOPIC, &[9, 4]);
+        assert_eq!(of(&image, 0), MarkerLeader::Unknown, "from before the election");
+        let id = add(&mut image, "t", &[0]);
+        assert_eq!(of(&image, 0), MarkerLeader::Broker(ME), "what is there is there");
+        assert_eq!(of(&image, 1), MarkerLeader::Unknown, "it may have got more partitions since");
+        let mut newer = MetadataImage::new();
+        add(&mut newer, TRANSACTIONS_TOPIC, &[0, 5]);
+        assert_eq!(of(&newer, 0), MarkerLeader::Gone);
+        apply(&mut image, &MetadataRecord::RemoveTopic { topic_id: id });
+        assert_eq!(of(&image, 0), MarkerLeader::Unknown);
     }
 }

@@ -80,7 +80,8 @@ pub fn node_options() -> ConfigSpec {
 /// `node: settings:`, what Kafka has in `server.properties`. Without a default each, so that DescribeConfigs tells what
 /// is set from what is not.
 fn broker_options() -> ConfigSpec {
-    let options = own_options().into_iter().chain(group_options()).chain(replication_options());
+    let options = own_options().into_iter().chain(group_options()).chain(share_group_options());
+    let options = options.chain(transaction_options()).chain(replication_options());
     let options = options.chain(topic_defaults()).chain(more_topic_defaults());
     ConfigSpec::new(options.map(|(name, ty, doc)| OptionSpec::optional(name, ty, doc)).collect())
 }
@@ -175,6 +176,106 @@ fn group_options() -> impl IntoIterator<Item = Setting> {
         ),
         ("group.consumer.min.heartbeat.interval.ms", count(), "The shortest such interval (5000)."),
         ("group.consumer.max.heartbeat.interval.ms", count(), "The longest such interval (15000)."),
+        (
+            "group.consumer.assignment.interval.ms",
+            OptionType::int(0, 3_600_000),
+            "Milliseconds between two target assignments of a consumer group, at least (1000).",
+        ),
+        (
+            "group.consumer.migration.policy",
+            OptionType::choices(&[
+                ("bidirectional", "in both directions"),
+                ("upgrade", "from the classic protocol to the new one"),
+                ("downgrade", "from the new protocol to the classic one"),
+                ("disabled", "never"),
+            ]),
+            "In which direction a group with members may change its protocol (bidirectional).",
+        ),
+    ]
+}
+
+/// Transactions, and the topic of their state.
+fn transaction_options() -> impl IntoIterator<Item = Setting> {
+    [
+        (
+            "transaction.state.log.num.partitions",
+            OptionType::int(1, 1000),
+            "Partitions of the topic of transactions' state (50), at the first start.",
+        ),
+        (
+            "transaction.state.log.min.isr",
+            OptionType::int(1, 32),
+            "In-sync replicas that a change of a transaction's state needs, when that topic is made.",
+        ),
+        (
+            "transaction.state.log.segment.bytes",
+            bytes(),
+            "Bytes of a segment of that topic, when it is made.",
+        ),
+        ("transaction.max.timeout.ms", count(), "The longest time that a transaction may ask for (900000)."),
+        (
+            "transactional.id.expiration.ms",
+            count(),
+            "Milliseconds after its last transaction until a transactional id is forgotten (604800000).",
+        ),
+        (
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+            count(),
+            "Milliseconds between two looks for transactions that have had their time (10000).",
+        ),
+        (
+            "transaction.remove.expired.transaction.cleanup.interval.ms",
+            count(),
+            "Milliseconds between two looks for transactional ids to forget (3600000).",
+        ),
+    ]
+}
+
+/// Defaults and bounds of what share groups set (KIP-932).
+fn share_group_options() -> impl IntoIterator<Item = Setting> {
+    [
+        (
+            "group.share.session.timeout.ms",
+            count(),
+            "Milliseconds without a heartbeat until a member of a share group is taken for gone (45000).",
+        ),
+        ("group.share.min.session.timeout.ms", count(), "The shortest such timeout (45000)."),
+        ("group.share.max.session.timeout.ms", count(), "The longest such timeout (60000)."),
+        (
+            "group.share.heartbeat.interval.ms",
+            count(),
+            "Milliseconds between two heartbeats of a member of a share group (5000).",
+        ),
+        ("group.share.min.heartbeat.interval.ms", count(), "The shortest such interval (5000)."),
+        ("group.share.max.heartbeat.interval.ms", count(), "The longest such interval (15000)."),
+        (
+            "group.share.record.lock.duration.ms",
+            count(),
+            "Milliseconds for which a member of a share group has a record to itself (30000).",
+        ),
+        ("group.share.min.record.lock.duration.ms", count(), "The shortest such time (15000)."),
+        ("group.share.max.record.lock.duration.ms", count(), "The longest such time (60000)."),
+        (
+            "group.share.delivery.count.limit",
+            count(),
+            "How often a record is given to members of a share group before it is given up (5).",
+        ),
+        ("group.share.min.delivery.count.limit", count(), "The smallest such number (2)."),
+        ("group.share.max.delivery.count.limit", count(), "The largest such number (10)."),
+        (
+            "group.share.partition.max.record.locks",
+            count(),
+            "Records of one partition that may be with members of a share group at the same time (2000).",
+        ),
+        ("group.share.min.partition.max.record.locks", count(), "The smallest such number (100)."),
+        ("group.share.max.partition.max.record.locks", count(), "The largest such number (10000)."),
+        ("group.share.max.size", count(), "Members of the largest share group (200)."),
+        ("group.share.max.share.sessions", count(), "Share sessions of one node (2000)."),
+        (
+            "share.coordinator.state.topic.num.partitions",
+            count(),
+            "Partitions of the topic of share groups' states (50).",
+        ),
     ]
 }
 

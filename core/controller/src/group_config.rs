@@ -1,18 +1,22 @@
-//! Configurations of groups (KIP-848): every one declared once.
+//! Configurations of groups (KIP-848, KIP-932): every one declared once.
 
 use std::collections::BTreeMap;
 
 use crate::config_key::{Check, ConfigKey, ConfigProblem, ConfigType};
+
+mod share;
+
+pub use self::share::{ShareGroupConfig, ShareOffsetReset};
 
 /// One configuration of groups.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupConfigKey {
     /// Name, type, default and check.
     pub key: ConfigKey,
-    /// The broker's setting that is the default of all groups.
-    pub broker_name: &'static str,
-    /// The broker's settings between which its value must be.
-    pub bounds: (&'static str, &'static str),
+    /// The broker's setting that is the default of all groups, if there is one.
+    pub broker_name: Option<&'static str>,
+    /// The broker's settings between which its value must be, if there are any.
+    pub bounds: Option<(&'static str, &'static str)>,
 }
 
 const HEARTBEAT: GroupConfigKey = GroupConfigKey {
@@ -23,8 +27,8 @@ const HEARTBEAT: GroupConfigKey = GroupConfigKey {
         check: Check::AtLeast(1),
         doc: "Milliseconds between two heartbeats of a member of the group.",
     },
-    broker_name: "group.consumer.heartbeat.interval.ms",
-    bounds: ("group.consumer.min.heartbeat.interval.ms", "group.consumer.max.heartbeat.interval.ms"),
+    broker_name: Some("group.consumer.heartbeat.interval.ms"),
+    bounds: Some(("group.consumer.min.heartbeat.interval.ms", "group.consumer.max.heartbeat.interval.ms")),
 };
 
 const SESSION: GroupConfigKey = GroupConfigKey {
@@ -35,12 +39,23 @@ const SESSION: GroupConfigKey = GroupConfigKey {
         check: Check::AtLeast(1),
         doc: "Milliseconds without a heartbeat after which a member of the group is taken for gone.",
     },
-    broker_name: "group.consumer.session.timeout.ms",
-    bounds: ("group.consumer.min.session.timeout.ms", "group.consumer.max.session.timeout.ms"),
+    broker_name: Some("group.consumer.session.timeout.ms"),
+    bounds: Some(("group.consumer.min.session.timeout.ms", "group.consumer.max.session.timeout.ms")),
 };
 
 /// Every configuration of groups, sorted by name.
-pub const KEYS: &[GroupConfigKey] = &[HEARTBEAT, SESSION];
+pub const KEYS: &[GroupConfigKey] = &[
+    HEARTBEAT,
+    SESSION,
+    share::OFFSET_RESET,
+    share::DELIVERIES,
+    share::HEARTBEAT,
+    share::ISOLATION,
+    share::LOCKS,
+    share::LOCK_DURATION,
+    share::RENEWS,
+    share::SESSION,
+];
 
 /// What the configurations of a consumer group come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,13 +127,15 @@ fn bounded(
     broker: &BTreeMap<String, String>,
 ) -> Result<i32, ConfigProblem> {
     let Some(value) = group.get(config.key.name) else {
-        return Ok(setting(broker, config.broker_name).unwrap_or_default());
+        let name = config.broker_name.unwrap_or(config.key.name);
+        let default = || config.key.default.and_then(|value| value.parse().ok());
+        return Ok(setting(broker, name).or_else(default).unwrap_or_default());
     };
     config.key.check(value)?;
     let wrong =
         |problem: String| Err(ConfigProblem::Value { name: config.key.name, value: value.clone(), problem });
     let Ok(number) = value.trim().parse::<i32>() else { return wrong("it must be a number".to_owned()) };
-    let (least, most) = config.bounds;
+    let Some((least, most)) = config.bounds else { return Ok(number) };
     if let Some(bound) = setting(broker, least).filter(|bound| number < *bound) {
         return wrong(format!("it must be greater than or equal to {least} ({bound})"));
     }
@@ -140,9 +157,11 @@ mod tests {
     fn the_table_is_sorted_and_its_defaults_are_the_brokers() {
         assert!(KEYS.is_sorted_by(|a, b| a.key.name < b.key.name));
         for config in KEYS {
-            let broker = crate::broker_config::key(config.broker_name).unwrap();
-            assert_eq!(broker.key.default, config.key.default);
-            for bound in [config.bounds.0, config.bounds.1] {
+            if let Some(name) = config.broker_name {
+                let broker = crate::broker_config::key(name).unwrap();
+                assert_eq!(broker.key.default, config.key.default);
+            }
+            for bound in config.bounds.into_iter().flat_map(|(least, most)| [least, most]) {
                 assert!(crate::broker_config::key(bound).is_some(), "{bound}");
             }
         }
@@ -171,6 +190,6 @@ mod tests {
         assert!(ConsumerGroupConfig::resolve(&short, &broker).is_err(), "not longer than the heartbeat's");
         let longer = map(&[("consumer.session.timeout.ms", "5001")]);
         assert!(ConsumerGroupConfig::resolve(&longer, &broker).is_ok());
-        assert!(check("share.session.timeout.ms", "1").is_err());
+        assert!(check("streams.session.timeout.ms", "1").is_err());
     }
 }

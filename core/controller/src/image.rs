@@ -323,7 +323,8 @@ impl MetadataImage {
         ProducerId::new(self.next_producer_id)
     }
 
-    /// The features that the cluster uses, with their levels.
+    /// The levels of features that were set; at 0 the cluster does without the feature. Of one that is not named the newest
+    /// level that brokers know is in use.
     #[must_use]
     pub const fn features(&self) -> &BTreeMap<String, i16> {
         &self.features
@@ -434,9 +435,6 @@ impl MetadataImage {
             }
             MetadataRecord::ProducerIds { next, .. } => {
                 self.next_producer_id = self.next_producer_id.max(next.get());
-            }
-            MetadataRecord::FeatureLevel { name, level: 0 } => {
-                self.features.remove(name);
             }
             MetadataRecord::FeatureLevel { name, level } => {
                 self.features.insert(name.clone(), *level);
@@ -639,6 +637,6 @@ mod tests {
         apply(&mut image, &level(2)).unwrap();
         assert_eq!(image.features()["metadata.version"], 2);
         apply(&mut image, &level(0)).unwrap();
-        assert!(image.features().is_empty());
+        assert_eq!(image.features()["metadata.version"], 0, "what was switched off stays off");
     }
 }

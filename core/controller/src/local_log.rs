@@ -12,8 +12,6 @@ use crate::{ControllerError, MetadataImage, MetadataLog, MetadataRecord, snapsho
 
 /// Bytes that are read from the log at a time.
 const READ_BYTES: usize = 1024 * 1024;
-/// The only leader that a log of one node has.
-const EPOCH: LeaderEpoch = LeaderEpoch::new(0);
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -56,6 +54,9 @@ fn unreadable(offset: Offset, source: impl Into<AnyError>) -> ControllerError {
 impl LocalMetadataLog {
     /// The topic under whose name the log lies in the data directory. It is no topic that clients see.
     pub const TOPIC: &'static str = "__cluster_metadata";
+
+    /// The epoch of the only leader that a log of one node has; a quorum's first leader has it, too.
+    pub const EPOCH: LeaderEpoch = LeaderEpoch::new(1);
 
     /// The settings of its log: nothing is dropped but what a snapshot holds.
     #[must_use]
@@ -145,7 +146,7 @@ impl MetadataLog for LocalMetadataLog {
         let batch = self.builder.build().map_err(|error| append(error.into()))?;
         let info = self
             .log
-            .append_as_leader(batch, EPOCH, Origin::Coordinator)
+            .append_as_leader(batch, Self::EPOCH, Origin::Coordinator)
             .map_err(|error| append(error.into()))?;
         if info.first_offset != base {
             return Err(append(format!("records went to offset {}, not {base}", info.first_offset).into()));

@@ -23,6 +23,8 @@ pub struct GroupConfig {
     pub group_bytes_max: usize,
     /// Bytes of everything that the groups of one partition of the offsets topic hold, committed offsets included.
     pub partition_bytes_max: usize,
+    /// The same over all partitions that a coordinator has.
+    pub coordinator_bytes_max: usize,
     /// `offset.metadata.max.bytes`, counted as Kafka counts it: in UTF-16 units.
     pub offset_metadata_max: usize,
     /// `offsets.retention.minutes`, in milliseconds: how long offsets outlive the group's last member.
@@ -39,6 +41,12 @@ pub struct GroupConfig {
     pub consumer_regex_refresh_interval_ms: i64,
     /// `group.consumer.migration.policy`.
     pub consumer_migration_policy: MigrationPolicy,
+    /// `group.share.session.timeout.ms`: how long a member of a share group (KIP-932) may be silent.
+    pub share_session_timeout_ms: i32,
+    /// `group.share.heartbeat.interval.ms`: how often such a member is asked to be heard of.
+    pub share_heartbeat_interval_ms: i32,
+    /// `group.share.max.size`: members of one share group.
+    pub share_members_max: usize,
 }
 
 /// Whether groups may change between the classic and the consumer protocol while they have members.
@@ -94,6 +102,7 @@ impl Default for GroupConfig {
             groups_max: limits::GROUPS_MAX,
             group_bytes_max: limits::GROUP_STATE_BYTES_MAX,
             partition_bytes_max: limits::GROUP_PARTITION_BYTES_MAX,
+            coordinator_bytes_max: limits::GROUP_COORDINATOR_BYTES_MAX,
             offset_metadata_max: limits::OFFSET_METADATA_BYTES_MAX,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
             offsets_retention_check_interval_ms: 10 * 60 * 1_000,
@@ -102,6 +111,9 @@ impl Default for GroupConfig {
             consumer_assignment_interval_ms: 1_000,
             consumer_regex_refresh_interval_ms: 10 * 60 * 1_000,
             consumer_migration_policy: MigrationPolicy::Bidirectional,
+            share_session_timeout_ms: 45_000,
+            share_heartbeat_interval_ms: 5_000,
+            share_members_max: limits::SHARE_GROUP_MEMBERS_MAX,
         }
     }
 }

@@ -20,6 +20,7 @@ mod log;
 pub mod machine;
 pub mod record;
 mod service;
+pub mod share;
 mod topics;
 pub mod transaction;
 
@@ -30,7 +31,8 @@ pub use log::{
     TransactionalProducer,
 };
 pub use machine::{
-    ASSIGNORS, ClientContext, Command, GroupMachine, Now, Reply, ResolvedRegexes, Waiter, resolve_regexes,
+    ASSIGNORS, ClientContext, Command, GroupMachine, Now, Reply, ResolvedRegexes, SIMPLE_ASSIGNOR,
+    ShareStateTopic, ShareStateView, Waiter, resolve_regexes,
 };
 pub use record::{BadRecord, OffsetsRecord};
 pub use service::{Clock, GroupCoordinator, PartitionState, PartitionStatus};

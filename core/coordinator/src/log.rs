@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use towpath_types::{Offset, ProducerEpoch, ProducerId, Term};
+use towpath_types::{Offset, ProducerEpoch, ProducerId, Term, TopicId};
 use towpath_wire::ErrorCode;
 
 use crate::record::OffsetsRecord;
@@ -158,6 +158,9 @@ pub trait CoordinatorLog: Send + Sync + 'static {
     /// When it cannot be created.
     async fn ensure_topic(&self) -> Result<(), CoordinatorLogError>;
 
+    /// Bytes that a batch of `partition` may have, as the topic is configured now (`max.message.bytes`, `segment.bytes`).
+    fn batch_bytes_max(&self, partition: i32) -> usize;
+
     /// The term in which this broker leads `partition`; `None` while it does not.
     fn term(&self, partition: i32) -> Option<Term>;
 
@@ -187,6 +190,11 @@ pub trait CoordinatorLog: Send + Sync + 'static {
         from: Offset,
         bytes_max: usize,
     ) -> Result<LoadedChunk, CoordinatorLogError>;
+
+    /// Whether the cluster has a topic, as far as is known here.
+    fn has_topic(&self, _topic: TopicId) -> bool {
+        true
+    }
 
     /// Returns once all before `end` is committed: what a new leader has of the last one's writes may be cut off yet if
     /// this one dies (R3).

@@ -10,6 +10,13 @@ use towpath_wire::consumer_group_records::{
     ConsumerGroupTargetAssignmentMemberKey, ConsumerGroupTargetAssignmentMemberValue,
     ConsumerGroupTargetAssignmentMetadataKey, ConsumerGroupTargetAssignmentMetadataValue,
 };
+use towpath_wire::share_group_records::{
+    ShareGroupCurrentMemberAssignmentKey, ShareGroupCurrentMemberAssignmentValue,
+    ShareGroupMemberMetadataKey, ShareGroupMemberMetadataValue, ShareGroupMetadataKey,
+    ShareGroupMetadataValue, ShareGroupStatePartitionMetadataKey, ShareGroupStatePartitionMetadataValue,
+    ShareGroupTargetAssignmentMemberKey, ShareGroupTargetAssignmentMemberValue,
+    ShareGroupTargetAssignmentMetadataKey, ShareGroupTargetAssignmentMetadataValue,
+};
 use towpath_wire::{
     DecodeError, Decoder, EncodeError, GroupMetadataKey, GroupMetadataValue, Message, OffsetCommitKey,
     OffsetCommitValue,
@@ -29,6 +36,18 @@ pub(crate) const KIND_TARGET_EPOCH: i16 = 6;
 pub(crate) const KIND_TARGET: i16 = 7;
 /// What a member has.
 pub(crate) const KIND_CURRENT: i16 = 8;
+/// A member of a share group.
+pub(crate) const KIND_SHARE_MEMBER: i16 = 10;
+/// The epoch of a share group.
+pub(crate) const KIND_SHARE_EPOCH: i16 = 11;
+/// The epoch of a share group's target assignment.
+pub(crate) const KIND_SHARE_TARGET_EPOCH: i16 = 12;
+/// What a member of a share group shall have.
+pub(crate) const KIND_SHARE_TARGET: i16 = 13;
+/// What a member of a share group has.
+pub(crate) const KIND_SHARE_CURRENT: i16 = 14;
+/// The topics whose share partitions may have a state.
+pub(crate) const KIND_SHARE_STATE: i16 = 15;
 /// What a regular expression was resolved to.
 pub(crate) const KIND_REGEX: i16 = 16;
 /// The newest version without tagged fields, which Kafka 2.1 and later read.
@@ -94,6 +113,8 @@ pub enum Entry {
     Group(GroupMetadataKey, Option<GroupMetadataValue>),
     /// Something about a consumer group.
     Consumer(ConsumerEntry),
+    /// Something about a share group.
+    Share(ShareEntry),
 }
 
 /// What a stored record says about a consumer group; `None` takes it away.
@@ -115,7 +136,24 @@ pub enum ConsumerEntry {
     Regex(ConsumerGroupRegularExpressionKey, Option<ConsumerGroupRegularExpressionValue>),
 }
 
-fn encode(prefix: i16, message: &impl Message, version: i16) -> Result<Bytes, EncodeError> {
+/// What a stored record says about a share group; `None` takes it away.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ShareEntry {
+    /// The group's epoch.
+    Epoch(ShareGroupMetadataKey, Option<ShareGroupMetadataValue>),
+    /// A member.
+    Member(ShareGroupMemberMetadataKey, Option<ShareGroupMemberMetadataValue>),
+    /// The epoch of the target assignment.
+    TargetEpoch(ShareGroupTargetAssignmentMetadataKey, Option<ShareGroupTargetAssignmentMetadataValue>),
+    /// What a member shall have.
+    Target(ShareGroupTargetAssignmentMemberKey, Option<ShareGroupTargetAssignmentMemberValue>),
+    /// What a member has.
+    Current(ShareGroupCurrentMemberAssignmentKey, Option<ShareGroupCurrentMemberAssignmentValue>),
+    /// The topics whose share partitions may have a state.
+    State(ShareGroupStatePartitionMetadataKey, Option<ShareGroupStatePartitionMetadataValue>),
+}
+
+pub(crate) fn encode(prefix: i16, message: &impl Message, version: i16) -> Result<Bytes, EncodeError> {
     let mut buffer = BytesMut::with_capacity(128);
     buffer.put_i16(prefix);
     message.encode(&mut buffer, version)?;
@@ -172,7 +210,7 @@ pub(crate) fn keyed_record<K: Message, V: Message>(
     Ok(OffsetsRecord { key: encode(kind, key, 0)?, value, timestamp_ms })
 }
 
-fn decode_key<M: Message>(decoder: &mut Decoder) -> Result<M, BadRecord> {
+pub(crate) fn decode_key<M: Message>(decoder: &mut Decoder) -> Result<M, BadRecord> {
     let read = |decoder: &mut Decoder| {
         let message = M::decode(decoder, 0)?;
         decoder.finish()?;
@@ -181,7 +219,7 @@ fn decode_key<M: Message>(decoder: &mut Decoder) -> Result<M, BadRecord> {
     read(decoder).map_err(|cause| BadRecord::Undecodable { part: "key", cause })
 }
 
-fn decode_value<M: Message>(value: Option<&Bytes>) -> Result<Option<M>, BadRecord> {
+pub(crate) fn decode_value<M: Message>(value: Option<&Bytes>) -> Result<Option<M>, BadRecord> {
     let Some(bytes) = value else { return Ok(None) };
     let undecodable = |cause| BadRecord::Undecodable { part: "value", cause };
     let mut decoder = Decoder::new(bytes.clone());
@@ -211,9 +249,22 @@ pub fn decode(key: Option<&Bytes>, value: Option<&Bytes>) -> Result<Entry, BadRe
         KIND_TARGET => ConsumerEntry::Target(decode_key(d)?, decode_value(value)?),
         KIND_CURRENT => ConsumerEntry::Current(decode_key(d)?, decode_value(value)?),
         KIND_REGEX => ConsumerEntry::Regex(decode_key(d)?, decode_value(value)?),
+        KIND_SHARE_MEMBER..=KIND_SHARE_STATE => return decode_share(kind, d, value).map(Entry::Share),
         other => return Err(BadRecord::UnknownKind(other)),
     };
     Ok(Entry::Consumer(consumer))
+}
+
+fn decode_share(kind: i16, d: &mut Decoder, value: Option<&Bytes>) -> Result<ShareEntry, BadRecord> {
+    Ok(match kind {
+        KIND_SHARE_MEMBER => ShareEntry::Member(decode_key(d)?, decode_value(value)?),
+        KIND_SHARE_EPOCH => ShareEntry::Epoch(decode_key(d)?, decode_value(value)?),
+        KIND_SHARE_TARGET_EPOCH => ShareEntry::TargetEpoch(decode_key(d)?, decode_value(value)?),
+        KIND_SHARE_TARGET => ShareEntry::Target(decode_key(d)?, decode_value(value)?),
+        KIND_SHARE_CURRENT => ShareEntry::Current(decode_key(d)?, decode_value(value)?),
+        KIND_SHARE_STATE => ShareEntry::State(decode_key(d)?, decode_value(value)?),
+        other => return Err(BadRecord::UnknownKind(other)),
+    })
 }
 
 #[cfg(test)]

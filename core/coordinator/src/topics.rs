@@ -40,6 +40,16 @@ pub trait Topics: Send + Sync + fmt::Debug {
         None
     }
 
+    /// `share.session.timeout.ms` of one share group, where it has one of its own.
+    fn share_session_timeout_ms(&self, _group: &str) -> Option<i32> {
+        None
+    }
+
+    /// `share.heartbeat.interval.ms` of one share group, where it has one of its own.
+    fn share_heartbeat_interval_ms(&self, _group: &str) -> Option<i32> {
+        None
+    }
+
     /// `consumer.heartbeat.interval.ms` of one consumer group, where it has one of its own.
     fn heartbeat_interval_ms(&self, _group: &str) -> Option<i32> {
         None

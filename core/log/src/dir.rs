@@ -73,6 +73,8 @@ pub struct LogDir {
     /// Whether the checkpoints on disk may name partitions that are gone. They must not when one is made: a new topic
     /// would take the offsets of an older one of its name for its own. Used with `changing` held.
     stale_checkpoints: AtomicBool,
+    /// Which directories of the broker work, where not all do: what is made meanwhile says so.
+    usable: RwLock<Option<Vec<TopicId>>>,
 }
 
 impl LogDir {
@@ -133,6 +135,7 @@ impl LogDir {
             changing: Mutex::new(()),
             // The last process may have ended between a deletion and the checkpoints.
             stale_checkpoints: AtomicBool::new(true),
+            usable: RwLock::default(),
         })
     }
 
@@ -336,6 +339,7 @@ impl LogDir {
         let fill = || {
             let meta = format!("version: 0\ntopic_id: {topic_id}");
             self.disk.replace(&path.join(PARTITION_META_FILE), meta.as_bytes())?;
+            self.say_usable(&path)?;
             let open = OpenLog {
                 partition: partition.clone(),
                 topic_id,

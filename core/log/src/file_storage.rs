@@ -2,14 +2,22 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FallocateFlags, FlockOperation};
 
 use crate::storage::{DirEntry, OpenMode, Storage, StorageFile, StorageLock};
+
+/// Pieces of memory that one system call writes.
+const SLICES_MAX: usize = 16;
+/// statfs(2): ext2 to ext4.
+const EXT4_MAGIC: rustix::fs::FsWord = 0xEF53;
+/// statfs(2): XFS.
+const XFS_MAGIC: rustix::fs::FsWord = 0x5846_5342;
 
 /// The real file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,6 +26,25 @@ pub struct FileStorage;
 #[derive(Debug)]
 struct RealFile {
     file: Arc<File>,
+}
+
+impl RealFile {
+    fn write_slices(&self, mut slices: &mut [IoSlice<'_>], mut at: u64) -> io::Result<()> {
+        // Those that hold nothing.
+        IoSlice::advance_slices(&mut slices, 0);
+        while !slices.is_empty() {
+            match rustix::io::pwritev(&self.file, slices, at) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(step) => {
+                    at += step as u64;
+                    IoSlice::advance_slices(&mut slices, step);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl StorageFile for RealFile {
@@ -35,18 +62,17 @@ impl StorageFile for RealFile {
     }
 
     fn write_at(&self, parts: [&[u8]; 2], at: u64) -> io::Result<()> {
-        let total = parts[0].len() + parts[1].len();
-        let mut written = 0;
-        while written < total {
-            let first = parts[0].get(written..).unwrap_or_default();
-            let second = &parts[1][written.saturating_sub(parts[0].len())..];
-            let slices = [IoSlice::new(first), IoSlice::new(second)];
-            match rustix::io::pwritev(&self.file, &slices, at + written as u64) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(step) => written += step,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+        self.write_slices(&mut parts.map(IoSlice::new), at)
+    }
+
+    fn write_all_at(&self, parts: &[&[u8]], mut at: u64) -> io::Result<()> {
+        for parts in parts.chunks(SLICES_MAX) {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            for (slice, part) in slices.iter_mut().zip(parts) {
+                *slice = IoSlice::new(part);
             }
+            self.write_slices(&mut slices[..parts.len()], at)?;
+            at += parts.iter().map(|part| part.len() as u64).sum::<u64>();
         }
         Ok(())
     }
@@ -57,6 +83,17 @@ impl StorageFile for RealFile {
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
         self.file.set_len(bytes)
+    }
+
+    fn reserve(&self, range: Range<u64>) -> io::Result<()> {
+        // In a memory file system that would fill pages with zeros, and others make no use of it.
+        let kind = rustix::fs::fstatfs(&self.file)?.f_type;
+        if kind != EXT4_MAGIC && kind != XFS_MAGIC {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let bytes = range.end.saturating_sub(range.start);
+        rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, range.start, bytes)?;
+        Ok(())
     }
 
     fn bytes(&self) -> io::Result<u64> {

@@ -20,6 +20,7 @@ mod file_storage;
 mod index;
 mod log;
 mod producer;
+mod room;
 mod scan;
 mod segment;
 pub mod sim;

@@ -384,10 +384,15 @@ impl Segment {
         self.has_aborted.store(true, Ordering::Release);
     }
 
-    /// Makes the index of aborted transactions durable, where it was rebuilt.
-    pub(crate) fn sync_transactions(&self, disk: &Disk) -> Result<(), LogError> {
+    /// The index of aborted transactions is about to be made anew, up to [`Self::settle_transactions`].
+    pub(crate) fn rebuild_transactions(&self) {
+        self.set_transactions(TxnIndex::rebuilding(self.path(TXN_INDEX)));
+    }
+
+    /// The index of aborted transactions, which was made anew, takes its place, durably.
+    pub(crate) fn settle_transactions(&self, disk: &Disk) -> Result<(), LogError> {
         let indexes = &mut *self.indexes.lock();
-        indexes.transactions.sync(disk)?;
+        indexes.transactions.settle(disk)?;
         indexes.transactions.finish(disk)
     }
 

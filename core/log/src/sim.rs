@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -85,25 +86,29 @@ fn apply_name(names: &mut BTreeMap<PathBuf, u64>, change: &NameChange) {
             names.remove(path);
         }
         NameChange::Rename(from, to) => {
-            let moved: Vec<(PathBuf, u64)> = names
-                .iter()
-                .filter_map(|(path, id)| Some((to.join_nonempty(path.strip_prefix(from).ok()?), *id)))
-                .collect();
-            names.retain(|path, _| !path.starts_with(from));
-            names.extend(moved);
+            if let Some(id) = names.remove(from) {
+                names.insert(to.clone(), id);
+                return;
+            }
+            let old: Vec<PathBuf> = inside(names, from).map(|(path, _)| path.clone()).collect();
+            for path in old {
+                if let (Some(id), Ok(rest)) = (names.remove(&path), path.strip_prefix(from)) {
+                    names.insert(to.join(rest), id);
+                }
+            }
         }
     }
 }
 
-trait JoinNonempty {
-    fn join_nonempty(&self, rest: &Path) -> PathBuf;
-}
-
-impl JoinNonempty for PathBuf {
-    /// `join` of an empty path would leave a trailing slash.
-    fn join_nonempty(&self, rest: &Path) -> PathBuf {
-        if rest.as_os_str().is_empty() { self.clone() } else { self.join(rest) }
-    }
+/// The files in a directory, and in those below.
+fn inside<'a>(
+    names: &'a BTreeMap<PathBuf, u64>,
+    dir: &'a Path,
+) -> impl Iterator<Item = (&'a PathBuf, &'a u64)> {
+    // By their components paths are in order: what is in a directory comes right after it.
+    names
+        .range::<Path, _>((Bound::Excluded(dir), Bound::Unbounded))
+        .take_while(move |(path, _)| path.starts_with(dir))
 }
 
 #[derive(Debug, Default)]
@@ -497,8 +502,8 @@ impl Storage for SimStorage {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.disk.lock();
         disk.check_descriptors()?;
-        let inside: Vec<PathBuf> = disk.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
-        for name in inside {
+        let names: Vec<PathBuf> = inside(&disk.names, path).map(|(name, _)| name.clone()).collect();
+        for name in names {
             disk.change_name(NameChange::Remove(name))?;
         }
         disk.dirs.retain(|dir| !dir.starts_with(path));
@@ -514,8 +519,8 @@ impl Storage for SimStorage {
         let name = |entry: &Path| {
             (entry.parent() == Some(path)).then(|| entry.file_name()?.to_str().map(str::to_owned)).flatten()
         };
-        let files =
-            disk.names.keys().filter_map(|entry| Some(DirEntry { name: name(entry)?, is_dir: false }));
+        let files = inside(&disk.names, path)
+            .filter_map(|(entry, _)| Some(DirEntry { name: name(entry)?, is_dir: false }));
         let dirs = disk.dirs.iter().filter_map(|entry| Some(DirEntry { name: name(entry)?, is_dir: true }));
         Ok(files.chain(dirs).collect())
     }

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,6 +43,19 @@ pub trait StorageFile: Send + Sync + Debug {
     /// The system's; what was written before it is undefined.
     fn write_at(&self, parts: [&[u8]; 2], at: u64) -> io::Result<()>;
 
+    /// Writes all parts, one after the other, at `at`, and all of them.
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    fn write_all_at(&self, parts: &[&[u8]], at: u64) -> io::Result<()> {
+        let mut at = at;
+        for part in parts {
+            self.write_at([part, &[]], at)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
     /// Makes the content and the length durable.
     ///
     /// # Errors
@@ -53,6 +67,15 @@ pub trait StorageFile: Send + Sync + Debug {
     /// # Errors
     /// The system's.
     fn truncate(&self, bytes: u64) -> io::Result<()>;
+
+    /// Finds room on the disk for what will be written there; the file's length stays.
+    ///
+    /// # Errors
+    /// `Unsupported` where that brings nothing, and the system's: the file can be written to as before then.
+    fn reserve(&self, range: Range<u64>) -> io::Result<()> {
+        let _ = range;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// The length in bytes.
     ///

@@ -82,6 +82,8 @@ pub(crate) struct TxnIndex {
     exists: bool,
     on_disk: u64,
     pending: Vec<AbortedTxn>,
+    /// Where the file goes once it is whole: `path` is a temporary one until then.
+    replaces: Option<PathBuf>,
     /// The file, once compaction has replaced the segment: its name is another's then.
     kept: Option<Arc<dyn StorageFile>>,
 }
@@ -89,7 +91,32 @@ pub(crate) struct TxnIndex {
 impl TxnIndex {
     /// An index without entries and without a file. One that is there all the same is emptied by the first write.
     pub(crate) const fn empty(path: PathBuf) -> Self {
-        Self { path, exists: false, on_disk: 0, pending: Vec::new(), kept: None }
+        Self { path, exists: false, on_disk: 0, pending: Vec::new(), replaces: None, kept: None }
+    }
+
+    /// One that is made anew, in a temporary file. What is at `place` stays there until [`Self::settle`]: where a crash comes
+    /// first, it is made anew at the next start again.
+    pub(crate) fn rebuilding(place: PathBuf) -> Self {
+        let mut temporary = place.as_os_str().to_owned();
+        temporary.push(".tmp");
+        Self { replaces: Some(place), ..Self::empty(temporary.into()) }
+    }
+
+    /// Puts what was made anew in its place, durably. Without any entry there is no file.
+    pub(crate) fn settle(&mut self, disk: &Disk) -> Result<(), LogError> {
+        let Some(place) = self.replaces.clone() else { return self.sync(disk) };
+        if self.len() == 0 {
+            disk.remove_file(&place)?;
+        } else {
+            self.sync(disk)?;
+            disk.rename(&self.path, &place)?;
+        }
+        if let Some(dir) = place.parent() {
+            disk.sync_dir(dir)?;
+        }
+        self.path = place;
+        self.replaces = None;
+        Ok(())
     }
 
     /// Opens the file, which exists, of the segment that begins at `base`; `None` if it makes no sense.
@@ -99,8 +126,8 @@ impl TxnIndex {
         if bytes % ENTRY_BYTES as u64 != 0 {
             return Ok(None);
         }
-        let index =
-            Self { path, exists: true, on_disk: bytes / ENTRY_BYTES as u64, pending: Vec::new(), kept: None };
+        let on_disk = bytes / ENTRY_BYTES as u64;
+        let index = Self { exists: true, on_disk, ..Self::empty(path) };
         let (mut at, mut last) = (0, base.saturating_sub(1));
         while at < index.on_disk {
             let Ok(chunk) = index.read(disk, file.as_ref(), at, CHUNK_ENTRIES) else { return Ok(None) };

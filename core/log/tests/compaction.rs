@@ -18,8 +18,8 @@ use towpath_log::{
     CleanOptions, CleanStats, DirEntry, Log, LogConfig, LogDir, LogError, OpenMode, Storage, StorageFile,
     StorageLock,
 };
-use towpath_record::{BatchBuilder, Compression, batches};
-use towpath_types::{Offset, ProducerEpoch, ProducerId, TopicId};
+use towpath_record::{BatchBuilder, Compression, Origin, batches};
+use towpath_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId};
 
 type Entry = (i64, String, Option<String>);
 
@@ -348,4 +348,82 @@ fn a_crash_at_any_moment_leaves_the_old_or_the_new() {
         }
     }
     assert!(finished, "some run came to its end");
+}
+
+#[test]
+fn a_log_that_is_cut_in_a_gap_ends_where_its_batches_do() {
+    for key in ["k", "other"] {
+        let mut machine = Machine::new(config());
+        let log = machine.log();
+        let record = |key| keyed(&[(key, Some("v"))], Compression::None);
+        append(&log, record(key)).unwrap();
+        for _ in 1..4 {
+            append(&log, record("k")).unwrap();
+        }
+        log.roll().unwrap();
+        append(&log, record("k")).unwrap();
+        let stats = clean(&machine, CleanOptions::default()).unwrap();
+        assert_eq!(stats.clean_to, Offset::new(4));
+        // An unclean election: what was compacted away in favour of later records is missing now.
+        log.truncate_to(Offset::new(3)).unwrap();
+        let end = log.log_end_offset();
+        let expected = entries(&log);
+        assert_eq!(end, Offset::new(i64::from(key == "other")));
+        assert_eq!(log.recovery_point(), end);
+        let check = |log: &Log| {
+            assert_eq!((log.log_end_offset(), entries(log)), (end, expected.clone()), "{key}");
+        };
+        check(&machine.kill());
+        check(&machine.crash());
+        check(&machine.restart());
+        // What is written there again is compacted again.
+        let log = machine.log();
+        for _ in 0..4 {
+            append(&log, record("k")).unwrap();
+        }
+        log.roll().unwrap();
+        let before = newest(&entries(&log));
+        let stats = clean(&machine, CleanOptions::default()).unwrap();
+        assert_eq!((stats.records_read, newest(&entries(&log))), (4 + end.get() as u64, before));
+    }
+}
+
+#[test]
+fn a_log_without_records_before_its_start_is_cut_there() {
+    let mut machine = Machine::new(config());
+    let log = machine.log();
+    for _ in 0..4 {
+        append(&log, keyed(&[("k", Some("v"))], Compression::None)).unwrap();
+    }
+    log.roll().unwrap();
+    clean(&machine, CleanOptions::default()).unwrap();
+    log.delete_records_before(Offset::new(1)).unwrap();
+    log.truncate_to(Offset::new(2)).unwrap();
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset::new(1), Offset::new(1)));
+    machine.dir().checkpoint().unwrap();
+    let log = machine.crash();
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset::new(1), Offset::new(1)));
+}
+
+#[test]
+fn whoever_copies_what_is_left_knows_every_leader_epoch() {
+    let machine = Machine::new(config());
+    let log = machine.log();
+    let value = "v".repeat(200);
+    for epoch in [0, 1, 4, 5, 9] {
+        for _ in 0..3 {
+            let batch = keyed(&[("k", Some(&value))], Compression::None);
+            log.append_as_leader(batch, LeaderEpoch::new(epoch), Origin::Client).unwrap();
+        }
+    }
+    let stats = clean(&machine, CleanOptions::default()).unwrap();
+    assert_eq!(stats.records_kept, 1, "{stats:?}");
+    let follower = Machine::seeded(config(), 2);
+    let copy = follower.log();
+    while copy.log_end_offset() < log.log_end_offset() {
+        let data = log.read(copy.log_end_offset(), 500, log.log_end_offset(), true).unwrap();
+        copy.append_as_follower(&data.into_bytes().unwrap(), LeaderEpoch::new(9)).unwrap();
+    }
+    assert_eq!(copy.epoch_entries(), log.epoch_entries());
+    assert_eq!(copy.end_offset_for_epoch(LeaderEpoch::new(4)), Some((LeaderEpoch::new(4), Offset::new(9))));
 }

@@ -570,3 +570,24 @@ fn epochs_of_segments_that_recovery_trusts_are_not_forgotten() {
         }
     }
 }
+
+#[test]
+fn epochs_of_deleted_records_are_not_those_of_what_follows() {
+    let mut machine = Machine::new(small_segments());
+    let log = machine.log();
+    log.append_as_leader(batch(2, 1, "a"), LeaderEpoch::new(5), Origin::Client).unwrap();
+    log.delete_records_before(Offset::new(2)).unwrap();
+    machine.dir().checkpoint().unwrap();
+    // The leader of an unclean election has records of an older epoch there.
+    let leader = Machine::seeded(small_segments(), 2);
+    for label in ["a", "b"] {
+        leader.log().append_as_leader(batch(2, 1, label), LeaderEpoch::new(3), Origin::Client).unwrap();
+    }
+    log.truncate_to(Offset::new(2)).unwrap();
+    let data = leader.log().read(Offset::new(2), 500, Offset::new(4), true).unwrap().into_bytes().unwrap();
+    log.append_as_follower(&data, LeaderEpoch::new(7)).unwrap();
+    log.truncate_to(Offset::new(4)).unwrap();
+    let log = machine.kill();
+    assert_eq!(log.epoch_at(Offset::new(2)), Some(LeaderEpoch::new(3)));
+    assert_eq!(log.latest_epoch(), LeaderEpoch::new(3));
+}

@@ -16,7 +16,7 @@ pub(crate) fn built_in() -> Registry {
         .add_sink(Arc::new(towpath_sink_sqlite::SqliteSink::default()))
         .add_sink(Arc::new(towpath_sink_file::FileSink::default()))
         .add_sink(Arc::new(towpath_sink_http::HttpSink::default()));
-    registry.set_plugin_loader(Arc::new(towpath_host::Plugins::new()));
+    registry.set_plugin_loader(Arc::new(towpath_host::Plugins::with_users_cache()));
     for transform in towpath_transforms::factories() {
         registry.add_transform(transform);
     }

@@ -109,6 +109,7 @@ mod tests {
                 "producer",
                 "CreateTime",
                 "RackAwareReplicaSelector",
+                "disabled",
             ];
             let takes = values.iter().any(|value| broker.set(&option.name, value).is_ok());
             assert!(takes, "{}", option.name);

@@ -45,12 +45,27 @@ impl<'a> Slice<'a> {
     pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
+
+    /// Out of the way of the short ones: a walk over small records is little else than varints.
+    #[inline(never)]
+    fn long_varint(&mut self) -> Result<i64, Fail> {
+        varint::read(self.bytes, &mut self.at).ok_or(SHORT)
+    }
 }
 
 impl Source for Slice<'_> {
     #[inline]
     fn varint(&mut self) -> Result<i64, Fail> {
-        varint::read(self.bytes, &mut self.at).ok_or(SHORT)
+        let Some(&[first, second]) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) else {
+            return self.long_varint();
+        };
+        let (raw, bytes) = match (first < 0x80, second < 0x80) {
+            (true, _) => (u64::from(first), 1),
+            (false, true) => (u64::from(first & 0x7f) | (u64::from(second) << 7), 2),
+            (false, false) => return self.long_varint(),
+        };
+        self.at += bytes;
+        Ok(varint::zigzag_decode(raw))
     }
 
     #[inline]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use towpath_log::{CleanOptions, Log, LogConfig, LogDir, LogError};
@@ -23,20 +24,28 @@ pub struct UnusableDir {
 pub struct LogDirs {
     dirs: Vec<Arc<LogDir>>,
     unusable: RwLock<Vec<UnusableDir>>,
+    /// Whether a directory could not be used since the process began.
+    lacked_one: AtomicBool,
+    /// Partitions that are in several directories, with their logs there: nobody knows which is right, and none is used.
+    pub(crate) twice: RwLock<BTreeMap<TopicPartition, Vec<Arc<Log>>>>,
 }
 
 impl LogDirs {
     /// A single directory.
     #[must_use]
     pub fn one(dir: Arc<LogDir>) -> Self {
-        Self { dirs: vec![dir], unusable: RwLock::default() }
+        Self::new(dir, Vec::new(), Vec::new())
     }
 
     /// The directory of the metadata, further ones, and those that cannot be used.
     #[must_use]
     pub fn new(first: Arc<LogDir>, further: Vec<Arc<LogDir>>, unusable: Vec<UnusableDir>) -> Self {
-        let unusable = RwLock::new(unusable);
-        Self { dirs: std::iter::once(first).chain(further).collect(), unusable }
+        Self {
+            dirs: std::iter::once(first).chain(further).collect(),
+            lacked_one: AtomicBool::new(!unusable.is_empty()),
+            unusable: RwLock::new(unusable),
+            twice: RwLock::default(),
+        }
     }
 
     /// The directories that could be opened, the one of the metadata first.
@@ -65,6 +74,7 @@ impl LogDirs {
 
     /// One more that cannot be used.
     pub fn add_unusable(&self, dir: UnusableDir) {
+        self.lacked_one.store(true, Ordering::Release);
         self.unusable.write().push(dir);
     }
 
@@ -96,16 +106,25 @@ impl LogDirs {
         self.dirs.len() - self.online().count() + self.unusable.read().len()
     }
 
-    /// The directory that a partition is in.
+    /// Whether something of this broker cannot be used: a directory, or a partition that is in several.
+    #[must_use]
+    pub fn has_offline(&self) -> bool {
+        self.offline_count() > 0 || !self.twice.read().is_empty()
+    }
+
+    /// The directory that a partition is in; none where nobody knows which of several is right.
     #[must_use]
     pub fn of(&self, partition: &TopicPartition) -> Option<&Arc<LogDir>> {
+        if self.twice.read().contains_key(partition) {
+            return None;
+        }
         self.dirs.iter().find(|dir| dir.get(partition).is_some())
     }
 
     /// The log of a partition.
     #[must_use]
     pub fn get(&self, partition: &TopicPartition) -> Option<Arc<Log>> {
-        self.dirs.iter().find_map(|dir| dir.get(partition))
+        self.of(partition)?.get(partition)
     }
 
     /// The high watermark of a partition as of the last checkpoint of its directory.
@@ -125,11 +144,24 @@ impl LogDirs {
         topic_id: TopicId,
         config: LogConfig,
     ) -> Result<Arc<Log>, LogError> {
+        if let Some(problem) = self.why_twice(partition) {
+            return Err(LogError::Partition(problem));
+        }
+        self.tell_usable();
         let counts: Vec<_> = self.online().map(|dir| (dir.partition_count(), dir)).collect();
         match counts.into_iter().min_by_key(|(count, _)| *count) {
             Some((_, dir)) => dir.create(partition, topic_id, config),
             None => Err(self.nowhere()),
         }
+    }
+
+    /// Tells the directories which of them work: what is made while one does not says so, and is not mistaken for older than
+    /// what that one has.
+    pub(crate) fn tell_usable(&self) {
+        let online: Vec<TopicId> = self.online().map(|dir| dir.directory_id()).collect();
+        let is_whole = online.len() == self.dirs.len() && !self.lacked_one.load(Ordering::Acquire);
+        let usable = (!is_whole).then_some(online);
+        self.dirs.iter().for_each(|dir| dir.set_usable(usable.clone()));
     }
 
     /// Makes those of a topic's partitions that are not there yet, each where there are the fewest.
@@ -142,9 +174,11 @@ impl LogDirs {
         topic_id: TopicId,
         config: LogConfig,
     ) -> Result<(), LogError> {
+        self.tell_usable();
         let mut plan: Vec<(usize, &Arc<LogDir>, Vec<TopicPartition>)> =
             self.online().map(|dir| (dir.partition_count(), dir, Vec::new())).collect();
-        for partition in partitions.iter().filter(|partition| self.of(partition).is_none()) {
+        let is_there = |id: &TopicPartition| self.twice.read().contains_key(id) || self.of(id).is_some();
+        for partition in partitions.iter().filter(|partition| !is_there(partition)) {
             let Some(least) = plan.iter_mut().min_by_key(|(count, ..)| *count) else {
                 return Err(self.nowhere());
             };
@@ -173,7 +207,9 @@ impl LogDirs {
             }
             dir.delete_all(&there)
         });
-        first_error(deleted)
+        let result = first_error(deleted);
+        self.twice.write().retain(|partition, _| !partitions.contains(partition));
+        result
     }
 
     /// Compacts a partition's log, if it is due.
@@ -198,7 +234,7 @@ impl LogDirs {
     /// [`LogError`] of the first whose checkpoints cannot be written; those of the others are.
     pub(crate) fn checkpoint(&self, marks: &BTreeMap<TopicPartition, Offset>) -> Result<(), LogError> {
         first_error(self.online().map(|dir| {
-            dir.checkpoint_high_watermarks(&within(dir, marks))?;
+            dir.checkpoint_high_watermarks(&self.within(dir, marks))?;
             dir.checkpoint()
         }))
     }
@@ -213,7 +249,7 @@ impl LogDirs {
         broker_epoch: i64,
     ) -> Result<(), LogError> {
         first_error(self.dirs.iter().map(|dir| {
-            dir.checkpoint_high_watermarks(&within(dir, marks))?;
+            dir.checkpoint_high_watermarks(&self.within(dir, marks))?;
             dir.close(broker_epoch)
         }))
     }
@@ -237,12 +273,18 @@ impl LogDirs {
         let first = epochs.next()??;
         (self.unusable.read().is_empty() && epochs.all(|epoch| epoch == Some(first))).then_some(first)
     }
-}
 
-/// The high watermarks of the partitions in a directory.
-fn within(dir: &LogDir, marks: &BTreeMap<TopicPartition, Offset>) -> BTreeMap<TopicPartition, Offset> {
-    let there = marks.iter().filter(|(partition, _)| dir.get(partition).is_some());
-    there.map(|(partition, mark)| (partition.clone(), *mark)).collect()
+    /// The high watermarks of the partitions in a directory; of those that are not used, as they were found.
+    fn within(
+        &self,
+        dir: &LogDir,
+        marks: &BTreeMap<TopicPartition, Offset>,
+    ) -> BTreeMap<TopicPartition, Offset> {
+        let twice = self.twice.read();
+        let unused = dir.high_watermarks().iter().filter(|(partition, _)| twice.contains_key(partition));
+        let there = marks.iter().chain(unused).filter(|(partition, _)| dir.get(partition).is_some());
+        there.map(|(partition, mark)| (partition.clone(), *mark)).collect()
+    }
 }
 
 /// Does all, and returns the first error.

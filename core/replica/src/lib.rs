@@ -19,6 +19,7 @@ mod leader;
 mod manager;
 mod moving;
 mod partition;
+mod settle;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -32,7 +33,7 @@ pub use flusher::Flusher;
 pub use follower::{FetchPlan, FollowerState, History, LeaderAnswer, Step};
 pub use leader::{FollowerFetch, FollowerRefused, IsrProposal, LeaderSetup, LeaderState, ProposalAnswer};
 pub use manager::{ReplicaManager, ReplicaSettings, TopicReplicas};
-pub use moving::{MoveStep, ReplicaMove, SettleError};
+pub use moving::{MoveStep, ReplicaMove};
 pub use partition::{
     Appended, Applied, Awaited, FetchPosition, FetchedPartition, FollowerAnswer, Isolation, Partition,
     Reader, Settings,

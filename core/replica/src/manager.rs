@@ -1,6 +1,7 @@
 //! The partitions of one broker.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,7 +47,9 @@ pub struct TopicReplicas {
 #[derive(Debug, Default)]
 struct Topics {
     by_name: HashMap<TopicName, Arc<TopicReplicas>>,
-    by_id: HashMap<TopicId, Arc<TopicReplicas>>,
+    /// What is done to all of them is done in the same order in every run of a simulation. Nobody chooses ids so that they
+    /// collide: they are ours.
+    by_id: HashMap<TopicId, Arc<TopicReplicas>, BuildHasherDefault<DefaultHasher>>,
 }
 
 /// The partitions of one broker, by topic name and by topic id.
@@ -103,6 +106,9 @@ impl TopicReplicas {
             Some(log) if log.topic_id() == self.id => log,
             // Another topic's records are not taken for this one's.
             Some(log) => return Err(foreign(&id, log.topic_id()).into()),
+            None if let Some(problem) = self.dirs.why_twice(&id) => {
+                return Err(PartitionError::Offline(problem));
+            }
             None if self.may_be_elsewhere(&slot) => return Err(self.elsewhere(&id)),
             None => self.dirs.create(&id, self.id, settings.log)?,
         };
@@ -161,7 +167,7 @@ impl TopicReplicas {
             Some(partition) => partition.log().offline_reason().is_some(),
             None => {
                 let id = TopicPartition::new(self.name.clone(), index);
-                self.may_be_elsewhere(&slot) && !self.has_files(&id)
+                self.dirs.is_twice(&id, self.id) || (self.may_be_elsewhere(&slot) && !self.has_files(&id))
             }
         }
     }
@@ -223,7 +229,13 @@ impl TopicReplicas {
 
     /// Whether a partition's files are there, and this topic's.
     fn has_files(&self, id: &TopicPartition) -> bool {
-        self.dirs.get(id).is_some_and(|log| log.topic_id() == self.id)
+        self.dirs.get(id).is_some_and(|log| log.topic_id() == self.id) || self.dirs.is_twice(id, self.id)
+    }
+
+    /// Whether a partition of this topic is in several directories, and nobody knows which is right.
+    #[must_use]
+    pub fn is_twice(&self, index: i32) -> bool {
+        self.dirs.is_twice(&TopicPartition::new(self.name.clone(), index), self.id)
     }
 
     fn opened(&self) -> Vec<Arc<Partition>> {

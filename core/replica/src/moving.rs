@@ -1,20 +1,28 @@
 //! Moving a replica from one directory of its broker to another while it is used (KIP-113): a copy catches up, and then
 //! takes the partition's place.
 
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use towpath_log::{Log, LogDir, LogError, ReadError, Replaces};
+use towpath_log::{Log, LogDir, LogError, ReadError};
 use towpath_record::batches;
 use towpath_types::{LeaderEpoch, Offset, TopicId};
 
 use crate::manager::{Slot, TopicReplicas};
-use crate::{LogDirs, Partition, PartitionError, ReplicaManager};
+use crate::{Partition, PartitionError, ReplicaManager};
 
 /// Bytes that are copied in one piece.
 const PIECE_BYTES: usize = 1024 * 1024;
-/// A piece that is smaller was the last of what there was when it was read.
+/// A copy that lacks no more than this is copied to its end while nobody writes.
 const NEAR_BYTES: u64 = 512 * 1024;
+/// Where somebody writes about as fast as is copied, it may lack more the longer it takes: twice as much each time that so many
+/// rounds of pieces were copied, up to 64 MiB.
+const NEARER_ROUNDS: u32 = 64;
+const NEARER_MAX: u32 = 7;
+/// So often what was copied is made durable while the partition is in use, so that little is left to do while it is not.
+const FLUSHES: u32 = 3;
+/// How often, a millisecond apart, it is looked whether nothing waits: an append of this moment is done in the next.
+const LOOKS: u32 = 20;
 /// So often a copy that has everything waits for a moment in which no record waits for followers.
 const POLITE_ATTEMPTS: u32 = 100;
 
@@ -36,6 +44,8 @@ pub struct ReplicaMove {
 pub enum MoveStep {
     /// So many bytes were copied, and there are more.
     Copied(u64),
+    /// What was copied is durable.
+    Flushed,
     /// The copy has everything, and waits for a moment in which the partition can stand still.
     Waiting,
     /// The replica is where it was to go.
@@ -65,6 +75,7 @@ impl ReplicaManager {
             return Ok(to.drop_future(key)?);
         }
         if to.future(key).is_none() {
+            self.dirs().tell_usable();
             to.create_future(partition.id(), topic.id(), *partition.log().config())?;
         }
         Ok(())
@@ -81,11 +92,17 @@ impl ReplicaManager {
         self.dirs().online().flat_map(moves).collect()
     }
 
-    /// Does the next piece of a move; `attempt` counts how often it has waited. Blocks on the disk.
+    /// Does the next piece of a move; `attempt` counts how often it has waited or flushed, `rounds` the rounds of pieces that
+    /// were copied. Blocks on the disk.
     ///
     /// # Errors
     /// [`PartitionError`]; the move can be tried again, or has been given up.
-    pub fn advance_move(&self, moving: &ReplicaMove, attempt: u32) -> Result<MoveStep, PartitionError> {
+    pub fn advance_move(
+        &self,
+        moving: &ReplicaMove,
+        attempt: u32,
+        rounds: u32,
+    ) -> Result<MoveStep, PartitionError> {
         let key = (moving.topic_id, moving.partition);
         let topic = self.topic_by_id(moving.topic_id);
         let slot = topic.as_ref().and_then(|topic| topic.slot(moving.partition));
@@ -103,15 +120,17 @@ impl ReplicaManager {
         if moving.copy.offline_reason().is_some() {
             return Ok(MoveStep::GivenUp);
         }
-        match copy_piece(partition.log(), &moving.copy)? {
-            // Who writes nearly as fast as this copies would never be caught up with: when little was left, the last of it is
-            // copied while nobody writes.
-            Some(bytes) if bytes > 0 && bytes < NEAR_BYTES => {}
-            Some(bytes) => return Ok(MoveStep::Copied(bytes)),
-            None => {}
+        if let Some(bytes) = copy_piece(partition.log(), &moving.copy)? {
+            let near = NEAR_BYTES << (rounds / NEARER_ROUNDS).min(NEARER_MAX);
+            let lacking = partition.log().size_in_bytes().saturating_sub(moving.copy.size_in_bytes());
+            if bytes == 0 || lacking > near {
+                return Ok(MoveStep::Copied(bytes));
+            }
         }
-        // Most of it is made durable while the partition is still in use.
-        moving.copy.flush().map_err(PartitionError::from)?;
+        if attempt < FLUSHES {
+            moving.copy.flush().map_err(PartitionError::from)?;
+            return Ok(MoveStep::Flushed);
+        }
         self.take_place(moving, (&topic, &slot), &partition, attempt)
     }
 
@@ -130,8 +149,13 @@ impl ReplicaManager {
             return Ok(MoveStep::GivenUp);
         }
         let leadership = slot.lock_leadership();
-        if !partition.suspend(attempt >= POLITE_ATTEMPTS) {
-            return Ok(MoveStep::Waiting);
+        let mut looks = 0;
+        while !partition.suspend(attempt >= POLITE_ATTEMPTS) {
+            looks += 1;
+            if looks == LOOKS {
+                return Ok(MoveStep::Waiting);
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
         let log = match self.promote(moving, partition) {
             Ok(log) => log,
@@ -152,12 +176,15 @@ impl ReplicaManager {
         if newer != settings {
             placed.configure(&newer);
         }
-        self.forget_old(moving, partition)?;
+        // From here on it has moved, whatever becomes of what is left.
+        self.forget_old(moving, partition);
         let is_still_ours = topic.slot(moving.partition).is_some_and(|now| Arc::ptr_eq(&now, slot));
         if !is_still_ours {
             // Another broker got the replica meanwhile: what was removed were the files of the old place.
             placed.delete();
-            self.dirs().delete_all(std::slice::from_ref(partition.id()))?;
+            if let Err(error) = self.dirs().delete_all(std::slice::from_ref(partition.id())) {
+                tracing::error!(partition = %partition.id(), %error, "the files of a replica that is another broker's remain");
+            }
         }
         Ok(MoveStep::Moved)
     }
@@ -175,75 +202,17 @@ impl ReplicaManager {
     }
 
     /// What is left of the old place goes. Where that fails it goes at the next start: the new one says that it replaces it.
-    fn forget_old(&self, moving: &ReplicaMove, partition: &Arc<Partition>) -> Result<(), PartitionError> {
+    fn forget_old(&self, moving: &ReplicaMove, partition: &Arc<Partition>) {
         let id = partition.id();
-        // Where its log starts is a fact of the new place only once it is on disk there.
-        moving.to.checkpoint()?;
+        let mut forgotten = Ok(());
         for dir in self.dirs().all().iter().filter(|dir| !Arc::ptr_eq(dir, &moving.to)) {
             if dir.get(id).is_some() {
-                dir.delete(id)?;
+                forgotten = forgotten.and(dir.delete(id));
             }
         }
-        Ok(moving.to.moved(id)?)
-    }
-}
-
-/// Why the moves of an earlier process cannot be ended.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SettleError {
-    /// Somebody has copied files, and nobody can tell which are right.
-    #[error("the partition {partition} is in {first} and in {second}; keep the one that is right")]
-    Twice {
-        /// Which.
-        partition: String,
-        /// In this directory.
-        first: PathBuf,
-        /// And in this one.
-        second: PathBuf,
-    },
-    /// The disk.
-    #[error(transparent)]
-    Log(#[from] LogError),
-}
-
-impl LogDirs {
-    /// Ends what an earlier process has left half done: a partition that is in two directories was being moved, and the
-    /// new place says that it has everything. Returns the logs that are gone by that. Called before anything is appended.
-    ///
-    /// # Errors
-    /// [`SettleError`].
-    pub fn settle_moves(&self) -> Result<Vec<Arc<Log>>, SettleError> {
-        let dirs = self.all();
-        let mut removed = Vec::new();
-        for (at, dir) in dirs.iter().enumerate() {
-            for other in &dirs[at + 1..] {
-                for partition in dir.partitions_in_both(other) {
-                    let old = match (dir.replaces(&partition, other)?, other.replaces(&partition, dir)?) {
-                        (Replaces::Yes, Replaces::Nothing) | (Replaces::Nothing, Replaces::NotAnyMore) => {
-                            other
-                        }
-                        (Replaces::Nothing, Replaces::Yes) | (Replaces::NotAnyMore, Replaces::Nothing) => dir,
-                        _ => {
-                            return Err(SettleError::Twice {
-                                partition: partition.to_string(),
-                                first: dir.path().to_owned(),
-                                second: other.path().to_owned(),
-                            });
-                        }
-                    };
-                    tracing::info!(%partition, from = %old.path().display(), "ending a move that the last process did not end");
-                    removed.extend(old.get(&partition));
-                    old.delete(&partition)?;
-                }
-            }
+        if let Err(error) = forgotten.and_then(|()| moving.to.moved(id)) {
+            tracing::error!(partition = %id, %error, "what a replica that has moved has left behind goes at the next start");
         }
-        if dirs.len() > 1 {
-            for dir in dirs {
-                dir.forget_moves()?;
-            }
-        }
-        Ok(removed)
     }
 }
 

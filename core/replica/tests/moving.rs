@@ -119,9 +119,9 @@ fn write_and_move(world: &World, to: usize, next: &mut u32, acknowledged: &mut V
     }
     for attempt in 0..60 {
         let Some(moving) = world.manager.moves().into_iter().next() else { return true };
-        match world.manager.advance_move(&moving, attempt) {
+        match world.manager.advance_move(&moving, attempt, 0) {
             Ok(MoveStep::Moved) => return true,
-            Ok(MoveStep::Copied(_) | MoveStep::Waiting) => {
+            Ok(MoveStep::Copied(_) | MoveStep::Flushed | MoveStep::Waiting) => {
                 if attempt < 4 && !write(acknowledged) {
                     return false;
                 }
@@ -223,7 +223,7 @@ fn a_copy_begins_where_the_log_does_and_follows_what_is_deleted() {
     world.begin_move(1).unwrap();
     let step = || {
         let moving = world.manager.moves().remove(0);
-        world.manager.advance_move(&moving, 0).unwrap()
+        world.manager.advance_move(&moving, 3, 0).unwrap()
     };
     assert!(matches!(step(), MoveStep::Copied(_)));
     world.partition().delete_records_before(Some(at(9))).unwrap();
@@ -243,7 +243,7 @@ fn what_is_deleted_while_it_moves_leaves_nothing() {
     world.begin_move(1).unwrap();
     let moving = world.manager.moves().remove(0);
     world.manager.remove_topic(TOPIC).unwrap();
-    assert_eq!(world.manager.advance_move(&moving, 0).unwrap(), MoveStep::GivenUp);
+    assert_eq!(world.manager.advance_move(&moving, 3, 0).unwrap(), MoveStep::GivenUp);
     assert!(world.manager.moves().is_empty() && world.places().is_empty());
 }
 
@@ -289,4 +289,36 @@ fn a_move_survives_a_crash_at_every_point() {
             }
         }
     }
+}
+
+/// Whatever fails once the copy has taken the partition's place: the broker hears that it has.
+#[test]
+fn what_fails_after_the_partition_has_moved_does_not_undo_it() {
+    let (mut moved, mut left_behind) = (0, 0);
+    for operations in 0..120 {
+        let storage = SimStorage::new(operations);
+        let world = World::open(&storage).unwrap();
+        world.lead(1).unwrap();
+        assert!(world.append("0").unwrap());
+        world.begin_move(1).unwrap();
+        let moving = world.manager.moves().remove(0);
+        let before = world.partition();
+        storage.stop_after(operations);
+        let step = world.manager.advance_move(&moving, 3, 0);
+        let is_other = !Arc::ptr_eq(&before, &world.partition());
+        assert_eq!(is_other, matches!(step, Ok(MoveStep::Moved)), "after {operations} operations: {step:?}");
+        storage.kill();
+        left_behind += u32::from(is_other && storage.list(&Path::new(PATHS[0]).join("t-0")).is_ok());
+        moved += u32::from(is_other);
+        drop(world);
+        let world = World::open(&storage).unwrap();
+        world.lead(2).unwrap();
+        // Where the process ended in between, the old place has not gone on, and the new one comes in its place.
+        assert!(
+            world.places() == [1] || (!is_other && world.places() == [0]),
+            "after {operations} operations"
+        );
+        check(&world, &["0".to_owned()], "after a start");
+    }
+    assert!(moved > 20 && left_behind > 0, "{moved} {left_behind}");
 }

@@ -39,10 +39,20 @@ pub const PRODUCERS_PER_PARTITION_MAX: usize = 100_000;
 pub const OFFSET_METADATA_BYTES_MAX: usize = 4096;
 /// Members of one consumer group (`group.max.size`).
 pub const GROUP_MEMBERS_MAX: usize = 10_000;
+/// Members of one share group by default (`group.share.max.size`).
+pub const SHARE_GROUP_MEMBERS_MAX: usize = 200;
+/// Share partitions (group and partition) that one broker keeps in memory.
+pub const SHARE_PARTITIONS_MAX: usize = 20_000;
+/// Share partitions whose state one partition of `__share_group_state` may hold.
+pub const SHARE_STATES_MAX: usize = 100_000;
+/// Batches of records in different states that one share partition's state may have.
+pub const SHARE_STATE_BATCHES_MAX: usize = 20_000;
 /// Bytes of subscription and assignment that the members of one group may hold together.
 pub const GROUP_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes that the groups of one coordinator partition may hold together, committed offsets included.
 pub const GROUP_PARTITION_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of everything that the groups of all partitions of the offsets topic hold that one broker leads.
+pub const GROUP_COORDINATOR_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Bytes of what one member of a consumer group says about itself.
 pub const GROUP_MEMBER_BYTES_MAX: usize = 512 * 1024;
 /// Bytes of a group's id, where the protocol has no bound of its own.

@@ -75,7 +75,9 @@ impl Instance {
         store.epoch_deadline_callback(|mut context| {
             // A guest that computes lets others run at every tick, and ends when its time is over.
             let over = context.data_mut().is_over_at_tick();
-            Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
+            // tokio's way to yield, after which sockets and timers are looked at too.
+            let others = || Box::pin(tokio::task::yield_now());
+            Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::YieldCustom(1, others()) })
         });
         begin(&mut store, limits.time, Reach::Nothing);
         let linked = match plugin.pre.instantiate_async(store.as_context_mut()).await {

@@ -11,6 +11,7 @@
 //! The contract is in `plugins/wit`. This is the only crate that uses wasmtime.
 
 mod bindings;
+mod cache;
 mod component;
 mod configured;
 mod describe;

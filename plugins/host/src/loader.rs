@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
@@ -15,6 +15,7 @@ use towpath_types::limits::PLUGIN_FILE_BYTES_MAX;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::cache::{Cache, default_folder};
 use super::component::{Loaded, Shape, compile, link};
 use super::error::PluginError;
 use super::grants::Grants;
@@ -26,6 +27,9 @@ use super::source::PluginSource;
 use super::state::Task;
 use super::transform::PluginTransform;
 
+/// Compiled components that a process keeps; beyond them it forgets all, and asks the cache again.
+const COMPILED_MAX: usize = 64;
+
 /// Compiled components of this process, by the hash of their files.
 type Compiled = HashMap<[u8; 32], Component>;
 
@@ -34,6 +38,7 @@ type Compiled = HashMap<[u8; 32], Component>;
 pub struct Plugins {
     engine: OnceLock<Engine>,
     compiled: Mutex<Compiled>,
+    cache: Option<Cache>,
 }
 
 impl std::fmt::Debug for Plugins {
@@ -102,10 +107,23 @@ pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
 }
 
 impl Plugins {
-    /// A loader that has loaded nothing yet.
+    /// A loader that has loaded nothing yet, and keeps compiled code in memory only.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A loader that keeps compiled code in a folder, which is made with the first of it and must be this user's alone.
+    #[must_use]
+    pub fn with_cache(folder: PathBuf) -> Self {
+        Self { cache: Some(Cache::new(folder)), ..Self::default() }
+    }
+
+    /// A loader that keeps compiled code in the user's cache directory (`$XDG_CACHE_HOME/towpath/plugins`, or
+    /// `~/.cache/towpath/plugins`), if there is any.
+    #[must_use]
+    pub fn with_users_cache() -> Self {
+        default_folder().map_or_else(Self::new, Self::with_cache)
     }
 
     fn engine(&self) -> Result<&Engine, PluginError> {
@@ -121,7 +139,21 @@ impl Plugins {
         if let Some(component) = compiled.get(&file.hash) {
             return Ok(component.clone());
         }
-        let component = compile(self.engine()?, &file.bytes)?;
+        let engine = self.engine()?;
+        let cached = self.cache.as_ref().and_then(|cache| cache.load(engine, &file.hash));
+        let component = match cached {
+            Some(component) => component,
+            None => {
+                let component = compile(engine, &file.bytes)?;
+                if let Some(cache) = &self.cache {
+                    cache.store(engine, &file.hash, &component);
+                }
+                component
+            }
+        };
+        if compiled.len() >= COMPILED_MAX {
+            compiled.clear();
+        }
         compiled.insert(file.hash, component.clone());
         Ok(component)
     }

@@ -156,7 +156,7 @@ impl Running {
 
     /// All of a batch: where a call fails, halves of it, down to the records at which it does, which are rejected.
     async fn all(&mut self, batch: &Batch) -> Result<Transformed, ConnectorError> {
-        let mut open = vec![0..batch.len()];
+        let mut open: Vec<_> = std::iter::once(0..batch.len()).collect();
         let mut failures = 0;
         let mut passed: Option<Batch> = None;
         let mut rejected = RejectedRecords::default();

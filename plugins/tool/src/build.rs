@@ -13,7 +13,7 @@ use super::toolchain::Toolchain;
 pub struct Built {
     /// The name of its crate.
     pub name: String,
-    /// The component's file, beside the module that it was made of.
+    /// The component's file, among the compiled files.
     pub path: PathBuf,
 }
 
@@ -73,8 +73,8 @@ fn artifact(line: &str) -> Option<(String, PathBuf)> {
     Some((message["target"]["name"].as_str()?.to_owned(), module))
 }
 
-/// Makes a component of a core module, beside it. Replaces an older one at once: whoever reads it sees a whole one.
-/// Projects that share a place for compiled files may share names too, so that the project is a part of the file's.
+/// Makes a component of a core module, below its folder. Replaces an older one at once: whoever reads it sees a whole
+/// one. Projects that share a place for compiled files may share names too, so that each has a folder there.
 fn package(module: &Path, project: &Path) -> Result<PathBuf, ToolError> {
     let bytes = std::fs::read(module).map_err(ToolError::io(module))?;
     let component = component_of(&bytes)
@@ -82,7 +82,9 @@ fn package(module: &Path, project: &Path) -> Result<PathBuf, ToolError> {
     let project = project.canonicalize().map_err(ToolError::io(project))?;
     let mut hasher = std::hash::DefaultHasher::new();
     project.hash(&mut hasher);
-    let path = module.with_extension(format!("{:016x}.component.wasm", hasher.finish()));
+    let folder = module.with_file_name(format!("components/{:016x}", hasher.finish()));
+    std::fs::create_dir_all(&folder).map_err(ToolError::io(&folder))?;
+    let path = folder.join(module.file_name().unwrap_or_default());
     let new = path.with_extension("new");
     std::fs::write(&new, component).map_err(ToolError::io(&new))?;
     std::fs::rename(&new, &path).map_err(ToolError::io(&path))?;

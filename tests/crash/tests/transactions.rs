@@ -1,6 +1,6 @@
 //! Transactions on three nodes, of which some are killed or cut off, by clients of which some are killed.
 //!
-//! `TOWPATH_CLUSTER_PEER=kafka cargo test -p towpath-crash --test transactions -- --ignored --nocapture` proves workload
+//! `TOWPATH_CLUSTER_PEER=kafka cargo test -p towpath-crash --test transactions -- --nocapture` proves workload
 //! and checker with Apache Kafka; `tests/soak/transactions` runs for longer.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
 
@@ -11,9 +11,8 @@ use towpath_crash::run::Plan;
 use towpath_crash::transactions::{run, workload};
 
 #[test]
-#[ignore = "wants transactions; to be switched on with them"]
 fn transactions_are_whole_or_not_at_all() {
-    let plan = Plan::from_environment(Duration::from_secs(60), &Fault::ALL).unwrap();
+    let plan = Plan::from_environment(Duration::from_secs(45), &Fault::ALL).unwrap();
     if let Err(error) = run("transactions", &plan, workload::options(plan.peer)) {
         panic!("repeat it with TOWPATH_SEED={}: {error:#}", plan.seed);
     }

@@ -115,7 +115,8 @@ pub fn parse(stdout: &str) -> Results {
             "FAILED" => Outcome::Failed(tail.trim_start_matches(" s)").trim_start_matches(": ").to_owned()),
             _ => continue,
         };
-        results.insert(name.to_owned(), (outcome, seconds.parse().unwrap_or(0.0)));
+        // The lists' names have no space at their end either.
+        results.insert(name.trim_end().to_owned(), (outcome, seconds.parse().unwrap_or(0.0)));
     }
     results
 }

@@ -11,13 +11,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use towpath_client::{Client, ClientConfig, NewTopic};
-use towpath_harness::{Guarded, Kafka, Towpath, envs, kafka};
+use towpath_harness::{Guarded, Kafka, Towpath, envs, kafka, process};
 use towpath_types::TopicName;
 
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What the brokers have beyond the least, for the scripts' cases that want it: `transactions`, `groups` (KIP-848).
 const BROKERS_HAVE: &str = "transactions,groups";
+
+/// The brokers' settings as kafka-python's suite sets its own up.
+const SUITE_SETTINGS: [(&str, &str); 2] = [("num.partitions", "4"), ("group.min.session.timeout.ms", "1000")];
 
 /// The clients, by the folder of their script.
 const CLIENTS: [&str; 7] = [
@@ -67,10 +70,8 @@ fn topic_of_four(bootstrap: &str) -> Result<&'static str> {
 }
 
 /// Runs a client's script; what it printed is shown either way.
-fn run(client: &str, bootstrap: &str, has: &str, more: &[String]) -> Result<()> {
+fn run(client: &str, bootstrap: &str, has: &str) -> Result<()> {
     let mut command = command(client)?;
-    // Its transactions are not judged yet: see tests/interop/README.md.
-    let has = if client == "platformatic_kafka" { "" } else { has };
     command.env("INTEROP_WITH", has);
     if client == "kcat" {
         command.env("KCAT_TOPIC", topic_of_four(bootstrap)?);
@@ -79,7 +80,6 @@ fn run(client: &str, bootstrap: &str, has: &str, more: &[String]) -> Result<()> 
     if client == "kafka_python_suite" {
         command.arg(envs::python_sdist("kafka-python")?);
     }
-    command.args(more);
     let start = Instant::now();
     let output = Guarded::output(client, command, TIMEOUT)?;
     print!("{}", output.stdout);
@@ -98,7 +98,7 @@ fn run(client: &str, bootstrap: &str, has: &str, more: &[String]) -> Result<()> 
 fn against_towpath_patiently(client: &str) {
     for _ in 0..2 {
         let broker = Towpath::broker().unwrap();
-        match run(client, &broker.bootstrap(), BROKERS_HAVE, &[]) {
+        match run(client, &broker.bootstrap(), BROKERS_HAVE) {
             Ok(()) => return,
             Err(error) => {
                 println!("{client} failed and is tried once more: {error:#}\n{}", broker.log_tail())
@@ -109,8 +109,11 @@ fn against_towpath_patiently(client: &str) {
 }
 
 fn against_towpath(client: &str) {
-    let broker = Towpath::broker().unwrap();
-    let result = run(client, &broker.bootstrap(), BROKERS_HAVE, &[]);
+    against(&Towpath::broker().unwrap(), client);
+}
+
+fn against(broker: &Towpath, client: &str) {
+    let result = run(client, &broker.bootstrap(), BROKERS_HAVE);
     if let Err(error) = result {
         panic!("{error:#}\n{}", broker.log_tail());
     }
@@ -150,25 +153,26 @@ fn kcat() {
 
 #[test]
 fn kafka_python_suite() {
-    against_towpath("kafka_python_suite");
+    let mut options = process::Options::broker();
+    options.node_yaml = "  more_data_dirs: [data-2]\n  settings:\n".to_owned();
+    for (name, value) in SUITE_SETTINGS {
+        options.node_yaml.push_str(&format!("    {name}: {value}\n"));
+    }
+    against(&Towpath::start(options).unwrap(), "kafka_python_suite");
 }
 
 /// Judges the scripts, not Towpath: all of them have to pass against the broker whose protocol it is.
 #[test]
 #[ignore = "judges the scripts, not Towpath"]
 fn the_scripts_pass_against_apache_kafka() {
-    // As kafka-python's suite sets its brokers up.
-    let options =
-        kafka::Options::default().set("num.partitions", "4").set("group.min.session.timeout.ms", "1000");
+    let mut options = kafka::Options { log_dirs: 2, ..kafka::Options::default() };
+    for (name, value) in SUITE_SETTINGS {
+        options = options.set(name, value);
+    }
     let server = Kafka::start(&options).unwrap();
     let mut failures = Vec::new();
     for client in CLIENTS {
-        let ceiling = envs::interop().join("kafka_python_suite/tests.ceiling");
-        let more = match client {
-            "kafka_python_suite" => vec!["--list".to_owned(), ceiling.display().to_string()],
-            _ => Vec::new(),
-        };
-        if let Err(error) = run(client, &server.bootstrap(), BROKERS_HAVE, &more).context(client) {
+        if let Err(error) = run(client, &server.bootstrap(), BROKERS_HAVE).context(client) {
             failures.push(format!("{error:#}"));
         }
     }

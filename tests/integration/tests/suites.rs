@@ -56,13 +56,19 @@ impl Suite {
         }
     }
 
-    /// The partitions of topics made by their first use, as the suite's own environment has them.
-    fn partitions(self) -> u32 {
-        match self {
-            Self::Java | Self::Tools | Self::Go | Self::FranzGo => 4,
-            Self::Aiokafka => 2,
-            Self::Kafkajs | Self::Platformatic => 1,
+    /// The brokers' settings, as the suite's own environment has them.
+    fn settings(self) -> Vec<(&'static str, &'static str)> {
+        let partitions = match self {
+            Self::Java | Self::Tools | Self::Go | Self::FranzGo => "4",
+            Self::Aiokafka => "2",
+            Self::Kafkajs | Self::Platformatic => "1",
+        };
+        let mut settings = vec![("num.partitions", partitions), ("group.min.session.timeout.ms", "1000")];
+        if self == Self::Platformatic {
+            settings.push(("group.consumer.min.heartbeat.interval.ms", "100"));
+            settings.push(("group.consumer.heartbeat.interval.ms", "200"));
         }
+        settings
     }
 
     fn folder(self) -> PathBuf {
@@ -120,38 +126,43 @@ enum Server {
 }
 
 impl Server {
-    fn start(peer: Peer, nodes: u8, partitions: u32) -> Result<Self> {
+    fn start(peer: Peer, nodes: u8, suite: Suite) -> Result<Self> {
         Ok(match peer {
             _ if nodes > 1 => {
                 let mut options = cluster::Options::three(peer);
                 options.nodes = nodes;
+                for (name, value) in suite.settings() {
+                    options.settings.push((name.to_owned(), value.to_owned()));
+                }
+                options.settings.push(("transaction.state.log.min.isr".to_owned(), "2".to_owned()));
                 Self::Cluster(Box::new(Cluster::start(options)?))
             }
             Peer::Towpath => {
                 let mut options = process::Options::broker();
-                options.node_yaml = format!(
-                    "  more_data_dirs: [data-2]\n  settings:\n    num.partitions: {partitions}\n    \
-                     group.min.session.timeout.ms: 1000\n"
-                );
+                options.node_yaml = "  more_data_dirs: [data-2]\n  settings:\n".to_owned();
+                for (name, value) in suite.settings() {
+                    options.node_yaml.push_str(&format!("    {name}: {value}\n"));
+                }
                 Self::Towpath(Towpath::start(options)?)
             }
             Peer::Kafka => {
                 // As kafka-python's suite sets its brokers up; two directories for what moves replicas between them.
-                let options = kafka::Options::default()
-                    .heap_mib(768)
-                    .set("num.partitions", &partitions.to_string())
-                    .set("group.min.session.timeout.ms", "1000")
-                    .set("share.coordinator.state.topic.num.partitions", "4");
+                let mut options = kafka::Options::default().heap_mib(768);
+                for (name, value) in suite.settings() {
+                    options = options.set(name, value);
+                }
+                let options = options.set("share.coordinator.state.topic.num.partitions", "4");
                 Self::Kafka(Kafka::start(&kafka::Options { log_dirs: 2, ..options })?)
             }
         })
     }
 
+    /// One address: some suites take no list.
     fn bootstrap(&self) -> String {
         match self {
             Self::Towpath(broker) => broker.bootstrap(),
             Self::Kafka(broker) => broker.bootstrap(),
-            Self::Cluster(cluster) => cluster.bootstrap(),
+            Self::Cluster(cluster) => cluster.bootstrap().split(',').next().unwrap_or_default().to_owned(),
         }
     }
 
@@ -185,7 +196,7 @@ fn run(suite: Suite, which: Which, server: &Server, peer: Peer, sources: Option<
 }
 
 fn smoke(suite: Suite) {
-    let server = Server::start(Peer::Towpath, 1, suite.partitions()).unwrap();
+    let server = Server::start(Peer::Towpath, 1, suite).unwrap();
     let verdict = run(suite, Which::Smoke, &server, Peer::Towpath, None).unwrap();
     assert!(verdict.broken.is_empty() && verdict.passed > 0, "{verdict}\n{}", server.log_tail());
 }
@@ -243,7 +254,7 @@ fn whole() {
     for name in names.split(',') {
         let found = Suite::ALL.into_iter().find(|suite| suite.name() == name);
         let suite = found.with_context(|| format!("there is no suite {name}")).unwrap();
-        let server = Server::start(peer, nodes, suite.partitions()).unwrap();
+        let server = Server::start(peer, nodes, suite).unwrap();
         let verdict = run(suite, which, &server, peer, sources.as_deref()).unwrap();
         if !verdict.broken.is_empty() {
             println!("{}", server.log_tail());

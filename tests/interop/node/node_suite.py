@@ -53,7 +53,7 @@ def run(command, folder, env):
         if not found:
             rest.append(line)
             continue
-        word, name = found.groups()
+        word, name = found[1], found[2].rstrip()
         # Two tests of one name are one case: a later failure of it would be hidden by an earlier success.
         if (only is not None and name not in only) or (name in told and word != "FAILED"):
             continue

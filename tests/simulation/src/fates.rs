@@ -79,6 +79,11 @@ impl Fates {
         Ok(())
     }
 
+    /// Whether some transaction is open.
+    pub(crate) fn has_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     fn end(&mut self, producer: u64, commit: bool, offset: i64) {
         let Some(index) = self.open.remove(&producer) else { return };
         let span = &mut self.spans[index];

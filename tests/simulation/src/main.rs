@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::{Parser, Subcommand};
 use towpath_simulation::{Counters, Outcome, Run, Script, Tracer};
 use towpath_types::Rule;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Run a replicated cluster from seeds, every failure included, and check the invariants after every step.
 #[derive(Debug, Parser)]
@@ -155,6 +156,14 @@ fn main() -> ExitCode {
                 script: arguments.script,
                 ..Run::new(arguments.seed.unwrap_or_default())
             };
+            if arguments.trace {
+                // What logs and replicas have to say comes between the events.
+                tracing_subscriber::fmt()
+                    .without_time()
+                    .with_ansi(false)
+                    .with_max_level(LevelFilter::DEBUG)
+                    .init();
+            }
             let tracer: Option<Tracer> = arguments.trace.then(|| Box::new(|line: &str| say(line)) as Tracer);
             let outcome = run.run(tracer);
             report(&run, &outcome);

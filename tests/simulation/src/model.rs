@@ -122,7 +122,9 @@ impl PartitionModel {
         mirror.agreed = mirror.agreed.max(mirror.start).max(deleted).min(end);
         while mirror.agreed < end
             && mirror.at(mirror.agreed).is_some_and(|entry| {
-                entry == self.canon[mirror.agreed as usize] || (is_compacted && entry == HOLE)
+                // The committed history has holes, too, once a leader was elected uncleanly that had compacted it.
+                let committed = self.canon[mirror.agreed as usize];
+                entry == committed || (is_compacted && (entry == HOLE || committed == HOLE))
             })
         {
             mirror.agreed += 1;
@@ -176,7 +178,8 @@ impl PartitionModel {
                 return Err(Violation::new(OFFSETS, detail));
             }
             let before = mirror.at(offset - 1).filter(|before| *before != HOLE).map(|before| before.epoch);
-            if before.is_some_and(|before| before > entry.epoch) {
+            // What is deleted may be of another history.
+            if *offset > self.deleted_to && before.is_some_and(|before| before > entry.epoch) {
                 let detail = format!("node {node} has epoch {} after {before:?} at {offset}", entry.epoch);
                 return Err(Violation::new(LOG_MATCHING, detail));
             }

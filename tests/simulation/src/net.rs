@@ -200,6 +200,11 @@ impl Links {
         self.0.iter_mut().for_each(|row| row[node] = 0);
     }
 
+    pub(crate) fn heal_between(&mut self, a: usize, b: usize) {
+        self.0[a][b] = 0;
+        self.0[b][a] = 0;
+    }
+
     pub(crate) fn heal(&mut self) {
         self.0.iter_mut().for_each(|row| row.fill(0));
     }

@@ -108,13 +108,15 @@ pub struct TopicProfile {
     pub partitions: usize,
     /// `cleanup.policy=compact`.
     pub compacted: bool,
+    /// The first of the nodes that hold it, where nothing is left to chance.
+    pub first: usize,
 }
 
 impl TopicProfile {
     /// One partition on one node, in the page cache.
     #[must_use]
     pub const fn single() -> Self {
-        Self { flushed: false, factor: 1, min_isr: 1, partitions: 1, compacted: false }
+        Self { flushed: false, factor: 1, min_isr: 1, partitions: 1, compacted: false, first: 0 }
     }
 }
 
@@ -301,6 +303,7 @@ impl Profile {
         self.topics.push(state);
         self.topics[0].partitions = 2;
         self.transactional = true;
+        // After one, nothing could be said of transactions any more.
         self.unclean = false;
         self.transactors = random.random_range(2..=4);
         self.zombies = [0, 40, 120][random.random_range(0..3)];
@@ -343,6 +346,19 @@ impl Profile {
             fetch_bytes: 1,
             segment_bytes: 1 << 20,
             metadata_late_ms: 5,
+        }
+    }
+
+    /// As [`Self::calm`], with one transactional producer: the state of its transactions is on the nodes 0 to 2, it writes to
+    /// one topic on node 3 and to one on node 4, and the last node is in no play.
+    #[must_use]
+    pub fn calm_with_transactions() -> Self {
+        let on = |factor, first| TopicProfile { factor, first, ..TopicProfile::single() };
+        Self {
+            topics: vec![on(1, 3), on(1, 4), on(3, 3), TopicProfile { compacted: true, ..on(3, 0) }],
+            transactional: true,
+            transactors: 1,
+            ..Self::calm(7, TopicProfile::single(), false)
         }
     }
 

@@ -28,11 +28,17 @@ pub enum Script {
     LastOneInSyncIsOnItsWayOut,
     /// `min.insync.replicas` is raised, and the ISR shrinks before the leader hears of either.
     ShrinkWithARaisedMinimum,
+    /// A transaction coordinator reads a decision that is not committed, and leads no more before it is; the next one has
+    /// not heard of it (rule 18).
+    DecisionThatIsLost,
+    /// A transaction coordinator that does not know that it is deposed sends a marker again when the producer has begun
+    /// its next transaction with the successor (rule 19).
+    MarkerOfADeposedCoordinator,
 }
 
 impl Script {
     /// All scenarios.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::LeaderThatSleptThroughAnEpoch,
         Self::FetchOfADeadProcess,
         Self::FastLeaderChanges,
@@ -41,6 +47,8 @@ impl Script {
         Self::DeletionWithinABatch,
         Self::LastOneInSyncIsOnItsWayOut,
         Self::ShrinkWithARaisedMinimum,
+        Self::DecisionThatIsLost,
+        Self::MarkerOfADeposedCoordinator,
     ];
 
     /// The cluster that it plays in.
@@ -56,21 +64,21 @@ impl Script {
             Self::DeletionWithinABatch => Profile::calm(4, topic(3, 1), false),
             Self::LastOneInSyncIsOnItsWayOut => Profile::calm(7, topic(2, 1), false),
             Self::ShrinkWithARaisedMinimum => Profile::calm(4, topic(3, 2), false),
+            Self::DecisionThatIsLost | Self::MarkerOfADeposedCoordinator => Profile::calm_with_transactions(),
         }
     }
 
     pub(crate) fn play(self, cluster: &mut Simulation) -> Checked {
         cluster.calm();
-        let factor = self.profile().topics[0].factor;
-        cluster.run_until("all are in sync", |c| c.in_sync(0).len() == factor && c.in_sync(1).len() == 3)?;
+        cluster.run_until("all are in sync", Simulation::all_in_sync)?;
         // The controller is nobody who is in the play.
         cluster.move_controller_to(self.profile().nodes - 1);
         cluster
             .run_until("the first replica leads", |c| c.leader(0).is_some_and(|leader| c.leads(leader, 0)))?;
         cluster.run_until("something is committed", |c| c.committed_end(0) > 3)?;
         cluster.be_quiet(true);
-        let is_still = |c: &Simulation| (0..factor).all(|node| c.log_end(node, 0) == c.committed_end(0));
-        cluster.run_until("all have all", is_still)?;
+        cluster.run_until("producers are at rest", Simulation::producers_rest)?;
+        cluster.run_until("all have all", Simulation::is_still)?;
         cluster.run_for(100)?;
         match self {
             Self::LeaderThatSleptThroughAnEpoch => leader_that_slept(cluster),
@@ -81,6 +89,8 @@ impl Script {
             Self::DeletionWithinABatch => deletion_within_a_batch(cluster),
             Self::LastOneInSyncIsOnItsWayOut => last_one_on_its_way_out(cluster),
             Self::ShrinkWithARaisedMinimum => shrink_with_a_raised_minimum(cluster),
+            Self::DecisionThatIsLost => decision_that_is_lost(cluster),
+            Self::MarkerOfADeposedCoordinator => marker_of_a_deposed_coordinator(cluster),
         }
     }
 }
@@ -247,4 +257,46 @@ fn shrink_with_a_raised_minimum(c: &mut Simulation) -> Checked {
     c.run_until("the ISR shrinks", |c| c.in_sync(0).len() == 2)?;
     c.deafen(leader, false);
     c.run_for(200)
+}
+
+fn decision_that_is_lost(c: &mut Simulation) -> Checked {
+    let state = c.state_slot();
+    c.be_quiet(false);
+    c.run_until("a transaction is open", |c| c.has_open_transactions(&[0, 1]))?;
+    let end = c.log_end(0, state);
+    c.cut_link(0, 2);
+    c.run_until("it is to be committed", |c| c.log_end(0, state) > end)?;
+    // Nobody asks again: it will run out of time.
+    c.send_producers_to_sleep(3_000);
+    c.run_until("another node has read that", |c| c.log_end(1, state) > end)?;
+    c.cut_off(0);
+    c.cut_link(1, 2);
+    c.cut_link(1, 4);
+    c.run_until("that one coordinates", |c| c.leader(state) == Some(1) && c.leads(1, state))?;
+    c.run_for(80)?;
+    c.cut_off(1);
+    c.run_until("the third coordinates", |c| c.leader(state) == Some(2) && c.leads(2, state))?;
+    c.run_until("it has aborted what it knows", |c| {
+        !c.has_open_transactions(&[0]) && !c.has_open_transactions(&[1])
+    })?;
+    c.reconnect(0);
+    c.reconnect(1);
+    c.run_for(300)
+}
+
+fn marker_of_a_deposed_coordinator(c: &mut Simulation) -> Checked {
+    let state = c.state_slot();
+    c.be_quiet(false);
+    c.run_until("a transaction is open", |c| c.has_open_transactions(&[0]))?;
+    c.cut_link(0, 3);
+    c.run_until("its end is decided", |c| c.has_markers(0))?;
+    c.cut_off(0);
+    c.run_until("another one coordinates", |c| c.leader(state) == Some(1) && c.leads(1, state))?;
+    c.run_until("the transaction is over", |c| !c.has_open_transactions(&[0]))?;
+    c.run_until("the next one is open", |c| c.has_open_transactions(&[0]))?;
+    c.send_producers_to_sleep(600);
+    c.join(0, 3);
+    c.run_for(400)?;
+    c.reconnect(0);
+    c.run_for(300)
 }

@@ -316,12 +316,14 @@ impl TransactionDriver {
         self.take(now, commands, ids)
     }
 
-    /// The markers that are to be sent now.
-    pub(crate) fn due_markers(&mut self, ms: i64) -> Vec<MarkerItem> {
+    /// The markers that are to be sent now. A term goes on under a newer leader epoch, which the markers have then.
+    pub(crate) fn due_markers(&mut self, ms: i64, now: Term) -> Vec<MarkerItem> {
+        let term = if now == self.term { now } else { self.term };
         let mut due = Vec::new();
         for item in self.markers.iter_mut().filter(|item| item.due <= ms) {
             item.due = ms + MARKER_MS;
             item.attempt += 1;
+            item.marker.coordinator_epoch = term.leader_epoch.get();
             due.push(item.clone());
         }
         due

@@ -10,11 +10,13 @@ use towpath_wire::fetch::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaSta
 use uuid::Uuid;
 
 /// Bytes of one partition in an answer (`replica.fetch.max.bytes`).
-const PARTITION_BYTES: i32 = 1024 * 1024;
+pub(crate) const PARTITION_BYTES: i32 = 1024 * 1024;
 /// Bytes of an answer (`replica.fetch.response.max.bytes`).
-const RESPONSE_BYTES: i32 = 10 * 1024 * 1024;
+pub(crate) const RESPONSE_BYTES: i32 = 10 * 1024 * 1024;
 /// How long the leader waits for records (`replica.fetch.wait.max.ms`).
-const WAIT_MS: i32 = 500;
+pub(crate) const WAIT_MS: i32 = 500;
+/// `replica.fetch.min.bytes`.
+pub(crate) const MIN_BYTES: i32 = 1;
 /// The last epoch of a session; after it comes 1.
 const EPOCH_MAX: i32 = i32::MAX;
 
@@ -72,7 +74,7 @@ impl FollowerSession {
         FetchRequest {
             replica_state: ReplicaState { replica_id: me.get(), replica_epoch: epoch.get() },
             max_wait_ms: WAIT_MS,
-            min_bytes: 1,
+            min_bytes: MIN_BYTES,
             max_bytes: RESPONSE_BYTES,
             session_id: self.id,
             session_epoch: self.epoch,

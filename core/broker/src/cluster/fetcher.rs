@@ -24,7 +24,7 @@ use crate::connection::ErrorChain;
 use crate::throttle::Throttles;
 
 /// How long a partition that could not be fetched waits (`replica.fetch.backoff.ms`).
-const BACKOFF: Duration = Duration::from_millis(200);
+pub(crate) const BACKOFF: Duration = Duration::from_millis(200);
 /// How long the loop waits after its connection broke: a restarted leader is back soon.
 const RECONNECT: Duration = Duration::from_millis(50);
 /// How long a leader may say nothing, beyond what it was told to wait.

@@ -61,7 +61,7 @@ pub(crate) async fn pass_on(
     match forward(&node, &broker, &request).await {
         Forwarded::Answer(answer) => Reply::Frame(Frame::from_bytes(answer)),
         Forwarded::Here => {
-            let peer = Peer { address: cx.address, node: None };
+            let peer = Peer { address: cx.address, node: None, connection: 0 };
             run(&broker, &peer, frame).await
         }
         // Without an answer the client does not know: it asks again, here or elsewhere.
@@ -216,7 +216,7 @@ pub(crate) async fn answer(
             if request.is_for_broker { ErrorCode::BrokerNotAvailable } else { ErrorCode::NotController };
         return failed(code, "this broker is not open yet");
     };
-    let peer = Peer { address: None, node: Some(caller) };
+    let peer = Peer { address: None, node: Some(caller), connection: 0 };
     let offset = |broker: &BrokerState| broker.metadata.newest_offset().get();
     match run(&broker, &peer, request.request).await {
         Reply::Frame(frame) => ForwardResponse {

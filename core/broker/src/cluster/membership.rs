@@ -46,7 +46,7 @@ impl Membership {
         acceptor: &Arc<Acceptor>,
     ) -> Result<Self, BrokerError> {
         let Joined { node, peer, incarnation, directory, tasks } = joined;
-        let OpenedMember { state, logs, previous_epoch, further_directories } = opened;
+        let OpenedMember { state, previous_epoch, further_directories } = opened;
         node.opened(&state, acceptor);
         let fetchers = Arc::new(Fetchers::new(
             Arc::clone(&node) as Arc<dyn super::fetcher::FetchContext>,
@@ -80,7 +80,7 @@ impl Membership {
         let (removing, metadata) = (Arc::clone(&state), Arc::clone(&image));
         let removed = tokio::task::spawn_blocking(move || {
             removing.replicas.dirs().begin()?;
-            remove_strays(&removing, &logs, &metadata)
+            remove_strays(&removing, &metadata)
         })
         .await;
         removed.map_err(|error| BrokerError::Thread(std::io::Error::other(error)))??;

@@ -40,6 +40,13 @@ pub(crate) use lifecycle::NODES;
 pub(crate) use membership::Membership;
 pub(crate) use start::{Joined, QUORUM_DIR, join};
 
+/// What followers ask for, for the test that compares it with what is declared.
+#[cfg(test)]
+pub(crate) mod fetching {
+    pub(crate) use super::fetch_session::{MIN_BYTES, PARTITION_BYTES, RESPONSE_BYTES, WAIT_MS};
+    pub(crate) use super::fetcher::BACKOFF;
+}
+
 use self::controller::ControllerRequest;
 use self::fetcher::FetchContext;
 use self::peer::{PeerAddress, PeerError, Peers};

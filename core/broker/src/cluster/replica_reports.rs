@@ -41,7 +41,7 @@ type Partitions = BTreeMap<TopicId, Vec<i32>>;
 fn differences(broker: &BrokerState) -> (Partitions, Partitions) {
     let image = broker.image();
     let me: BrokerId = broker.config.node_id;
-    let has_failed = broker.replicas.dirs().offline_count() > 0;
+    let has_failed = broker.replicas.dirs().has_offline();
     let (mut offline, mut online) = (Partitions::new(), Partitions::new());
     for topic in image.topics() {
         let replicas = broker.replicas.topic_by_id(topic.id);
@@ -116,13 +116,24 @@ pub(super) async fn report_lost(node: &ClusterNode, broker: &BrokerState) -> Res
     }
     // Where one of them has only failed, nobody knows which of them had what: it may come back.
     let all_gone = is_gone && dirs.unusable().iter().all(|dir| dir.path.is_none());
-    let state = if all_gone { LOST } else { OFFLINE };
-    while !tell(node, state, &offline).await {
-        node.wait_or_fail(tokio::time::sleep(RETRY)).await?;
+    // What is in several directories is not lost: whoever runs the broker says which is right.
+    let is_twice =
+        |id: TopicId, index: i32| broker.replicas.topic_by_id(id).is_some_and(|topic| topic.is_twice(index));
+    let (mut lost, mut kept) = (Partitions::new(), Partitions::new());
+    for (id, indexes) in offline {
+        for index in indexes {
+            let into = if all_gone && !is_twice(id, index) { &mut lost } else { &mut kept };
+            into.entry(id).or_default().push(index);
+        }
+    }
+    for (state, partitions) in [(LOST, &lost), (OFFLINE, &kept)] {
+        while !partitions.is_empty() && !tell(node, state, partitions).await {
+            node.wait_or_fail(tokio::time::sleep(RETRY)).await?;
+        }
     }
     if all_gone && dirs.forget_gone() {
         tracing::warn!("what was in data directories that are gone is fetched from other brokers");
-        broker.unmade.lock().extend(offline.into_keys());
+        broker.unmade.lock().extend(lost.into_keys());
     }
     Ok(())
 }

@@ -92,8 +92,10 @@ async fn serve(node: &Arc<ClusterNode>, mut stream: TcpStream, address: SocketAd
     if caller.is_for_records {
         // Nothing was pipelined behind the hello: the caller waits for its answer.
         if let Some(acceptor) = node.acceptor() {
-            acceptor
-                .serve(Stream::Tcp(stream), Peer { address: Some(address.ip()), node: Some(caller.node) });
+            acceptor.serve(
+                Stream::Tcp(stream),
+                Peer { address: Some(address.ip()), node: Some(caller.node), connection: 0 },
+            );
         }
         return Ok(());
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use towpath_wire::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse, ErrorCode};
 
 use super::{RequestContext, groups};
-use crate::state::BrokerState;
+use crate::state::{BrokerState, OFFSETS_TOPIC};
 
 pub(super) async fn handle(
     broker: Arc<BrokerState>,
@@ -18,6 +18,12 @@ pub(super) async fn handle(
             ..AddOffsetsToTxnResponse::default()
         };
     };
-    let partition = groups.partition_of(&request.group_id);
+    // By the metadata that its end will go by: only what they have can be told from what was deleted.
+    let image = broker.image();
+    let is_known = |index: &i32| {
+        let topic = image.topic(OFFSETS_TOPIC);
+        topic.is_some_and(|topic| usize::try_from(*index).is_ok_and(|at| at < topic.partitions.len()))
+    };
+    let partition = groups.partition_of(&request.group_id).filter(is_known);
     transactions.add_offsets(request, cx.version, partition).await
 }

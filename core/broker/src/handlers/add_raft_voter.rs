@@ -20,12 +20,18 @@ pub(super) async fn handle(
         error_message: Some(message),
         ..AddRaftVoterResponse::default()
     };
-    let Some(node) = broker.cluster() else {
-        return failed(ErrorCode::UnsupportedVersion, "This node is alone: it has no quorum.".to_owned());
-    };
     if request.cluster_id.as_ref().is_some_and(|id| *id != broker.cluster_id) {
         return failed(ErrorCode::InconsistentClusterId, format!("This cluster's id is {}.", broker.cluster_id));
     }
+    if request.voter_id < 0 || request.voter_directory_id.is_nil() {
+        return failed(ErrorCode::InvalidRequest, "The request does not name a valid voter.".to_owned());
+    }
+    if request.listeners.is_empty() {
+        return failed(ErrorCode::InvalidRequest, "The request does not say where the voter listens.".to_owned());
+    }
+    let Some(node) = broker.cluster() else {
+        return failed(ErrorCode::UnsupportedVersion, "This node is alone: it has no quorum.".to_owned());
+    };
     match node.quorum().add_voter(BrokerId::new(request.voter_id)).await {
         Ok(()) => AddRaftVoterResponse::default(),
         Err(error @ ControllerError::NotController { .. }) => failed(ErrorCode::NotController, error.to_string()),

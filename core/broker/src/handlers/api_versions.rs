@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use towpath_controller::decide::METADATA_VERSION;
 use towpath_controller::{FeatureRange, MetadataImage};
 use towpath_wire::api_versions::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use towpath_wire::frame::encode_response;
@@ -23,12 +24,15 @@ pub(crate) struct Feature {
 pub(crate) const FEATURES: &[Feature] = &[
     // That of Apache Kafka 4.3, whose semantics the broker has. Versions 0 to 3 of the answer cannot carry a feature that
     // begins at 0 (KAFKA-17011); this one does not.
-    Feature { name: "metadata.version", min: 7, max: 30 },
-    Feature { name: "eligible.leader.replicas.version", min: 0, max: 1 },
+    Feature { name: METADATA_VERSION, min: 7, max: 30 },
+    // KIP-966: the cluster cannot do without it.
+    Feature { name: "eligible.leader.replicas.version", min: 1, max: 1 },
     // KIP-890: the producer's epoch is raised with every transaction.
     Feature { name: "transaction.version", min: 0, max: 2 },
     // KIP-848: the consumer group protocol.
     Feature { name: "group.version", min: 0, max: 1 },
+    // KIP-932: share groups.
+    Feature { name: "share.version", min: 0, max: 1 },
 ];
 
 /// The same for decisions.

@@ -261,7 +261,7 @@ fn group_entry(
 ) -> DescribeConfigsResourceResult {
     let own = set.get(config.key.name).map(String::as_str);
     let own = own.map(|value| ConfigValue { name: config.key.name, value, source: ConfigSource::Group });
-    let of_broker = broker_config::key(config.broker_name);
+    let of_broker = config.broker_name.and_then(broker_config::key);
     let hidden = of_broker.map_or_else(Vec::new, |it| known.layers().values(&broker_config::names(&it)));
     let values: Vec<_> = own.into_iter().chain(hidden).collect();
     let value = values.first().map(|value| value.value).or(config.key.default);

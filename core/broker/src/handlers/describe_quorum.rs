@@ -1,12 +1,14 @@
 //! DescribeQuorum (KIP-595): who votes on the metadata, and how far everybody is.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use towpath_controller::{QuorumMember, QuorumStatus};
+use towpath_controller::{LocalMetadataLog, QuorumMember, QuorumStatus};
 use towpath_types::BrokerId;
 use towpath_wire::describe_quorum::response::{PartitionData, TopicData};
 use towpath_wire::describe_quorum::{Listener, Node, ReplicaState};
 use towpath_wire::{DescribeQuorumRequest, DescribeQuorumResponse, ErrorCode};
+use uuid::Uuid;
 
 use super::RequestContext;
 use crate::cluster::NODES;
@@ -15,9 +17,12 @@ use crate::state::BrokerState;
 /// The topic under whose name Kafka shows the metadata log.
 const METADATA_TOPIC: &str = "__cluster_metadata";
 
+/// From here on an answer can tell directories and addresses (KIP-853).
+const VERSION_DIRECTORIES: i16 = 2;
+
 pub(super) async fn handle(
     broker: Arc<BrokerState>,
-    _cx: RequestContext,
+    cx: RequestContext,
     request: DescribeQuorumRequest,
 ) -> DescribeQuorumResponse {
     let status = broker.cluster().map(|node| node.quorum().status());
@@ -34,11 +39,18 @@ pub(super) async fn handle(
         });
         TopicData { topic_name: topic.topic_name.clone(), partitions: partitions.collect() }
     });
-    DescribeQuorumResponse {
-        topics: topics.collect(),
-        nodes: status.iter().flat_map(|status| &status.voters).filter_map(node).collect(),
-        ..DescribeQuorumResponse::default()
+    let mut response = DescribeQuorumResponse { topics: topics.collect(), ..DescribeQuorumResponse::default() };
+    if cx.version >= VERSION_DIRECTORIES {
+        let mut told = response.topics.iter().flat_map(|topic| &topic.partitions);
+        if told.any(|partition| partition.error_code == 0) {
+            response.nodes = nodes(&broker, status.as_ref());
+        }
+    } else {
+        let members = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        let members = members.flat_map(|it| it.current_voters.iter_mut().chain(&mut it.observers));
+        members.for_each(|it| it.replica_directory_id = Uuid::nil());
     }
+    response
 }
 
 fn number(value: u64) -> i64 {
@@ -73,14 +85,36 @@ fn node(member: &QuorumMember) -> Option<Node> {
     Some(Node { node_id: member.id.get(), listeners: vec![listener] })
 }
 
-/// A node without a cluster is its own quorum.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A node without a cluster is its own quorum, and its only voter has everything at any time.
 fn alone(broker: &BrokerState) -> PartitionData {
     let (me, end) = (broker.config.node_id.get(), broker.metadata.newest_offset().get());
+    let directory = broker.replicas.dirs().all().first().map(|dir| dir.directory_id().get());
+    let now_ms = now_ms();
+    let voter = ReplicaState {
+        replica_id: me,
+        replica_directory_id: directory.unwrap_or_default(),
+        log_end_offset: end,
+        last_fetch_timestamp: now_ms,
+        last_caught_up_timestamp: now_ms,
+    };
     PartitionData {
         leader_id: me,
-        leader_epoch: 0,
+        leader_epoch: LocalMetadataLog::EPOCH.get(),
         high_watermark: end,
-        current_voters: vec![ReplicaState { replica_id: me, log_end_offset: end, ..ReplicaState::default() }],
+        current_voters: vec![voter],
         ..PartitionData::default()
+    }
+}
+
+/// The voters' addresses. A node without a cluster has no listener for nodes.
+fn nodes(broker: &BrokerState, status: Option<&QuorumStatus>) -> Vec<Node> {
+    match status {
+        Some(status) => status.voters.iter().filter_map(node).collect(),
+        None => vec![Node { node_id: broker.config.node_id.get(), listeners: Vec::new() }],
     }
 }

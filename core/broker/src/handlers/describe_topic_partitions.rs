@@ -13,14 +13,32 @@ use super::{RequestContext, authorized};
 use crate::state::BrokerState;
 
 /// `max.request.partition.size.limit`.
-const PARTITIONS_MAX: i32 = 2000;
+pub(crate) const PARTITIONS_MAX: i32 = 2000;
 
 pub(super) async fn handle(
     broker: Arc<BrokerState>,
     _cx: RequestContext,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
+    if let Some(refusal) = refusal(&request) {
+        return refusal;
+    }
     page(&broker, &broker.image(), request)
+}
+
+/// The answer to a cursor that means nothing. As Kafka's, it has no place for the error but that of each topic asked for.
+fn refusal(request: &DescribeTopicPartitionsRequest) -> Option<DescribeTopicPartitionsResponse> {
+    let cursor = request.cursor.as_ref()?;
+    let is_named = |name: &str| request.topics.is_empty() || request.topics.iter().any(|topic| topic.name == name);
+    if cursor.partition_index >= 0 && is_named(&cursor.topic_name) {
+        return None;
+    }
+    let topics = request.topics.iter().map(|topic| DescribeTopicPartitionsResponseTopic {
+        error_code: ErrorCode::InvalidRequest.code(),
+        name: Some(topic.name.clone()),
+        ..DescribeTopicPartitionsResponseTopic::default()
+    });
+    Some(DescribeTopicPartitionsResponse { topics: topics.collect(), ..DescribeTopicPartitionsResponse::default() })
 }
 
 fn page(
@@ -73,6 +91,7 @@ fn unknown(name: String) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic {
         error_code: code.code(),
         name: Some(name),
+        topic_authorized_operations: authorized::TOPIC,
         ..DescribeTopicPartitionsResponseTopic::default()
     }
 }

@@ -8,12 +8,15 @@ use towpath_wire::{ErrorCode, FindCoordinatorRequest, FindCoordinatorResponse};
 
 use super::{RequestContext, groups};
 use crate::connection::ErrorChain;
-use crate::state::{BrokerState, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
+use crate::state::{BrokerState, OFFSETS_TOPIC, SHARE_STATE_TOPIC, TRANSACTIONS_TOPIC};
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
 /// From here on any number of keys can be asked for.
 const VERSION_BATCH: i16 = 4;
+/// From here on share partitions can be asked for (KIP-932).
+const VERSION_SHARE: i16 = 6;
 
 pub(super) async fn handle(
     broker: Arc<BrokerState>,
@@ -28,11 +31,11 @@ pub(super) async fn handle(
             if !seen.insert(key.clone()) {
                 continue;
             }
-            coordinators.push(find(&broker, request.key_type, key).await);
+            coordinators.push(find(&broker, (request.key_type, cx.version), key).await);
         }
         return FindCoordinatorResponse { coordinators, ..FindCoordinatorResponse::default() };
     }
-    let found = find(&broker, request.key_type, request.key).await;
+    let found = find(&broker, (request.key_type, cx.version), request.key).await;
     FindCoordinatorResponse {
         error_code: found.error_code,
         error_message: found.error_message,
@@ -43,10 +46,11 @@ pub(super) async fn handle(
     }
 }
 
-async fn find(broker: &Arc<BrokerState>, key_type: i8, key: String) -> Coordinator {
+async fn find(broker: &Arc<BrokerState>, (key_type, version): (i8, i16), key: String) -> Coordinator {
     let found = match key_type {
         GROUP => find_group(broker, &key).await,
         TRANSACTION => find_transaction(broker, &key).await,
+        SHARE if version >= VERSION_SHARE => find_share(broker, &key).await,
         _ => Err((ErrorCode::InvalidRequest, format!("There is no coordinator of type {key_type}."))),
     };
     found.map_or_else(
@@ -99,6 +103,31 @@ async fn find_transaction(broker: &Arc<BrokerState>, transactional_id: &str) -> 
         .partition_of(transactional_id)
         .ok_or_else(|| not_available("The topic of transactions is being created."))?;
     leader(broker, TRANSACTIONS_TOPIC, partition)
+}
+
+/// A share partition's name: `group:topic id:partition`.
+fn is_share_key(key: &str) -> bool {
+    let mut parts = key.rsplitn(3, ':');
+    let (partition, topic, group) = (parts.next(), parts.next(), parts.next());
+    let is_number = partition.is_some_and(|it| it.parse::<i32>().is_ok_and(|it| it >= 0));
+    is_number && topic.is_some_and(|it| !it.is_empty()) && group.is_some_and(|it| !it.is_empty())
+}
+
+async fn find_share(broker: &Arc<BrokerState>, key: &str) -> Found {
+    if !is_share_key(key) {
+        let message = "The key must be group:topicId:partition.".to_owned();
+        return Err((ErrorCode::InvalidRequest, message));
+    }
+    let shares = broker.share_states.get().ok_or_else(|| not_available("The broker is starting."))?;
+    // As for groups.
+    if let Err(error) = shares.ensure_topic().await {
+        tracing::warn!(error = %ErrorChain(&error), "the share groups' state topic cannot be created");
+        return Err(not_available("The topic of share groups' states cannot be created."));
+    }
+    let partition = shares
+        .partition_of(key)
+        .ok_or_else(|| not_available("The topic of share groups' states is being created."))?;
+    leader(broker, SHARE_STATE_TOPIC, partition)
 }
 
 fn leader(broker: &BrokerState, topic: &str, partition: i32) -> Found {

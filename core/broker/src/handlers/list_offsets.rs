@@ -1,6 +1,6 @@
 //! ListOffsets: the first, last and timestamped offsets of partitions.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use towpath_replica::{Isolation, Partition, PartitionError};
@@ -47,35 +47,37 @@ pub(super) async fn handle(
 }
 
 fn list_all(broker: &BrokerState, cx: &RequestContext, request: &ListOffsetsRequest) -> ListOffsetsResponse {
-    let mut seen = HashSet::new();
-    let mut twice = HashSet::new();
+    let mut times: HashMap<(&str, i32), usize> = HashMap::new();
     for topic in &request.topics {
         for partition in &topic.partitions {
-            let key = (topic.name.as_str(), partition.partition_index);
-            if !seen.insert(key) {
-                twice.insert(key);
-            }
+            *times.entry((topic.name.as_str(), partition.partition_index)).or_default() += 1;
         }
     }
-    let topics = request
-        .topics
-        .iter()
-        .map(|topic| {
-            let replicas = broker.replicas.topic(&topic.name);
-            let partitions = topic.partitions.iter().map(|asked| {
-                if twice.contains(&(topic.name.as_str(), asked.partition_index)) {
-                    return failed(asked, ErrorCode::InvalidRequest);
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in &request.topics {
+        let replicas = broker.replicas.topic(&topic.name);
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in &topic.partitions {
+            // What is named twice is refused, and once.
+            match times.remove(&(topic.name.as_str(), asked.partition_index)) {
+                Some(1) => {}
+                Some(_) => {
+                    partitions.push(failed(asked, ErrorCode::InvalidRequest));
+                    continue;
                 }
-                let partition = replicas.as_ref().map_or(Ok(None), |topic| topic.partition(asked.partition_index));
-                match partition {
-                    Ok(Some(partition)) => list(&partition, cx.version, reader(cx, request), asked),
-                    Ok(None) => failed(asked, ErrorCode::UnknownTopicOrPartition),
-                    Err(error) => failed(asked, partition_error_code(&error)),
-                }
+                None => continue,
+            }
+            let partition = replicas.as_ref().map_or(Ok(None), |topic| topic.partition(asked.partition_index));
+            partitions.push(match partition {
+                Ok(Some(partition)) => list(&partition, cx.version, reader(cx, request), asked),
+                Ok(None) => failed(asked, ErrorCode::UnknownTopicOrPartition),
+                Err(error) => failed(asked, partition_error_code(&error)),
             });
-            ListOffsetsTopicResponse { name: topic.name.clone(), partitions: partitions.collect() }
-        })
-        .collect();
+        }
+        if !partitions.is_empty() {
+            topics.push(ListOffsetsTopicResponse { name: topic.name.clone(), partitions });
+        }
+    }
     ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
 }
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{RequestContext, authorized};
 use crate::metrics::BrokerMetrics;
-use crate::state::{BrokerState, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
+use crate::state::{BrokerState, OFFSETS_TOPIC, SHARE_STATE_TOPIC, TRANSACTIONS_TOPIC};
 
 pub(super) async fn handle(
     broker: Arc<BrokerState>,
@@ -125,7 +125,7 @@ async fn find_named(broker: &Arc<BrokerState>, name: String, may_create: bool) -
 
 /// Whether a topic is a coordinator's, which comes into being as soon as somebody asks for it.
 fn is_coordinated(name: &str) -> bool {
-    matches!(name, OFFSETS_TOPIC | TRANSACTIONS_TOPIC)
+    matches!(name, OFFSETS_TOPIC | TRANSACTIONS_TOPIC | SHARE_STATE_TOPIC)
 }
 
 fn failed(name: Option<String>, topic_id: Uuid, code: ErrorCode) -> MetadataResponseTopic {

@@ -36,6 +36,8 @@ pub(crate) struct RequestContext {
     pub(crate) address: Option<IpAddr>,
     /// The node of this cluster that asks, if it is one.
     pub(crate) node: Option<BrokerId>,
+    /// Which of this process's connections it came over.
+    pub(crate) connection: u64,
 }
 
 impl RequestContext {
@@ -123,6 +125,11 @@ mod authorized;
 mod fetch;
 mod produce;
 
+pub(crate) use produce::begin_burst;
+
+#[cfg(test)]
+pub(crate) use describe_topic_partitions::PARTITIONS_MAX as PARTITIONS_TOLD_MAX;
+
 apis! {
     special { ApiVersions, Produce, Fetch }
     plain {
@@ -139,6 +146,18 @@ apis! {
         ListGroups => list_groups::ListGroupsRequest,
         ConsumerGroupHeartbeat => consumer_group_heartbeat::ConsumerGroupHeartbeatRequest,
         ConsumerGroupDescribe => consumer_group_describe::ConsumerGroupDescribeRequest,
+        ShareGroupHeartbeat => share_group_heartbeat::ShareGroupHeartbeatRequest,
+        ShareGroupDescribe => share_group_describe::ShareGroupDescribeRequest,
+        ShareFetch => share_fetch::ShareFetchRequest,
+        ShareAcknowledge => share_acknowledge::ShareAcknowledgeRequest,
+        InitializeShareGroupState => initialize_share_group_state::InitializeShareGroupStateRequest,
+        ReadShareGroupState => read_share_group_state::ReadShareGroupStateRequest,
+        WriteShareGroupState => write_share_group_state::WriteShareGroupStateRequest,
+        DeleteShareGroupState => delete_share_group_state::DeleteShareGroupStateRequest,
+        ReadShareGroupStateSummary => read_share_group_state_summary::ReadShareGroupStateSummaryRequest,
+        DescribeShareGroupOffsets => describe_share_group_offsets::DescribeShareGroupOffsetsRequest,
+        AlterShareGroupOffsets => alter_share_group_offsets::AlterShareGroupOffsetsRequest,
+        DeleteShareGroupOffsets => delete_share_group_offsets::DeleteShareGroupOffsetsRequest,
         CreateTopics => create_topics::CreateTopicsRequest,
         DeleteTopics => delete_topics::DeleteTopicsRequest,
         DeleteRecords => delete_records::DeleteRecordsRequest,
@@ -217,6 +236,7 @@ pub(crate) fn begin(
             client_id: header.client_id,
             address: peer.address,
             node: peer.node,
+            connection: peer.connection,
         };
         let passed_on = forward::pass_on(Arc::clone(broker), Arc::clone(node), cx, frame);
         return Ok((key, Begun::Waiting(Box::pin(passed_on))));
@@ -234,12 +254,34 @@ pub(crate) fn begin_here(
     frame: Bytes,
 ) -> Result<(ApiKey, Begun), ConnectionEnd> {
     let peek = peek_request(&frame)?;
+    let is_asked = peek.api_key == ApiKey::ApiVersions.code();
+    if is_asked && !served_versions(ApiKey::ApiVersions).contains(peek.api_version) {
+        // The body of a version from the future is not ours to parse (KIP-511).
+        let answer = api_versions::unsupported_version(peek.correlation_id);
+        return Ok((ApiKey::ApiVersions, Begun::Done(answer)));
+    }
+    let Opened { key, cx, body } = open(broker, peer, frame)?;
+    let begun = match key {
+        ApiKey::ApiVersions => api_versions::begin(broker, &cx, body)?,
+        ApiKey::Produce => produce::begin(broker, cx, body)?,
+        ApiKey::Fetch => fetch::begin(broker, cx, body)?,
+        _ => begin_plain(broker, cx, key, body)?,
+    };
+    Ok((key, begun))
+}
+
+/// A request whose header was read.
+struct Opened {
+    key: ApiKey,
+    cx: RequestContext,
+    body: Decoder,
+}
+
+/// Reads the header of a request that this broker serves.
+fn open(broker: &BrokerState, peer: &Peer, frame: Bytes) -> Result<Opened, ConnectionEnd> {
+    let peek = peek_request(&frame)?;
     let unsupported = ConnectionEnd::Unsupported { key: peek.api_key, version: peek.api_version };
     let Ok(key) = ApiKey::try_from(peek.api_key) else { return Err(unsupported) };
-    if key == ApiKey::ApiVersions && !served_versions(key).contains(peek.api_version) {
-        // The body of a version from the future is not ours to parse (KIP-511).
-        return Ok((key, Begun::Done(api_versions::unsupported_version(peek.correlation_id))));
-    }
     if !broker.apis.contains(&key) || !served_versions(key).contains(peek.api_version) {
         return Err(unsupported);
     }
@@ -251,19 +293,24 @@ pub(crate) fn begin_here(
         client_id: header.client_id,
         address: peer.address,
         node: peer.node,
+        connection: peer.connection,
     };
-    let begun = match key {
-        ApiKey::ApiVersions => api_versions::begin(broker, &cx, body)?,
-        ApiKey::Produce => produce::begin(broker, cx, body)?,
-        ApiKey::Fetch => fetch::begin(broker, cx, body)?,
-        _ => begin_plain(broker, cx, key, body)?,
-    };
-    Ok((key, begun))
+    Ok(Opened { key, cx, body })
+}
+
+/// Whether a request is a Produce request, which a burst may hold several of.
+pub(crate) fn is_produce(frame: &Bytes) -> bool {
+    frame.starts_with(&ApiKey::Produce.code().to_be_bytes())
 }
 
 /// The group coordinator; none for a moment while the broker starts.
 pub(crate) fn groups(broker: &BrokerState) -> Option<&GroupCoordinator> {
     broker.groups.get()
+}
+
+/// Whether the cluster has share groups (KIP-932).
+pub(crate) fn shares_records(broker: &BrokerState) -> bool {
+    api_versions::is_enabled(&broker.image(), "share.version")
 }
 
 /// An answer as code and message.

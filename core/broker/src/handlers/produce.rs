@@ -1,5 +1,7 @@
 //! Produce: appends record batches.
 
+mod burst;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use towpath_coordinator::TransactionalProducer;
 use towpath_log::{AppendError, AppendOptions, TransactionCheck, VerificationGuard};
 use towpath_record::{BatchHeader, Compression, InvalidRecord, Origin, ValidateError};
 use towpath_replica::{Appended, Effort, Partition, PartitionError, TopicReplicas};
-use towpath_types::{TopicId, TopicPartition};
+use towpath_types::{Offset, TopicId, TopicPartition};
 use towpath_wire::produce::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
     PartitionProduceResponse, TopicProduceData, TopicProduceResponse,
@@ -21,6 +23,8 @@ use crate::connection::ConnectionEnd;
 use crate::metrics::BrokerMetrics;
 use crate::state::BrokerState;
 use crate::transactions::{Question, verify};
+
+pub(crate) use burst::begin_burst;
 
 /// The client id under which Kafka's tools may write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
@@ -49,6 +53,8 @@ struct Refusal {
     records: Vec<InvalidRecord>,
     /// Its transaction was not verified, or not any more.
     is_unverified: bool,
+    /// Where the log begins, of a batch that reached it.
+    log_start: Option<Offset>,
 }
 
 /// Why one partition's batch was not appended.
@@ -60,7 +66,7 @@ enum Refused {
 
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
-        Self { code, message: None, records: Vec::new(), is_unverified: false }
+        Self { code, message: None, records: Vec::new(), is_unverified: false, log_start: None }
     }
 }
 
@@ -75,7 +81,7 @@ impl From<PartitionError> for Refusal {
             )) => records,
             _ => Vec::new(),
         };
-        Self { code, message, records, is_unverified }
+        Self { code, message, records, is_unverified, log_start: None }
     }
 }
 
@@ -88,11 +94,14 @@ pub(super) fn begin(
     mut body: Decoder,
 ) -> Result<Begun, ConnectionEnd> {
     let request = ProduceRequest::decode(&mut body, cx.version)?;
-    let work = Work::new(Arc::clone(broker), cx, request);
-    if let Some((question, guards)) = work.question() {
-        return Ok(Begun::Beginning(Box::pin(verified(work, question, guards))));
+    Ok(begin_work(Work::new(Arc::clone(broker), cx, request)))
+}
+
+fn begin_work(work: Work) -> Begun {
+    match work.question() {
+        Some((question, guards)) => Begun::Beginning(Box::pin(verified(work, question, guards))),
+        None => append_all(work),
     }
-    Ok(append_all(work))
 }
 
 /// KIP-890: what would begin a transaction here is appended only once its coordinator knows of it.
@@ -336,7 +345,16 @@ impl Work {
             Ok(None) => Err(ErrorCode::UnknownTopicOrPartition.into()),
             Err(error) => Err(error.into()),
         };
-        Some(match appended {
+        Some(self.told_of(data.index, appended))
+    }
+
+    /// The response for one partition.
+    fn told_of(
+        &mut self,
+        index: i32,
+        appended: Result<(Arc<Partition>, Appended), Refusal>,
+    ) -> PartitionProduceResponse {
+        match appended {
             Ok((partition, appended)) => {
                 // With acks=1 the leader's own log is enough, as far as it need not be flushed first.
                 let waits = self.acks == -1 || (self.acks == 1 && partition.counts_when_flushed());
@@ -349,10 +367,10 @@ impl Work {
                 self.broker.metrics.bytes_in.increment(appended.bytes);
                 let records = appended.info.last_offset.get() - appended.info.first_offset.get() + 1;
                 self.broker.metrics.records_in.increment(u64::try_from(records).unwrap_or(0));
-                succeeded(data.index, &appended)
+                succeeded(index, &appended)
             }
-            Err(refusal) => refused(data.index, refusal),
-        })
+            Err(refusal) => refused(index, refusal),
+        }
     }
 
     /// Everything is appended: the answer, or the wait for it.
@@ -443,13 +461,16 @@ fn append(
             message: Some(message.to_owned()),
             records: Vec::new(),
             is_unverified: false,
+            log_start: None,
         })
     };
     let records = records.filter(|records| !records.is_empty()).ok_or_else(|| {
         invalid("a partition takes exactly one record batch per request, and there is none")
     })?;
+    let mut is_one = false;
     match BatchHeader::parse(&records) {
         Ok(header) => {
+            is_one = header.size_in_bytes() == records.len();
             if version < 7 && header.compression().is_ok_and(|codec| codec == Compression::Zstd) {
                 return Err(Refused::For(ErrorCode::UnsupportedCompressionType.into()));
             }
@@ -460,8 +481,32 @@ fn append(
     }
     partition.append_with(records, acks == -1, options).map_err(|error| match error {
         PartitionError::Append(AppendError::TooMuchWork) => Refused::TooMuchWork,
-        error => Refused::For(error.into()),
+        error => Refused::For(refusal_of(partition, error, is_one)),
     })
+}
+
+/// What is told of a batch that was refused; `is_one` when nothing comes behind it.
+fn refusal_of(partition: &Partition, error: PartitionError, is_one: bool) -> Refusal {
+    let log_start = (is_one && tells_log_start(&error)).then(|| partition.log().log_start_offset());
+    Refusal { log_start, ..error.into() }
+}
+
+/// Whether Kafka says beside this error where the log begins.
+const fn tells_log_start(error: &PartitionError) -> bool {
+    let PartitionError::Append(error) = error else { return false };
+    match error {
+        AppendError::Invalid(error) => matches!(
+            error,
+            ValidateError::InvalidBatch(_)
+                | ValidateError::InvalidRecords(_)
+                | ValidateError::InvalidTimestamps(_)
+        ),
+        AppendError::OutOfOrderSequence { .. }
+        | AppendError::InvalidProducerEpoch { .. }
+        | AppendError::InvalidTxnState { .. }
+        | AppendError::NotVerified { .. } => true,
+        _ => false,
+    }
 }
 
 fn succeeded(index: i32, appended: &Appended) -> PartitionProduceResponse {
@@ -490,7 +535,7 @@ fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
         error_code: refusal.code.code(),
         base_offset: -1,
         log_append_time_ms: -1,
-        log_start_offset: -1,
+        log_start_offset: refusal.log_start.map_or(-1, Offset::get),
         record_errors,
         error_message: refusal.message,
         current_leader: LeaderIdAndEpoch::default(),

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use towpath_controller::MetadataImage;
 use towpath_controller::decide::{Decision, FeatureUpdate, UpgradeType, update_features};
 use towpath_wire::update_features::{FeatureUpdateKey, UpdatableFeatureResult};
-use towpath_wire::{ErrorCode, UpdateFeaturesRequest, UpdateFeaturesResponse};
+use towpath_wire::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 
 use super::api_versions::supported_features;
 use super::{RequestContext, told};
 use crate::connection::ErrorChain;
 use crate::state::BrokerState;
 
-fn update(version: i16, key: &FeatureUpdateKey) -> Option<FeatureUpdate> {
+fn update(version: i16, key: &FeatureUpdateKey) -> FeatureUpdate {
     let upgrade = match (version, key.allow_downgrade) {
         (0, false) => UpgradeType::Upgrade,
         (0, true) => UpgradeType::SafeDowngrade,
-        _ => UpgradeType::from_code(key.upgrade_type)?,
+        _ => UpgradeType::from_code(key.upgrade_type),
     };
-    Some(FeatureUpdate { name: key.feature.clone(), level: key.max_version_level, upgrade })
+    FeatureUpdate { name: key.feature.clone(), level: key.max_version_level, upgrade }
 }
 
 pub(super) async fn handle(
@@ -26,14 +26,7 @@ pub(super) async fn handle(
     cx: RequestContext,
     request: UpdateFeaturesRequest,
 ) -> UpdateFeaturesResponse {
-    let updates: Option<Vec<_>> = request.feature_updates.iter().map(|key| update(cx.version, key)).collect();
-    let Some(updates) = updates else {
-        return UpdateFeaturesResponse {
-            error_code: ErrorCode::InvalidRequest.code(),
-            error_message: Some("There is no such kind of upgrade.".to_owned()),
-            ..UpdateFeaturesResponse::default()
-        };
-    };
+    let updates: Vec<_> = request.feature_updates.iter().map(|key| update(cx.version, key)).collect();
     let (supported, validate_only) = (supported_features(), request.validate_only);
     let decide = move |image: &MetadataImage| {
         let decision = update_features(image, &supported, &updates);
@@ -41,18 +34,13 @@ pub(super) async fn handle(
     };
     let mut response = UpdateFeaturesResponse::default();
     match broker.change(decide).await {
-        Ok(answers) => {
+        Ok(answer) => {
             // One error is that of all, and then there is nothing to say of each; as Kafka's controller answers.
-            let first = answers.iter().find_map(|answer| answer.as_ref().err().cloned());
-            let is_refused = first.is_some();
-            (response.error_code, response.error_message) = told(first.map_or(Ok(()), Err));
-            let named = request.feature_updates.into_iter().zip(answers).filter(|_| !is_refused);
-            response.results = named
-                .map(|(key, answer)| {
-                    let (error_code, error_message) = told(answer);
-                    UpdatableFeatureResult { feature: key.feature, error_code, error_message }
-                })
+            let names = request.feature_updates.into_iter().filter(|_| answer.is_ok());
+            response.results = names
+                .map(|key| UpdatableFeatureResult { feature: key.feature, ..UpdatableFeatureResult::default() })
                 .collect();
+            (response.error_code, response.error_message) = told(answer);
         }
         Err(error) => {
             response.error_code = error.code().code();

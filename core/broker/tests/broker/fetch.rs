@@ -96,7 +96,7 @@ async fn a_fetch_waits_for_bytes_or_for_its_time() {
     assert!(begun.elapsed() >= Duration::from_millis(290), "nothing comes: the time passes");
     assert_eq!(records(&response.responses[0].partitions[0]).len(), 0);
 
-    request.max_wait_ms = 15_000;
+    request.max_wait_ms = 50_000;
     request.min_bytes = 600;
     request.topics[0].partitions.push(FetchPartition {
         partition: 1,
@@ -114,7 +114,7 @@ async fn a_fetch_waits_for_bytes_or_for_its_time() {
     let counts: Vec<usize> =
         response.responses[0].partitions.iter().map(|data| records(data).len()).collect();
     assert_eq!(counts, [2, 1], "the bytes of all partitions count together");
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(begun.elapsed() < Duration::from_secs(40));
 }
 
 #[tokio::test]

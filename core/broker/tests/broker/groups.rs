@@ -19,7 +19,7 @@ use towpath_wire::{
 };
 use uuid::Uuid;
 
-use crate::support::{Client, TestBroker};
+use crate::support::{Client, PATIENCE, TestBroker};
 
 fn code(error: ErrorCode) -> i16 {
     error.code()
@@ -34,7 +34,8 @@ async fn with_group_topic() -> (TestBroker, Client) {
 
 /// Waits until all groups are served.
 async fn ready(client: &mut Client) {
-    for _ in 0..500 {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while tokio::time::Instant::now() < end {
         let request = FindCoordinatorRequest { coordinator_keys: vec!["g".into()], ..Default::default() };
         let response = client.call(6, &request).await;
         // A list needs every partition to be loaded.
@@ -210,7 +211,8 @@ async fn a_waiting_join_does_not_block_other_connections() {
         ..Default::default()
     };
     let mut error = 0;
-    for _ in 0..500 {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while tokio::time::Instant::now() < end {
         error = client.call(4, &heartbeat).await.error_code;
         if error != 0 {
             break;
@@ -381,7 +383,8 @@ async fn offsets_go_with_their_topic() {
         ..Default::default()
     };
     assert_eq!(client.call(6, &delete).await.responses[0].error_code, 0);
-    for _ in 0..500 {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while tokio::time::Instant::now() < end {
         if fetch_group(&mut client, 9, None).await.topics.is_empty() {
             return;
         }

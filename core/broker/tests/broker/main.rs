@@ -9,6 +9,7 @@
 mod admin;
 mod configs;
 mod dirs;
+mod features;
 mod fetch;
 mod groups;
 mod limits;
@@ -16,5 +17,6 @@ mod offline;
 mod produce;
 mod protocol;
 mod restart;
+mod share;
 mod support;
 mod transactions;

@@ -1,8 +1,7 @@
 //! What clients are told when the data directory fails (R14): nothing pretends to work, and what was there is there
 //! after the disk is well again.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use towpath_wire::delete_records::{DeleteRecordsPartition, DeleteRecordsTopic};
 use towpath_wire::find_coordinator::Coordinator;
@@ -13,12 +12,9 @@ use towpath_wire::{
     FindCoordinatorRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
 };
 
-use crate::support::{Client, TestBroker, batch, code, fetch_request, produce_request, records};
-
-/// A directory where a file should be written: opening it fails, as on a disk that has gone bad.
-fn break_disk(dir: &Path, file: &str) {
-    std::fs::create_dir(dir.join(file)).unwrap();
-}
+use crate::support::{
+    Client, TestBroker, batch, code, fetch_request, produce_request, records, spoil, until,
+};
 
 async fn latest(client: &mut Client) -> ErrorCode {
     let request = ListOffsetsRequest {
@@ -71,14 +67,11 @@ async fn a_failed_directory_is_told_by_every_api_until_it_is_well() {
     // One fetch waits for records meanwhile.
     let mut reader = test.client();
     let mut waiting = fetch_request("t", 0, 1);
-    waiting.max_wait_ms = 3_000;
+    waiting.max_wait_ms = 8_000;
     let waiting = reader.send(12, &waiting).await;
 
-    break_disk(test.dir.path(), "recovery-point-offset-checkpoint.tmp");
-    let until = Instant::now() + Duration::from_secs(20);
-    while test.broker.status().offline_reason.is_none() && Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    spoil(test.dir.path(), "recovery-point-offset-checkpoint.tmp").await;
+    until("the directory has failed", || test.broker.status().offline_reason.is_some()).await;
     assert!(test.broker.status().offline_reason.unwrap().contains("recovery-point-offset-checkpoint"));
 
     for topic in ["t", "flushed"] {
@@ -134,7 +127,7 @@ async fn records_are_said_to_be_deleted_only_when_that_is_on_disk() {
     for _ in 0..5 {
         client.produce("t", 0, batch(&["a"])).await;
     }
-    break_disk(test.dir.path(), "log-start-offset-checkpoint.tmp");
+    spoil(test.dir.path(), "log-start-offset-checkpoint.tmp").await;
     let request = DeleteRecordsRequest {
         topics: ["t", "u"]
             .map(|name| DeleteRecordsTopic {

@@ -1,5 +1,10 @@
 //! Produce: what is taken, what is refused and how.
 
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use towpath_wire::frame::encode_request;
+
 use crate::support::{TestBroker, batch, batch_with, code, fetch_request, produce_request, records};
 use bytes::{BufMut, Bytes, BytesMut};
 use towpath_record::{BatchBuilder, BatchHeader, Compression};
@@ -54,6 +59,33 @@ async fn acks_are_checked_and_zero_has_no_answer() {
     assert_eq!(response.base_offset, 1);
     client.send(9, &produce_request("nowhere", 0, 0, batch(&["lost"]))).await;
     assert!(client.frame().await.is_none(), "an error without an answer ends the connection");
+}
+
+/// More of them than a connection has in work at a time; they stand in its buffer together.
+#[tokio::test]
+async fn a_burst_without_answers_is_appended_whole() {
+    let broker = TestBroker::start().await;
+    let mut client = broker.client();
+    client.create_topic("t", 1, &[]).await;
+    for closes in [false, true] {
+        let mut sender = broker.client();
+        let request = produce_request("t", 0, 0, batch(&["quiet"]));
+        let frame = encode_request(&request, 9, 1, None).unwrap().into_bytes();
+        sender.stream.write_all(&frame.repeat(300)).await.unwrap();
+        if closes {
+            sender.stream.shutdown().await.unwrap();
+        }
+        let expected = if closes { 600 } else { 300 };
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let end = client.fetch("t", 0, 0).await.high_watermark;
+            if end == expected {
+                break;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{end} of {expected} are there");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 #[tokio::test]

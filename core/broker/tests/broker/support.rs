@@ -22,8 +22,23 @@ use towpath_wire::{
 };
 use uuid::Uuid;
 
-/// How long anything in a test may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything in a test may take, on a machine that has much else to do.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until something is so.
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Puts a directory where a file should be written: as on a disk that has gone bad.
+pub(crate) async fn spoil(dir: &std::path::Path, file: &str) {
+    // The file may just be there.
+    until("the directory is in the file's place", || std::fs::create_dir(dir.join(file)).is_ok()).await;
+}
 
 /// A broker over a temporary directory.
 pub(crate) struct TestBroker {

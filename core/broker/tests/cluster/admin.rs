@@ -171,6 +171,8 @@ async fn the_quorum_and_features_are_told_through_any_node() {
         assert_eq!(quorum.error_code, 0, "{quorum:?}");
         let partition = &quorum.topics[0].partitions[0];
         assert_eq!((partition.error_code, partition.leader_id), (0, controller));
+        let old = client.call(0, &request).await;
+        assert_eq!(old.topics[0].partitions[0].leader_id, controller, "without directories and addresses");
         let mut voters: Vec<i32> = partition.current_voters.iter().map(|voter| voter.replica_id).collect();
         voters.sort_unstable();
         assert_eq!(voters, [1, 2, 3]);

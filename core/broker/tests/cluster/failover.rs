@@ -53,7 +53,7 @@ async fn three_nodes_form_a_cluster_and_records_are_on_all_of_them() {
         assert_eq!(cluster.produce("t", batch(&[&value.to_string()])).await, value);
     }
     assert_eq!(values(&cluster, "t").await, (0..20).map(|value| value.to_string()).collect::<Vec<_>>());
-    let deadline = Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     for id in 1..=3 {
         loop {
             let ends: Vec<_> = cluster

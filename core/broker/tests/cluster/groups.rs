@@ -64,6 +64,8 @@ async fn join(cluster: &TestCluster, node: i32) -> Member {
         group_id: "g".to_owned(),
         generation_id: joined.generation_id,
         member_id: joined.member_id.clone(),
+        protocol_type: joined.protocol_type.clone(),
+        protocol_name: joined.protocol_name.clone(),
         assignments: vec![SyncGroupRequestAssignment {
             member_id: joined.member_id.clone(),
             assignment: Bytes::from_static(b"all"),

@@ -19,3 +19,4 @@ mod groups;
 mod nodes;
 mod reading;
 mod restarts;
+mod shares;

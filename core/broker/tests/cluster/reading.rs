@@ -127,14 +127,14 @@ async fn consumers_read_from_followers_up_to_their_high_watermark() {
     // A consumer that waits at a follower is woken by what is committed.
     let follower = cluster.leader("t").await % 3 + 1;
     let mut client = cluster.client(follower);
-    let waiting = FetchRequest { max_wait_ms: 20_000, ..fetch_request("t", 0, 3) };
+    let waiting = FetchRequest { max_wait_ms: 50_000, ..fetch_request("t", 0, 3) };
     let sent = client.send(12, &waiting).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     let begun = Instant::now();
     cluster.produce("t", batch(&["d"])).await;
     let response: FetchResponse = client.receive::<FetchRequest>(12, sent).await;
     assert_eq!(records(&response.responses[0].partitions[0]), [(3, "d".to_owned())]);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,13 +212,13 @@ async fn deleted_records_are_gone_everywhere_when_the_answer_is_there() {
         timeout_ms,
     };
     let begun = Instant::now();
-    let deleted = cluster.client(leader).call(2, &request(2, 10_000)).await;
+    let deleted = cluster.client(leader).call(2, &request(2, 60_000)).await;
     let result = &deleted.topics[0].partitions[0];
     assert_eq!((code(result.error_code), result.low_watermark), (ErrorCode::None, 2));
     for node in 1..=3 {
         assert_eq!(cluster.ends(node, "t").map(|ends| ends.0), Some(2), "node {node}");
     }
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
     let other = leader % 3 + 1;
     let refused = cluster.client(other).call(2, &request(3, 1_000)).await;
     assert_eq!(code(refused.topics[0].partitions[0].error_code), ErrorCode::NotLeaderOrFollower);
@@ -278,5 +278,5 @@ async fn acks_of_one_wait_for_the_leaders_disk_only() {
     let response = client.call(9, &request).await;
     let partition = &response.responses[0].partition_responses[0];
     assert_eq!((code(partition.error_code), partition.base_offset), (ErrorCode::None, 1));
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }

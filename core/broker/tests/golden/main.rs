@@ -42,6 +42,7 @@ async fn start() -> (Broker, TempDir) {
     config.advertised = Some(Endpoint { host: "127.0.0.1".to_owned(), port: 9092 });
     config.offsets_partitions = 4;
     config.transactions_partitions = 4;
+    config.share_state_partitions = 4;
     (Broker::start(config).await.unwrap(), dir)
 }
 

@@ -624,45 +624,6 @@ fn only_fenced_brokers_are_unregistered() {
 }
 
 #[test]
-fn features_change_together() {
-    let mut image = MetadataImage::new();
-    let range = |min, max| BTreeMap::from([("f".to_owned(), FeatureRange { min, max })]);
-    let register = MetadataRecord::RegisterBroker(RegisterBroker { features: range(1, 4), ..broker(1) });
-    commit(&mut image, Decision { records: vec![register], answer: () });
-    let mut supported = range(1, 5);
-    supported.insert("g".to_owned(), FeatureRange { min: 0, max: 1 });
-    let update = |name: &str, level, upgrade| FeatureUpdate { name: name.to_owned(), level, upgrade };
-    use UpgradeType::{SafeDowngrade, UnsafeDowngrade, Upgrade};
-    let codes = |image: &MetadataImage, updates: &[FeatureUpdate]| -> Vec<ErrorCode> {
-        let decision = update_features(image, &supported, updates);
-        assert!(decision.records.is_empty());
-        decision.answer.iter().map(|a| a.as_ref().err().map_or(ErrorCode::None, |e| e.code)).collect()
-    };
-    let decision = update_features(&image, &supported, &[update("f", 3, Upgrade)]);
-    assert_eq!(commit(&mut image, decision), [Ok(())]);
-    assert_eq!(image.features()["f"], 3);
-    for bad in [
-        update("f", 5, Upgrade),
-        update("f", 6, Upgrade),
-        update("f", -1, Upgrade),
-        update("f", 2, Upgrade),
-        update("f", 4, SafeDowngrade),
-        update("g", 1, Upgrade),
-        update("h", 1, Upgrade),
-    ] {
-        assert_eq!(codes(&image, std::slice::from_ref(&bad)), [ErrorCode::InvalidUpdateVersion], "{bad:?}");
-    }
-    let both = [update("f", 4, Upgrade), update("h", 1, Upgrade)];
-    assert_eq!(codes(&image, &both), [ErrorCode::FeatureUpdateFailed, ErrorCode::InvalidUpdateVersion]);
-    let twice = [update("f", 4, Upgrade), update("f", 4, Upgrade)];
-    assert_eq!(codes(&image, &twice)[1], ErrorCode::InvalidRequest);
-    assert_eq!(codes(&image, &[update("f", 3, Upgrade)]), [ErrorCode::None], "as it is");
-    let decision = update_features(&image, &supported, &[update("f", 0, UnsafeDowngrade)]);
-    commit(&mut image, decision);
-    assert!(image.features().is_empty());
-}
-
-#[test]
 fn new_partitions_do_not_wait_for_fenced_brokers() {
     let (mut image, policy) = (image(3), policy());
     fence(&mut image, &policy, 3);

@@ -42,7 +42,7 @@ pub use elections::{
     ElectionKind, ElectionResult, PartitionRef, elect_leaders, elect_where_unclean_is_allowed,
     rebalance_leaders,
 };
-pub use features::{FeatureUpdate, UpgradeType, update_features};
+pub use features::{FeatureUpdate, METADATA_VERSION, UpgradeType, update_features};
 pub use heartbeat::{Heartbeat, HeartbeatAnswer, fence_broker, fence_incarnation, heartbeat};
 pub use offline_replicas::{ReplicaState, ReplicaStates, set_replica_states};
 pub use partitions::{MorePartitions, create_partitions};

@@ -1,26 +1,23 @@
 //! DescribeGroups, ListGroups and DeleteGroups.
 
-use std::collections::BTreeSet;
-
 use towpath_types::TopicPartition;
 use towpath_wire::describe_groups::{DescribedGroup, DescribedGroupMember};
 use towpath_wire::list_groups::ListedGroup;
 use towpath_wire::{ErrorCode, ListGroupsRequest};
 
-use super::append::Effect;
-use super::consumer::Key;
 use super::group::{CONSUMER, Group, GroupState, Kind};
 use super::offsets::Place;
-use super::timers::TimerKind;
 use super::turn::Turn;
 use super::{Command, GroupMachine, Now, Reply, Waiter};
-use crate::record;
 
 /// From here on an unknown group has an error of its own (KIP-1043); before, it is said to be dead.
 const VERSION_GROUP_NOT_FOUND: i16 = 6;
 /// What ListGroups calls the types of groups.
 const TYPE_CLASSIC: &str = "classic";
 const TYPE_CONSUMER: &str = "consumer";
+const TYPE_SHARE: &str = "share";
+/// The protocol type of share groups.
+const SHARE: &str = "share";
 
 /// A group's type, protocol type and state, as ListGroups tells them.
 fn listed(group: &Group) -> (&'static str, &str, &'static str) {
@@ -29,6 +26,7 @@ fn listed(group: &Group) -> (&'static str, &str, &'static str) {
             (TYPE_CLASSIC, group.protocol_type.as_deref().unwrap_or_default(), group.state.name())
         }
         Kind::Consumer(consumer) => (TYPE_CONSUMER, CONSUMER, consumer.state().name()),
+        Kind::Share(share) => (TYPE_SHARE, SHARE, share.state()),
     }
 }
 
@@ -37,7 +35,7 @@ impl GroupMachine {
     #[must_use]
     pub fn describe_group(&self, id: &str, version: i16) -> DescribedGroup {
         let known = self.groups.get(id).filter(|group| group.state != GroupState::Dead);
-        let is_other = known.is_some_and(|group| group.consumer().is_some());
+        let is_other = known.is_some_and(|group| group.consumer().is_some() || group.share().is_some());
         if let Some(group) = known.filter(|_| !is_other) {
             return describe(group);
         }
@@ -134,35 +132,10 @@ impl Turn<'_> {
         self.respond(waiter, Reply::DeleteGroup(error));
     }
 
-    /// Deletes the group, which is empty: dead until the log has the tombstones, and then forgotten.
-    pub(super) fn bury(&mut self, waiter: Option<Waiter>) {
-        let places = self.group.offsets.places();
-        let mut records = self.tombstones(&places);
-        let keys = self.buried_keys();
-        // A group in the log has keys that can be written.
-        records.extend(keys.iter().filter_map(|key| key.tombstone(&self.group.id, self.now.wall_ms).ok()));
-        if self.group.consumer().is_none() {
-            records.extend(record::group_record(&self.group.id, None, self.now.wall_ms).ok());
-        }
-        self.cancel_timer(TimerKind::Repair);
-        self.group.state = GroupState::Dead;
-        self.append(records, Effect::DeleteGroup { waiter, keys });
-    }
-
-    /// The records of a consumer group, those included that are on their way or could not be written.
-    fn buried_keys(&mut self) -> BTreeSet<Key> {
-        let mut keys = self.group.store.bury();
-        if let Some(consumer) = self.group.consumer() {
-            keys.extend(consumer.keys());
-        }
-        keys
-    }
-
     /// Deletes offsets that nobody asked to delete.
     pub(super) fn forget_offsets(&mut self, places: Vec<Place>) {
-        let records = self.tombstones(&places);
-        if !records.is_empty() && self.group.state != GroupState::Dead {
-            self.append(records, Effect::DeleteOffsets { answer: None, places });
+        if self.group.state != GroupState::Dead {
+            self.remove_offsets(places, None);
         }
     }
 }

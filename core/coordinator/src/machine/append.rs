@@ -1,15 +1,13 @@
 //! Records on their way to the log, and what happens when they are there.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use towpath_types::ProducerId;
 use towpath_wire::{ErrorCode, OffsetCommitResponse, OffsetDeleteResponse, TxnOffsetCommitResponse};
 
-use super::consumer::Key;
-use super::group::GroupState;
 use super::offsets::{Committed, Place};
 use super::sync::Assignments;
+use super::tombstones::{Burial, OffsetDeletion};
 use super::turn::Turn;
 use super::{Command, GroupMachine, Now, Reply, Waiter};
 use crate::log::{EndMarker, TransactionalProducer};
@@ -49,9 +47,9 @@ pub(super) enum Effect {
         offsets: Vec<(Place, Committed)>,
     },
     /// Offsets are deleted, by request or because they expired.
-    DeleteOffsets { answer: Option<(Waiter, OffsetDeleteResponse)>, places: Vec<Place> },
+    DeleteOffsets(OffsetDeletion),
     /// The group is deleted, by request or because its last offset expired.
-    DeleteGroup { waiter: Option<Waiter>, keys: BTreeSet<Key> },
+    DeleteGroup(Burial),
     /// What a consumer group has become.
     Store,
 }
@@ -92,8 +90,8 @@ impl Pending {
         };
         match effect {
             Effect::Commit { waiter, .. } | Effect::TransactionalCommit { waiter, .. } => vec![*waiter],
-            Effect::DeleteOffsets { answer, .. } => answer.iter().map(|(waiter, _)| *waiter).collect(),
-            Effect::DeleteGroup { waiter, .. } => waiter.iter().copied().collect(),
+            Effect::DeleteOffsets(deletion) => deletion.answer.iter().map(|(waiter, _)| *waiter).collect(),
+            Effect::DeleteGroup(burial) => burial.waiter.iter().copied().collect(),
             Effect::Emptied | Effect::StaticRejoin(_) | Effect::Assign { .. } | Effect::Store => Vec::new(),
         }
     }
@@ -112,11 +110,11 @@ impl Pending {
             Effect::TransactionalCommit { waiter, response, .. } => {
                 (waiter, Reply::TransactionalCommit(fail_transactional(response, error)))
             }
-            Effect::DeleteOffsets { answer: Some((waiter, _)), .. } => {
+            Effect::DeleteOffsets(OffsetDeletion { answer: Some((waiter, _)), .. }) => {
                 let error_code = error.code();
                 (waiter, Reply::OffsetDelete(OffsetDeleteResponse { error_code, ..Default::default() }))
             }
-            Effect::DeleteGroup { waiter: Some(waiter), .. } => (waiter, Reply::DeleteGroup(error)),
+            Effect::DeleteGroup(Burial { waiter: Some(waiter), .. }) => (waiter, Reply::DeleteGroup(error)),
             _ => return Vec::new(),
         };
         vec![Command::Respond { waiter, reply }]
@@ -147,13 +145,14 @@ impl GroupMachine {
             }
             None => return,
         };
-        let is_deletion = matches!(effect, Effect::DeleteGroup { .. }) && result.is_ok();
+        let is_deletion =
+            matches!(&effect, Effect::DeleteGroup(burial) if burial.rest.is_empty()) && result.is_ok();
         self.turn(&group, now, out, |turn| {
             turn.group.appends = turn.group.appends.saturating_sub(1);
             turn.finish(effect, result);
         });
         if is_deletion && let Some(gone) = self.groups.remove(&group) {
-            self.shared.bytes -= gone.size_in_bytes();
+            self.shared.bytes.take(gone.size_in_bytes());
             self.shared.forget_transactions(&gone);
         }
     }
@@ -200,7 +199,7 @@ impl Turn<'_> {
             }
             Effect::TransactionalCommit { waiter, producer, response, offsets } => {
                 for (place, committed) in offsets {
-                    self.group.offsets.end(&place, true);
+                    self.group.offsets.end(&place, &committed, true);
                     if result.is_ok() {
                         self.put_pending(producer, place, committed);
                     }
@@ -212,18 +211,8 @@ impl Turn<'_> {
                 self.respond(waiter, Reply::TransactionalCommit(response));
             }
             Effect::Store => self.finish_store(result),
-            Effect::DeleteOffsets { answer, places } => {
-                if result.is_ok() {
-                    places.iter().for_each(|place| self.group.offsets.remove(place));
-                }
-                if let Some((waiter, mut response)) = answer {
-                    if let Err(error) = result {
-                        response = OffsetDeleteResponse { error_code: error.code(), ..Default::default() };
-                    }
-                    self.respond(waiter, Reply::OffsetDelete(response));
-                }
-            }
-            Effect::DeleteGroup { waiter, keys } => self.finish_group_deletion(waiter, keys, result),
+            Effect::DeleteOffsets(deletion) => self.finish_offset_deletion(deletion, result),
+            Effect::DeleteGroup(burial) => self.finish_burial(burial, result),
         }
     }
 
@@ -235,7 +224,7 @@ impl Turn<'_> {
         result: Result<(), ErrorCode>,
     ) {
         for (place, committed) in offsets {
-            self.group.offsets.end(&place, false);
+            self.group.offsets.end(&place, &committed, false);
             if result.is_ok() {
                 self.group.offsets.put(place, committed);
             }
@@ -245,29 +234,5 @@ impl Turn<'_> {
             Err(error) => fail_commit(response, error),
         };
         self.respond(waiter, Reply::Commit(response));
-    }
-
-    fn finish_group_deletion(
-        &mut self,
-        waiter: Option<Waiter>,
-        keys: BTreeSet<Key>,
-        result: Result<(), ErrorCode>,
-    ) {
-        if let Some(waiter) = waiter {
-            self.respond(waiter, Reply::DeleteGroup(result.err().unwrap_or(ErrorCode::None)));
-        }
-        if result.is_err() {
-            self.group.state = GroupState::Empty;
-            if !keys.is_empty() {
-                // The tombstones may be there all the same.
-                self.group.store.unwritten.extend(keys);
-                self.store(None);
-            }
-            return;
-        }
-        // Ids that were given out meant nothing but a promise: their owners begin anew.
-        for id in std::mem::take(&mut self.group.pending) {
-            self.cancel_timer(super::timers::TimerKind::Heartbeat(id));
-        }
     }
 }

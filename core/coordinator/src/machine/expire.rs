@@ -60,7 +60,9 @@ impl Turn<'_> {
                 }
             }
         }
-        let is_idle = self.group.state == GroupState::Empty
+        // Where a share group is in its partitions does not expire.
+        let is_idle = self.group.share().is_none()
+            && self.group.state == GroupState::Empty
             && !self.group.has_members()
             && self.group.pending.is_empty()
             && self.group.offsets.open_transactions().next().is_none();

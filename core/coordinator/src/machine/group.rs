@@ -10,6 +10,7 @@ use towpath_wire::{ConsumerProtocolSubscription, Decoder, ErrorCode, GroupMetada
 use super::consumer::{ConsumerGroup, Store};
 use super::member::{Member, MemberId, Protocol, Registration};
 use super::offsets::Offsets;
+use super::share::ShareGroup;
 
 /// The protocol type of consumers; of other types (`connect`) the coordinator does not know the metadata.
 pub(super) const CONSUMER: &str = "consumer";
@@ -51,6 +52,8 @@ pub(super) enum Kind {
     Classic,
     /// The coordinator assigns (KIP-848). What belongs to a classic group is then empty.
     Consumer(Box<ConsumerGroup>),
+    /// Members share partitions (KIP-932). It has no offsets.
+    Share(Box<ShareGroup>),
 }
 
 /// How far the first rebalance of an empty group has waited for more members.
@@ -131,14 +134,29 @@ impl Group {
     pub(super) fn consumer(&self) -> Option<&ConsumerGroup> {
         match &self.kind {
             Kind::Consumer(consumer) => Some(consumer),
-            Kind::Classic => None,
+            Kind::Classic | Kind::Share(_) => None,
         }
     }
 
     pub(super) fn consumer_mut(&mut self) -> Option<&mut ConsumerGroup> {
         match &mut self.kind {
             Kind::Consumer(consumer) => Some(consumer),
-            Kind::Classic => None,
+            Kind::Classic | Kind::Share(_) => None,
+        }
+    }
+
+    /// The share group that this group is, if it is one.
+    pub(super) fn share(&self) -> Option<&ShareGroup> {
+        match &self.kind {
+            Kind::Share(share) => Some(share),
+            Kind::Classic | Kind::Consumer(_) => None,
+        }
+    }
+
+    pub(super) fn share_mut(&mut self) -> Option<&mut ShareGroup> {
+        match &mut self.kind {
+            Kind::Share(share) => Some(share),
+            Kind::Classic | Kind::Consumer(_) => None,
         }
     }
 
@@ -188,7 +206,8 @@ impl Group {
     pub(super) fn size_in_bytes(&self) -> usize {
         let pending: usize = self.pending.iter().map(|id| id.len() + 64).sum();
         let consumer = self.consumer().map_or(0, ConsumerGroup::size_in_bytes);
-        512 + self.id.len() + self.member_bytes + pending + consumer + self.offsets.size_in_bytes()
+        let share = self.share().map_or(0, ShareGroup::size_in_bytes);
+        512 + self.id.len() + self.member_bytes + pending + consumer + share + self.offsets.size_in_bytes()
     }
 
     /// How long members have to join: the longest that one of them asks for.
@@ -381,6 +400,9 @@ impl Group {
 
     /// Whether there are, or may be, members.
     pub(super) fn has_members(&self) -> bool {
+        if let Some(share) = self.share() {
+            return share.has_members();
+        }
         match self.consumer() {
             Some(consumer) => !consumer.members().is_empty(),
             None => self.state != GroupState::Empty,
@@ -433,6 +455,7 @@ impl Group {
     pub(super) fn is_nothing(&self) -> bool {
         self.state == GroupState::Empty
             && self.consumer().is_none()
+            && self.share().is_none()
             && !self.persisted
             && self.store.is_idle()
             && self.members.is_empty()

@@ -109,6 +109,9 @@ impl Turn<'_> {
         if self.group.state == GroupState::Dead {
             let response = join_error(&joining.member_id, ErrorCode::CoordinatorNotAvailable);
             self.respond_join(joining.waiter, response);
+        } else if self.group.share().is_some() {
+            let response = join_error(&joining.member_id, ErrorCode::InconsistentGroupProtocol);
+            self.respond_join(joining.waiter, response);
         } else if self.group.consumer().is_some_and(|consumer| !consumer.members().is_empty()) {
             self.join_consumer(joining);
         } else if self.group.consumer().is_some() {
@@ -139,7 +142,7 @@ impl Turn<'_> {
         let before = known.map_or(0, |member| member.registration.size_in_bytes());
         let added = joining.registration.size_in_bytes().saturating_sub(before);
         self.group.member_bytes() + added <= config.group_bytes_max
-            && (added == 0 || self.shared.bytes + added <= config.partition_bytes_max)
+            && (added == 0 || added <= self.shared.room())
     }
 
     /// Whether the group may hold this member (R10): their number as in Kafka, where a rebalance counts those who

@@ -14,6 +14,7 @@ mod append;
 pub(crate) mod consumer;
 mod expire;
 mod group;
+mod held;
 mod join;
 mod leave;
 mod member;
@@ -21,10 +22,12 @@ mod offset;
 mod offsets;
 mod rebalance;
 mod replay;
+pub(crate) mod share;
 mod sync;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod tombstones;
 mod transactions;
 mod turn;
 
@@ -35,7 +38,8 @@ use std::sync::Arc;
 use towpath_types::ProducerId;
 use towpath_wire::{
     ConsumerGroupHeartbeatResponse, ErrorCode, HeartbeatRequest, HeartbeatResponse, JoinGroupResponse,
-    OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse, TxnOffsetCommitResponse,
+    OffsetCommitResponse, OffsetDeleteResponse, ShareGroupHeartbeatResponse, SyncGroupResponse,
+    TxnOffsetCommitResponse,
 };
 use uuid::Uuid;
 
@@ -43,13 +47,19 @@ pub use append::AppendToken;
 pub(crate) use consumer::heartbeat_error;
 pub use consumer::{ASSIGNORS, ConsumerGroupState, ResolvedRegexes, resolve_regexes};
 pub use group::GroupState;
+pub use held::HeldBytes;
 pub(crate) use offset::commit_error;
+pub(crate) use share::share_heartbeat_error;
+pub use share::{SIMPLE_ASSIGNOR, ShareStateTopic, ShareStateView};
+pub(crate) use tombstones::{RECORD_OVERHEAD, append_bytes};
 pub(crate) use transactions::transactional_commit_error;
 pub(crate) use turn::{join_error, sync_error};
 
 use self::append::Pending;
 use self::group::Group;
+use self::held::Books;
 use self::timers::Timers;
+use self::tombstones::APPEND_BYTES_MAX;
 use self::turn::Turn;
 use crate::config::GroupConfig;
 use crate::log::{EndMarker, TransactionalProducer};
@@ -97,6 +107,10 @@ pub enum Reply {
     EndTransaction(ErrorCode),
     /// To ConsumerGroupHeartbeat.
     ConsumerHeartbeat(ConsumerGroupHeartbeatResponse),
+    /// To ShareGroupHeartbeat.
+    ShareHeartbeat(ShareGroupHeartbeatResponse),
+    /// To a change of what a share group knows of its share partitions: its epoch, or why not.
+    ShareState(Result<i32, (ErrorCode, String)>),
 }
 
 impl Reply {
@@ -106,6 +120,10 @@ impl Reply {
             Self::Join(response) => Self::Join(join_error(&response.member_id, error)),
             Self::Sync(_) => Self::Sync(sync_error(error)),
             Self::ConsumerHeartbeat(_) => Self::ConsumerHeartbeat(heartbeat_error(error, None)),
+            Self::ShareHeartbeat(_) => Self::ShareHeartbeat(share_heartbeat_error(error, None)),
+            Self::ShareState(Ok(_)) => {
+                Self::ShareState(Err((error, "The change could not be stored.".to_owned())))
+            }
             // These have failures of their own, part by part.
             other => other,
         }
@@ -181,7 +199,9 @@ struct Shared {
     next_append: u64,
     ids: MemberIds,
     /// Bytes of all groups.
-    bytes: usize,
+    bytes: Books,
+    /// Bytes of records that an append may have of what can be cut.
+    append_bytes_max: usize,
     topics: Arc<dyn Topics>,
     /// The groups in which a producer's transaction has offsets.
     transactions: HashMap<ProducerId, BTreeSet<Arc<str>>>,
@@ -193,6 +213,16 @@ impl Shared {
     /// How long a member of a consumer group may be silent.
     fn session_timeout_ms(&self, group: &str) -> i32 {
         self.topics.session_timeout_ms(group).unwrap_or(self.config.consumer_session_timeout_ms)
+    }
+
+    /// How many more bytes groups may hold (R10).
+    fn room(&self) -> usize {
+        self.bytes.room(&self.config)
+    }
+
+    /// How long a member of a share group may be silent.
+    fn share_session_timeout_ms(&self, group: &str) -> i32 {
+        self.topics.share_session_timeout_ms(group).unwrap_or(self.config.share_session_timeout_ms)
     }
 
     const fn next_token(&mut self) -> AppendToken {
@@ -230,12 +260,25 @@ impl GroupMachine {
             appends: HashMap::new(),
             next_append: 0,
             ids,
-            bytes: 0,
+            bytes: Books::default(),
+            append_bytes_max: APPEND_BYTES_MAX,
             topics: Arc::new(NoTopics),
             transactions: HashMap::new(),
             stamp: 0,
         };
         Self { groups: HashMap::new(), shared, next_expiry_ms: i64::MAX }
+    }
+
+    /// The machine shares its bound on memory with others, whose groups count in `held` as well.
+    #[must_use]
+    pub fn sharing(mut self, held: Arc<HeldBytes>) -> Self {
+        self.shared.bytes = Books::with(held);
+        self
+    }
+
+    /// The topic now takes batches of so many bytes. What groups write without being asked for one batch is cut accordingly.
+    pub fn set_batch_bytes_max(&mut self, bytes: usize) {
+        self.shared.append_bytes_max = append_bytes(bytes);
     }
 
     /// How much there is.
@@ -245,13 +288,14 @@ impl GroupMachine {
             groups: self.groups.len(),
             timers: self.shared.timers.len(),
             appends: self.shared.appends.len(),
-            bytes: self.shared.bytes,
+            bytes: self.shared.bytes.own(),
             transactions: self.shared.transactions.len(),
             ..MachineStats::default()
         };
         for group in self.groups.values() {
             stats.members += group.members.len();
             stats.members += group.consumer().map_or(0, |consumer| consumer.members().len());
+            stats.members += group.share().map_or(0, |share| share.members().count());
             stats.pending_members += group.pending.len();
             stats.offsets += group.offsets.iter().map(|(_, partitions)| partitions.len()).sum::<usize>();
         }
@@ -347,7 +391,7 @@ impl GroupMachine {
         }
         self.shared.timers = Timers::default();
         self.shared.transactions.clear();
-        self.shared.bytes = 0;
+        self.shared.bytes.clear();
         self.next_expiry_ms = i64::MAX;
     }
 
@@ -361,13 +405,14 @@ impl GroupMachine {
     ) -> Option<R> {
         let group = self.groups.get_mut(id)?;
         let before = group.size_in_bytes();
-        let result = act(&mut Turn { group, shared: &mut self.shared, now, out });
+        let offsets_before = group.offsets.size_in_bytes();
+        let result = act(&mut Turn { group, shared: &mut self.shared, now, out, offsets_before });
         let after = group.size_in_bytes();
+        self.shared.bytes.take(before);
         if group.is_nothing() {
-            self.shared.bytes -= before;
             self.groups.remove(id);
         } else {
-            self.shared.bytes = self.shared.bytes - before + after;
+            self.shared.bytes.add(after);
         }
         Some(result)
     }
@@ -377,13 +422,12 @@ impl GroupMachine {
         if self.groups.contains_key(id) {
             return true;
         }
-        let config = &self.shared.config;
-        if self.groups.len() >= config.groups_max || self.shared.bytes >= config.partition_bytes_max {
+        if self.groups.len() >= self.shared.config.groups_max || self.shared.room() == 0 {
             tracing::warn!(group = id, groups = self.groups.len(), "no room for another group");
             return false;
         }
         let group = Group::new(Arc::from(id), now.wall_ms);
-        self.shared.bytes += group.size_in_bytes();
+        self.shared.bytes.add(group.size_in_bytes());
         self.groups.insert(Arc::clone(&group.id), group);
         true
     }

@@ -211,6 +211,9 @@ impl Turn<'_> {
     fn validate_commit(&self, request: &OffsetCommitRequest, version: i16) -> Result<(), ErrorCode> {
         let generation = request.generation_id_or_member_epoch;
         let instance = request.group_instance_id.as_deref();
+        if self.group.share().is_some() {
+            return Err(ErrorCode::GroupIdNotFound);
+        }
         if self.group.state == GroupState::Dead {
             return Err(ErrorCode::CoordinatorNotAvailable);
         }
@@ -267,7 +270,7 @@ impl Turn<'_> {
                 let place = (Arc::clone(&name), partition.partition_index);
                 let error = match self.offset_record(&place, &committed, false) {
                     Ok(record) => {
-                        self.group.offsets.begin(place.clone(), false);
+                        self.group.offsets.begin(place.clone(), &committed, false);
                         records.push(record);
                         offsets.push((place, committed));
                         ErrorCode::None
@@ -301,9 +304,12 @@ impl Turn<'_> {
         if committed.metadata.encode_utf16().count() > config.offset_metadata_max {
             return Err(ErrorCode::OffsetMetadataTooLarge);
         }
-        // R10: a partition that is known already needs no more room, but each open transaction does.
-        let needs_room = is_transactional || !self.group.offsets.knows(&place.0, place.1);
-        if self.shared.bytes >= config.partition_bytes_max && needs_room {
+        // R10: an offset in the place of one that was as large needs no more room, so that groups go on where there is none;
+        // more metadata do, and so does each open transaction.
+        let known = self.group.offsets.get(&place.0, place.1).filter(|_| !is_transactional);
+        let needs_room = known.is_none_or(|known| known.metadata.len() < committed.metadata.len());
+        let grown = self.group.offsets.size_in_bytes().saturating_sub(self.offsets_before);
+        if needs_room && self.shared.room().saturating_sub(grown) < committed.room_needed(place) {
             return Err(ErrorCode::InvalidCommitOffsetSize);
         }
         record::offset_record(&self.offset_key(place), Some(&committed.to_value()), self.now.wall_ms).map_err(
@@ -314,7 +320,7 @@ impl Turn<'_> {
         )
     }
 
-    fn offset_key(&self, (topic, partition): &Place) -> OffsetCommitKey {
+    pub(super) fn offset_key(&self, (topic, partition): &Place) -> OffsetCommitKey {
         OffsetCommitKey {
             group: (*self.group.id).to_owned(),
             topic: (**topic).to_owned(),
@@ -322,15 +328,10 @@ impl Turn<'_> {
         }
     }
 
-    /// The tombstones of these offsets. An offset that stands in the log has a key that can be written.
-    pub(super) fn tombstones(&self, places: &[Place]) -> Vec<OffsetsRecord> {
-        let tombstone = |place| record::offset_record(&self.offset_key(place), None, self.now.wall_ms).ok();
-        places.iter().filter_map(tombstone).collect()
-    }
-
     fn delete_offsets(&mut self, waiter: Waiter, request: &OffsetDeleteRequest) {
         let error = match self.group.state {
             GroupState::Dead => ErrorCode::GroupIdNotFound,
+            _ if self.group.share().is_some() => ErrorCode::GroupIdNotFound,
             // Also a consumer group, whatever its members do.
             GroupState::Empty => ErrorCode::None,
             // Of other kinds of groups it is not known what they are subscribed to.
@@ -353,11 +354,6 @@ impl Turn<'_> {
             }
             response.topics.push(OffsetDeleteResponseTopic { name: topic.name.clone(), partitions: answers });
         }
-        let records = self.tombstones(&places);
-        if records.is_empty() {
-            self.respond(waiter, Reply::OffsetDelete(response));
-        } else {
-            self.append(records, Effect::DeleteOffsets { answer: Some((waiter, response)), places });
-        }
+        self.remove_offsets(places, Some((waiter, response)));
     }
 }

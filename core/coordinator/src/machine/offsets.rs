@@ -30,6 +30,11 @@ impl Committed {
         OFFSET_OVERHEAD + self.metadata.len()
     }
 
+    /// The most that it takes at a place that has no offset yet, on its way to the log and there.
+    pub(super) fn room_needed(&self, (topic, _): &Place) -> usize {
+        2 * OFFSET_OVERHEAD + topic.len() + self.size_in_bytes()
+    }
+
     pub(super) fn to_value(&self) -> OffsetCommitValue {
         OffsetCommitValue {
             offset: self.offset,
@@ -122,8 +127,8 @@ impl Offsets {
     }
 
     /// A commit of `place` goes to the log.
-    pub(super) fn begin(&mut self, place: Place, is_transactional: bool) {
-        self.bytes += OFFSET_OVERHEAD;
+    pub(super) fn begin(&mut self, place: Place, committed: &Committed, is_transactional: bool) {
+        self.bytes += committed.size_in_bytes();
         let count = self.in_flight.entry(place).or_default();
         if is_transactional {
             count.transactional += 1;
@@ -133,13 +138,13 @@ impl Offsets {
     }
 
     /// A commit of `place` is in the log, or will never be.
-    pub(super) fn end(&mut self, place: &Place, is_transactional: bool) {
+    pub(super) fn end(&mut self, place: &Place, committed: &Committed, is_transactional: bool) {
         let Entry::Occupied(mut entry) = self.in_flight.entry(place.clone()) else { return };
         let count = entry.get_mut();
         let counter = if is_transactional { &mut count.transactional } else { &mut count.plain };
         if *counter > 0 {
             *counter -= 1;
-            self.bytes -= OFFSET_OVERHEAD;
+            self.bytes -= committed.size_in_bytes();
         }
         if count.plain + count.transactional == 0 {
             entry.remove();
@@ -233,16 +238,16 @@ mod tests {
     fn bytes_return_to_zero() {
         let mut offsets = Offsets::default();
         let place: Place = (Arc::from("t"), 0);
-        offsets.begin(place.clone(), false);
-        offsets.begin(place.clone(), true);
+        offsets.begin(place.clone(), &committed("on its way"), false);
+        offsets.begin(place.clone(), &committed(""), true);
         assert!(offsets.knows("t", 0) && !offsets.is_empty() && offsets.is_unstable("t", 0));
         offsets.put(place.clone(), committed("long metadata"));
         offsets.put(place.clone(), committed(""));
         assert_eq!(offsets.places(), std::slice::from_ref(&place));
-        offsets.end(&place, false);
+        offsets.end(&place, &committed("on its way"), false);
         assert!(offsets.is_changing(&place));
-        offsets.end(&place, true);
-        offsets.end(&place, true);
+        offsets.end(&place, &committed(""), true);
+        offsets.end(&place, &committed(""), true);
         offsets.remove(&place);
         offsets.remove(&place);
         assert!(offsets.is_empty());

@@ -35,6 +35,7 @@ impl GroupMachine {
             Entry::Group(key, Some(value)) => self.replay_group(&key.group, value)?,
             Entry::Group(key, None) => self.replay_group_tombstone(&key.group),
             Entry::Consumer(entry) => self.replay_consumer(entry)?,
+            Entry::Share(entry) => self.replay_share(entry)?,
         }
         Ok(())
     }
@@ -64,6 +65,7 @@ impl GroupMachine {
                     turn.prepare_rebalance();
                 }
                 turn.mind_loaded_consumer();
+                turn.mind_loaded_share();
             });
         }
     }
@@ -73,13 +75,13 @@ impl GroupMachine {
         if group.is_nothing() {
             return;
         }
-        self.shared.bytes += group.size_in_bytes();
+        self.shared.bytes.add(group.size_in_bytes());
         self.groups.insert(Arc::clone(&group.id), group);
     }
 
     pub(super) fn take_group(&mut self, id: &str) -> Option<Group> {
         let group = self.groups.remove(id)?;
-        self.shared.bytes -= group.size_in_bytes();
+        self.shared.bytes.take(group.size_in_bytes());
         Some(group)
     }
 
@@ -109,7 +111,7 @@ impl GroupMachine {
 
     fn replay_group(&mut self, id: &str, value: GroupMetadataValue) -> Result<(), BadRecord> {
         let old = self.take_group(id);
-        if old.as_ref().is_some_and(|old| old.consumer().is_some()) {
+        if old.as_ref().is_some_and(|old| old.consumer().is_some() || old.share().is_some()) {
             tracing::warn!(
                 group = id,
                 "a classic group takes the place of a consumer group that was not deleted"
@@ -167,8 +169,8 @@ impl GroupMachine {
     }
 
     fn replay_group_tombstone(&mut self, id: &str) {
-        if self.groups.get(id).is_some_and(|group| group.consumer().is_some()) {
-            // It went when the consumer group came.
+        if self.groups.get(id).is_some_and(|group| group.consumer().is_some() || group.share().is_some()) {
+            // It went when the consumer or share group came.
             return;
         }
         if let Some(old) = self.take_group(id) {

@@ -112,6 +112,9 @@ impl Turn<'_> {
     fn validate_transactional(&self, request: &TxnOffsetCommitRequest) -> Result<(), ErrorCode> {
         let generation = request.generation_id;
         let instance = request.group_instance_id.as_deref();
+        if self.group.share().is_some() {
+            return Err(ErrorCode::GroupIdNotFound);
+        }
         if self.group.state == GroupState::Dead {
             return Err(ErrorCode::CoordinatorNotAvailable);
         }
@@ -174,7 +177,7 @@ impl Turn<'_> {
                 let place = (Arc::clone(&name), partition.partition_index);
                 let error = match self.offset_record(&place, &committed, true) {
                     Ok(record) => {
-                        self.group.offsets.begin(place.clone(), true);
+                        self.group.offsets.begin(place.clone(), &committed, true);
                         records.push(record);
                         offsets.push((place, committed));
                         ErrorCode::None

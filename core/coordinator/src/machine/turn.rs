@@ -15,6 +15,8 @@ pub(super) struct Turn<'a> {
     pub(super) shared: &'a mut Shared,
     pub(super) now: Now,
     pub(super) out: &'a mut Vec<Command>,
+    /// Bytes of the group's offsets when the turn began: the books are kept when it ends.
+    pub(super) offsets_before: usize,
 }
 
 /// The answer to a JoinGroup that failed.
@@ -94,6 +96,9 @@ impl Turn<'_> {
             TimerKind::Join => self.on_join_timeout(),
             TimerKind::Sync => self.on_sync_timeout(),
             TimerKind::Repair => self.on_repair(),
+            TimerKind::Session(member) if self.group.share().is_some() => {
+                self.on_share_session_timeout(member);
+            }
             TimerKind::Session(_)
             | TimerKind::Rebalance(_)
             | TimerKind::MemberJoin(_)

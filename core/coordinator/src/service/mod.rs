@@ -2,6 +2,7 @@
 
 mod consumer;
 mod partition;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -34,7 +35,7 @@ pub use self::partition::{PartitionState, PartitionStatus};
 use crate::config::GroupConfig;
 use crate::hash::partition_for;
 use crate::log::{CoordinatorLog, CoordinatorLogError};
-use crate::machine::{ClientContext, Reply, commit_error, join_error, sync_error};
+use crate::machine::{ClientContext, HeldBytes, Reply, commit_error, join_error, sync_error};
 use crate::topics::{NoTopics, Topics};
 
 /// Milliseconds since 1970 UTC, for what is stored.
@@ -60,6 +61,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     partitions: Mutex<HashMap<i32, Arc<Partition>>>,
     topics: Mutex<Arc<dyn Topics>>,
+    /// What the groups of all partitions hold (R10).
+    held: Arc<HeldBytes>,
     is_stopped: AtomicBool,
 }
 
@@ -90,7 +93,8 @@ impl GroupCoordinator {
         let partitions = Mutex::new(HashMap::new());
         let topics: Mutex<Arc<dyn Topics>> = Mutex::new(Arc::new(NoTopics));
         let is_stopped = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { config, log, clock, partitions, topics, is_stopped }) }
+        let held = Arc::default();
+        Self { inner: Arc::new(Inner { config, log, clock, partitions, topics, held, is_stopped }) }
     }
 
     /// Begins to load every partition that this broker leads. Call it within a tokio runtime, once the log is there.
@@ -174,7 +178,8 @@ impl GroupCoordinator {
         let inner = &self.inner;
         let log = Arc::clone(&inner.log);
         let topics = Arc::clone(&inner.topics.lock());
-        let partition = Partition::new(id, term, inner.config.clone(), log, Arc::clone(&inner.clock), topics);
+        let (clock, held) = (Arc::clone(&inner.clock), Arc::clone(&inner.held));
+        let partition = Partition::new(id, term, inner.config.clone(), log, clock, topics, held);
         partitions.insert(id, Arc::clone(&partition));
         tokio::spawn(Arc::clone(&partition).run());
         Ok(partition)

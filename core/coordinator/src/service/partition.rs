@@ -19,7 +19,8 @@ use crate::log::{
     TransactionalProducer,
 };
 use crate::machine::{
-    AppendToken, Command, GroupMachine, MachineStats, Now, Reply, ResolvedRegexes, Waiter, resolve_regexes,
+    AppendToken, Command, GroupMachine, HeldBytes, MachineStats, Now, RECORD_OVERHEAD, Reply,
+    ResolvedRegexes, Waiter, append_bytes, resolve_regexes,
 };
 use crate::record::OffsetsRecord;
 use crate::topics::Topics;
@@ -107,8 +108,9 @@ impl Partition {
         log: Arc<dyn CoordinatorLog>,
         clock: Arc<dyn Clock>,
         topics: Arc<dyn Topics>,
+        held: Arc<HeldBytes>,
     ) -> Arc<Self> {
-        let mut machine = GroupMachine::new(config, Box::new(Uuid::new_v4));
+        let mut machine = GroupMachine::new(config, Box::new(Uuid::new_v4)).sharing(held);
         machine.topics_changed(topics);
         let core = Core {
             state: PartitionState::Loading,
@@ -404,7 +406,9 @@ impl Partition {
 
     /// What goes into the next append: everything that waits, within reason. What belongs to a transaction goes alone.
     fn next_append(&self) -> Option<(Vec<AppendToken>, Batch)> {
+        let batch_bytes_max = self.log.batch_bytes_max(self.id);
         let mut core = self.core.lock();
+        core.machine.set_batch_bytes_max(batch_bytes_max);
         let mut tokens = Vec::new();
         let mut records = match core.queue.pop_front()? {
             Queued::Marker { token, marker } => return Some((vec![token], Batch::Marker(marker))),
@@ -416,12 +420,13 @@ impl Partition {
                 records
             }
         };
-        let size =
-            |records: &[OffsetsRecord]| -> usize { records.iter().map(OffsetsRecord::size_in_bytes).sum() };
-        let mut bytes = size(&records);
+        let size = |records: &[OffsetsRecord]| -> usize {
+            records.iter().map(|record| record.size_in_bytes() + RECORD_OVERHEAD).sum()
+        };
+        let (mut bytes, bytes_max) = (size(&records), append_bytes(batch_bytes_max).min(APPEND_BYTES));
         while let Some(Queued::Records { token, records: next, producer: None }) = core.queue.front_mut() {
             bytes += size(next);
-            if bytes > APPEND_BYTES {
+            if bytes > bytes_max {
                 break;
             }
             tokens.push(*token);

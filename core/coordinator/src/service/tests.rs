@@ -75,6 +75,10 @@ impl CoordinatorLog for MemoryLog {
         Ok(())
     }
 
+    fn batch_bytes_max(&self, _: i32) -> usize {
+        1024 * 1024
+    }
+
     fn term(&self, _: i32) -> Option<Term> {
         let number = self.term.load(Ordering::SeqCst);
         self.leads.load(Ordering::SeqCst).then_some(Term { leader_epoch: LeaderEpoch::new(0), number })

@@ -29,5 +29,6 @@ pub use metadata::{ClientVersion, TransactionState};
 pub use partitions::Partitions;
 pub use record::BadTransactionRecord;
 pub use service::{
-    MarkerLeader, Markers, ProducerIds, SendFailed, TransactionCoordinator, TransactionPartitionStatus,
+    Coordinates, MarkerLeader, Markers, ProducerIds, SendFailed, TransactionCoordinator,
+    TransactionPartitionStatus,
 };

@@ -105,6 +105,7 @@ impl Log {
             map: KeyMap::new(options.map_bytes_max, end),
             segments: self.segments(),
             transactions: Default::default(),
+            epoch_starts: self.epoch_entries().iter().map(|entry| entry.start_offset.get()).collect(),
             producers: self.last_traces(),
             stats: CleanStats {
                 clean_to: Offset::new(end),

@@ -36,6 +36,10 @@ pub(super) struct Cleaning<'a> {
     /// All segments of the log as it was: where aborted transactions are looked for.
     pub(super) segments: Segments,
     pub(super) transactions: Transactions,
+    /// Offsets at which leader epochs begin: the last batch of the epoch before leaves at least its header. A replica that
+    /// fetches what is left would not know of that epoch otherwise (rule 4): as a leader it would make others cut off what
+    /// they have of it, although it was committed, and their high watermarks would go back.
+    pub(super) epoch_starts: Vec<i64>,
     /// What each producer must leave behind.
     pub(super) producers: HashMap<i64, LastTrace>,
     pub(super) stats: CleanStats,
@@ -264,7 +268,7 @@ impl Cleaning<'_> {
     }
 
     /// Whether a batch leaves at least its header: it carries a producer's last sequence number, or the epoch of one that
-    /// has written only markers, or it is the last before a bound.
+    /// has written only markers, or it is the last of its leader epoch, or before a bound.
     fn must_stay(&self, batch: &RecordBatch) -> bool {
         let is_last_trace = batch.has_producer_id()
             && match self.producers.get(&batch.producer_id.get()) {
@@ -272,7 +276,8 @@ impl Cleaning<'_> {
                 Some(LastTrace::Marker(epoch)) => batch.is_control() && batch.producer_epoch.get() == *epoch,
                 None => false,
             };
-        is_last_trace || self.bounds.contains(&batch.next_offset().get())
+        let end = batch.next_offset().get();
+        is_last_trace || self.bounds.contains(&end) || self.epoch_starts.binary_search(&end).is_ok()
     }
 
     fn build(

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use towpath_types::{LeaderEpoch, Offset, TopicId, TopicPartition};
 
@@ -19,6 +20,8 @@ use crate::log::{Log, OpenLog};
 pub(super) const FUTURE_SUFFIX: &str = "-future";
 /// In a partition's directory: which one it replaces.
 const REPLACES_FILE: &str = "replaces";
+/// In a partition's directory, where not all data directories of the broker worked when it was made: those that did.
+const MADE_BESIDE_FILE: &str = "made-beside";
 
 /// A copy: the topic's id and the partition's number.
 pub type FutureKey = (TopicId, i32);
@@ -32,6 +35,15 @@ pub enum Replaces {
     Yes,
     /// It was to replace the other, which has gone on since: the move was not made.
     NotAnyMore,
+    /// It was to replace the other, and both have gone on since.
+    Unclear,
+}
+
+/// What a partition is said to replace: the one in this directory, as it was up to this end and this leader epoch.
+struct Said {
+    directory: TopicId,
+    end: Offset,
+    epoch: LeaderEpoch,
 }
 
 impl LogDir {
@@ -53,6 +65,7 @@ impl LogDir {
         let fill = || {
             let meta = format!("version: 0\ntopic_id: {topic_id}");
             self.disk.replace(&path.join(PARTITION_META_FILE), meta.as_bytes())?;
+            self.say_usable(&path)?;
             let open = opening(partition, topic_id, config, true, &self.compacted);
             let log = Log::open(&self.disk, &path, open)?;
             self.disk.sync_dir(&self.disk.root)?;
@@ -89,8 +102,8 @@ impl LogDir {
         self.disk.remove_dir_all(log.dir())
     }
 
-    /// Makes the copy the partition, in the place of the one in `from`, which nobody must append to any more. The caller
-    /// deletes that one, and then calls [`Self::moved`].
+    /// Makes the copy the partition, in the place of the one in `from`, which nobody must append to any more. What the
+    /// checkpoints say of it is on disk when this returns. The caller deletes that one, and then calls [`Self::moved`].
     ///
     /// # Errors
     /// [`LogError`]; the copy is given up, and `from` has the partition as before.
@@ -133,6 +146,12 @@ impl LogDir {
         open.log_start = future.log_start_offset();
         let log = Log::open(&self.disk, path, open)?;
         self.logs.write().insert(old.partition().clone(), Arc::clone(&log));
+        // Where the log starts is a fact of this place only once it is on disk here.
+        self.checkpoint_locked().inspect_err(|_| {
+            self.stale_checkpoints.store(true, Ordering::Relaxed);
+            self.logs.write().remove(old.partition());
+            log.shut();
+        })?;
         Ok(log)
     }
 
@@ -163,34 +182,80 @@ impl LogDir {
         let (Some(log), Some(there)) = (self.get(partition), other.get(partition)) else {
             return Ok(Replaces::Nothing);
         };
-        let path = log.dir().join(REPLACES_FILE);
-        let Some(content) = self.disk.read_small(&path)? else { return Ok(Replaces::Nothing) };
-        let said = parse_properties(&content).and_then(|said| {
-            let directory: TopicId = said.get("directory.id")?.parse().ok()?;
-            let end: i64 = said.get("end")?.parse().ok()?;
-            let epoch: i32 = said.get("epoch")?.parse().ok()?;
-            Some((directory, Offset::new(end), LeaderEpoch::new(epoch)))
-        });
-        let (directory, end, epoch) =
-            said.ok_or_else(|| LogError::corrupt(&path, "it does not say what is replaced"))?;
-        if directory != other.directory_id || log.topic_id() != there.topic_id() {
+        let Some(said) = self.said_to_replace(&log)? else { return Ok(Replaces::Nothing) };
+        if said.directory != other.directory_id || log.topic_id() != there.topic_id() {
             return Ok(Replaces::Nothing);
         }
-        let went_on = there.log_end_offset() > end || there.latest_epoch() > epoch;
-        Ok(if went_on { Replaces::NotAnyMore } else { Replaces::Yes })
+        let has_gone_on = |log: &Log| log.log_end_offset() > said.end || log.latest_epoch() > said.epoch;
+        Ok(match (has_gone_on(&there), has_gone_on(&log)) {
+            (false, _) => Replaces::Yes,
+            (true, false) => Replaces::NotAnyMore,
+            (true, true) => Replaces::Unclear,
+        })
     }
 
-    /// After a start nothing replaces anything any more.
+    /// What the directory of a log says that it replaces. What cannot be read is told and says nothing.
+    fn said_to_replace(&self, log: &Log) -> Result<Option<Said>, LogError> {
+        let path = log.dir().join(REPLACES_FILE);
+        let Some(content) = self.disk.read_small(&path)? else { return Ok(None) };
+        let said = parse_properties(&content).and_then(|said| {
+            let end: i64 = said.get("end")?.parse().ok()?;
+            let epoch: i32 = said.get("epoch")?.parse().ok()?;
+            let directory = said.get("directory.id")?.parse().ok()?;
+            Some(Said { directory, end: Offset::new(end), epoch: LeaderEpoch::new(epoch) })
+        });
+        if said.is_none() {
+            tracing::warn!(path = %path.display(), "it does not say what is replaced");
+        }
+        Ok(said)
+    }
+
+    /// After a start nothing replaces anything any more, as far as the other directories could be looked at: `was_open` tells
+    /// it of a directory by its id. What replaces a partition on a disk that is out says so until that is back.
     ///
     /// # Errors
     /// [`LogError`].
-    pub fn forget_moves(&self) -> Result<(), LogError> {
+    pub fn forget_moves(&self, was_open: impl Fn(TopicId) -> bool) -> Result<(), LogError> {
         for log in self.logs() {
-            if self.disk.read_small(&log.dir().join(REPLACES_FILE))?.is_some() {
+            if self.said_to_replace(&log)?.is_some_and(|said| was_open(said.directory)) {
                 self.moved(log.partition())?;
             }
         }
         Ok(())
+    }
+
+    /// Which directories of the broker work from here on, by their ids, if not all of them do. A partition that is made
+    /// meanwhile says so ([`Self::was_made_without`]).
+    pub fn set_usable(&self, usable: Option<Vec<TopicId>>) {
+        *self.usable.write() = usable;
+    }
+
+    /// Writes down beside a partition that is being made which directories work, if not all do.
+    pub(super) fn say_usable(&self, path: &Path) -> Result<(), LogError> {
+        let Some(usable) = self.usable.read().clone() else { return Ok(()) };
+        let ids: Vec<String> = usable.iter().map(ToString::to_string).collect();
+        self.disk
+            .replace(&path.join(MADE_BESIDE_FILE), format!("directory.ids={}\n", ids.join(",")).as_bytes())
+    }
+
+    /// Whether a partition here was made while another directory could not be used: what that one has of it had been given
+    /// up by then.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn was_made_without(&self, partition: &TopicPartition, other: &Self) -> Result<bool, LogError> {
+        let Some(log) = self.get(partition) else { return Ok(false) };
+        let path = log.dir().join(MADE_BESIDE_FILE);
+        let Some(content) = self.disk.read_small(&path)? else { return Ok(false) };
+        let ids: Option<Vec<TopicId>> = parse_properties(&content)
+            .and_then(|said| said.get("directory.ids")?.split(',').map(|id| id.parse().ok()).collect());
+        match ids {
+            Some(ids) => Ok(!ids.contains(&other.directory_id)),
+            None => {
+                tracing::warn!(path = %path.display(), "it does not say which directories there were");
+                Ok(false)
+            }
+        }
     }
 
     /// Opens a copy that an earlier process has begun. One that cannot be opened is begun anew when somebody asks for it.

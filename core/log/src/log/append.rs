@@ -185,7 +185,7 @@ impl Log {
     }
 
     /// Patches offset, epoch and, where the topic or a wrong claim needs it, the timestamp.
-    fn assign(
+    pub(super) fn assign(
         &self,
         prepared: &mut Prepared,
         first_offset: Offset,
@@ -288,9 +288,25 @@ impl Log {
         writer.changed = true;
         let segment = &writer.active;
         let position = segment.size();
+        let end = position + header.size_in_bytes() as u64;
+        writer.room.ahead(writer.file.as_ref(), position, end, config.segment_bytes);
         if let Err(error) = writer.file.write_at(parts, position) {
             return self.disk.wrote("write", &segment.path(LOG), Err(error));
         }
+        self.note_written(writer, config, header, parts)
+    }
+
+    /// Takes note of a batch that was written at the end of the active segment, and lets readers see it. On an error, the
+    /// file ends before it again.
+    pub(super) fn note_written(
+        &self,
+        writer: &mut Writer,
+        config: &LogConfig,
+        header: &BatchHeader,
+        parts: [&[u8]; 2],
+    ) -> Result<(), LogError> {
+        let segment = &writer.active;
+        let position = segment.size();
         let marker = EndMarker::of(header, parts);
         let aborted = writer.producers.aborts(header, marker);
         // First what can fail: until the end has moved, the batch is not there, and its producer may send it again.
@@ -362,6 +378,11 @@ impl Log {
         }
         let disk = &self.disk;
         writer.changed = true;
+        disk.wrote(
+            "truncate",
+            &closing.path(LOG),
+            writer.room.give_back(writer.file.as_ref(), closing.size()),
+        )?;
         closing.finish(disk)?;
         let snapshot = segment_path(&self.dir, base, SNAPSHOT);
         writer.producers.write_snapshot(disk, &snapshot)?;
@@ -403,7 +424,7 @@ fn is_much_work(batch: &Bytes, config: &LogConfig) -> bool {
 }
 
 /// Validates a batch, and compresses it anew where the topic's codec is not the producer's.
-fn prepare(
+pub(super) fn prepare(
     batch: Bytes,
     config: &LogConfig,
     origin: Origin,

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 
 use towpath_types::Offset;
 
-use super::{Log, Unsynced};
+use super::{Log, Unsynced, Writer};
 use crate::checkpoint;
 use crate::disk::Disk;
 use crate::error::LogError;
-use crate::segment::{SNAPSHOT, segment_path};
+use crate::segment::{LOG, SNAPSHOT, segment_path};
 use crate::storage::OpenMode;
 
 /// The name of the leader-epoch cache's file.
@@ -123,7 +123,9 @@ impl Log {
             // As it was opened: the files of the last clean shutdown are all there.
             return Ok(());
         }
-        writer.active.finish(&self.disk)?;
+        let Writer { active, file, room, .. } = &mut *writer;
+        self.disk.wrote("truncate", &active.path(LOG), room.give_back(file.as_ref(), active.size()))?;
+        active.finish(&self.disk)?;
         writer.active.sync_indexes(&self.disk)?;
         let snapshot: PathBuf = segment_path(&self.dir, self.log_end_offset().get(), SNAPSHOT);
         writer.producers.write_snapshot(&self.disk, &snapshot)?;

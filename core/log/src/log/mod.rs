@@ -2,6 +2,7 @@
 
 mod append;
 mod attached;
+mod burst;
 mod flush;
 mod lookup;
 mod open;
@@ -31,6 +32,7 @@ use crate::disk::Disk;
 use crate::epoch::{EpochCache, EpochEntry};
 use crate::error::LogError;
 use crate::producer::{ProducerState, Verifications};
+use crate::room::Room;
 use crate::segment::Segment;
 use crate::storage::StorageFile;
 use crate::tail::Tail;
@@ -43,6 +45,7 @@ pub(crate) type Segments = Arc<Vec<Arc<Segment>>>;
 pub(crate) struct Writer {
     active: Arc<Segment>,
     file: Arc<dyn StorageFile>,
+    room: Room,
     producers: ProducerState,
     verifications: Verifications,
     closed: bool,

@@ -21,6 +21,7 @@ use crate::disk::Disk;
 use crate::epoch::EpochCache;
 use crate::error::LogError;
 use crate::producer::{ProducerState, Verifications};
+use crate::room::Room;
 use crate::scan::HeaderScan;
 use crate::segment::{INDEX, LOG, SCAN_WINDOW_BYTES, Segment, TIME_INDEX, TXN_INDEX, segment_path};
 use crate::storage::{DirEntry, StorageFile};
@@ -117,6 +118,7 @@ impl Log {
             writer: Mutex::new(Writer {
                 active,
                 file,
+                room: Room::default(),
                 producers: ProducerState::default(),
                 verifications: Verifications::default(),
                 closed: false,
@@ -213,7 +215,10 @@ fn load_segments(disk: &Disk, dir: &Arc<Path>, known: &Bases, open: &OpenLog) ->
         let recovered = recover_segment(disk, dir, *base, expected, &open.config)?;
         found.next_offset = recovered.next_offset.max(*base);
         if recovered.has_markers {
+            recovered.segment.rebuild_transactions();
             found.unindexed.insert(*base);
+        } else {
+            disk.remove_file(&recovered.segment.path(TXN_INDEX))?;
         }
         let segment = Arc::new(recovered.segment);
         if let Some(problem) = recovered.bad {
@@ -270,7 +275,7 @@ fn load_aborted(disk: &Disk, dir: &Path, base: i64, found: &mut Found) -> Result
         Some(index) => segment.set_transactions(index),
         None => {
             tracing::warn!(path = %path.display(), "not sane, rebuilding it");
-            disk.remove_file(&path)?;
+            segment.rebuild_transactions();
             found.unindexed.insert(base);
         }
     }
@@ -312,8 +317,6 @@ fn recover_segment(
     let path = segment.path(LOG);
     let file = segment.file(disk)?;
     let size = disk.did_read("read", &path, file.bytes())?;
-    // The other indexes are written anew; this one may have nothing to write, and must not be found again.
-    disk.remove_file(&segment.path(TXN_INDEX))?;
     let mut has_markers = false;
     let mut next_offset = expected;
     let mut bad = None;
@@ -428,7 +431,9 @@ fn load_epochs(disk: &Disk, dir: &Path, found: &Found, log_start: i64) -> Result
             let path = segment.path(LOG);
             let mut scan = HeaderScan::new(disk, file.as_ref(), &path, 0..segment.size(), SCAN_WINDOW_BYTES);
             while let Some(placed) = scan.next()? {
-                if placed.header.partition_leader_epoch > epochs.latest() {
+                // What is deleted may be of another history than what follows, after an unclean election.
+                let is_deleted = placed.header.last_offset().get() < log_start;
+                if !is_deleted && placed.header.partition_leader_epoch > epochs.latest() {
                     // Before a gap, as where a follower appends.
                     let start = *end.get_or_insert(Offset::new(segment.base));
                     epochs.assign(placed.header.partition_leader_epoch, start);

@@ -156,7 +156,7 @@ impl Log {
             })?;
         }
         for segment in self.segments().iter().filter(|segment| unindexed.contains(&segment.base)) {
-            segment.sync_transactions(&self.disk)?;
+            segment.settle_transactions(&self.disk)?;
         }
         Ok(Unstable::new(producers.first_open(), ended))
     }

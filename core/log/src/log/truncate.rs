@@ -8,12 +8,13 @@ use towpath_types::Offset;
 
 use super::{Log, Writer};
 use crate::error::LogError;
+use crate::room::Room;
 use crate::segment::{Segment, remove_segment};
 
 impl Log {
     /// Removes the records from `target` on, with what indexes, epochs and producer state say of them. The log end
-    /// offset is `target` afterwards, unless it was lower already, or `target` lies within a batch: batches are whole, so
-    /// the log then ends where that one began. It is durable when this returns.
+    /// offset is `target` afterwards, unless it was lower already, or `target` lies within a batch (batches are whole, so
+    /// the log then ends where that one began) or after one that compaction has removed. It is durable when this returns.
     ///
     /// # Errors
     /// [`LogError`].
@@ -55,14 +56,13 @@ impl Log {
             return self.restart_at(writer, target.get());
         };
         *self.segments.write() = Arc::new(kept);
-        let mut target = target;
         if let Some(placed) = last.find(&self.disk, target.get(), last.size())? {
             last.truncate(&self.disk, placed.position, placed.header.base_offset.get())?;
-            // Not past the records that are left: what the batch held before `target` is gone as well.
-            target = target.min(placed.header.base_offset);
-            self.recovery_point.fetch_min(target.get(), Ordering::AcqRel);
         }
+        let target = self.end_after_cut(&last, target)?;
+        self.recovery_point.fetch_min(target.get(), Ordering::AcqRel);
         writer.file = last.file(&self.disk)?;
+        writer.room = Room::default();
         writer.active = last;
         self.log_end.store(target.get(), Ordering::Release);
         self.log_start.fetch_min(target.get(), Ordering::AcqRel);
@@ -75,6 +75,21 @@ impl Log {
         writer.verifications.clear();
         self.unstable.cut(writer.producers.first_open(), target.get());
         Ok(())
+    }
+
+    /// Where the log ends once its last segment is cut at `target`: not past the batches that are left, since nothing else on
+    /// disk says where it ends. What a batch held before `target` is gone as well; and after an unclean election compaction
+    /// may have removed what was right before it, in favour of records that have just been cut off.
+    fn end_after_cut(&self, last: &Segment, target: Offset) -> Result<Offset, LogError> {
+        let (end, _) = last.read_end(&self.disk)?;
+        let start = self.log_start_offset();
+        // The checkpoint of log starts says where a log begins that holds nothing.
+        let end = if start < target { Offset::new(end).max(start) } else { Offset::new(end) };
+        if end >= target {
+            return Ok(target);
+        }
+        self.compacted.lower(&self.partition, end)?;
+        Ok(end)
     }
 
     /// Removes everything and begins anew at `offset`: the leader no longer has what would follow.
@@ -117,6 +132,7 @@ impl Log {
         self.drop_snapshots_after(i64::MIN, self.snapshot_offsets()?)?;
         let segment = Segment::create(&self.disk, &self.dir, offset)?;
         writer.file = segment.file(&self.disk)?;
+        writer.room = Room::default();
         writer.active = Arc::clone(&segment);
         writer.producers.clear();
         writer.verifications.clear();

@@ -11,7 +11,7 @@ fn at(offset: i64) -> Offset {
     Offset::new(offset)
 }
 
-fn aborted(log: &towpath_log::Log, from: i64, bound: i64) -> Vec<(i64, i64)> {
+pub(crate) fn aborted(log: &towpath_log::Log, from: i64, bound: i64) -> Vec<(i64, i64)> {
     let (_, aborted) = log.read_committed(at(from), 1 << 20, at(bound), true).unwrap();
     aborted.iter().map(|aborted| (aborted.producer_id.get(), aborted.first_offset.get())).collect()
 }

@@ -6,6 +6,7 @@ mod cases;
 #[path = "../common/mod.rs"]
 mod common;
 mod compaction;
+mod indexes;
 mod model;
 mod producers;
 mod seeds;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
-use towpath_api::{Descriptor, RawConfig, TransformFactory, conformance};
+use towpath_api::{Descriptor, RawConfig, conformance};
 use towpath_config::tree::{self, SourceFile};
 use towpath_config::validate::validate;
 use towpath_config::{Problem, Problems, Secrets};
@@ -70,7 +70,7 @@ fn build(folder: &Path, output: Option<&Path>, json: bool) -> Result<(), Failure
     ]);
     for Built { name, path } in built {
         let file = put(&path, &output.join(format!("{name}.wasm")))?;
-        let inspection = Plugins::new().inspect(&file)?;
+        let inspection = Plugins::with_users_cache().inspect(&file)?;
         listing.row(vec![json!(name), json!(file), json!(inspection.bytes), json!(inspection.sha256)]);
         if let Err(error) = inspection.descriptor {
             listing.print(json)?;
@@ -89,7 +89,8 @@ fn put(from: &Path, to: &Path) -> Result<PathBuf, Failure> {
 }
 
 fn inspect(file: &Path, json: bool) -> Result<(), Failure> {
-    let Inspection { bytes, sha256, imports, exports, worlds, descriptor } = Plugins::new().inspect(file)?;
+    let Inspection { bytes, sha256, imports, exports, worlds, descriptor } =
+        Plugins::with_users_cache().inspect(file)?;
     let said = descriptor.as_ref().ok();
     let mut facts = Facts::default();
     facts.add("file", "file", json!(file));
@@ -131,7 +132,7 @@ fn options(text: &str, descriptor: &Descriptor) -> Result<RawConfig, Failure> {
 }
 
 async fn check(file: &Path, text: &str, json: bool) -> Result<(), Failure> {
-    let types = Plugins::new().open_path(file)?;
+    let types = Plugins::with_users_cache().open_path(file)?;
     let Some(transform) = types.transform else { return Err(Failure::from(PluginError::NoWorld)) };
     let config = options(text, transform.descriptor())?;
     transform.parse(&config).map_err(|problems| {

@@ -143,7 +143,41 @@ impl Partition {
     ) -> Result<Appended, PartitionError> {
         self.check_online()?;
         let leading = self.changing_role.read();
-        let epoch = match &*self.role.lock() {
+        let term = self.may_append(all)?;
+        if only.is_some_and(|only| only.number != term.number) {
+            return Err(PartitionError::NotLeader);
+        }
+        let info = append(&self.log, term.leader_epoch)?;
+        drop(leading);
+        Ok(self.settle(info, bytes, term.number))
+    }
+
+    /// Appends batches of clients in turn; those that follow each other without a doubt are written in one call. None of them
+    /// may be compressed or of a transaction. `None` where each of them has to be looked at alone: nothing was appended.
+    ///
+    /// # Errors
+    /// Those of [`Self::append`], for each batch.
+    pub fn append_burst(
+        self: &Arc<Self>,
+        batches: &[Bytes],
+        all: bool,
+    ) -> Option<Vec<Result<Appended, PartitionError>>> {
+        if self.check_online().is_err() || self.log.config().compression.is_some() {
+            return None;
+        }
+        let leading = self.changing_role.read();
+        let term = self.may_append(all).ok()?;
+        let infos = self.log.append_burst_as_leader(batches, term.leader_epoch, Origin::Client);
+        drop(leading);
+        let settled = |(info, batch): (Result<_, AppendError>, &Bytes)| {
+            Ok(self.settle(info?, batch.len() as u64, term.number))
+        };
+        Some(infos.into_iter().zip(batches).map(settled).collect())
+    }
+
+    /// The term in which this broker leads, if enough replicas are in sync where that is asked for.
+    fn may_append(&self, all: bool) -> Result<Term, PartitionError> {
+        let leader_epoch = match &*self.role.lock() {
             Role::Leader(state) => {
                 let (in_sync, needed) = (state.in_sync(), state.min_isr_effective());
                 if all && in_sync < needed {
@@ -153,12 +187,11 @@ impl Partition {
             }
             Role::Follower(_) => return Err(PartitionError::NotLeader),
         };
-        let term = self.roles_taken.load(Ordering::Acquire);
-        if only.is_some_and(|only| only.number != term) {
-            return Err(PartitionError::NotLeader);
-        }
-        let info = append(&self.log, epoch)?;
-        drop(leading);
+        Ok(Term { leader_epoch, number: self.roles_taken.load(Ordering::Acquire) })
+    }
+
+    /// What has to be done once the log has a batch.
+    fn settle(self: &Arc<Self>, info: AppendInfo, bytes: u64, term: u64) -> Appended {
         if !info.duplicate {
             self.appended(&info, bytes);
         } else if self.high_watermark() <= info.last_offset && self.counts_when_flushed() {
@@ -169,7 +202,7 @@ impl Partition {
         // In this order, as in `committed`.
         let committed =
             self.high_watermark() > info.last_offset && self.roles_taken.load(Ordering::Acquire) == term;
-        Ok(Appended { info, committed, bytes, term })
+        Appended { info, committed, bytes, term }
     }
 
     fn appended(self: &Arc<Self>, info: &AppendInfo, bytes: u64) {

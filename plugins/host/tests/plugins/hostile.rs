@@ -21,7 +21,7 @@ async fn apply(transform: &mut dyn Transform, batch: Batch) -> (Vec<String>, Vec
 async fn the_record_at_which_a_plugin_dies_is_found() {
     for (how, code, says) in [
         ("panic", "PLUGIN_TRAP", "on purpose"),
-        ("stack", "PLUGIN_TRAP", "stack"),
+        ("stack", "PLUGIN_TRAP", "crashed: wasm trap"),
         ("hog", "PLUGIN_MEMORY", "16777216 bytes"),
         ("loop", "PLUGIN_TIMEOUT", "300ms"),
         ("random", "PLUGIN_TRAP", "1048576 random bytes"),

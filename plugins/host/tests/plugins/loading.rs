@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
+use towpath_host::Plugins;
 
 use crate::support::{PII_MASK, PLUGINS, load};
 
@@ -36,6 +37,26 @@ fn another_version_of_the_contract_is_refused() {
     }
     let error = refused(&other, &json!({}));
     assert!(error.contains("made for towpath:plugin@0.9.0"), "{error}");
+}
+
+/// What one process has compiled, the next one finds; what is damaged is compiled anew, and told by nothing but the log.
+#[test]
+fn compiled_code_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("plugins");
+    let open = || Plugins::with_cache(cache.clone()).open_path(&PII_MASK).map(drop);
+    open().unwrap();
+    let entries = || -> Vec<_> { std::fs::read_dir(&cache).unwrap().map(|it| it.unwrap().path()).collect() };
+    let [entry] = &entries()[..] else { panic!("{:?}", entries()) };
+    let content = std::fs::read(entry).unwrap();
+    let written = || std::fs::metadata(entry).unwrap().modified().unwrap();
+    let first = written();
+    open().unwrap();
+    assert_eq!(written(), first, "it was not compiled again");
+    std::fs::write(entry, &content[..content.len() / 2]).unwrap();
+    open().unwrap();
+    assert_eq!(std::fs::read(entry).unwrap().len(), content.len());
+    assert_eq!(entries().len(), 1);
 }
 
 #[test]

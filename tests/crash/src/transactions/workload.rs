@@ -141,7 +141,7 @@ fn kill_clients(clients: &mut Clients, seed: u64, stop: &AtomicBool, writer: &Wr
     Ok(())
 }
 
-/// The nodes: transactions that take too long are looked for every two seconds, where that can be set.
+/// The nodes: transactions that take too long are looked for every two seconds.
 #[must_use]
 pub fn options(peer: Peer) -> cluster::Options {
     let mut options = cluster::Options::three(peer);
@@ -149,7 +149,7 @@ pub fn options(peer: Peer) -> cluster::Options {
         ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "2000"),
         ("transaction.state.log.min.isr", "2"),
     ] {
-        options.kafka_settings.push((name.to_owned(), value.to_owned()));
+        options.settings.push((name.to_owned(), value.to_owned()));
     }
     options
 }

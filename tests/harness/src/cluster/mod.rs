@@ -44,6 +44,8 @@ pub struct Options {
     pub disk_mib: Option<u64>,
     /// Whether the nodes' clocks can be moved; takes libfaketime ([`clock_library`]).
     pub clock: bool,
+    /// Settings of every broker under Kafka's names, whosever it is.
+    pub settings: Vec<(String, String)>,
     /// More lines of `server.properties`, for Kafka only.
     pub kafka_settings: Vec<(String, String)>,
     /// Arguments of the nodes' JVMs, for Kafka only.
@@ -60,6 +62,7 @@ impl Options {
             min_insync_replicas: 2,
             disk_mib: None,
             clock: false,
+            settings: Vec::new(),
             kafka_settings: Vec::new(),
             kafka_jvm: node::small_server_jvm(),
         }
@@ -115,6 +118,7 @@ impl Cluster {
             cluster: self.id.clone(),
             prefix: self.network.prefix(id),
             clock: self.options.clock,
+            settings: self.options.settings.clone(),
             kafka_settings: self.options.kafka_settings.clone(),
             kafka_jvm: self.options.kafka_jvm.clone(),
         };

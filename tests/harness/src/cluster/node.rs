@@ -33,6 +33,7 @@ pub(super) struct Setup {
     pub(super) cluster: String,
     pub(super) prefix: Vec<String>,
     pub(super) clock: bool,
+    pub(super) settings: Vec<(String, String)>,
     pub(super) kafka_settings: Vec<(String, String)>,
     pub(super) kafka_jvm: Vec<String>,
 }
@@ -87,9 +88,16 @@ impl Node {
             ("broker", String::new())
         };
         let controllers: Vec<_> = self.setup.controllers.iter().map(|c| format!("\"{c}\"")).collect();
+        let mut settings = String::new();
+        for (name, value) in &self.setup.settings {
+            settings.push_str(&format!("\n    {name}: {value}"));
+        }
+        if !settings.is_empty() {
+            settings.insert_str(0, "\n  settings:");
+        }
         format!(
             "node:\n  id: {id}\n  roles: [{roles}]\n  data_dir: {}\n  kafka: {address}:9092{controller}\n  \
-             http: {address}:8083\n  rack: {}\ncluster:\n  name: test\n  controllers: [{}]\n  defaults:\n    \
+             http: {address}:8083\n  rack: {}{settings}\ncluster:\n  name: test\n  controllers: [{}]\n  defaults:\n    \
              replication_factor: 3\n    min_insync_replicas: {min_insync_replicas}\n",
             self.data.display(),
             self.rack(),
@@ -116,7 +124,7 @@ impl Node {
             self.setup.controllers.join(","),
             self.data.display()
         );
-        for (name, value) in &self.setup.kafka_settings {
+        for (name, value) in self.setup.settings.iter().chain(&self.setup.kafka_settings) {
             text.push_str(&format!("{name}={value}\n"));
         }
         text
@@ -423,6 +431,7 @@ mod tests {
             cluster: "x".to_owned(),
             prefix: Vec::new(),
             clock: false,
+            settings: Vec::new(),
             kafka_settings: vec![("a".to_owned(), "b".to_owned())],
             kafka_jvm: small_server_jvm(),
         };

@@ -88,7 +88,7 @@ impl Simulation {
         let mut assignments = Vec::with_capacity(slots.len());
         for partition in (0..).take(slots.len()) {
             let brokers = if self.is_calm {
-                self.nodes.iter().map(|node| node.id).take(wanted.factor).collect()
+                self.nodes.iter().map(|node| node.id).skip(wanted.first).take(wanted.factor).collect()
             } else {
                 self.some_nodes(wanted.factor)
             };

@@ -337,7 +337,10 @@ impl Simulation {
         if partition.flush_fetched().is_err() {
             return Ok(());
         }
-        self.models[topic].durable(node, partition.log().recovery_point().get());
+        if !process.is_offline() {
+            // As in `observe`.
+            self.models[topic].durable(node, partition.log().recovery_point().get());
+        }
         let Some(plan) = partition.plan_fetch() else { return Ok(()) };
         let key = (topic, plan.leader);
         if process.fetches.get(&key).is_some_and(|(_, until)| *until > now) {
@@ -385,7 +388,16 @@ impl Simulation {
             Ok(fetched) => {
                 let records = fetched.data.into_bytes();
                 let answer = match fetched.diverging {
-                    Some((epoch, end)) => LeaderAnswer::Diverging { epoch, end },
+                    Some((epoch, end)) => {
+                        trace!(
+                            self,
+                            "node {node}'s {} parts from node {}'s, {plan:?}, where epoch {epoch} ends, at {end}: {:?}",
+                            self.names[topic],
+                            caller.node,
+                            partition.log().epoch_entries()
+                        );
+                        LeaderAnswer::Diverging { epoch, end }
+                    }
                     None => LeaderAnswer::Records,
                 };
                 match records {
@@ -505,7 +517,12 @@ impl Simulation {
                 } else if *to < before {
                     self.counters.truncations += 1;
                 }
-                trace!(self, "node {node} cuts {} from {before} to {to}", self.names[topic]);
+                trace!(
+                    self,
+                    "node {node} cuts {} from {before} to {to}: {:?}",
+                    self.names[topic],
+                    partition.log().epoch_entries()
+                );
             }
             Ok(Applied::Nothing) if answer.answer != LeaderAnswer::Records || !answer.records.is_empty() => {
                 self.counters.answers_discarded += 1;

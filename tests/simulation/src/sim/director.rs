@@ -69,6 +69,34 @@ impl Simulation {
         members.into_iter().filter_map(|member| self.index_of(member)).collect()
     }
 
+    /// The partition of the transactions' state.
+    pub(crate) fn state_slot(&self) -> usize {
+        self.coordination.unwrap_or_default()
+    }
+
+    /// Whether every partition has all its replicas in sync.
+    pub(crate) fn all_in_sync(&self) -> bool {
+        (0..self.slots.len())
+            .all(|slot| self.in_sync(slot).len() == self.profile.topics[self.slots[slot].topic].factor)
+    }
+
+    /// Whether all replicas of the first partition have all that is committed, and nothing else.
+    pub(crate) fn is_still(&self) -> bool {
+        let replicas = self.replicas(0).into_iter().filter_map(|replica| self.index_of(replica));
+        replicas.into_iter().all(|node| self.log_end(node, 0) == self.committed_end(0))
+    }
+
+    /// Whether a transaction is open in each of these partitions.
+    pub(crate) fn has_open_transactions(&self, slots: &[usize]) -> bool {
+        slots.iter().all(|slot| self.models[*slot].fates.has_open())
+    }
+
+    /// Whether a node, as the transaction coordinator, has markers to send.
+    pub(crate) fn has_markers(&self, node: usize) -> bool {
+        let process = self.nodes[node].process.as_ref();
+        process.and_then(|process| process.transactions.as_ref()).is_some_and(|it| !it.markers.is_empty())
+    }
+
     /// Whether a broker is fenced.
     pub(crate) fn is_fenced(&self, node: usize) -> bool {
         let id = self.nodes[node].id;
@@ -113,6 +141,12 @@ impl Simulation {
     /// Nothing goes from one node to another any more.
     pub(crate) fn cut_link(&mut self, from: usize, to: usize) {
         self.links.cut(from, to, FOR_EVER);
+    }
+
+    /// What two nodes say to each other arrives again.
+    pub(crate) fn join(&mut self, a: usize, b: usize) {
+        self.links.heal_between(a, b);
+        trace!(self, "script: {a} and {b} hear each other");
     }
 
     /// A node hears nobody and is heard by nobody.

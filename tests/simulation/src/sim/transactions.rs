@@ -59,7 +59,7 @@ impl Simulation {
         let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
         let Some(driver) = process.transactions.as_mut() else { return Ok(()) };
         let driven = driver.drive(partition, now, rules, &mut self.next_producer_id)?;
-        let due = driver.due_markers(now.monotonic_ms);
+        let due = driver.due_markers(now.monotonic_ms, term);
         self.counters.transactions_timed_out += driven.timed_out;
         if let Some((appended, written)) = driven.appended {
             trace!(self, "coordinator {node} appends at {}", appended.info.first_offset);
@@ -99,6 +99,14 @@ impl Simulation {
         id: &str,
         call: TransactionCall,
     ) -> Checked {
+        // Where transactions have no epochs of their own, the end of one that comes when nobody waits for it any more would
+        // be taken for the end of the next one (KIP-890): the connection is closed then, and what was on its way is lost.
+        if let (TransactionCall::End { tv2: false, .. }, Asking::Client(Party::Transactor(client), number)) =
+            (&call, asking)
+            && !self.transactors[client].waits_for(number)
+        {
+            return Ok(());
+        }
         let now = self.coordinator_now(node);
         let Some(slot) = self.coordination else { return Ok(()) };
         let leads = self.serving(node, slot).is_some_and(|partition| partition.is_leader());

@@ -86,6 +86,11 @@ impl Transactor {
         self.step == Step::Parked
     }
 
+    /// Whether the answer to a request is still waited for.
+    pub(super) fn waits_for(&self, request: u64) -> bool {
+        self.request == request && self.until != 0
+    }
+
     fn go(&mut self, step: Step) {
         (self.step, self.until, self.attempts) = (step, 0, 0);
     }
@@ -152,6 +157,9 @@ impl Simulation {
 
     /// Does what is next.
     fn proceed(&mut self, index: usize) -> Checked {
+        if self.transactors[index].asleep_until > self.now {
+            return Ok(());
+        }
         if !self.settling && self.transactors[index].producer.is_some() && self.chance(self.profile.zombies) {
             let until = self.now + self.between(30, 900);
             if self.chance(300) {
@@ -240,7 +248,11 @@ impl Simulation {
         let data: Vec<usize> =
             (0..self.slots.len()).filter(|slot| self.slots[*slot].kind == Kind::Data).collect();
         let count = self.random.random_range(1..=data.len().min(3));
-        let (with_offsets, commits) = (self.chance(500), self.chance(750));
+        // Scripts have them commit, and write everywhere.
+        let (count, with_offsets, commits) = match self.is_calm {
+            true => (data.len(), false, true),
+            false => (count, self.chance(500), self.chance(750)),
+        };
         let id = self.transactors[index].id;
         let number = self.transactions.begin(id);
         let Some(producer) = self.transactors[index].producer else { return Ok(()) };
@@ -465,6 +477,18 @@ impl Simulation {
             self.transactions.acknowledge(number)?;
         }
         Ok(())
+    }
+
+    /// Whether no producer has a transaction.
+    pub(crate) fn producers_rest(&self) -> bool {
+        self.transactors.iter().all(|transactor| matches!(transactor.step, Step::Rest | Step::Parked))
+    }
+
+    /// Transactional producers do nothing for a while.
+    pub(crate) fn send_producers_to_sleep(&mut self, ms: i64) {
+        trace!(self, "script: transactional producers sleep for {ms} ms");
+        let until = self.now + ms;
+        self.transactors.iter_mut().for_each(|transactor| transactor.asleep_until = until);
     }
 
     /// The producers that have not got anywhere since the cluster was healed.

@@ -124,8 +124,13 @@ impl Cluster {
         deleted.remove(&name).unwrap().unwrap();
     }
 
-    /// Removes the records of partition 0 before an offset, as retention does.
+    /// Removes the records of partition 0 before an offset, as retention does once somebody has switched it on.
     pub async fn forget_before(&self, topic: &str, offset: i64) {
+        let resource = ConfigResource::Topic(TopicName::new(topic).unwrap());
+        let change = AlterConfig::Append("cleanup.policy".to_owned(), "delete".to_owned());
+        let changes = [(resource.clone(), vec![change])];
+        let mut altered = self.client.admin().incremental_alter_configs(&changes, false).await.unwrap();
+        altered.remove(&resource).unwrap().unwrap();
         let partition = TopicPartition::new(TopicName::new(topic).unwrap(), 0);
         let before = [(partition.clone(), Offset::new(offset))].into();
         let mut deleted = self.client.admin().delete_records(&before).await.unwrap();

@@ -114,7 +114,12 @@ async fn quorum(talk: &mut Talk<'_>) {
                 partitions: vec![PartitionData { partition_index }],
             }],
         };
-        talk.call(version, "of the metadata", &of("__cluster_metadata", 0)).await;
+        let request = of("__cluster_metadata", 0);
+        talk.call_naming(version, "of the metadata", &request, |it, names| {
+            let voters = it.topics.iter().flat_map(|it| &it.partitions).flat_map(|it| &it.current_voters);
+            voters.for_each(|it| names.id(it.replica_directory_id));
+        })
+        .await;
         talk.call(version, "unknown partition", &of("__cluster_metadata", 1)).await;
         talk.call(version, "of a topic", &of("placed", 0)).await;
         talk.call(version, "none", &DescribeQuorumRequest::default()).await;
@@ -145,6 +150,19 @@ async fn features(talk: &mut Talk<'_>) {
         if version >= 1 {
             talk.call(version, "a lower level, safely", &of("transaction.version", 1, 2)).await;
             talk.call(version, "no such kind of upgrade", &of("transaction.version", 2, 9)).await;
+            talk.call(version, "an unknown feature that is not wanted", &of("no.such.feature", 0, 3)).await;
+            for (case, upgrade) in [("metadata.version, safely", 2), ("metadata.version, not safely", 3)] {
+                talk.call(version, case, &of("metadata.version", 29, upgrade)).await;
+                let no_level = format!("no {case}");
+                talk.call(version, &no_level, &of("metadata.version", 0, upgrade)).await;
+            }
+            let for_good = |level, upgrade_type| UpdateFeaturesRequest {
+                validate_only: false,
+                ..of("group.version", level, upgrade_type)
+            };
+            talk.call(version, "a feature is switched off", &for_good(0, 2)).await;
+            talk.call(version, "and not by an upgrade", &for_good(0, 1)).await;
+            talk.call(version, "and on again", &for_good(1, 1)).await;
         }
     }
 }

@@ -40,6 +40,7 @@ pub(super) async fn run(talk: &mut Talk<'_>) {
     list(talk).await;
     delete_offsets(talk).await;
     leave(talk).await;
+    describe_left(talk).await;
     delete(talk).await;
 }
 
@@ -406,6 +407,14 @@ async fn delete_offsets(talk: &mut Talk<'_>) {
     talk.call(0, "unknown partition", &of("simple", "groups", 7)).await;
     talk.call(0, "an unknown group", &of("nowhere", "groups", 0)).await;
     talk.call(0, "no group", &of("", "groups", 0)).await;
+}
+
+/// A group stays when its last member has left.
+async fn describe_left(talk: &mut Talk<'_>) {
+    for version in versions::<DescribeGroupsRequest>() {
+        let request = DescribeGroupsRequest { groups: vec!["left-by-v3".to_owned()], ..Default::default() };
+        talk.call(version, "a group that all have left", &request).await;
+    }
 }
 
 async fn leave(talk: &mut Talk<'_>) {

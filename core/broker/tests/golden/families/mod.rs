@@ -5,6 +5,7 @@ mod configs;
 mod consumers;
 mod data;
 mod groups;
+mod shares;
 mod topics;
 mod transactions;
 mod versions;
@@ -31,6 +32,7 @@ pub(crate) enum Family {
     Data,
     Groups,
     Consumers,
+    Shares,
     Transactions,
     Configs,
     Cluster,
@@ -43,6 +45,7 @@ pub(crate) const ALL: &[Family] = &[
     Family::Data,
     Family::Groups,
     Family::Consumers,
+    Family::Shares,
     Family::Transactions,
     Family::Configs,
     Family::Cluster,
@@ -59,6 +62,7 @@ impl Family {
             Self::Data => data::run(&mut talk).await,
             Self::Groups => groups::run(&mut talk).await,
             Self::Consumers => consumers::run(&mut talk).await,
+            Self::Shares => shares::run(&mut talk).await,
             Self::Transactions => transactions::run(&mut talk).await,
             Self::Configs => configs::run(&mut talk).await,
             Self::Cluster => cluster::run(&mut talk).await,

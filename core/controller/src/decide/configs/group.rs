@@ -5,7 +5,7 @@ use towpath_wire::ErrorCode;
 
 use super::super::{AdminError, ClusterPolicy};
 use super::{Current, bad_request, differences, records, refused};
-use crate::group_config::{self, ConsumerGroupConfig};
+use crate::group_config::{self, ConsumerGroupConfig, ShareGroupConfig};
 use crate::{Configs, MetadataImage, MetadataRecord};
 
 /// Bytes that the names and configurations of groups may take (R10): every node holds them.
@@ -28,7 +28,11 @@ pub(super) fn current<'a>(
     check_name(group)?;
     let unset = move |name: &str| {
         let config = group_config::key(name).ok_or_else(|| refused(&group_config::unknown(name)))?;
-        let default = policy.groups.get(config.broker_name).map(String::as_str).or(config.key.default);
+        let default = config
+            .broker_name
+            .and_then(|name| policy.groups.get(name))
+            .map(String::as_str)
+            .or(config.key.default);
         Ok((config.key, default.unwrap_or_default().to_owned()))
     };
     Ok(Current { configs: image.dynamic_configs().group(group), unset: Box::new(unset) })
@@ -50,6 +54,7 @@ pub(super) fn finish(
     }
     if !new.is_empty() {
         ConsumerGroupConfig::resolve(new, &policy.groups).map_err(|problem| refused(&problem))?;
+        ShareGroupConfig::resolve(new, &policy.groups).map_err(|problem| refused(&problem))?;
     }
     if old.is_empty() && !new.is_empty() {
         let held: usize = dynamic.groups().map(|(name, _)| name.len() + GROUP_BYTES).sum();

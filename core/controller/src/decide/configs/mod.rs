@@ -172,10 +172,9 @@ fn finish(
 fn apply(configs: &mut Configs, change: &ConfigChange, current: &Current<'_>) -> Result<(), AdminError> {
     let name = &change.name;
     if change.operation == ConfigOperation::Delete {
-        // What is set can always be taken back, also when it is none of ours any more.
-        if configs.remove(name).is_none() {
-            (current.unset)(name)?;
-        }
+        // What is set can always be taken back, also when it is none of ours any more; and nothing is what is left of what
+        // was never set.
+        configs.remove(name);
         return Ok(());
     }
     let (key, in_force) = (current.unset)(name)?;

@@ -214,7 +214,7 @@ impl Turn<'_> {
             config: &self.shared.config,
             topics: &*Arc::clone(&self.shared.topics),
             now: self.now,
-            room: self.shared.config.partition_bytes_max.saturating_sub(self.shared.bytes),
+            room: self.shared.room(),
         };
         let consumer = match (&mut converted, self.group.consumer_mut()) {
             (Some(converted), _) => converted,

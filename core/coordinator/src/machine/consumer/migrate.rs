@@ -158,6 +158,7 @@ impl Turn<'_> {
         match &self.group.kind {
             Kind::Consumer(_) if self.group.state == GroupState::Dead => Err(being_deleted()),
             Kind::Consumer(_) => Ok(None),
+            Kind::Share(_) => Err(not_a_consumer_group(&self.group.id)),
             Kind::Classic if epoch != EPOCH_JOIN => Err(not_a_consumer_group(&self.group.id)),
             Kind::Classic => match self.group.state {
                 GroupState::Dead => Err(being_deleted()),

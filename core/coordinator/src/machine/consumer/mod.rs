@@ -343,23 +343,7 @@ impl ConsumerGroup {
 
     /// A number that differs when something about the topics that the group subscribes to does.
     fn hash_of_topics(&self, topics: &dyn Topics) -> i64 {
-        let mut hash = Hash::new();
-        let mut any = false;
-        for name in self.subscribed_names() {
-            let Some(topic) = topics.by_name(name) else { continue };
-            any = true;
-            hash.text(name);
-            hash.bytes(topic.id.get().as_bytes());
-            hash.bytes(&topic.partitions.to_be_bytes());
-            for partition in 0..topic.partitions {
-                let racks = topics.racks(topic.id, partition);
-                if !racks.is_empty() {
-                    hash.bytes(&partition.to_be_bytes());
-                    racks.iter().for_each(|rack| hash.text(rack));
-                }
-            }
-        }
-        if any { hash.finish() } else { 0 }
+        hash_of_topics(&self.subscribed_names(), topics)
     }
 
     /// Raises the group's epoch when asked to, or when its topics have changed. Looks at them only when they may have.
@@ -373,6 +357,27 @@ impl ConsumerGroup {
         }
         self.hashed_at = Some(context.topics.epoch());
     }
+}
+
+/// A number that differs when something about the topics with these names does; 0 when none of them exists.
+pub(in crate::machine) fn hash_of_topics(names: &BTreeSet<&str>, topics: &dyn Topics) -> i64 {
+    let mut hash = Hash::new();
+    let mut any = false;
+    for name in names {
+        let Some(topic) = topics.by_name(name) else { continue };
+        any = true;
+        hash.text(name);
+        hash.bytes(topic.id.get().as_bytes());
+        hash.bytes(&topic.partitions.to_be_bytes());
+        for partition in 0..topic.partitions {
+            let racks = topics.racks(topic.id, partition);
+            if !racks.is_empty() {
+                hash.bytes(&partition.to_be_bytes());
+                racks.iter().for_each(|rack| hash.text(rack));
+            }
+        }
+    }
+    if any { hash.finish() } else { 0 }
 }
 
 /// FNV-1a, with lengths between texts: stable across versions, as it is stored.

@@ -21,6 +21,7 @@ use super::{ConsumerGroup, ResolvedRegex};
 use crate::machine::ClientContext;
 use crate::machine::group::{Group, GroupState, Kind};
 use crate::machine::member::{MemberId, Protocol};
+use crate::machine::share::{self, ShareKey};
 use crate::record::{self, OffsetsRecord, keyed_record};
 
 /// A record of a group, by what it says. The order is that in which tombstones stand in the log: Kafka's reader wants to
@@ -43,6 +44,8 @@ pub(in crate::machine) enum Key {
     Epoch,
     /// The group, when it is a classic one (2).
     Classic,
+    /// Something of a share group.
+    Share(ShareKey),
 }
 
 impl Key {
@@ -70,6 +73,7 @@ impl Key {
             Self::TargetEpoch => 5,
             Self::Current(_) => 6,
             Self::Classic => 7,
+            Self::Share(key) => key.rank(),
         }
     }
 }
@@ -102,6 +106,7 @@ fn record_of(group: &Group, key: &Key, now_ms: i64) -> Result<Option<OffsetsReco
     let member = |id: &MemberId| consumer.and_then(|consumer| consumer.members.get(id));
     match key {
         Key::Classic => return classic_record(group, now_ms),
+        Key::Share(key) => share::record_of(&group.id, group.share(), key, now_ms),
         Key::Epoch => {
             let value = consumer.map(|consumer| ConsumerGroupMetadataValue {
                 epoch: consumer.epoch,

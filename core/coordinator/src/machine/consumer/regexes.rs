@@ -91,7 +91,7 @@ impl Turn<'_> {
             config: &self.shared.config,
             topics: &*Arc::clone(&self.shared.topics),
             now: self.now,
-            room: self.shared.config.partition_bytes_max.saturating_sub(self.shared.bytes),
+            room: self.shared.room(),
         };
         let Some(consumer) = self.group.consumer_mut() else { return };
         consumer.take_regexes(resolved, &context);

@@ -46,7 +46,7 @@ impl GroupMachine {
         }
         let mut group = found.unwrap_or_else(|| Group::new(Arc::from(id.as_str()), 0));
         if group.consumer().is_none() {
-            if !group.members.is_empty() || group.persisted {
+            if !group.members.is_empty() || group.persisted || group.share().is_some() {
                 return Err(BadRecord::Impossible("is a classic and a consumer group"));
             }
             // A name for offsets, or nothing yet.

@@ -11,12 +11,10 @@ use super::records::{self, Key};
 use crate::machine::append::Effect;
 use crate::machine::group::GroupState;
 use crate::machine::timers::TimerKind;
+use crate::machine::tombstones::{Part, parts_of};
 use crate::machine::turn::Turn;
 use crate::machine::{Command, Reply, Waiter};
-use crate::record::OffsetsRecord;
 
-/// Bytes of records in one append; more are written in several. Well below what a batch of the topic may have.
-const APPEND_BYTES_MAX: usize = 512 * 1024;
 /// How long after a failed append its records are written again, when nothing else asks for it.
 const REPAIR_MS: i32 = 1_000;
 
@@ -29,7 +27,7 @@ pub(in crate::machine) struct Store {
     sent: BTreeSet<Key>,
     is_sending: bool,
     /// What goes after the append that is on its way, before anything else.
-    parts: VecDeque<Vec<OffsetsRecord>>,
+    parts: VecDeque<Part>,
     /// Answers that wait for what is on its way.
     waiting: Vec<(Waiter, Reply)>,
     /// Answers that wait for what goes next.
@@ -60,28 +58,15 @@ impl Store {
     }
 }
 
-fn parts_of(records: Vec<OffsetsRecord>) -> VecDeque<Vec<OffsetsRecord>> {
-    let mut parts: VecDeque<Vec<OffsetsRecord>> = VecDeque::new();
-    let mut bytes = usize::MAX;
-    for record in records {
-        let size = record.size_in_bytes() + 64;
-        if bytes.saturating_add(size) > APPEND_BYTES_MAX {
-            parts.push_back(Vec::new());
-            bytes = 0;
-        }
-        bytes += size;
-        if let Some(part) = parts.back_mut() {
-            part.push(record);
-        }
-    }
-    parts
-}
-
 impl Turn<'_> {
     /// Sends what has changed to the log; `answer` is given when it is there, and all that the group wrote before.
     pub(in crate::machine) fn store(&mut self, answer: Option<(Waiter, Reply)>) {
         if let Some(consumer) = self.group.consumer_mut() {
             let mut changed = std::mem::take(&mut consumer.changed);
+            self.group.store.unwritten.append(&mut changed);
+        }
+        if let Some(share) = self.group.share_mut() {
+            let mut changed = std::mem::take(&mut share.changed);
             self.group.store.unwritten.append(&mut changed);
         }
         let store = &mut self.group.store;
@@ -102,7 +87,8 @@ impl Turn<'_> {
         match records::records(self.group, &keys, self.now.wall_ms) {
             Ok(records) => {
                 let store = &mut self.group.store;
-                store.parts = parts_of(records);
+                store.parts =
+                    parts_of(records.into_iter().map(|record| (None, record)), self.shared.append_bytes_max);
                 store.sent = keys;
                 self.send_part();
             }
@@ -119,7 +105,7 @@ impl Turn<'_> {
         let store = &mut self.group.store;
         if let Some(part) = store.parts.pop_front() {
             store.is_sending = true;
-            self.append(part, Effect::Store);
+            self.append(part.records, Effect::Store);
             return;
         }
         store.is_sending = false;

@@ -1,6 +1,7 @@
 //! Tests of the machine: a world around it, and one file per matter.
 
 mod admin;
+mod bounds;
 mod commits;
 mod consumer_offsets;
 mod consumer_simulation;
@@ -9,6 +10,7 @@ mod membership;
 mod migrations;
 mod rebalances;
 mod regexes;
+mod shares;
 mod simulation;
 mod statics;
 mod topics;

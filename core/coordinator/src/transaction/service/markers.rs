@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
-use towpath_types::{BrokerId, TopicName, TopicPartition};
+use towpath_types::{BrokerId, LeaderEpoch, TopicName, TopicPartition};
 use towpath_wire::write_txn_markers::{WritableTxnMarker, WritableTxnMarkerTopic};
 use towpath_wire::{ErrorCode, WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 
@@ -39,6 +39,15 @@ pub enum MarkerLeader {
     Gone,
 }
 
+/// A partition of the state topic that this broker leads, and the leader epoch in which it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coordinates {
+    /// The partition.
+    pub partition: i32,
+    /// The leader epoch.
+    pub leader_epoch: LeaderEpoch,
+}
+
 /// A request that did not come back.
 #[derive(Debug, thiserror::Error)]
 #[error("the markers did not reach broker {broker}")]
@@ -53,8 +62,11 @@ pub struct SendFailed {
 /// The way to the leaders of other partitions. The broker implements it.
 #[async_trait]
 pub trait Markers: Send + Sync + 'static {
-    /// Who leads a partition, by the metadata that this broker has. [`MarkerLeader::Gone`] only when they are loaded.
-    fn leader(&self, partition: &TopicPartition) -> MarkerLeader;
+    /// Who leads a partition, by the metadata that this broker has. [`MarkerLeader::Gone`] only when they are as new as the
+    /// election by which this broker `coordinates`. All that a coordinator finds in its log was added before that, on the
+    /// word of metadata that had the partition, and what it adds itself it adds on the word of its own: so what newer ones do
+    /// not have was deleted.
+    fn leader(&self, partition: &TopicPartition, coordinates: Coordinates) -> MarkerLeader;
 
     /// Lets `broker` (this one, or another) serve WriteTxnMarkers, once, within a bounded time. It answers when the
     /// markers are committed (`acks=all`).
@@ -189,7 +201,7 @@ impl Delivery {
             // Somebody else coordinates, and sends what is to be sent.
             return;
         }
-        match self.markers.leader(&item.partition) {
+        match self.markers.leader(&item.partition, item.coordinator.coordinates()) {
             MarkerLeader::Broker(broker) => self.queues.entry(broker).or_default().push_back(item),
             MarkerLeader::Unknown => self.retry(vec![item]),
             MarkerLeader::Gone => {
@@ -307,7 +319,8 @@ fn request(items: &[Item]) -> WriteTxnMarkersRequest {
     let mut transactions: BTreeMap<(i32, TransactionToken), Addressed<'_>> = BTreeMap::new();
     for item in items {
         let key = (item.coordinator.id(), item.token);
-        let (_, topics) = transactions.entry(key).or_insert_with(|| (item.marker, BTreeMap::new()));
+        let marker = || EndMarker { coordinator_epoch: item.coordinator.coordinator_epoch(), ..item.marker };
+        let (_, topics) = transactions.entry(key).or_insert_with(|| (marker(), BTreeMap::new()));
         topics.entry(&item.partition.topic).or_default().push(item.partition.partition);
     }
     let marker = |(marker, topics): Addressed<'_>| {

@@ -23,7 +23,7 @@ use towpath_wire::{
 };
 
 use self::markers::MarkerSender;
-pub use self::markers::{MarkerLeader, Markers, SendFailed};
+pub use self::markers::{Coordinates, MarkerLeader, Markers, SendFailed};
 pub use self::partition::TransactionPartitionStatus;
 use self::partition::{Partition, Surroundings};
 use self::shapes::{Checked, check_partitions, transactions};

@@ -12,7 +12,7 @@ use towpath_types::{Offset, Term, TopicPartition};
 use towpath_wire::ErrorCode;
 
 use super::ProducerIds;
-use super::markers::{MarkerJob, MarkerSender};
+use super::markers::{Coordinates, MarkerJob, MarkerSender};
 use crate::log::{CoordinatorBatch, CoordinatorLog, CoordinatorLogError, LoadedChunk, LoadedEntry};
 use crate::machine::{Now, Waiter};
 use crate::record::OffsetsRecord;
@@ -121,8 +121,20 @@ impl Partition {
         self.id
     }
 
+    pub(super) const fn coordinates(&self) -> Coordinates {
+        Coordinates { partition: self.id, leader_epoch: self.term.leader_epoch }
+    }
+
     pub(super) const fn term(&self) -> Term {
         self.term
+    }
+
+    /// The epoch for markers that are sent now. A term goes on under a newer leader epoch, where this broker has heard of its
+    /// next election before it heard that another one was elected in between; and that one may have sent markers, after
+    /// which those of an older epoch are refused (rule 19).
+    pub(super) fn coordinator_epoch(&self) -> i32 {
+        let now = self.around.log.term(self.id).filter(|now| *now == self.term);
+        now.unwrap_or(self.term).leader_epoch.get()
     }
 
     pub(super) fn status(&self) -> TransactionPartitionStatus {

@@ -1,7 +1,7 @@
 //! The driver over a log and brokers in memory that can be slow, and can fail.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,11 +23,15 @@ struct Cluster {
     exists: AtomicBool,
     leads: AtomicBool,
     term: AtomicU64,
+    /// How many leader epochs have begun beside those of new terms.
+    elections: AtomicU64,
     records: Mutex<HashMap<i32, Vec<LoadedEntry>>>,
     appends: AtomicU64,
     /// One permit per append or read that may finish.
     permits: Semaphore,
     next_id: AtomicI64,
+    /// The election that the broker's metadata have.
+    metadata_epoch: AtomicI32,
     /// Who leads which partition; the others are gone.
     leaders: Mutex<BTreeMap<TopicPartition, MarkerLeader>>,
     /// What the brokers were sent.
@@ -45,10 +49,12 @@ impl Cluster {
             exists: AtomicBool::new(true),
             leads: AtomicBool::new(true),
             term: AtomicU64::new(1),
+            elections: AtomicU64::new(0),
             records: Mutex::default(),
             appends: AtomicU64::new(0),
             permits: Semaphore::new(1_000_000),
             next_id: AtomicI64::new(100),
+            metadata_epoch: AtomicI32::new(i32::MAX),
             leaders: Mutex::new(leaders.collect()),
             sent: Mutex::default(),
             answer: Mutex::new(Some(ErrorCode::None)),
@@ -102,9 +108,14 @@ impl CoordinatorLog for Cluster {
         Ok(())
     }
 
+    fn batch_bytes_max(&self, _: i32) -> usize {
+        1024 * 1024
+    }
+
     fn term(&self, _: i32) -> Option<Term> {
         let number = self.term.load(Ordering::SeqCst);
-        let leader_epoch = LeaderEpoch::new(number as i32 + 40);
+        let elections = self.elections.load(Ordering::SeqCst);
+        let leader_epoch = LeaderEpoch::new((number + elections) as i32 + 40);
         self.leads.load(Ordering::SeqCst).then_some(Term { leader_epoch, number })
     }
 
@@ -168,7 +179,12 @@ impl ProducerIds for Cluster {
 
 #[async_trait]
 impl Markers for Cluster {
-    fn leader(&self, partition: &TopicPartition) -> MarkerLeader {
+    fn leader(&self, partition: &TopicPartition, coordinates: Coordinates) -> MarkerLeader {
+        let election = self.term(coordinates.partition).map(|term| term.leader_epoch);
+        assert!(election >= Some(coordinates.leader_epoch), "it coordinates since then");
+        if election.is_some_and(|election| self.metadata_epoch.load(Ordering::SeqCst) < election.get()) {
+            return MarkerLeader::Unknown;
+        }
         self.leaders.lock().get(partition).copied().unwrap_or(MarkerLeader::Gone)
     }
 
@@ -381,6 +397,46 @@ async fn markers_are_sent_until_they_are_written() {
     assert_eq!(state(&coordinator, "a"), "PrepareCommit");
     cluster.leaders.lock().clear();
     until(&coordinator, "a", "CompleteCommit").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn markers_are_of_the_newest_epoch_in_which_the_coordinator_leads() {
+    let cluster = Cluster::new();
+    let coordinator = cluster.active().await;
+    let owner = begun(&coordinator, "a").await;
+    *cluster.answer.lock() = Some(ErrorCode::TransactionCoordinatorFenced);
+    coordinator.end_txn(ending("a", &owner, true), 5).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(cluster.markers(1).iter().all(|marker| marker.coordinator_epoch == 41));
+    // Another one was elected in between, and this broker again, before it had heard of that: its term goes on.
+    cluster.elections.fetch_add(2, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(cluster.markers(1).last().unwrap().coordinator_epoch, 43);
+    *cluster.answer.lock() = Some(ErrorCode::None);
+    until(&coordinator, "a", "CompleteCommit").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_metadata_do_not_have_is_not_gone_before_they_have_the_election() {
+    let cluster = Cluster::new();
+    let before = cluster.active().await;
+    let owner = begun(&before, "a").await;
+    *cluster.answer.lock() = None;
+    before.end_txn(ending("a", &owner, true), 5).await;
+    before.shutdown().await;
+    // Another broker coordinates, whose metadata are older than that, and than the topic.
+    cluster.term.store(2, Ordering::SeqCst);
+    cluster.metadata_epoch.store(41, Ordering::SeqCst);
+    let leaders = std::mem::take(&mut *cluster.leaders.lock());
+    *cluster.answer.lock() = Some(ErrorCode::None);
+    cluster.sent.lock().clear();
+    let after = cluster.active().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(state(&after, "a"), "PrepareCommit", "not without its markers");
+    *cluster.leaders.lock() = leaders;
+    cluster.metadata_epoch.store(42, Ordering::SeqCst);
+    until(&after, "a", "CompleteCommit").await;
+    assert_eq!((cluster.markers(1).len(), cluster.markers(2).len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

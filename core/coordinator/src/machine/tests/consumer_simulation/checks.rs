@@ -213,7 +213,7 @@ impl Simulation {
             .filter_map(|(key, value)| match record::decode(Some(key), value).unwrap() {
                 Entry::Group(..) => Some(false),
                 Entry::Consumer(_) => Some(true),
-                Entry::Offset(..) => None,
+                Entry::Offset(..) | Entry::Share(_) => None,
             })
             .collect();
         kinds.len()
