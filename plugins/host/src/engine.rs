@@ -13,6 +13,9 @@ const INSTANCES_MAX: u32 = 256;
 /// Core modules of one component: the guest itself and the adapters around it.
 const CORE_INSTANCES_MAX: u32 = 16;
 
+/// Bytes of a memory that stay with its place in the pool when an instance ends, wiped: the next one starts faster.
+const KEPT_BYTES: usize = 256 * 1024;
+
 /// An engine whose epoch advances every [`TICK`] until it is dropped.
 pub(crate) fn start() -> Result<Engine, PluginError> {
     let failed = |error: wasmtime::Error| PluginError::Start(error.to_string());
@@ -24,7 +27,8 @@ pub(crate) fn start() -> Result<Engine, PluginError> {
         .total_memories(INSTANCES_MAX)
         .total_tables(INSTANCES_MAX * 2)
         .total_stacks(INSTANCES_MAX)
-        .max_core_instances_per_component(CORE_INSTANCES_MAX);
+        .max_core_instances_per_component(CORE_INSTANCES_MAX)
+        .linear_memory_keep_resident(KEPT_BYTES);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     let engine = match Engine::new(&config) {
         Ok(engine) => engine,

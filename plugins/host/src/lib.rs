@@ -10,6 +10,7 @@
 //!
 //! The contract is in `plugins/wit`. This is the only crate that uses wasmtime.
 
+pub mod bench;
 mod bindings;
 mod cache;
 mod component;

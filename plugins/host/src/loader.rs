@@ -38,7 +38,7 @@ type Compiled = HashMap<[u8; 32], Component>;
 pub struct Plugins {
     engine: OnceLock<Engine>,
     compiled: Mutex<Compiled>,
-    cache: Option<Cache>,
+    pub(crate) cache: Option<Cache>,
 }
 
 impl std::fmt::Debug for Plugins {
@@ -48,9 +48,9 @@ impl std::fmt::Debug for Plugins {
 }
 
 /// A component that is ready, and what it brings.
-struct Opened {
-    plugin: Arc<Loaded>,
-    descriptors: Vec<Descriptor>,
+pub(crate) struct Opened {
+    pub(crate) plugin: Arc<Loaded>,
+    pub(crate) descriptors: Vec<Descriptor>,
 }
 
 impl Opened {
@@ -71,9 +71,9 @@ impl Opened {
 }
 
 /// A file that has been read.
-struct File {
-    bytes: Vec<u8>,
-    hash: [u8; 32],
+pub(crate) struct File {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) hash: [u8; 32],
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -81,7 +81,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// R10: never more than a plugin may have, however long the file is.
-fn read(path: &Path) -> Result<File, PluginError> {
+pub(crate) fn read(path: &Path) -> Result<File, PluginError> {
     let unreadable = |source| PluginError::Unreadable { path: path.display().to_string(), source };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
@@ -126,7 +126,7 @@ impl Plugins {
         default_folder().map_or_else(Self::new, Self::with_cache)
     }
 
-    fn engine(&self) -> Result<&Engine, PluginError> {
+    pub(crate) fn engine(&self) -> Result<&Engine, PluginError> {
         if let Some(engine) = self.engine.get() {
             return Ok(engine);
         }
@@ -158,7 +158,13 @@ impl Plugins {
         Ok(component)
     }
 
-    fn open(&self, name: &str, file: &File, limits: Limits, grants: Grants) -> Result<Opened, PluginError> {
+    pub(crate) fn open(
+        &self,
+        name: &str,
+        file: &File,
+        limits: Limits,
+        grants: Grants,
+    ) -> Result<Opened, PluginError> {
         let component = self.component(file)?;
         let engine = self.engine()?;
         let shape = Shape::of(engine, &component);
@@ -207,7 +213,7 @@ impl Plugins {
     }
 }
 
-fn name_of(path: &Path) -> String {
+pub(crate) fn name_of(path: &Path) -> String {
     path.file_stem().map_or_else(|| "plugin".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 

@@ -56,13 +56,15 @@ pub(crate) enum Workload {
     W8,
     /// Time to ready, idle memory.
     W9,
+    /// Records through a plugin, against the same work built in; and what it takes until a plugin runs.
+    W10,
     /// Three nodes, one killed with -9: time without acknowledgements, time without a controller.
     Failover,
     /// One broker with 10,000 partitions: memory when idle, time to ready, also after kill -9 with 10 GB of log.
     Partitions,
     /// The same work on a log of 1 GB and on one of 50 GB: producing, reading its end, look-ups by time, a restart.
     Stored,
-    /// W1 to W9 on single brokers.
+    /// W1 to W10 on single brokers.
     All,
 }
 

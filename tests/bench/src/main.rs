@@ -1,6 +1,6 @@
-//! Workloads W1 to W9, failover and many partitions, as ratios against a peer in the same run.
+//! Workloads W1 to W10, failover and many partitions, as ratios against a peer in the same run.
 //!
-//! One command each: `cargo run --release -p towpath-bench -- w1` (… `w9`, `all`),
+//! One command each: `cargo run --release -p towpath-bench -- w1` (… `w10`, `all`),
 //! `w1 --nodes 3`, `failover`, `partitions`. A workload starts its own servers,
 //! warms them up, runs the subjects in turns (A B B A …), verifies after every run that the work was done, and prints
 //! the median and range of each figure, and of the ratio pair by pair. CPU is the server's or worker's, from `/proc`.

@@ -28,6 +28,23 @@ pub(crate) enum Plugin {
         /// The component.
         file: PathBuf,
     },
+    /// Measure what a transform costs on one core: for each record, and until it runs.
+    Bench {
+        /// The component.
+        file: PathBuf,
+        /// Its options, as YAML or JSON.
+        #[arg(long, default_value = "{}", value_name = "YAML")]
+        options: String,
+        /// Records of each batch.
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        records: u32,
+        /// Bytes of each record.
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        bytes: u32,
+        /// How long records are given to it.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        seconds: u64,
+    },
     /// Run the contract suite on a plugin, and say what it breaks.
     Check {
         /// The component.

@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
-use towpath_api::{Descriptor, RawConfig, conformance};
+use towpath_api::{Descriptor, RawConfig, Transform, TransformFactory, conformance};
 use towpath_config::tree::{self, SourceFile};
 use towpath_config::validate::validate;
 use towpath_config::{Problem, Problems, Secrets};
-use towpath_host::{Inspection, PluginError, Plugins};
+use towpath_host::{Inspection, PluginError, Plugins, bench};
 use towpath_tool::{Built, Language, ToolError};
+use towpath_types::limits::PLUGIN_BATCH_BYTES_MAX;
 
 use super::connectors::options_listing;
 use crate::cli::{Lang, Plugin};
@@ -21,6 +23,10 @@ pub(super) async fn run(command: Plugin, json: bool) -> Result<(), Failure> {
         Plugin::New { lang, folder } => new(lang, &folder, json),
         Plugin::Build { folder, output } => build(&folder, output.as_deref(), json),
         Plugin::Inspect { file } => inspect(&file, json),
+        Plugin::Bench { file, options, records, bytes, seconds } => {
+            let load = Load { records, bytes, seconds };
+            bench(&file, &options, load, json)
+        }
         Plugin::Check { file, options } => check(&file, &options, json).await,
     }
 }
@@ -131,14 +137,68 @@ fn options(text: &str, descriptor: &Descriptor) -> Result<RawConfig, Failure> {
     }
 }
 
-async fn check(file: &Path, text: &str, json: bool) -> Result<(), Failure> {
-    let types = Plugins::with_users_cache().open_path(file)?;
-    let Some(transform) = types.transform else { return Err(Failure::from(PluginError::NoWorld)) };
-    let config = options(text, transform.descriptor())?;
-    transform.parse(&config).map_err(|problems| {
+/// A component as a transform with options that it accepts.
+fn transform_of(
+    plugins: &Plugins,
+    file: &Path,
+    text: &str,
+) -> Result<(Arc<dyn TransformFactory>, RawConfig, Box<dyn Transform>), Failure> {
+    let types = plugins.open_path(file)?;
+    let Some(factory) = types.transform else { return Err(Failure::from(PluginError::NoWorld)) };
+    let config = options(text, factory.descriptor())?;
+    let transform = factory.parse(&config).map_err(|problems| {
         Failure::new(format!("the plugin refuses these options: {problems}"))
             .with_hint("give it others: --options")
     })?;
+    Ok((factory, config, transform))
+}
+
+/// What a plugin is measured with.
+struct Load {
+    records: u32,
+    bytes: u32,
+    seconds: u64,
+}
+
+fn bench(file: &Path, text: &str, load: Load, json: bool) -> Result<(), Failure> {
+    let plugins = Plugins::with_users_cache();
+    let (_, config, mut transform) = transform_of(&plugins, file, text)?;
+    let Load { records, bytes, seconds } = load;
+    let starts = plugins.measure_starts(file, &config)?;
+    let total = u64::from(records) * u64::from(bytes);
+    if total > PLUGIN_BATCH_BYTES_MAX as u64 / 2 {
+        return Err(Failure::new(format!("{records} records of {bytes} bytes are more than a batch holds"))
+            .with_hint("give it fewer, or smaller ones: --records, --bytes"));
+    }
+    let batch = bench::records(records as usize, bytes as usize);
+    let rate = bench::measure(&mut *transform, &batch, Duration::from_secs(seconds))
+        .map_err(|error| Failure::new(format!("the plugin fails: {error}")))?;
+    let rounded = |value: f64| json!((value * 100.0).round() / 100.0);
+    let milliseconds = |time: Duration| rounded(time.as_secs_f64() * 1e3);
+    let mut facts = Facts::default();
+    facts.add("file", "file", json!(file));
+    facts.add("records of a batch", "batch_records", json!(records));
+    facts.add("bytes of a record", "record_size", json!(bytes));
+    facts.add("records a second and core", "records_per_second", json!(rate.per_second().round()));
+    facts.add("CPU of a record, ns", "record_ns", rounded(1e9 / rate.per_second()));
+    facts.add("records in", "records", json!(rate.records));
+    facts.add("passed", "passed", json!(rate.passed));
+    facts.add("rejected", "rejected", json!(rate.rejected));
+    facts.add("compile, ms", "compile_ms", milliseconds(starts.compile));
+    facts.add("load from cache, ms", "load_ms", starts.load.map_or(json!(null), milliseconds));
+    facts.add("instance, µs", "instantiate_us", rounded(starts.instantiate.as_secs_f64() * 1e6));
+    if json {
+        return print_json(&facts.to_json());
+    }
+    facts.print()?;
+    if cfg!(debug_assertions) {
+        tell("this towpath was built without optimisation: its figures mean nothing");
+    }
+    Ok(())
+}
+
+async fn check(file: &Path, text: &str, json: bool) -> Result<(), Failure> {
+    let (transform, config, _) = transform_of(&Plugins::with_users_cache(), file, text)?;
     let broken = conformance::transform(&*transform, &config).await.err();
     if json {
         let broken = broken.as_ref().map(|it| json!({ "clause": it.clause, "what": it.what }));

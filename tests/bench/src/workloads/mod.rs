@@ -5,6 +5,7 @@ mod consume;
 mod failover;
 mod latency;
 mod partitions;
+mod plugin;
 mod produce;
 mod replicated;
 mod sink;
@@ -19,7 +20,7 @@ use crate::report::{Report, say};
 
 /// Runs what the command line asks for, and prints it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    use Workload::{All, W1, W2, W3, W4, W6, W7, W8, W9};
+    use Workload::{All, W1, W2, W3, W4, W6, W7, W8, W9, W10};
     if cfg!(debug_assertions) {
         bail!("figures of an unoptimised build mean nothing: cargo run --release -p towpath-bench -- …");
     }
@@ -27,7 +28,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bail!("`--nodes 3` is for w1 alone, and no other number of nodes is measured");
     }
     let chosen: &[Workload] = match arguments.workload {
-        All => &[W1, W2, W3, W4, W6, W7, W8, W9],
+        All => &[W1, W2, W3, W4, W6, W7, W8, W9, W10],
         _ => std::slice::from_ref(&arguments.workload),
     };
     for workload in chosen {
@@ -50,6 +51,7 @@ fn one(workload: Workload, arguments: &Arguments) -> Result<Vec<Report>> {
         Workload::W7 => snapshot::w7(arguments),
         Workload::W8 => sink::w8(arguments),
         Workload::W9 => start::w9(arguments),
+        Workload::W10 => plugin::w10(arguments),
         Workload::Failover => failover::failover(arguments),
         Workload::Partitions => partitions::partitions(arguments),
         Workload::Stored => stored::stored(arguments),

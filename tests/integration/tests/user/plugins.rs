@@ -31,6 +31,10 @@ fn a_plugin_is_made_built_checked_and_run() {
     let file = "no_debug/no_debug.wasm";
     towpath_in(&folder, &["plugin", "check", file, "--options", options]).says(0, &["keeps the contract"]);
     towpath_in(&folder, &["plugin", "check", file]).says(2, &["`field` is missing", "`text` is missing"]);
+    let measured = ["plugin", "bench", file, "--options", options, "--records", "8", "--seconds", "1", "--json"];
+    let measured = towpath_in(&folder, &measured).json();
+    assert_eq!((&measured["passed"], &measured["rejected"]), (&measured["records"], &0.into()), "{measured}");
+    assert!(measured["records_per_second"].as_f64().is_some_and(|it| it > 0.0), "{measured}");
     let seen = towpath_in(&folder, &["plugin", "inspect", file, "--json"]).json();
     assert_eq!((&seen["name"], &seen["worlds"][0]), (&"no_debug".into(), &"transform".into()), "{seen}");
     assert_eq!(seen["options"].as_array().unwrap().len(), 2, "{seen}");
