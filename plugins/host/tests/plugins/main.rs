@@ -6,7 +6,12 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod connectors;
 mod contract;
 mod hostile;
 mod loading;
+mod outside;
+mod redis;
+mod sinks;
+mod sources;
 mod support;
