@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use serde_json::{Value as Json, json};
 use towpath_api::conformance::{self, SinkWorld, SourceWorld};
 use towpath_api::{
-    Guarantee, Poll, RawConfig, RowWriter, SinkConnector, Source, SourceConnector, SourceOffsets, TaskContext,
-    Value,
+    BatchBuilder, EventSchema, Field, Guarantee, Op, Poll, RawConfig, RowSchema, RowWriter, SinkBatch,
+    SinkConnector, Source, SourceConnector, SourceOffsets, TaskContext, Type, Value,
 };
 use towpath_harness::Redis;
-use towpath_types::TopicName;
+use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
 
 use crate::connectors::{BUDGET, REDIS_SINK, REDIS_STREAMS, load, plan_one};
 
@@ -126,6 +126,75 @@ async fn a_check_says_what_is_wrong() {
         assert_eq!(errors[0].code(), code, "{errors:?}");
         assert!(!format!("{errors:?}").contains(PASSWORD));
     }
+}
+
+/// Nulls, values that were not told, deletions, and keys that hold something else.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_become_hashes() {
+    let redis = Redis::with_password(PASSWORD).unwrap();
+    let partition = TopicPartition::new(TopicName::new("rows").unwrap(), 0);
+    let key = Arc::new(RowSchema::new(vec![Field::required("id", Type::Int64)]));
+    let value = [Field::required("id", Type::Int64), Field::nullable("a", Type::String), Field::nullable("b", Type::Bool)];
+    let schema = Arc::new(EventSchema::new("rows", Arc::new(RowSchema::new(value.to_vec()))).with_key(Some(key)));
+    let mut sink = sink(&redis).open(TaskContext::new("test", 0)).await.unwrap();
+    let id = TopicId::random();
+    sink.assign(&[(partition.clone(), id)]).await.unwrap();
+    let mut next = 0;
+    let mut change = |row_id: i64, op: Op, after: Option<(Option<&str>, Option<bool>)>| {
+        let mut builder = BatchBuilder::new();
+        let mut record = builder.record(&schema);
+        record.offset(next).op(Some(op)).key(|row| row.int(row_id));
+        if let Some((a, b)) = after {
+            record.after(|row| {
+                row.int(row_id);
+                a.map_or_else(|| row.null(), |text| row.text(text));
+                b.map_or_else(|| row.absent(), |value| row.bool(value));
+            });
+        }
+        record.finish();
+        next += 1;
+        SinkBatch {
+            partition: Arc::new(partition.clone()),
+            topic_id: id,
+            first_offset: Offset::new(next - 1),
+            next_offset: Offset::new(next),
+            batch: builder.build(),
+        }
+    };
+    let all = |key: &str| redis.cli(&["HGETALL", key]).unwrap().replace('\n', " ");
+    sink.write(change(1, Op::Create, Some((Some("x"), Some(true))))).await.unwrap();
+    assert_eq!(all("row:1"), "id 1 a x b true");
+    sink.write(change(1, Op::Update, Some((None, None)))).await.unwrap();
+    assert_eq!(all("row:1"), "id 1 b true");
+    sink.write(change(1, Op::Delete, None)).await.unwrap();
+    assert_eq!(all("row:1"), "");
+    redis.cli(&["SET", "row:2", "a text"]).unwrap();
+    let written = sink.write(change(2, Op::Create, Some((Some("x"), None)))).await.unwrap();
+    assert_eq!(written.rejected[0].error.code(), "REDIS_TYPE");
+}
+
+/// A Redis that has lost what it told is written from where it stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_lost_its_end_is_noticed() {
+    let redis = Arc::new(Redis::with_password(PASSWORD).unwrap());
+    let connector = sink(&redis);
+    let partition = TopicPartition::new(TopicName::new("rows").unwrap(), 0);
+    let (id, added) = (TopicId::random(), |id| [(partition.clone(), id)]);
+    let batch = |from: i64| SinkBatch {
+        partition: Arc::new(partition.clone()),
+        topic_id: id,
+        first_offset: Offset::new(from),
+        next_offset: Offset::new(from + 5),
+        batch: towpath_api::Batch::default(),
+    };
+    let mut sink = connector.open(TaskContext::new("test", 0)).await.unwrap();
+    sink.assign(&added(id)).await.unwrap();
+    sink.write(batch(0)).await.unwrap();
+    redis.cli(&["HSET", &format!("towpath:positions:{id}:0"), "next", "2"]).unwrap();
+    let error = sink.write(batch(5)).await.unwrap_err();
+    assert_eq!(error.code(), "REDIS_POSITION", "{error}");
+    let mut sink = connector.open(TaskContext::new("test", 0)).await.unwrap();
+    assert_eq!(sink.assign(&added(id)).await.unwrap()[&partition], Offset::new(2));
 }
 
 struct Hashes(Arc<Redis>);
