@@ -126,12 +126,12 @@ impl Plugins {
     pub fn measure_starts(&self, path: &Path, config: &RawConfig) -> Result<Starts, PluginError> {
         let file = read(path)?;
         let Opened { plugin, descriptors } =
-            self.open(&name_of(path), &file, Limits::default(), Grants::default())?;
-        let engine = self.engine()?;
+            self.inner.open(&name_of(path), &file, Limits::default(), Grants::default())?;
+        let engine = self.inner.engine()?;
         let begun = Instant::now();
         let component = compile(engine, &file.bytes)?;
         let compile = begun.elapsed();
-        let load = self.cache.as_ref().and_then(|cache| {
+        let load = self.inner.cache.as_ref().and_then(|cache| {
             cache.store(engine, &file.hash, &component);
             let load = |_| {
                 let begun = Instant::now();

@@ -23,6 +23,8 @@ pub(crate) struct Loaded {
     pub(crate) exports: Exports,
     pub(crate) limits: Limits,
     pub(crate) grants: Grants,
+    /// Of its file.
+    pub(crate) hash: [u8; 32],
     /// For the requests of all tasks.
     pub(crate) http: OnceLock<reqwest::Client>,
 }

@@ -26,6 +26,7 @@ mod loader;
 mod memory;
 mod options;
 mod outside;
+mod reload;
 mod schema;
 mod secrets;
 mod sink;

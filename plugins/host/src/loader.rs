@@ -22,6 +22,7 @@ use super::grants::Grants;
 use super::inspect::Inspection;
 use super::instance::Instance;
 use super::options::{Entry, Limits, spec};
+use super::reload::{Slot, Watcher};
 use super::sink::PluginSink;
 use super::source::PluginSource;
 use super::state::Task;
@@ -36,14 +37,21 @@ type Compiled = HashMap<[u8; 32], Component>;
 /// Loads plugins. Its engine is started with the first of them, so that a process without plugins pays nothing.
 #[derive(Default)]
 pub struct Plugins {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What all plugins of a process share.
+#[derive(Default)]
+pub(crate) struct Inner {
     engine: OnceLock<Engine>,
     compiled: Mutex<Compiled>,
     pub(crate) cache: Option<Cache>,
+    pub(crate) watcher: OnceLock<Watcher>,
 }
 
 impl std::fmt::Debug for Plugins {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plugins").field("compiled", &self.compiled.lock().len()).finish()
+        f.debug_struct("Plugins").field("compiled", &self.inner.compiled.lock().len()).finish()
     }
 }
 
@@ -53,21 +61,20 @@ pub(crate) struct Opened {
     pub(crate) descriptors: Vec<Descriptor>,
 }
 
-impl Opened {
-    fn into_types(self) -> PluginTypes {
-        let mut types = PluginTypes::default();
-        for descriptor in self.descriptors {
-            let plugin = Arc::clone(&self.plugin);
-            match descriptor.kind {
-                ConnectorKind::Source => types.source = Some(Arc::new(PluginSource::new(plugin, descriptor))),
-                ConnectorKind::Sink => types.sink = Some(Arc::new(PluginSink::new(plugin, descriptor))),
-                ConnectorKind::Transform => {
-                    types.transform = Some(Arc::new(PluginTransform::new(plugin, descriptor)));
-                }
+/// Factories of what a component brings.
+fn types(slot: &Arc<Slot>, descriptors: Vec<Descriptor>) -> PluginTypes {
+    let mut types = PluginTypes::default();
+    for descriptor in descriptors {
+        let slot = Arc::clone(slot);
+        match descriptor.kind {
+            ConnectorKind::Source => types.source = Some(Arc::new(PluginSource::new(slot, descriptor))),
+            ConnectorKind::Sink => types.sink = Some(Arc::new(PluginSink::new(slot, descriptor))),
+            ConnectorKind::Transform => {
+                types.transform = Some(Arc::new(PluginTransform::new(slot, descriptor)));
             }
         }
-        types
     }
+    types
 }
 
 /// A file that has been read.
@@ -78,6 +85,17 @@ pub(crate) struct File {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl File {
+    /// Whether it is the one that was pinned, if any was.
+    pub(crate) fn check(&self, pinned: Option<&str>) -> Result<(), PluginError> {
+        let actual = hex(&self.hash);
+        match pinned.filter(|expected| **expected != actual) {
+            Some(expected) => Err(PluginError::OtherContent { expected: expected.to_owned(), actual }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// R10: never more than a plugin may have, however long the file is.
@@ -116,7 +134,8 @@ impl Plugins {
     /// A loader that keeps compiled code in a folder, which is made with the first of it and must be this user's alone.
     #[must_use]
     pub fn with_cache(folder: PathBuf) -> Self {
-        Self { cache: Some(Cache::new(folder)), ..Self::default() }
+        let inner = Inner { cache: Some(Cache::new(folder)), ..Inner::default() };
+        Self { inner: Arc::new(inner) }
     }
 
     /// A loader that keeps compiled code in the user's cache directory (`$XDG_CACHE_HOME/towpath/plugins`, or
@@ -126,6 +145,40 @@ impl Plugins {
         default_folder().map_or_else(Self::new, Self::with_cache)
     }
 
+    fn load_entry(&self, name: &str, entry: &Entry) -> Result<(Arc<Slot>, Vec<Descriptor>), PluginError> {
+        let file = read(&entry.path)?;
+        file.check(entry.sha256.as_deref())?;
+        let Opened { plugin, descriptors } =
+            self.inner.open(name, &file, entry.limits, entry.grants.clone())?;
+        let slot = Slot::new(entry.clone(), descriptors.clone(), plugin, Arc::clone(&self.inner));
+        Ok((Arc::new(slot), descriptors))
+    }
+
+    /// Looks at a component without running more of it than what tells about itself.
+    ///
+    /// # Errors
+    /// Why it cannot be read or compiled. What else is wrong with it stands in the inspection.
+    pub fn inspect(&self, path: &Path) -> Result<Inspection, PluginError> {
+        let file = read(path)?;
+        let component = self.inner.component(&file)?;
+        let shape = Shape::of(self.inner.engine()?, &component);
+        let opened = self.inner.open(&name_of(path), &file, Limits::default(), Grants::default());
+        let descriptor = opened.and_then(|it| it.descriptors.into_iter().next().ok_or(PluginError::NoWorld));
+        Ok(Inspection::new(file.bytes.len(), hex(&file.hash), shape, descriptor))
+    }
+
+    /// A component as the types it brings, under the name of its file, for programs and tests.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn open_path(&self, path: &Path) -> Result<PluginTypes, PluginError> {
+        let (limits, grants) = (Limits::default(), Grants::default());
+        let entry = Entry { path: path.to_owned(), sha256: None, limits, grants };
+        self.load_entry(&name_of(path), &entry).map(|(slot, descriptors)| types(&slot, descriptors))
+    }
+}
+
+impl Inner {
     pub(crate) fn engine(&self) -> Result<&Engine, PluginError> {
         if let Some(engine) = self.engine.get() {
             return Ok(engine);
@@ -170,46 +223,14 @@ impl Plugins {
         let shape = Shape::of(engine, &component);
         shape.check()?;
         let (pre, exports) = link(engine, &component, &shape)?;
-        let http = OnceLock::new();
-        let plugin = Arc::new(Loaded { name: Arc::from(name), pre, exports, limits, grants, http });
+        let (hash, http) = (file.hash, OnceLock::new());
+        let plugin = Arc::new(Loaded { name: Arc::from(name), pre, exports, limits, grants, hash, http });
         let said = at_once(async {
             let mut instance = Instance::start(&plugin, Arc::default(), Task::default()).await?;
             instance.describe().await
         })?;
         let descriptors = said.into_iter().map(|said| super::describe::descriptor(name, said));
         Ok(Opened { plugin, descriptors: descriptors.collect::<Result<_, _>>()? })
-    }
-
-    fn load_entry(&self, name: &str, entry: &Entry) -> Result<Opened, PluginError> {
-        let file = read(&entry.path)?;
-        let actual = hex(&file.hash);
-        if let Some(expected) = entry.sha256.as_ref().filter(|expected| **expected != actual) {
-            return Err(PluginError::OtherContent { expected: expected.clone(), actual });
-        }
-        self.open(name, &file, entry.limits, entry.grants.clone())
-    }
-
-    /// Looks at a component without running more of it than what tells about itself.
-    ///
-    /// # Errors
-    /// Why it cannot be read or compiled. What else is wrong with it stands in the inspection.
-    pub fn inspect(&self, path: &Path) -> Result<Inspection, PluginError> {
-        let file = read(path)?;
-        let component = self.component(&file)?;
-        let shape = Shape::of(self.engine()?, &component);
-        let opened = self.open(&name_of(path), &file, Limits::default(), Grants::default());
-        let descriptor = opened.and_then(|it| it.descriptors.into_iter().next().ok_or(PluginError::NoWorld));
-        Ok(Inspection::new(file.bytes.len(), hex(&file.hash), shape, descriptor))
-    }
-
-    /// A component as the types it brings, under the name of its file, for programs and tests.
-    ///
-    /// # Errors
-    /// Why it cannot be used.
-    pub fn open_path(&self, path: &Path) -> Result<PluginTypes, PluginError> {
-        let (limits, grants) = (Limits::default(), Grants::default());
-        let entry = Entry { path: path.to_owned(), sha256: None, limits, grants };
-        self.load_entry(&name_of(path), &entry).map(Opened::into_types)
     }
 }
 
@@ -224,7 +245,7 @@ impl PluginLoader for Plugins {
 
     fn load(&self, name: &str, config: &RawConfig) -> Result<PluginTypes, ConfigProblems> {
         let entry = Entry::read(config)?;
-        let opened = self.load_entry(name, &entry).map_err(|error| {
+        let (slot, descriptors) = self.load_entry(name, &entry).map_err(|error| {
             let place = if matches!(error, PluginError::OtherContent { .. }) { "sha256" } else { "path" };
             let message = format!("the plugin `{name}` cannot be used: {error}");
             let problem = ConfigProblem::new(place, message);
@@ -233,9 +254,9 @@ impl PluginLoader for Plugins {
                 None => problem.into(),
             }
         })?;
-        let options = opened.descriptors.iter().flat_map(|it| &it.options.options);
+        let options = descriptors.iter().flat_map(|it| &it.options.options);
         let secret = options.filter(|option| option.secret).map(|option| option.name.clone()).collect();
         ConfigProblems { problems: entry.grants.unknown(&secret) }.into_result()?;
-        Ok(opened.into_types())
+        Ok(types(&slot, descriptors))
     }
 }

@@ -24,6 +24,7 @@ use super::component::Loaded;
 use super::configured::Configured;
 use super::error::{PluginError, answer, cut, details, failure};
 use super::instance::{Called, Instance};
+use super::reload::Slot;
 use super::source::gone;
 use super::state::Task;
 use super::transform::check;
@@ -37,13 +38,13 @@ const LINES_MAX: usize = 100;
 
 /// A sink type out of a component.
 pub(crate) struct PluginSink {
-    plugin: Arc<Loaded>,
+    slot: Arc<Slot>,
     descriptor: Descriptor,
 }
 
 impl PluginSink {
-    pub(crate) const fn new(plugin: Arc<Loaded>, descriptor: Descriptor) -> Self {
-        Self { plugin, descriptor }
+    pub(crate) const fn new(slot: Arc<Slot>, descriptor: Descriptor) -> Self {
+        Self { slot, descriptor }
     }
 }
 
@@ -54,9 +55,10 @@ impl SinkFactory for PluginSink {
 
     fn parse(&self, config: &RawConfig) -> Result<Box<dyn SinkConnector>, ConfigProblems> {
         let configured = Arc::new(Configured::new(&self.descriptor.options, config));
-        check(&self.plugin, &configured, ConnectorKind::Sink)?;
-        let plugin = Arc::clone(&self.plugin);
-        Ok(Box::new(Connector { plugin, configured, suspects: Arc::default() }))
+        check(&self.slot.current(), &configured, ConnectorKind::Sink)?;
+        self.slot.used_with(ConnectorKind::Sink, &configured);
+        let slot = Arc::clone(&self.slot);
+        Ok(Box::new(Connector { slot, configured, suspects: Arc::default() }))
     }
 }
 
@@ -65,7 +67,7 @@ type Suspects = Arc<Mutex<BTreeMap<TopicPartition, Range<i64>>>>;
 
 /// A configured sink.
 struct Connector {
-    plugin: Arc<Loaded>,
+    slot: Arc<Slot>,
     configured: Arc<Configured>,
     suspects: Suspects,
 }
@@ -88,15 +90,17 @@ pub(crate) fn checked(
 impl SinkConnector for Connector {
     async fn check(&self, context: &TaskContext) -> Result<Vec<String>, Vec<ConnectorError>> {
         let task = Task { stop: context.stop.clone() };
-        let start = Instance::start(&self.plugin, Arc::clone(&self.configured), task);
+        let plugin = self.slot.current();
+        let start = Instance::start(&plugin, Arc::clone(&self.configured), task);
         let failed = |error: PluginError| vec![error.into_connector_error()];
         let said = start.await.map_err(failed)?.check_sink().await.map_err(failed)?;
         checked(said, &self.configured)
     }
 
     async fn open(&self, context: TaskContext) -> Result<Box<dyn Sink>, ConnectorError> {
+        self.slot.watch();
         let mut running = Running {
-            plugin: Arc::clone(&self.plugin),
+            plugin: self.slot.current(),
             configured: Arc::clone(&self.configured),
             suspects: Arc::clone(&self.suspects),
             context,

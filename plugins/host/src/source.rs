@@ -15,24 +15,24 @@ use towpath_api::{
 use towpath_types::limits::{PLUGIN_OFFSET_BYTES_MAX, PLUGIN_OFFSETS_MAX, PLUGIN_TEXT_BYTES_MAX};
 
 use super::bindings::exports::towpath::plugin::sources as wit;
-use super::component::Loaded;
 use super::configured::Configured;
 use super::error::{PluginError, answer, cut, details, failure};
 use super::instance::Instance;
 use super::loader::at_once;
 use super::memory::{Memory, RESERVED};
+use super::reload::Slot;
 use super::state::Task;
 use super::transform::check;
 
 /// A source type out of a component.
 pub(crate) struct PluginSource {
-    plugin: Arc<Loaded>,
+    slot: Arc<Slot>,
     descriptor: Descriptor,
 }
 
 impl PluginSource {
-    pub(crate) const fn new(plugin: Arc<Loaded>, descriptor: Descriptor) -> Self {
-        Self { plugin, descriptor }
+    pub(crate) const fn new(slot: Arc<Slot>, descriptor: Descriptor) -> Self {
+        Self { slot, descriptor }
     }
 }
 
@@ -43,20 +43,22 @@ impl SourceFactory for PluginSource {
 
     fn parse(&self, config: &RawConfig) -> Result<Box<dyn SourceConnector>, ConfigProblems> {
         let configured = Arc::new(Configured::new(&self.descriptor.options, config));
-        check(&self.plugin, &configured, ConnectorKind::Source)?;
-        Ok(Box::new(Connector { plugin: Arc::clone(&self.plugin), configured }))
+        check(&self.slot.current(), &configured, ConnectorKind::Source)?;
+        self.slot.used_with(ConnectorKind::Source, &configured);
+        Ok(Box::new(Connector { slot: Arc::clone(&self.slot), configured }))
     }
 }
 
 /// A configured source.
 struct Connector {
-    plugin: Arc<Loaded>,
+    slot: Arc<Slot>,
     configured: Arc<Configured>,
 }
 
 impl Connector {
     async fn start(&self, task: Task) -> Result<Instance, ConnectorError> {
-        let start = Instance::start(&self.plugin, Arc::clone(&self.configured), task);
+        let plugin = self.slot.current();
+        let start = Instance::start(&plugin, Arc::clone(&self.configured), task);
         start.await.map_err(PluginError::into_connector_error)
     }
 }
@@ -88,6 +90,7 @@ impl SourceConnector for Connector {
         resume: SourceOffsets,
         context: TaskContext,
     ) -> Result<Box<dyn Source>, ConnectorError> {
+        self.slot.watch();
         let mut instance = self.start(Task { stop: context.stop.clone() }).await?;
         instance.store.data_mut().memory = Memory::load(task.index, &resume)?;
         let offsets = offsets_out(&resume)?;

@@ -19,6 +19,7 @@ use super::describe::{PROBLEMS_MAX, problem};
 use super::error::{PluginError, details, failure};
 use super::instance::Instance;
 use super::loader::at_once;
+use super::reload::Slot;
 use super::state::Task;
 
 /// Calls that may end badly over one batch, while the records are looked for at which they do. One record of a
@@ -29,13 +30,13 @@ const BUFFER_KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// A transform type out of a component.
 pub(crate) struct PluginTransform {
-    plugin: Arc<Loaded>,
+    slot: Arc<Slot>,
     descriptor: Descriptor,
 }
 
 impl PluginTransform {
-    pub(crate) const fn new(plugin: Arc<Loaded>, descriptor: Descriptor) -> Self {
-        Self { plugin, descriptor }
+    pub(crate) const fn new(slot: Arc<Slot>, descriptor: Descriptor) -> Self {
+        Self { slot, descriptor }
     }
 }
 
@@ -46,9 +47,18 @@ impl TransformFactory for PluginTransform {
 
     fn parse(&self, config: &RawConfig) -> Result<Box<dyn Transform>, ConfigProblems> {
         let configured = Arc::new(Configured::new(&self.descriptor.options, config));
-        check(&self.plugin, &configured, ConnectorKind::Transform)?;
-        let plugin = Arc::clone(&self.plugin);
-        Ok(Box::new(Running { plugin, configured, instance: None, buffer: Vec::new() }))
+        let plugin = self.slot.current();
+        check(&plugin, &configured, ConnectorKind::Transform)?;
+        self.slot.used_with(ConnectorKind::Transform, &configured);
+        Ok(Box::new(Running {
+            slot: Arc::clone(&self.slot),
+            is_watched: false,
+            plugin,
+            refused: None,
+            configured,
+            instance: None,
+            buffer: Vec::new(),
+        }))
     }
 }
 
@@ -69,7 +79,11 @@ pub(crate) fn check(
 
 /// A transform of one task, with an instance as long as all goes well.
 struct Running {
+    slot: Arc<Slot>,
+    is_watched: bool,
     plugin: Arc<Loaded>,
+    /// The component that has taken the place of this one, and could not be opened.
+    refused: Option<Arc<Loaded>>,
     configured: Arc<Configured>,
     instance: Option<Instance>,
     /// Reused from batch to batch.
@@ -99,11 +113,46 @@ impl Running {
         if let Some(instance) = self.instance.take().filter(has_room) {
             return Ok(instance);
         }
-        let start = Instance::start(&self.plugin, Arc::clone(&self.configured), Task::default());
-        let mut instance = start.await.map_err(|it| Failed::Said(it.into_connector_error()))?;
-        let opened = instance.open_transform().await.map_err(|it| Failed::Said(it.into_connector_error()))?;
-        opened.map_err(|error| Failed::Said(failure(error, &self.configured.redactor)))?;
+        self.opened(&self.plugin).await.map_err(Failed::Said)
+    }
+
+    /// A new instance, open.
+    async fn opened(&self, plugin: &Arc<Loaded>) -> Result<Instance, ConnectorError> {
+        let start = Instance::start(plugin, Arc::clone(&self.configured), Task::default());
+        let mut instance = start.await.map_err(PluginError::into_connector_error)?;
+        let opened = instance.open_transform().await.map_err(PluginError::into_connector_error)?;
+        opened.map_err(|error| failure(error, &self.configured.redactor))?;
         Ok(instance)
+    }
+
+    /// Goes over to the component that has taken the place of this one, between two batches: no record is lost or seen
+    /// twice. Where that one cannot be opened, this one goes on.
+    async fn renew(&mut self) {
+        if !self.is_watched {
+            self.slot.watch();
+            self.is_watched = true;
+        }
+        let newest = self.slot.current();
+        let is_refused = self.refused.as_ref().is_some_and(|it| Arc::ptr_eq(it, &newest));
+        if Arc::ptr_eq(&self.plugin, &newest) || is_refused {
+            return;
+        }
+        match self.opened(&newest).await {
+            Ok(instance) => {
+                self.instance = Some(instance);
+                self.refused = None;
+                self.plugin = newest;
+                tracing::info!(
+                    plugin = &*self.plugin.name,
+                    "a task has gone over to the plugin's new component"
+                );
+            }
+            Err(error) => {
+                let plugin = &*self.plugin.name;
+                tracing::error!(plugin, %error, "the plugin's new component cannot be opened; the old one goes on");
+                self.refused = Some(newest);
+            }
+        }
     }
 
     /// One call. An instance that does not return what it should is not called again.
@@ -201,6 +250,7 @@ fn joined(before: Batch, after: &Batch) -> Batch {
 #[async_trait]
 impl Transform for Running {
     async fn apply(&mut self, batch: Batch) -> Result<Transformed, ConnectorError> {
+        self.renew().await;
         self.all(&batch).await
     }
 }

@@ -142,12 +142,11 @@ fn options(text: &str, descriptor: &Descriptor) -> Result<RawConfig, Failure> {
     }
 }
 
+/// A type, options of it, and what they make of it.
+type Opened = (Arc<dyn TransformFactory>, RawConfig, Box<dyn Transform>);
+
 /// A component as a transform with options that it accepts.
-fn transform_of(
-    plugins: &Plugins,
-    file: &Path,
-    text: &str,
-) -> Result<(Arc<dyn TransformFactory>, RawConfig, Box<dyn Transform>), Failure> {
+fn transform_of(plugins: &Plugins, file: &Path, text: &str) -> Result<Opened, Failure> {
     let types = plugins.open_path(file)?;
     let Some(factory) = types.transform else {
         return Err(Failure::new(format!("{} is no transform, and only transforms can be measured", file.display())));

@@ -12,6 +12,7 @@ mod hostile;
 mod loading;
 mod outside;
 mod redis;
+mod reload;
 mod sinks;
 mod sources;
 mod support;

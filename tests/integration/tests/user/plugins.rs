@@ -1,5 +1,6 @@
 //! A plugin from nothing to a running pipeline, as its page says.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use towpath_harness::Towpath;
@@ -31,7 +32,8 @@ fn a_plugin_is_made_built_checked_and_run() {
     let file = "no_debug/no_debug.wasm";
     towpath_in(&folder, &["plugin", "check", file, "--options", options]).says(0, &["keeps the contract"]);
     towpath_in(&folder, &["plugin", "check", file]).says(2, &["`field` is missing", "`text` is missing"]);
-    let measured = ["plugin", "bench", file, "--options", options, "--records", "8", "--seconds", "1", "--json"];
+    let measured =
+        ["plugin", "bench", file, "--options", options, "--records", "8", "--seconds", "1", "--json"];
     let measured = towpath_in(&folder, &measured).json();
     assert_eq!((&measured["passed"], &measured["rejected"]), (&measured["records"], &0.into()), "{measured}");
     assert!(measured["records_per_second"].as_f64().is_some_and(|it| it > 0.0), "{measured}");
@@ -55,4 +57,16 @@ fn a_plugin_is_made_built_checked_and_run() {
     };
     let values = wait_until("two records came", numbers, |values| values.len() == 2);
     assert!(values[0].contains("info") && values[1].contains("warn"), "{values:?}");
+    // Built anew while it runs, it keeps what it dropped before: lines are written until the first comes through.
+    let source = folder.join("no_debug/src/lib.rs");
+    let inverted = std::fs::read_to_string(&source).unwrap().replace("if value != Some", "if value == Some");
+    std::fs::write(&source, inverted).unwrap();
+    towpath_in(&folder, &["plugin", "build", "no_debug"]).says(0, &["no_debug/no_debug.wasm"]);
+    let look = || {
+        let mut file = std::fs::OpenOptions::new().append(true).open(folder.join("in.jsonl")).unwrap();
+        file.write_all(b"{\"level\":\"debug\",\"n\":4}\n").unwrap();
+        numbers()
+    };
+    let values = wait_until("the new component took over", look, |values| values.len() > 2);
+    assert!(values[2].contains("debug"), "{values:?}");
 }

@@ -10,6 +10,11 @@ struct Hostile {
     calls: u64,
 }
 
+/// Compares with a word that stands in the module as it is, so that tests can put another in its place.
+fn is(how: &str, word: &'static str) -> bool {
+    how == std::hint::black_box(word)
+}
+
 fn misbehave(how: &str) {
     match how {
         "loop" => loop {
@@ -53,13 +58,20 @@ impl Transform for Hostile {
     fn check(config: &Config) -> Vec<Problem> {
         let how = config.text("at_check").unwrap_or_default();
         misbehave(&how);
-        if how == "problem" { vec![Problem::new("at_check", "it says so")] } else { Vec::new() }
+        if how == "problem" || is(&how, "harm at check") {
+            vec![Problem::new("at_check", "it says so")]
+        } else {
+            Vec::new()
+        }
     }
 
     fn open(config: &Config) -> Result<Self, Error> {
         let how = config.text("at_open").unwrap_or_default();
         misbehave(&how);
         match how.as_str() {
+            _ if is(&how, "harm at open") => {
+                return Err(Error::needs_operator("HOSTILE_OPEN", "not with these"));
+            }
             "operator" => return Err(Error::needs_operator("HOSTILE_OPEN", "somebody has to act")),
             "retry" => return Err(Error::RetryAfter(7_000, Rejection::new("not a code", "later"))),
             _ => {}

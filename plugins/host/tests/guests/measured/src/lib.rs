@@ -25,7 +25,8 @@ impl Transform for Measured {
                 out.keep(record);
                 continue;
             };
-            let masked = self.field.as_ref().and_then(|name| after.fields().iter().position(|it| it.name == *name));
+            let masked =
+                self.field.as_ref().and_then(|name| after.fields().iter().position(|it| it.name == *name));
             out.rewrite(record)
                 .after(|row| {
                     for (index, value) in after.values().enumerate() {
