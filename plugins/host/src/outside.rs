@@ -6,7 +6,7 @@ use super::bindings::towpath::plugin::types::{Details, Error, Retry};
 use super::error::cut;
 use super::state::{Reach, State};
 
-/// How long a poll may go on waiting after its task was told to stop.
+/// How long a poll may go on waiting, all its waits together, after its task was told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// A failure that may pass by itself.
@@ -41,12 +41,13 @@ impl State {
         let begun = Instant::now();
         let stops = self.call.reach == Reach::UntilStopped;
         let stop = self.task.stop.clone();
-        let stopped = async move {
+        let grace = self.call.stopped.map_or(STOP_GRACE, |at| STOP_GRACE.saturating_sub(at.elapsed()));
+        let stopped = async {
             if !stops {
                 return std::future::pending().await;
             }
             stop.cancelled().await;
-            tokio::time::sleep(STOP_GRACE).await;
+            tokio::time::sleep(grace).await;
         };
         let done = tokio::select! {
             biased;
@@ -54,6 +55,9 @@ impl State {
             () = stopped => None,
         };
         self.call.waited += begun.elapsed();
+        if stops && self.task.stop.is_cancelled() {
+            self.call.stopped.get_or_insert_with(Instant::now);
+        }
         done
     }
 }

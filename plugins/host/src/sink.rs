@@ -398,6 +398,10 @@ impl Sink for Running {
     }
 
     async fn write(&mut self, batch: SinkBatch) -> Result<Written, ConnectorError> {
+        if self.instance.is_none() && !self.outstanding {
+            // It died at the record that was rejected last.
+            self.revive().await?;
+        }
         let dropped = batch.batch.len();
         let batch = self.rest(batch);
         let dropped = dropped - batch.batch.len();

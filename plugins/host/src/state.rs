@@ -68,6 +68,8 @@ pub(crate) struct Call {
     /// How long it has waited for what is outside: that does not count.
     pub(crate) waited: Duration,
     pub(crate) reach: Reach,
+    /// When it was seen that the task is to stop.
+    pub(crate) stopped: Option<Instant>,
     /// Lines that it has written.
     log_lines: u32,
 }
@@ -81,6 +83,7 @@ impl State {
             ticks: 0,
             waited: Duration::ZERO,
             reach: Reach::Nothing,
+            stopped: None,
             log_lines: 0,
         };
         Self {
@@ -107,7 +110,7 @@ impl State {
             tracing::warn!(plugin, left_out, "the plugin wrote too many lines in one call");
         }
         let begun = Instant::now();
-        self.call = Call { begun, time, ticks: 0, waited: Duration::ZERO, reach, log_lines: 0 };
+        self.call = Call { begun, time, ticks: 0, waited: Duration::ZERO, reach, stopped: None, log_lines: 0 };
         self.memory_denied = false;
         self.last_error = None;
     }

@@ -147,8 +147,8 @@ async fn rows_become_hashes() {
         if let Some((a, b)) = after {
             record.after(|row| {
                 row.int(row_id);
-                a.map_or_else(|| row.null(), |text| row.text(text));
-                b.map_or_else(|| row.absent(), |value| row.bool(value));
+                row.value(a.map_or(Value::Null, Value::Text));
+                row.value(b.map_or(Value::Absent, Value::Bool));
             });
         }
         record.finish();
