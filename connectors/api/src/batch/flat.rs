@@ -147,10 +147,7 @@ pub fn decode(
     schema: impl Fn(u32) -> Option<Arc<EventSchema>>,
 ) -> Result<(Batch, Vec<usize>), Malformed> {
     let origins = from.entries.get(range).unwrap_or_default();
-    let head = head(&bytes)?;
-    if head.count > origins.len() {
-        return Err(Malformed::Batch("has more records than came in"));
-    }
+    let head = head(&bytes, origins.len())?;
     let reader = entries(bytes, &head, Some(Origins { from, entries: origins, next: 0 }), schema)?;
     Ok((reader.batch, reader.used))
 }
@@ -164,7 +161,7 @@ pub fn read(
     bytes: Vec<u8>,
     schema: impl Fn(u32) -> Option<Arc<EventSchema>>,
 ) -> Result<Batch, Malformed> {
-    let head = head(&bytes)?;
+    let head = head(&bytes, usize::MAX)?;
     Ok(entries(bytes, &head, None, schema)?.batch)
 }
 
@@ -174,7 +171,8 @@ struct Head {
     at: usize,
 }
 
-fn head(bytes: &[u8]) -> Result<Head, Malformed> {
+/// The head of a buffer that may have so many records.
+fn head(bytes: &[u8], most: usize) -> Result<Head, Malformed> {
     let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk::<4>()?));
     let [Some(magic), Some(count), Some(at), Some(zero)] = [0, 4, 8, 12].map(word) else {
         return Err(Malformed::Batch("is shorter than its header"));
@@ -188,6 +186,9 @@ fn head(bytes: &[u8]) -> Result<Head, Malformed> {
     }
     if bytes.len() > PLUGIN_BATCH_BYTES_MAX {
         return Err(Malformed::Batch("is larger than a batch may be"));
+    }
+    if count > most {
+        return Err(Malformed::Batch("has more records than came in"));
     }
     if at < HEADER_BYTES
         || count.checked_mul(ENTRY_BYTES).and_then(|it| it.checked_add(at)) != Some(bytes.len())
