@@ -119,7 +119,10 @@ fn a_plugin_that_does_not_load_is_told_once_where_it_is_declared() {
 #[test]
 fn grants_are_validated_where_they_stand() {
     let with_grants = |grants: &str| {
-        problems(&with(&format!("pii: {{ path: good.wasm, grants: {grants} }}"), "{ type: pii, fields: [a] }"))
+        problems(&with(
+            &format!("pii: {{ path: good.wasm, grants: {grants} }}"),
+            "{ type: pii, fields: [a] }",
+        ))
     };
     assert_eq!(with_grants("{ http: [a, b] }"), []);
     let found = with_grants("{ http: [a, \"https://no.host\"] }");

@@ -40,12 +40,16 @@ impl Exports {
     fn find(pre: &InstancePre<State>, shape: &Shape) -> Result<Self, PluginError> {
         let failed = |error: wasmtime::Error| PluginError::Start(format!("{error:#}"));
         let transform = || {
-            let indices = plugin::GuestIndices::new(pre).and_then(|it| Ok((it, transforms::GuestIndices::new(pre)?)));
+            let indices =
+                plugin::GuestIndices::new(pre).and_then(|it| Ok((it, transforms::GuestIndices::new(pre)?)));
             indices.map_err(failed)
         };
         Ok(Self {
             transform: shape.has("transforms").then(transform).transpose()?,
-            source: shape.has("sources").then(|| sources::GuestIndices::new(pre).map_err(failed)).transpose()?,
+            source: shape
+                .has("sources")
+                .then(|| sources::GuestIndices::new(pre).map_err(failed))
+                .transpose()?,
             sink: shape.has("sinks").then(|| sinks::GuestIndices::new(pre).map_err(failed)).transpose()?,
         })
     }
@@ -84,7 +88,9 @@ impl Shape {
     /// Whether an interface of the contract is exported.
     fn has(&self, interface: &str) -> bool {
         let begins = |name: &String| {
-            name.strip_prefix("towpath:plugin/").and_then(|it| it.strip_prefix(interface)).is_some_and(|it| it.starts_with('@'))
+            name.strip_prefix("towpath:plugin/")
+                .and_then(|it| it.strip_prefix(interface))
+                .is_some_and(|it| it.starts_with('@'))
         };
         self.exports.iter().any(begins)
     }

@@ -100,7 +100,10 @@ impl PluginError {
         let (code, message) = if trap == Some(&Trap::Interrupt) {
             ("PLUGIN_TIMEOUT", format!("a call of the plugin took longer than {time:?}"))
         } else if state.memory_denied {
-            ("PLUGIN_MEMORY", format!("the plugin wanted more than its {} bytes of memory", state.plugin.limits.memory))
+            (
+                "PLUGIN_MEMORY",
+                format!("the plugin wanted more than its {} bytes of memory", state.plugin.limits.memory),
+            )
         } else if let Some(trap) = trap {
             ("PLUGIN_TRAP", format!("the plugin crashed: {trap}"))
         } else {

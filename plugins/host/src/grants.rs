@@ -51,11 +51,14 @@ pub(crate) fn spec() -> ConfigSpec {
 
 impl Place {
     fn parse(text: &str) -> Result<Self, String> {
-        let whole = || format!("`{text}` is no host: write `host` or `host:port`, without `http://` and without a path");
+        let whole = || {
+            format!("`{text}` is no host: write `host` or `host:port`, without `http://` and without a path")
+        };
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, rest) = rest.split_once(']').ok_or_else(whole)?;
-                let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(whole)?) };
+                let port =
+                    if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(whole)?) };
                 (host, port)
             }
             None => match text.split_once(':') {
@@ -67,9 +70,9 @@ impl Place {
         if host.is_empty() || host.len() > 255 || !host.chars().all(legal) {
             return Err(whole());
         }
-        let port = port.map(|port| port.parse::<u16>().ok().filter(|port| *port > 0)).map(|port| {
-            port.ok_or_else(|| format!("`{text}` has a port that is no number from 1 to 65535"))
-        });
+        let port = port
+            .map(|port| port.parse::<u16>().ok().filter(|port| *port > 0))
+            .map(|port| port.ok_or_else(|| format!("`{text}` has a port that is no number from 1 to 65535")));
         Ok(Self { host: host.to_lowercase(), port: port.transpose()? })
     }
 }
@@ -195,8 +198,14 @@ mod tests {
             "http": ["https://example.org", "a b", "", "good", "a:0", "a:b"], "tcp": ["redis", "[::1", "redis:70000"],
         }));
         let expected = [
-            "grants.http[0]", "grants.http[1]", "grants.http[2]", "grants.http[4]", "grants.http[5]",
-            "grants.tcp[0]", "grants.tcp[1]", "grants.tcp[2]",
+            "grants.http[0]",
+            "grants.http[1]",
+            "grants.http[2]",
+            "grants.http[4]",
+            "grants.http[5]",
+            "grants.tcp[0]",
+            "grants.tcp[1]",
+            "grants.tcp[2]",
         ];
         assert_eq!(problems, expected);
     }

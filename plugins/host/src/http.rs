@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Url, redirect};
-use towpath_types::limits::{
-    PLUGIN_HTTP_BYTES_MAX, PLUGIN_HTTP_HEADER_BYTES_MAX, PLUGIN_HTTP_HEADERS_MAX,
-};
+use towpath_types::limits::{PLUGIN_HTTP_BYTES_MAX, PLUGIN_HTTP_HEADER_BYTES_MAX, PLUGIN_HTTP_HEADERS_MAX};
 
 use super::bindings::towpath::plugin::http as wit;
 use super::bindings::towpath::plugin::types::Error;
@@ -55,7 +53,8 @@ fn client(plugin: &Arc<Loaded>) -> Result<Client, Error> {
     });
     let agent = concat!("towpath/", env!("CARGO_PKG_VERSION"));
     let built = Client::builder().redirect(policy).user_agent(agent).build();
-    let built = built.map_err(|error| wrong("PLUGIN_HTTP", format!("the HTTP client cannot be set up: {error}")))?;
+    let built =
+        built.map_err(|error| wrong("PLUGIN_HTTP", format!("the HTTP client cannot be set up: {error}")))?;
     Ok(plugin.http.get_or_init(|| built).clone())
 }
 
@@ -95,7 +94,9 @@ fn headers(given: &[(String, String)], marks: &Marks) -> Result<HeaderMap, Error
     Ok(headers)
 }
 
-async fn fetch(request: reqwest::RequestBuilder) -> Result<Result<wit::Response, &'static str>, reqwest::Error> {
+async fn fetch(
+    request: reqwest::RequestBuilder,
+) -> Result<Result<wit::Response, &'static str>, reqwest::Error> {
     let mut response = request.send().await?;
     let status = response.status().as_u16();
     if response.headers().len() > PLUGIN_HTTP_HEADERS_MAX {
@@ -119,10 +120,9 @@ async fn fetch(request: reqwest::RequestBuilder) -> Result<Result<wit::Response,
 impl State {
     async fn http(&mut self, request: wit::Request) -> Result<wit::Response, Error> {
         self.may_reach()?;
-        let url: Url = request
-            .url
-            .parse()
-            .map_err(|error| wrong("PLUGIN_HTTP", format!("the URL of the request cannot be read: {error}")))?;
+        let url: Url = request.url.parse().map_err(|error| {
+            wrong("PLUGIN_HTTP", format!("the URL of the request cannot be read: {error}"))
+        })?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(wrong("PLUGIN_HTTP", "the URL of the request has a user or a password in it"));
         }

@@ -97,7 +97,8 @@ impl Instance {
         let time = self.limits.time;
         let mut all = Vec::new();
         if self.exports.source.is_some() {
-            let description = call!(self, time, Reach::Nothing, self.exports.source.as_ref(), call_descriptor)?;
+            let description =
+                call!(self, time, Reach::Nothing, self.exports.source.as_ref(), call_descriptor)?;
             let options = call!(self, time, Reach::Nothing, self.exports.source.as_ref(), call_config_spec)?;
             let guarantee = call!(self, time, Reach::Nothing, self.exports.source.as_ref(), call_promise)?;
             all.push(Said { kind: ConnectorKind::Source, description, options, guarantee: Some(guarantee) });
@@ -109,7 +110,8 @@ impl Instance {
             all.push(Said { kind: ConnectorKind::Sink, description, options, guarantee: Some(guarantee) });
         }
         if self.exports.transform.is_some() {
-            let description = call!(self, time, Reach::Nothing, self.exports.plugin.as_ref(), call_descriptor)?;
+            let description =
+                call!(self, time, Reach::Nothing, self.exports.plugin.as_ref(), call_descriptor)?;
             let options = call!(self, time, Reach::Nothing, self.exports.plugin.as_ref(), call_config_spec)?;
             all.push(Said { kind: ConnectorKind::Transform, description, options, guarantee: None });
         }
@@ -126,7 +128,9 @@ impl Instance {
             ConnectorKind::Source => {
                 call!(self, time, Reach::Nothing, self.exports.source.as_ref(), call_check_config)
             }
-            ConnectorKind::Sink => call!(self, time, Reach::Nothing, self.exports.sink.as_ref(), call_check_config),
+            ConnectorKind::Sink => {
+                call!(self, time, Reach::Nothing, self.exports.sink.as_ref(), call_check_config)
+            }
             ConnectorKind::Transform => {
                 call!(self, time, Reach::Nothing, self.exports.plugin.as_ref(), call_check_config)
             }
@@ -198,9 +202,7 @@ impl Instance {
 
 /// The sink.
 impl Instance {
-    pub(crate) async fn check_sink(
-        &mut self,
-    ) -> Result<Result<Vec<String>, Vec<types::Error>>, PluginError> {
+    pub(crate) async fn check_sink(&mut self) -> Result<Result<Vec<String>, Vec<types::Error>>, PluginError> {
         call!(self, self.limits.time, Reach::Granted, self.exports.sink.as_ref(), call_check)
     }
 

@@ -9,7 +9,8 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use towpath_api::{
-    ConfigProblem, ConfigProblems, ConfigSpec, ConnectorKind, Descriptor, PluginLoader, PluginTypes, RawConfig,
+    ConfigProblem, ConfigProblems, ConfigSpec, ConnectorKind, Descriptor, PluginLoader, PluginTypes,
+    RawConfig,
 };
 use towpath_types::limits::PLUGIN_FILE_BYTES_MAX;
 use wasmtime::Engine;

@@ -60,7 +60,10 @@ impl Memory {
 
     fn set(&mut self, key: String, value: Option<Vec<u8>>) -> Result<(), Error> {
         let too_large = |what: &str, max: usize| {
-            Err(wrong("PLUGIN_STATE", format!("{what} of the plugin's state is too large: {max} bytes are the most")))
+            Err(wrong(
+                "PLUGIN_STATE",
+                format!("{what} of the plugin's state is too large: {max} bytes are the most"),
+            ))
         };
         if key.len() > PLUGIN_STATE_KEY_BYTES_MAX {
             return too_large("a key", PLUGIN_STATE_KEY_BYTES_MAX);
@@ -76,7 +79,9 @@ impl Memory {
         }
         self.bytes = self.bytes - old + new;
         // A key that comes and goes leaves a trace until the next poll is durable: those are as many as fit once.
-        if self.changed.len() >= PLUGIN_STATE_BYTES_MAX / PLUGIN_STATE_KEY_BYTES_MAX && !self.changed.contains_key(&key) {
+        if self.changed.len() >= PLUGIN_STATE_BYTES_MAX / PLUGIN_STATE_KEY_BYTES_MAX
+            && !self.changed.contains_key(&key)
+        {
             return too_large("what one poll changes", PLUGIN_STATE_BYTES_MAX);
         }
         match &value {
@@ -132,7 +137,8 @@ mod tests {
         assert_eq!(loaded(1), [("a".to_owned(), b"\0one".to_vec())].into());
         assert_eq!(loaded(11), [("a".to_owned(), b"eleven".to_vec())].into());
         assert!(loaded(0).is_empty() && loaded(2).is_empty());
-        let unreadable = SourceOffsets { partitions: [("towpath:state:0:a".to_owned(), Json::from(7))].into() };
+        let unreadable =
+            SourceOffsets { partitions: [("towpath:state:0:a".to_owned(), Json::from(7))].into() };
         assert!(Memory::load(0, &unreadable).is_err());
     }
 
@@ -141,7 +147,8 @@ mod tests {
         let mut memory = Memory::default();
         assert!(memory.set("k".repeat(257), None).is_err());
         assert!(memory.set("k".to_owned(), Some(vec![0; 64 * 1024 + 1])).is_err());
-        let fits = (0..100).filter(|n| memory.set(format!("{n:03}"), Some(vec![0; 64 * 1024])).is_ok()).count();
+        let fits =
+            (0..100).filter(|n| memory.set(format!("{n:03}"), Some(vec![0; 64 * 1024])).is_ok()).count();
         assert_eq!(fits, 15);
         memory.set("000".to_owned(), None).unwrap();
         memory.set("new".to_owned(), Some(vec![0; 64 * 1024])).unwrap();

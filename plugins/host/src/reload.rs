@@ -107,8 +107,10 @@ impl Slot {
         file.check(self.entry.sha256.as_deref())?;
         let Opened { plugin: new, descriptors } =
             self.inner.open(&old.name, &file, self.entry.limits, self.entry.grants.clone())?;
-        let same = |(one, two): (&Descriptor, &Descriptor)| one.kind == two.kind && one.options == two.options;
-        if descriptors.len() != self.descriptors.len() || !descriptors.iter().zip(&self.descriptors).all(same) {
+        let same =
+            |(one, two): (&Descriptor, &Descriptor)| one.kind == two.kind && one.options == two.options;
+        if descriptors.len() != self.descriptors.len() || !descriptors.iter().zip(&self.descriptors).all(same)
+        {
             let message =
                 "its options are others than those of the file before; restart to use it".to_owned();
             return Err(PluginError::Description(message));

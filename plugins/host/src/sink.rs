@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use towpath_api::batch::flat;
 use towpath_api::{
-    ConfigProblems, ConnectorError, ConnectorKind, Descriptor, Durability, ErrorKind, RawConfig, Rejected, Sink,
-    SinkBatch, SinkConnector, SinkFactory, TaskContext, Written,
+    ConfigProblems, ConnectorError, ConnectorKind, Descriptor, Durability, ErrorKind, RawConfig, Rejected,
+    Sink, SinkBatch, SinkConnector, SinkFactory, TaskContext, Written,
 };
 use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
 
@@ -82,7 +82,9 @@ pub(crate) fn checked(
     match said {
         Ok(lines) => Ok(lines.into_iter().take(LINES_MAX).map(line).collect()),
         Err(errors) if errors.is_empty() => Err(vec![answer("a check that fails, and says nothing")]),
-        Err(errors) => Err(errors.into_iter().take(LINES_MAX).map(|error| failure(error, redactor)).collect()),
+        Err(errors) => {
+            Err(errors.into_iter().take(LINES_MAX).map(|error| failure(error, redactor)).collect())
+        }
     }
 }
 
@@ -211,7 +213,10 @@ impl Running {
     }
 
     /// Positions that a guest tells, of partitions that are its own.
-    fn positions(&self, said: Vec<wit::Position>) -> Result<BTreeMap<TopicPartition, Offset>, ConnectorError> {
+    fn positions(
+        &self,
+        said: Vec<wit::Position>,
+    ) -> Result<BTreeMap<TopicPartition, Offset>, ConnectorError> {
         let mut positions = BTreeMap::new();
         for wit::Position { partition, next_offset } in said {
             let topic = TopicName::new(&partition.topic).map_err(|error| answer(&error.to_string()))?;
@@ -228,13 +233,15 @@ impl Running {
     async fn revive(&mut self) -> Result<(), ConnectorError> {
         self.instance = None;
         self.start().await?;
-        let added: Vec<_> = self.partitions.iter().map(|(partition, held)| (partition.clone(), held.id)).collect();
+        let added: Vec<_> =
+            self.partitions.iter().map(|(partition, held)| (partition.clone(), held.id)).collect();
         let starts = self.give(&added).await?;
         for (partition, start) in starts {
             let Some(held) = self.partitions.get_mut(&partition) else { continue };
             // The target may hold more than was told before the plugin died; never less.
             if held.durable.is_some_and(|durable| start.get() < durable) {
-                let message = format!("the plugin begins at {start} of {partition}, and has said that more is durable");
+                let message =
+                    format!("the plugin begins at {start} of {partition}, and has said that more is durable");
                 return Err(ConnectorError::retry("PLUGIN_POSITION", message));
             }
             held.next = Some(start.get());
@@ -276,7 +283,9 @@ impl Running {
             let at = index as usize;
             if at >= range.len() || rejected.contains_key(&at) {
                 self.instance = None;
-                return Err(Failed::Contained(answer(&format!("record {index} is rejected, and is not there, or twice"))));
+                return Err(Failed::Contained(answer(&format!(
+                    "record {index} is rejected, and is not there, or twice"
+                ))));
             }
             rejected.insert(at, details(ErrorKind::Terminal, said, &self.configured.redactor));
         }
@@ -385,7 +394,8 @@ impl Sink for Running {
         added: &[(TopicPartition, TopicId)],
     ) -> Result<BTreeMap<TopicPartition, Offset>, ConnectorError> {
         for (partition, id) in added {
-            self.partitions.insert(partition.clone(), Held { id: *id, next: None, durable: None, written: false });
+            self.partitions
+                .insert(partition.clone(), Held { id: *id, next: None, durable: None, written: false });
         }
         let starts = self.give(added).await?;
         for (partition, start) in &starts {
@@ -448,17 +458,24 @@ impl Sink for Running {
             let Some(held) = self.partitions.get_mut(&partition) else { continue };
             // A flush makes everything accepted safe, and nothing else.
             if held.next != Some(next.get()) {
-                let message = format!("{next} of {partition} is said to be durable, and {:?} was written", held.next);
+                let message =
+                    format!("{next} of {partition} is said to be durable, and {:?} was written", held.next);
                 return Err(answer(&message));
             }
             held.durable = held.next;
         }
-        if let Some((partition, held)) = self.partitions.iter().find(|(_, it)| it.written && it.durable != it.next) {
-            return Err(answer(&format!("nothing of {partition} is said to be durable, and {:?} was written", held.next)));
+        if let Some((partition, held)) =
+            self.partitions.iter().find(|(_, it)| it.written && it.durable != it.next)
+        {
+            return Err(answer(&format!(
+                "nothing of {partition} is said to be durable, and {:?} was written",
+                held.next
+            )));
         }
         self.outstanding = false;
         let written = self.partitions.iter().filter(|(_, held)| held.written);
-        let durable = written.filter_map(|(partition, held)| Some((partition.clone(), Offset::new(held.durable?))));
+        let durable =
+            written.filter_map(|(partition, held)| Some((partition.clone(), Offset::new(held.durable?))));
         Ok(durable.collect())
     }
 

@@ -96,7 +96,8 @@ impl SourceConnector for Connector {
         let offsets = offsets_out(&resume)?;
         let assignment = task.assignment.as_str().unwrap_or_default().to_owned();
         let spec = wit::Task { index: task.index, assignment };
-        let opened = instance.open_source(&spec, &offsets).await.map_err(PluginError::into_connector_error)?;
+        let opened =
+            instance.open_source(&spec, &offsets).await.map_err(PluginError::into_connector_error)?;
         let status = opened.map_err(|error| failure(error, &self.configured.redactor))?;
         let mut running = Running {
             configured: Arc::clone(&self.configured),
@@ -152,7 +153,11 @@ impl Running {
     }
 
     /// Offsets that a guest tells, and what has changed in its memory.
-    fn offsets_in(&self, instance: &mut Instance, said: Vec<wit::Offset>) -> Result<SourceOffsets, ConnectorError> {
+    fn offsets_in(
+        &self,
+        instance: &mut Instance,
+        said: Vec<wit::Offset>,
+    ) -> Result<SourceOffsets, ConnectorError> {
         if said.len() > PLUGIN_OFFSETS_MAX {
             return Err(answer(&format!("{} offsets; {PLUGIN_OFFSETS_MAX} are the most", said.len())));
         }
@@ -160,7 +165,8 @@ impl Running {
         for wit::Offset { partition, place } in said {
             let bytes = partition.len() + place.as_ref().map_or(0, String::len);
             if partition.is_empty() || partition.starts_with(RESERVED) || bytes > PLUGIN_OFFSET_BYTES_MAX {
-                let what = format!("an offset of {bytes} bytes of the source partition `{}`", cut(&partition, 200));
+                let what =
+                    format!("an offset of {bytes} bytes of the source partition `{}`", cut(&partition, 200));
                 return Err(answer(&what));
             }
             partitions.insert(partition, place.map_or(Json::Null, Json::String));
@@ -177,7 +183,8 @@ impl Running {
             wit::Found::End => return Ok(Poll::End),
         };
         let schemas = &instance.store.data().schemas;
-        let batch = flat::read(batch, |number| schemas.get(number)).map_err(|error| answer(&error.to_string()))?;
+        let batch =
+            flat::read(batch, |number| schemas.get(number)).map_err(|error| answer(&error.to_string()))?;
         let redactor = &self.configured.redactor;
         let rejected = rejected.into_iter().map(|it| RejectedInput {
             position: cut(&redactor.redact(&it.position), PLUGIN_TEXT_BYTES_MAX).to_owned(),

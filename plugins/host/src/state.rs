@@ -110,7 +110,8 @@ impl State {
             tracing::warn!(plugin, left_out, "the plugin wrote too many lines in one call");
         }
         let begun = Instant::now();
-        self.call = Call { begun, time, ticks: 0, waited: Duration::ZERO, reach, stopped: None, log_lines: 0 };
+        self.call =
+            Call { begun, time, ticks: 0, waited: Duration::ZERO, reach, stopped: None, log_lines: 0 };
         self.memory_denied = false;
         self.last_error = None;
     }

@@ -197,7 +197,8 @@ impl Running {
             if index >= range.len() || !seen.insert(index) || used.binary_search(&index).is_ok() {
                 return Err(wrong(format!("record {index} is rejected, and is not there, or not only that")));
             }
-            rejected.push((range.start + index, details(ErrorKind::Terminal, said, &self.configured.redactor)));
+            rejected
+                .push((range.start + index, details(ErrorKind::Terminal, said, &self.configured.redactor)));
         }
         rejected.sort_by_key(|(index, _)| *index);
         Ok(Part { batch: read, rejected })

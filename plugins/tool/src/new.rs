@@ -179,7 +179,10 @@ mod tests {
         assert!(manifest.contains("name = \"drop-debug\""), "{manifest}");
         assert!(std::fs::read_to_string(project.join("src/lib.rs")).unwrap().contains("struct DropDebug"));
         let readme = std::fs::read_to_string(project.join("README.md")).unwrap();
-        assert!(readme.contains("A transform for Towpath") && readme.contains("{ type: drop-debug, field"), "{readme}");
+        assert!(
+            readme.contains("A transform for Towpath") && readme.contains("{ type: drop-debug, field"),
+            "{readme}"
+        );
         assert!(matches!(new(Language::Rust, Kind::Transform, &project), Err(ToolError::Io { .. })));
         for name in ["1st", "a b", "", "ä"] {
             assert!(new(Language::Rust, Kind::Transform, &folder.path().join(name)).is_err(), "{name}");

@@ -23,7 +23,11 @@ const KEYS: u64 = 97;
 fn build(to: &Path) {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
     let mut command = Command::new(process::binary().unwrap());
-    command.args(["plugin", "build"]).arg(paths::workspace().join("plugins/examples")).arg("--output").arg(to);
+    command
+        .args(["plugin", "build"])
+        .arg(paths::workspace().join("plugins/examples"))
+        .arg("--output")
+        .arg(to);
     let output = command.env("CARGO_TARGET_DIR", target).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -120,7 +124,8 @@ fn every_entry_arrives_once_and_in_order() {
         assert_eq!(numbers, expected, "{topic} (seed {seed})");
     }
     for key in 0..KEYS {
-        let fields: Json = serde_json::from_str(&redis.cli(&["HGET", &format!("row:{key}"), "fields"]).unwrap()).unwrap();
+        let fields: Json =
+            serde_json::from_str(&redis.cli(&["HGET", &format!("row:{key}"), "fields"]).unwrap()).unwrap();
         // Each key's entries are spread over all streams: the last of one of them is what stays.
         let latest: Vec<u64> = (0..STREAMS)
             .filter_map(|stream| (1..=total).rev().find(|v| v % STREAMS == stream && v % KEYS == key))

@@ -157,10 +157,7 @@ pub fn decode(
 ///
 /// # Errors
 /// [`Malformed`] with what is wrong, and where.
-pub fn read(
-    bytes: Vec<u8>,
-    schema: impl Fn(u32) -> Option<Arc<EventSchema>>,
-) -> Result<Batch, Malformed> {
+pub fn read(bytes: Vec<u8>, schema: impl Fn(u32) -> Option<Arc<EventSchema>>) -> Result<Batch, Malformed> {
     let head = head(&bytes, usize::MAX)?;
     Ok(entries(bytes, &head, None, schema)?.batch)
 }

@@ -149,7 +149,10 @@ type Opened = (Arc<dyn TransformFactory>, RawConfig, Box<dyn Transform>);
 fn transform_of(plugins: &Plugins, file: &Path, text: &str) -> Result<Opened, Failure> {
     let types = plugins.open_path(file)?;
     let Some(factory) = types.transform else {
-        return Err(Failure::new(format!("{} is no transform, and only transforms can be measured", file.display())));
+        return Err(Failure::new(format!(
+            "{} is no transform, and only transforms can be measured",
+            file.display()
+        )));
     };
     let config = options(text, factory.descriptor())?;
     let transform = factory.parse(&config).map_err(|problems| {

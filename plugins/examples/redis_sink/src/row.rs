@@ -27,7 +27,10 @@ fn bytes(value: Value<'_>) -> Option<Vec<u8>> {
 /// The key: the values of the record's key, joined by colons, behind a prefix.
 pub(crate) fn key(prefix: &str, record: &Record<'_>) -> Result<Vec<u8>, Rejection> {
     if record.op() == Some(Op::Truncate) {
-        let why = Rejection::new("REDIS_TRUNCATE", "the table was truncated, which the sink cannot do to its hashes");
+        let why = Rejection::new(
+            "REDIS_TRUNCATE",
+            "the table was truncated, which the sink cannot do to its hashes",
+        );
         return Err(why.with_hint("remove the keys by hand, and let the source take its snapshot again"));
     }
     let missing = || {

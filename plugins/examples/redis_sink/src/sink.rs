@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use resp::{Redis, Reply, Settings, options};
 use towpath_sdk::{
-    Assigned, Config, Delivery, Descriptor, Element, Error, OptionSpec, Positions, Problem, Sink, TopicPartition,
-    Written, random,
+    Assigned, Config, Delivery, Descriptor, Element, Error, OptionSpec, Positions, Problem, Sink,
+    TopicPartition, Written, random,
 };
 
 use crate::row::{Change, change, key};
@@ -89,9 +89,14 @@ impl RedisSink {
             Some(Reply::Nil) => Ok(false),
             Some(Reply::Array(done)) => match done.iter().find(|reply| matches!(reply, Reply::Error(_))) {
                 None => Ok(true),
-                Some(error) => Err(Error::terminal("REDIS_PARTLY", format!("a part of a transaction failed: {error:?}"))),
+                Some(error) => {
+                    Err(Error::terminal("REDIS_PARTLY", format!("a part of a transaction failed: {error:?}")))
+                }
             },
-            _ => Err(Error::needs_operator("REDIS_REPLY", "Redis answers a transaction otherwise than Redis does")),
+            _ => Err(Error::needs_operator(
+                "REDIS_REPLY",
+                "Redis answers a transaction otherwise than Redis does",
+            )),
         }
     }
 
@@ -127,13 +132,12 @@ impl Sink for RedisSink {
         let mut descriptor = Descriptor::new("redis_sink", env!("CARGO_PKG_VERSION"), summary).exactly_once();
         descriptor.options = options();
         let prefix = "What keys begin with; behind it come the values of the record's key, joined by colons.";
-        let positions = "What the keys begin with under which the positions stand: another one for each pipeline.";
-        descriptor
-            .option(OptionSpec::optional("prefix", Element::Text, prefix).default_json("\"\""))
-            .option(
-                OptionSpec::optional("positions", Element::NonEmptyText, positions)
-                    .default_json("\"towpath:positions\""),
-            )
+        let positions =
+            "What the keys begin with under which the positions stand: another one for each pipeline.";
+        descriptor.option(OptionSpec::optional("prefix", Element::Text, prefix).default_json("\"\"")).option(
+            OptionSpec::optional("positions", Element::NonEmptyText, positions)
+                .default_json("\"towpath:positions\""),
+        )
     }
 
     fn check(config: &Config) -> Vec<Problem> {

@@ -19,7 +19,8 @@ impl Entry {
     pub(crate) fn read(stream: usize, reply: &Reply) -> Option<Self> {
         let [id, fields] = reply.array()? else { return None };
         let id = Id::parse(&id.as_string()?)?;
-        let words = fields.array()?.iter().map(|word| Some(word.text()?.to_vec())).collect::<Option<Vec<_>>>()?;
+        let words =
+            fields.array()?.iter().map(|word| Some(word.text()?.to_vec())).collect::<Option<Vec<_>>>()?;
         let fields = words.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
         Some(Self { stream, id, fields })
     }
@@ -87,16 +88,20 @@ pub(crate) fn write(out: &mut Records<'_>, schema: u32, stream: &str, key: Optio
         Ok(fields) => fields,
         Err(error) => {
             let error: std::str::Utf8Error = error;
-            let bytes = entry.fields.iter().flat_map(|(name, value)| [&name[..], b"=", &value[..], b"\n"]).flatten();
+            let bytes =
+                entry.fields.iter().flat_map(|(name, value)| [&name[..], b"=", &value[..], b"\n"]).flatten();
             let bytes: Vec<u8> = bytes.copied().collect();
-            let why = Rejection::new("REDIS_ENTRY", format!("a field of the entry is no UTF-8 text: {error}"));
+            let why =
+                Rejection::new("REDIS_ENTRY", format!("a field of the entry is no UTF-8 text: {error}"));
             return out.reject(format!("{stream} {}", entry.id), &bytes, why);
         }
     };
     let (id, json) = (entry.id.to_string(), json(&fields));
     let key = key.map(|key| fields.iter().rfind(|(name, _)| *name == key).map(|(_, value)| *value));
     let mut record = out.record(schema);
-    record.timestamp_ms(i64::try_from(entry.id.ms).unwrap_or(i64::MAX)).position(lane(stream), &entry.id.bytes());
+    record
+        .timestamp_ms(i64::try_from(entry.id.ms).unwrap_or(i64::MAX))
+        .position(lane(stream), &entry.id.bytes());
     if let Some(value) = key {
         record.key(|row| row.value(value.map_or(Value::Null, Value::Text)));
     }

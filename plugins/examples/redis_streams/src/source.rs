@@ -148,10 +148,12 @@ impl Source for RedisStreams {
         }
         for (index, stream) in streams.iter().enumerate() {
             if streams[..index].contains(stream) {
-                problems.push(Problem::new(format!("streams[{index}]"), format!("`{stream}` is named twice")));
+                problems
+                    .push(Problem::new(format!("streams[{index}]"), format!("`{stream}` is named twice")));
             }
             if stream.contains('\n') {
-                problems.push(Problem::new(format!("streams[{index}]"), "a stream's name cannot have two lines"));
+                problems
+                    .push(Problem::new(format!("streams[{index}]"), "a stream's name cannot have two lines"));
             }
         }
         problems
@@ -175,7 +177,9 @@ impl Source for RedisStreams {
         let streams = config.texts("streams");
         let tasks = streams.len().clamp(1, tasks_max as usize);
         let share = |index: usize| streams.iter().skip(index).step_by(tasks).cloned().collect::<Vec<_>>();
-        Ok((0..tasks).map(|index| Task { index: index as u32, assignment: share(index).join("\n") }).collect())
+        Ok((0..tasks)
+            .map(|index| Task { index: index as u32, assignment: share(index).join("\n") })
+            .collect())
     }
 
     fn open(config: &Config, task: &Task, offsets: &Offsets) -> Result<Self, Error> {
@@ -223,7 +227,11 @@ impl Source for RedisStreams {
                 lines.push(format!("{last} {name}"));
             }
         }
-        let text = if let [line] = &lines[..] { line.clone() } else { format!("the ends of {} streams", lines.len()) };
+        let text = if let [line] = &lines[..] {
+            line.clone()
+        } else {
+            format!("the ends of {} streams", lines.len())
+        };
         Ok(Some(Position { document: lines.join("\n"), text }))
     }
 

@@ -62,7 +62,9 @@ impl Redis {
                 word(&mut redis.write, username.as_bytes());
             }
             // The host puts the password in the place of its mark; it is as long as it says.
-            redis.write.extend_from_slice(format!("${}\r\n{}\r\n", password.length, password.mark).as_bytes());
+            redis
+                .write
+                .extend_from_slice(format!("${}\r\n{}\r\n", password.length, password.mark).as_bytes());
             redis.owed += 1;
             redis.answer(ANSWER_MS)?;
         }
@@ -102,7 +104,10 @@ impl Redis {
         loop {
             let parsed = parse(&self.read[self.taken..]);
             let parsed = parsed.map_err(|what| {
-                Error::needs_operator("REDIS_PROTOCOL", format!("what answers does not speak as Redis does: {what}"))
+                Error::needs_operator(
+                    "REDIS_PROTOCOL",
+                    format!("what answers does not speak as Redis does: {what}"),
+                )
             })?;
             if let Some((reply, length)) = parsed {
                 self.taken += length;
@@ -120,8 +125,12 @@ impl Redis {
             self.taken = 0;
             match self.connection.read(READ_BYTES, timeout_ms)? {
                 tcp::Received::Bytes(bytes) => self.read.extend_from_slice(&bytes),
-                tcp::Received::Nothing => return Err(Error::retry("REDIS_TIMEOUT", "Redis does not answer in time")),
-                tcp::Received::Closed => return Err(Error::retry("REDIS_CLOSED", "Redis has closed the connection")),
+                tcp::Received::Nothing => {
+                    return Err(Error::retry("REDIS_TIMEOUT", "Redis does not answer in time"));
+                }
+                tcp::Received::Closed => {
+                    return Err(Error::retry("REDIS_CLOSED", "Redis has closed the connection"));
+                }
             }
         }
     }
@@ -166,7 +175,8 @@ impl Redis {
     /// The connection fails, or the server refuses.
     pub fn version(&mut self) -> Result<String, Error> {
         let info = self.ask(&[b"INFO", b"server"])?.as_string().unwrap_or_default();
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("of some version");
+        let version =
+            info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("of some version");
         Ok(format!("Redis {}", version.trim()))
     }
 }

@@ -144,7 +144,9 @@ mod tests {
 
     #[test]
     fn what_is_no_reply_is_told() {
-        for bytes in [&b"HTTP/1.1 400\r\n"[..], b"$99999999999\r\n", b"$-2\r\n", b":x\r\n", b"*9999999\r\n", b"\r\n"] {
+        for bytes in
+            [&b"HTTP/1.1 400\r\n"[..], b"$99999999999\r\n", b"$-2\r\n", b":x\r\n", b"*9999999\r\n", b"\r\n"]
+        {
             assert!(parse(bytes).is_err(), "{bytes:?}");
         }
         assert!(parse(&b"*1\r\n".repeat(20)).is_err());

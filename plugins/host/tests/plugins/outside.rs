@@ -35,7 +35,8 @@ async fn server(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Str
 }
 
 fn ok(body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        .into_bytes()
 }
 
 async fn refused(entry: Json, options: Json) -> ConnectorError {
@@ -60,13 +61,18 @@ async fn http_goes_to_granted_hosts_with_secrets_that_nobody_saw() {
     let (said, _) = finds(grants, options("http")).await.unwrap();
     assert!(said.starts_with("200 POST /x HTTP/1.1"), "{said}");
     // The server tells what it was sent: that is between it and whoever granted it.
-    assert!(said.contains("authorization: Bearer hunter2-hunter2") && said.ends_with("<hunter2-hunter2>"), "{said}");
+    assert!(
+        said.contains("authorization: Bearer hunter2-hunter2") && said.ends_with("<hunter2-hunter2>"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
 async fn redirects_go_to_granted_hosts() {
     let target = server(ok).await;
-    let to = format!("HTTP/1.1 302 Found\r\nlocation: http://{target}/y\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let to = format!(
+        "HTTP/1.1 302 Found\r\nlocation: http://{target}/y\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
     let first = server(move |_| to.clone().into_bytes()).await;
     let options = || json!({ "at": "poll", "how": "get", "target": format!("http://{first}/x") });
     let error = refused(json!({ "grants": { "http": [first] } }), options()).await;
@@ -74,7 +80,8 @@ async fn redirects_go_to_granted_hosts() {
     assert!(error.to_string().contains(&target), "{error}");
     let (said, _) = finds(json!({ "grants": { "http": [first, target] } }), options()).await.unwrap();
     assert!(said.starts_with("200 "), "{said}");
-    let around = server(|_| b"HTTP/1.1 302 Found\r\nlocation: /again\r\ncontent-length: 0\r\n\r\n".to_vec()).await;
+    let around =
+        server(|_| b"HTTP/1.1 302 Found\r\nlocation: /again\r\ncontent-length: 0\r\n\r\n".to_vec()).await;
     let options = json!({ "at": "poll", "how": "get", "target": format!("http://{around}/x") });
     let error = refused(json!({ "grants": { "http": [around] } }), options).await;
     assert!(error.to_string().contains("redirect"), "{error}");
@@ -82,15 +89,19 @@ async fn redirects_go_to_granted_hosts() {
 
 #[tokio::test]
 async fn answers_are_bounded_in_size_and_time() {
-    let long = server(|_| [b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_vec(), vec![b'x'; 17 << 20]].concat()).await;
+    let long =
+        server(|_| [b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_vec(), vec![b'x'; 17 << 20]].concat())
+            .await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent_address = silent.local_addr().unwrap().to_string();
-    let grants = |address: &str, wait: u64| json!({ "wait": wait, "grants": { "http": [address], "tcp": [address] } });
+    let grants =
+        |address: &str, wait: u64| json!({ "wait": wait, "grants": { "http": [address], "tcp": [address] } });
     let options = |how: &str, target: String| json!({ "at": "poll", "how": how, "target": target });
     let error = refused(grants(&long, 60_000), options("get", format!("http://{long}"))).await;
     assert_eq!(error.code(), "PLUGIN_LIMIT", "{error}");
     let begun = Instant::now();
-    let error = refused(grants(&silent_address, 400), options("get", format!("http://{silent_address}"))).await;
+    let error =
+        refused(grants(&silent_address, 400), options("get", format!("http://{silent_address}"))).await;
     assert_eq!(error.code(), "PLUGIN_HTTP", "{error}");
     // A plugin that waits again and again has used up its wait, and then its time.
     let error = refused(grants(&silent_address, 400), options("waits", silent_address.clone())).await;
@@ -106,13 +117,18 @@ async fn answers_are_bounded_in_size_and_time() {
 async fn tcp_goes_to_granted_places() {
     let address = server(|asked| format!("you said {asked}").into_bytes()).await;
     let options = |how: &str| json!({ "at": "poll", "how": how, "target": address, "token": "hunter2>" });
-    is_refusal(&refused(json!({}), options("tcp")).await, &format!("plugins.mine.grants.tcp: [\"{address}\"]"));
+    is_refusal(
+        &refused(json!({}), options("tcp")).await,
+        &format!("plugins.mine.grants.tcp: [\"{address}\"]"),
+    );
     let port = address.rsplit_once(':').unwrap().1;
-    let elsewhere = json!({ "grants": { "tcp": [format!("localhost:{port}"), "127.0.0.1:1"], "http": [address] } });
+    let elsewhere =
+        json!({ "grants": { "tcp": [format!("localhost:{port}"), "127.0.0.1:1"], "http": [address] } });
     is_refusal(&refused(elsewhere, options("tcp")).await, "grants.tcp");
     // The server waits for a `>`, which is what the secret ends with; its length comes behind it.
     let grants = json!({ "grants": { "tcp": [address], "secrets": ["token"] } });
-    let (said, _) = finds(grants, json!({ "at": "poll", "how": "tcp", "target": address, "token": "a>" })).await.unwrap();
+    let (said, _) =
+        finds(grants, json!({ "at": "poll", "how": "tcp", "target": address, "token": "a>" })).await.unwrap();
     assert!(said.starts_with("you said a>"), "{said}");
     let nobody = json!({ "grants": { "tcp": ["127.0.0.1:1"] } });
     let error = refused(nobody, json!({ "at": "poll", "how": "tcp", "target": "127.0.0.1:1" })).await;

@@ -96,7 +96,10 @@ async fn entries_that_are_lost_are_told() {
     redis.cli(&["XTRIM", "s", "MAXLEN", "0"]).unwrap();
     redis.cli(&["XADD", "s", "6-0", "b", "1"]).unwrap();
     let (texts, later) = read(&*connector, stored.clone()).await;
-    assert_eq!((texts.as_slice(), &later.partitions["s"]), (&[r#"{"b":"1"}"#.to_owned()][..], &json!("6-0 3")));
+    assert_eq!(
+        (texts.as_slice(), &later.partitions["s"]),
+        (&[r#"{"b":"1"}"#.to_owned()][..], &json!("6-0 3"))
+    );
     redis.cli(&["XTRIM", "s", "MAXLEN", "0"]).unwrap();
     redis.cli(&["XADD", "s", "7-0", "c", "1"]).unwrap();
     assert!(opened(&*connector, stored).await.err().unwrap().contains("trimmed"));
@@ -134,8 +137,13 @@ async fn rows_become_hashes() {
     let redis = Redis::with_password(PASSWORD).unwrap();
     let partition = TopicPartition::new(TopicName::new("rows").unwrap(), 0);
     let key = Arc::new(RowSchema::new(vec![Field::required("id", Type::Int64)]));
-    let value = [Field::required("id", Type::Int64), Field::nullable("a", Type::String), Field::nullable("b", Type::Bool)];
-    let schema = Arc::new(EventSchema::new("rows", Arc::new(RowSchema::new(value.to_vec()))).with_key(Some(key)));
+    let value = [
+        Field::required("id", Type::Int64),
+        Field::nullable("a", Type::String),
+        Field::nullable("b", Type::Bool),
+    ];
+    let schema =
+        Arc::new(EventSchema::new("rows", Arc::new(RowSchema::new(value.to_vec()))).with_key(Some(key)));
     let mut sink = sink(&redis).open(TaskContext::new("test", 0)).await.unwrap();
     let id = TopicId::random();
     sink.assign(&[(partition.clone(), id)]).await.unwrap();

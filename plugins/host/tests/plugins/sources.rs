@@ -18,7 +18,8 @@ async fn records_offsets_rejections_and_ends_come_as_they_are_told() {
     let mut source = open(&*connector, offsets("numbers", "5")).await.unwrap();
     assert_eq!(source.status(), "at 5");
     let Poll::Batch(batch) = source.poll(BUDGET).await.unwrap() else { panic!("no batch") };
-    let numbers: Vec<_> = batch.batch.records().map(|it| (it.lane(), it.offset(), it.after().unwrap().get(0))).collect();
+    let numbers: Vec<_> =
+        batch.batch.records().map(|it| (it.lane(), it.offset(), it.after().unwrap().get(0))).collect();
     assert_eq!(numbers, [5, 7, 8, 9].map(|n| (1, -1, Value::Int(n))));
     assert_eq!(batch.batch.record(0).position(), Some(&5_i64.to_be_bytes()[..]));
     assert_eq!(batch.offsets, offsets("numbers", "10"));
@@ -83,7 +84,10 @@ async fn has_passed_is_answered_at_once_or_not_at_all() {
     let connector = hostile_source(json!({ "time": 60_000 }), json!({ "at": "has_passed", "how": "loop" }));
     let mut source = open(&*connector, SourceOffsets::default()).await.unwrap();
     let begun = Instant::now();
-    assert!(!source.has_passed(&offsets("numbers", "10"), &Position { document: json!("1"), text: String::new() }));
+    assert!(
+        !source
+            .has_passed(&offsets("numbers", "10"), &Position { document: json!("1"), text: String::new() })
+    );
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(source.poll(BUDGET).await.map(drop).unwrap_err().code(), "PLUGIN_TIMEOUT");
 }

@@ -22,7 +22,8 @@ pub(crate) fn built_component(folder: &str, name: &str) -> PathBuf {
     all.into_iter().find(|it| it.name == name).unwrap_or_else(|| panic!("{folder} has no {name}")).path
 }
 
-pub(crate) static PII_MASK: LazyLock<PathBuf> = LazyLock::new(|| built_component("plugins/examples", "pii_mask"));
+pub(crate) static PII_MASK: LazyLock<PathBuf> =
+    LazyLock::new(|| built_component("plugins/examples", "pii_mask"));
 pub(crate) static HOSTILE: LazyLock<PathBuf> =
     LazyLock::new(|| built_component("plugins/host/tests/guests", "hostile"));
 
@@ -49,7 +50,9 @@ pub(crate) fn config(factory: &dyn TransformFactory, options: Json) -> RawConfig
 
 /// The hostile plugin with a limit of a third of a second and 16 MiB.
 pub(crate) fn hostile(options: Json) -> Box<dyn Transform> {
-    let factory = load(&HOSTILE, &json!({ "time": 300, "memory": 16 << 20, "grants": { "reveal": ["token"] } })).unwrap();
+    let factory =
+        load(&HOSTILE, &json!({ "time": 300, "memory": 16 << 20, "grants": { "reveal": ["token"] } }))
+            .unwrap();
     factory.parse(&config(&*factory, options)).unwrap_or_else(|problems| panic!("{problems}"))
 }
 

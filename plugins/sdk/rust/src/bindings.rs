@@ -127,7 +127,8 @@ pub(crate) fn details(why: Rejection) -> types::Details {
 
 /// A failure that the host tells.
 pub(crate) fn error_in(error: types::Error) -> Error {
-    let why = |it: types::Details| Rejection { code: it.code, message: it.message, hint: it.hint, path: it.path };
+    let why =
+        |it: types::Details| Rejection { code: it.code, message: it.message, hint: it.hint, path: it.path };
     match error {
         types::Error::RetryAfter(retry) => Error::RetryAfter(retry.delay_ms, why(retry.details)),
         types::Error::NeedsOperator(details) => Error::NeedsOperator(why(details)),

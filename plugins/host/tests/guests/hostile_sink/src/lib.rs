@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use towpath_sdk::{
-    Assigned, Config, Delivery, Descriptor, Element, Error, OptionSpec, Positions, Rejection, Sink, TopicPartition,
-    Value, Written, tcp,
+    Assigned, Config, Delivery, Descriptor, Element, Error, OptionSpec, Positions, Rejection, Sink,
+    TopicPartition, Value, Written, tcp,
 };
 
 struct Hostile {
@@ -91,7 +91,9 @@ impl Sink for Hostile {
                 _ => String::new(),
             };
             match text.as_str() {
-                "reject" => written.rejected.push((index as u32, Rejection::new("HOSTILE_RECORD", "not this one"))),
+                "reject" => {
+                    written.rejected.push((index as u32, Rejection::new("HOSTILE_RECORD", "not this one")))
+                }
                 "forge" => written.rejected.push((4_000, Rejection::new("HOSTILE_RECORD", "none of yours"))),
                 how => misbehave(how),
             }

@@ -54,17 +54,20 @@ fn act(at: &str) -> Result<Option<String>, Error> {
         }
         "http" => {
             let token = secrets::get("token")?.map(|it| it.mark).unwrap_or_default();
-            let request = http::Request::new("POST", target).header("authorization", format!("Bearer {token}"));
+            let request =
+                http::Request::new("POST", target).header("authorization", format!("Bearer {token}"));
             let answer = http::send(request.body(format!("<{token}>")))?;
             format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))
         }
         "get" => {
-            let answer = http::send(http::Request { timeout_ms: 60_000, ..http::Request::new("GET", target) })?;
+            let answer =
+                http::send(http::Request { timeout_ms: 60_000, ..http::Request::new("GET", target) })?;
             format!("{} {} bytes", answer.status, answer.body.len())
         }
         "tcp" => {
             let mut connection = tcp::Connection::open(host, port, 1_000)?;
-            let token = secrets::get("token")?.map(|it| format!("{}{}", it.mark, it.length)).unwrap_or_default();
+            let token =
+                secrets::get("token")?.map(|it| format!("{}{}", it.mark, it.length)).unwrap_or_default();
             connection.write(token.as_bytes(), 1_000)?;
             match connection.read(1 << 30, 5_000)? {
                 tcp::Received::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -92,7 +95,8 @@ fn act(at: &str) -> Result<Option<String>, Error> {
 }
 
 fn said(out: &mut Records<'_>, text: &str) {
-    let schema = out.define(Schema::plain("said", vec![Field::nullable("text", Scalar::Text)])).unwrap_or(u32::MAX);
+    let schema =
+        out.define(Schema::plain("said", vec![Field::nullable("text", Scalar::Text)])).unwrap_or(u32::MAX);
     out.record(schema).after(|row| row.text(text)).finish();
 }
 
@@ -102,7 +106,9 @@ fn forge(out: &mut Records<'_>, number: u32) {
         "schema" => out.record(4_000).after(|row| row.text("x")).finish(),
         "type" => out.record(number).after(|row| row.text("x")).finish(),
         "topic" => out.record(number).topic("not a topic").after(|row| row.value(Value::Int(1))).finish(),
-        "position" => out.record(number).position(0, &[0; 2000]).after(|row| row.value(Value::Int(1))).finish(),
+        "position" => {
+            out.record(number).position(0, &[0; 2000]).after(|row| row.value(Value::Int(1))).finish()
+        }
         "reserved" => out.offset("towpath:state:1:k", "stolen"),
         "nameless" => out.offset("", "1"),
         "large" => out.offset("numbers", "x".repeat(100_000)),
@@ -118,7 +124,9 @@ impl Source for Hostile {
             .option(OptionSpec::optional("how", Element::Text, "What to do."))
             .option(OptionSpec::optional("target", Element::Text, "Where to go."))
             .option(OptionSpec::optional("token", Element::Text, "Something secret.").secret())
-            .option(OptionSpec::optional("count", Element::Integer(0, 1 << 40), "Numbers.").default_json("10"))
+            .option(
+                OptionSpec::optional("count", Element::Integer(0, 1 << 40), "Numbers.").default_json("10"),
+            )
     }
 
     fn check(_: &Config) -> Vec<Problem> {
@@ -162,7 +170,11 @@ impl Source for Hostile {
         while self.next < self.count && out.len() < budget.records {
             let place = self.next.to_be_bytes();
             if self.next % 7 == 6 {
-                out.reject(format!("number {}", self.next), &place, Rejection::new("HOSTILE_NUMBER", "a seven"));
+                out.reject(
+                    format!("number {}", self.next),
+                    &place,
+                    Rejection::new("HOSTILE_NUMBER", "a seven"),
+                );
             } else {
                 out.record(number).position(1, &place).after(|row| row.value(Value::Int(self.next))).finish();
             }
