@@ -42,7 +42,7 @@ fn yaml(plugins: &Path, redis: &Redis, out: &Path) -> String {
     };
     format!(
         "plugins:\n{}{}pipelines:\n\
-         \x20 in:\n    source: {{ type: redis_streams, address: \"{address}\", streams: [s0, s1, s2], key: n, \
+         \x20 in:\n    source: {{ type: redis_streams, address: \"{address}\", streams: [s0, s1, s2], key: nr, \
          password: \"${{env:REDIS_PASSWORD}}\" }}\n    topic: \"redis.{{stream}}\"\n\
          \x20 hashes:\n    topics: [\"redis.*\"]\n    sink: {{ type: redis_sink, address: \"{address}\", prefix: \"row:\", \
          password: \"${{env:REDIS_PASSWORD}}\" }}\n\
@@ -56,7 +56,7 @@ fn yaml(plugins: &Path, redis: &Redis, out: &Path) -> String {
 /// Adds numbered entries, each burst of them in one piece, until told to stop.
 fn write(redis: &RwLock<Redis>, stop: &AtomicBool) {
     const SCRIPT: &str = "for i = 1, 20 do local v = redis.call('INCR', 'v'); \
-        redis.call('XADD', 's' .. (v % ARGV[1]), '*', 'n', v % ARGV[2], 'v', v) end";
+        redis.call('XADD', 's' .. (v % ARGV[1]), '*', 'nr', v % ARGV[2], 'v', v) end";
     while !stop.load(Ordering::Relaxed) {
         let (streams, keys) = (STREAMS.to_string(), KEYS.to_string());
         // While the server is being killed there is nobody to hear it: what was not answered may have happened.
@@ -118,7 +118,9 @@ fn every_entry_arrives_once_and_in_order() {
     let redis = redis.read();
     let total: u64 = redis.cli(&["GET", "v"]).unwrap().parse().unwrap();
     assert!(total > 200, "only {total} entries (seed {seed})");
-    for (topic, numbers) in numbers(&out) {
+    let numbers = numbers(&out);
+    assert_eq!(numbers.len() as u64, STREAMS, "{:?} (seed {seed})", numbers.keys());
+    for (topic, numbers) in numbers {
         let stream: u64 = topic.trim_start_matches("redis.s").parse().unwrap();
         let expected: Vec<u64> = (1..=total).filter(|v| v % STREAMS == stream).collect();
         assert_eq!(numbers, expected, "{topic} (seed {seed})");
