@@ -126,9 +126,9 @@ fn grants_are_validated_where_they_stand() {
     };
     assert_eq!(with_grants("{ http: [a, b] }"), []);
     let found = with_grants("{ http: [a, \"https://no.host\"] }");
-    assert_eq!((found[0].0.as_str(), found[0].1.as_str()), ("t.yaml:2:53", "this is no host"));
+    assert_eq!((found[0].0.as_str(), found[0].1.as_str()), ("t.yaml:2:47", "this is no host"));
     let found = with_grants("{ htp: [a] }");
-    assert_eq!((found[0].0.as_str(), found[0].2.as_str()), ("t.yaml:2:43", "did you mean `http`?"));
+    assert_eq!((found[0].0.as_str(), found[0].2.as_str()), ("t.yaml:2:37", "did you mean `http`?"));
     let found = with_grants("[a]");
     assert!(found[0].1.contains("a map of options is needed here"), "{found:?}");
     let schema = json_schema(&registry());
