@@ -6,6 +6,6 @@
 mod row;
 mod sink;
 
-use sink::RedisSink;
+pub use sink::RedisSink;
 
 towpath_sdk::export_sink!(RedisSink);

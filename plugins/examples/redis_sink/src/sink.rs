@@ -21,7 +21,7 @@ struct Held {
 }
 
 /// An open task.
-pub(crate) struct RedisSink {
+pub struct RedisSink {
     redis: Redis,
     prefix: String,
     positions: String,

@@ -7,6 +7,6 @@ mod entry;
 mod place;
 mod source;
 
-use source::RedisStreams;
+pub use source::RedisStreams;
 
 towpath_sdk::export_source!(RedisStreams);

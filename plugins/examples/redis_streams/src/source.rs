@@ -26,7 +26,7 @@ struct Stream {
 }
 
 /// An open task.
-pub(crate) struct RedisStreams {
+pub struct RedisStreams {
     redis: Redis,
     streams: Vec<Stream>,
     key: Option<String>,
