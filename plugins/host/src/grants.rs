@@ -54,6 +54,9 @@ impl Place {
         let whole = || {
             format!("`{text}` is no host: write `host` or `host:port`, without `http://` and without a path")
         };
+        if text.contains('/') {
+            return Err(whole());
+        }
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, rest) = rest.split_once(']').ok_or_else(whole)?;

@@ -250,6 +250,9 @@ impl Source for Running {
     }
 
     async fn upstream_end(&mut self) -> Result<Option<Position>, ConnectorError> {
+        if self.context.stop.is_cancelled() && self.instance.get_mut().is_none() {
+            return Ok(None);
+        }
         let mut instance = self.take()?;
         let called = instance.upstream_end().await;
         let (instance, end) = self.said(instance, called)?;
