@@ -132,6 +132,7 @@ impl Attack {
     /// What becomes of a buffer: records that can be read, or why not.
     fn decode(&self, bytes: Vec<u8>) -> Result<Batch, Malformed> {
         let length = bytes.len();
+        self.read(bytes.clone());
         let known = |number: u32| self.schemas.get(number as usize).cloned();
         let (decoded, peak) = peak_of(|| flat::decode(bytes, &self.batch, 0..self.batch.len(), known));
         // The entries stand twice for a while, and an arena that grows doubles.
@@ -147,6 +148,20 @@ impl Attack {
         }
         self.comes_back(&batch);
         Ok(batch)
+    }
+
+    /// The same buffer as what a source brings.
+    fn read(&self, bytes: Vec<u8>) {
+        let length = bytes.len();
+        let known = |number: u32| self.schemas.get(number as usize).cloned();
+        let (read, peak) = peak_of(|| flat::read(bytes, known));
+        assert!(peak <= 4 * (length + self.good.len()) + 4096, "{peak} bytes for a buffer of {length}");
+        let Ok(batch) = read else { return };
+        for record in batch.records() {
+            read_to_the_end(record);
+            assert_eq!(record.offset(), -1, "an offset is the topic's to give");
+            assert!(record.position().is_none_or(|it| it.len() <= 1024));
+        }
     }
 
     /// What was read can be written, and read again.

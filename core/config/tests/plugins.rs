@@ -55,12 +55,21 @@ struct Loader;
 
 impl PluginLoader for Loader {
     fn options(&self) -> ConfigSpec {
-        ConfigSpec::new(vec![OptionSpec::required("path", OptionType::Path, "The file.")])
+        let hosts = OptionType::list(OptionType::NonEmptyString);
+        let grants = ConfigSpec::new(vec![OptionSpec::optional("http", hosts, "Hosts.")]);
+        ConfigSpec::new(vec![
+            OptionSpec::required("path", OptionType::Path, "The file."),
+            OptionSpec::optional("grants", OptionType::Object(grants), "What it may reach."),
+        ])
     }
 
     fn load(&self, name: &str, config: &RawConfig) -> Result<PluginTypes, ConfigProblems> {
         if config.str("path") != "good.wasm" {
             return Err(ConfigProblem::new("path", "there is no such file").with_hint("build it").into());
+        }
+        let grants = config.values().get("grants").and_then(|it| it["http"].as_array());
+        if let Some(at) = grants.and_then(|it| it.iter().position(|host| host == "https://no.host")) {
+            return Err(ConfigProblem::new(format!("grants.http[{at}]"), "this is no host").into());
         }
         Ok(PluginTypes { transform: Some(Masks::new(name)), ..PluginTypes::default() })
     }
@@ -105,6 +114,27 @@ fn a_plugin_that_does_not_load_is_told_once_where_it_is_declared() {
     assert_eq!(found, [expected]);
     let found = problems(&with("pii: { file: good.wasm }", "{ type: pii }"));
     assert_eq!(found.len(), 2, "an unknown option and a missing one: {found:?}");
+}
+
+#[test]
+fn grants_are_validated_where_they_stand() {
+    let with_grants = |grants: &str| {
+        problems(&with(
+            &format!("pii: {{ path: good.wasm, grants: {grants} }}"),
+            "{ type: pii, fields: [a] }",
+        ))
+    };
+    assert_eq!(with_grants("{ http: [a, b] }"), []);
+    let found = with_grants("{ http: [a, \"https://no.host\"] }");
+    assert_eq!((found[0].0.as_str(), found[0].1.as_str()), ("t.yaml:2:47", "this is no host"));
+    let found = with_grants("{ htp: [a] }");
+    assert_eq!((found[0].0.as_str(), found[0].2.as_str()), ("t.yaml:2:37", "did you mean `http`?"));
+    let found = with_grants("[a]");
+    assert!(found[0].1.contains("a map of options is needed here"), "{found:?}");
+    let schema = json_schema(&registry());
+    let entry = &schema["properties"]["plugins"]["additionalProperties"]["properties"]["grants"];
+    assert_eq!(entry["properties"]["http"]["items"]["minLength"], json!(1));
+    assert_eq!(entry["additionalProperties"], json!(false));
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod plugin;
 mod transactions;
 
 pub(crate) use cluster::{ClusterCommand, PartitionsArgument, QuorumChange, ReassignTo};
-pub(crate) use plugin::{Lang, Plugin};
+pub(crate) use plugin::{Kind as PluginKind, Lang, Plugin};
 pub(crate) use transactions::{HangingArgument, Transactions};
 
 use crate::local::{LocalNode, NODES_MAX};

@@ -99,6 +99,28 @@ pub const PLUGIN_SCHEMAS_MAX: usize = 4096;
 pub const PLUGIN_SCHEMA_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of all schemas that one instance of a plugin defines.
 pub const PLUGIN_SCHEMAS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of the body of an HTTP request of a plugin, and of the answer.
+pub const PLUGIN_HTTP_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Headers of an HTTP request of a plugin, and of the answer.
+pub const PLUGIN_HTTP_HEADERS_MAX: usize = 128;
+/// Bytes of those headers together.
+pub const PLUGIN_HTTP_HEADER_BYTES_MAX: usize = 64 * 1024;
+/// TCP connections of one instance of a plugin.
+pub const PLUGIN_CONNECTIONS_MAX: usize = 16;
+/// Bytes that a plugin reads from a connection at once.
+pub const PLUGIN_READ_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a key of a plugin's state.
+pub const PLUGIN_STATE_KEY_BYTES_MAX: usize = 256;
+/// Bytes of a value of a plugin's state.
+pub const PLUGIN_STATE_VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of all keys and values of a plugin's state.
+pub const PLUGIN_STATE_BYTES_MAX: usize = 1024 * 1024;
+/// Source partitions whose offsets a plugin tells in one poll.
+pub const PLUGIN_OFFSETS_MAX: usize = 10_000;
+/// Bytes of one of those offsets, and of the name of its source partition.
+pub const PLUGIN_OFFSET_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a record's place in its lane that a plugin tells.
+pub const PLUGIN_POSITION_BYTES_MAX: usize = 1024;
 /// Bytes of random that a plugin may ask for at once.
 pub const PLUGIN_RANDOM_BYTES_MAX: u32 = 64 * 1024;
 /// Bytes of one line that a plugin writes into the log.

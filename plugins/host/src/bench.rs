@@ -6,14 +6,17 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use towpath_api::{
-    Batch, BatchBuilder, ConnectorError, EventSchema, Field, RawConfig, Redactor, RowSchema, Transform, Type,
+    Batch, BatchBuilder, ConnectorError, EventSchema, Field, RawConfig, RowSchema, Transform, Type,
 };
 
 use super::component::compile;
+use super::configured::Configured;
 use super::error::PluginError;
+use super::grants::Grants;
 use super::instance::Instance;
-use super::loader::{Plugins, at_once, name_of, read};
+use super::loader::{Opened, Plugins, at_once, name_of, read};
 use super::options::Limits;
+use super::state::Task;
 
 /// Instances that are started, and entries that are loaded, to find the median.
 const STARTS: usize = 200;
@@ -122,7 +125,8 @@ impl Plugins {
     /// Why it cannot be used.
     pub fn measure_starts(&self, path: &Path, config: &RawConfig) -> Result<Starts, PluginError> {
         let file = read(path)?;
-        let (loaded, _) = self.inner.open(&name_of(path), &file, Limits::default())?;
+        let Opened { plugin, descriptors } =
+            self.inner.open(&name_of(path), &file, Limits::default(), Grants::default())?;
         let engine = self.inner.engine()?;
         let begun = Instant::now();
         let component = compile(engine, &file.bytes)?;
@@ -135,11 +139,12 @@ impl Plugins {
             };
             (0..LOADS).map(load).collect::<Option<Vec<_>>>()
         });
-        let config = Arc::new(config.clone());
+        let spec = descriptors.into_iter().next().map(|it| it.options).unwrap_or_default();
+        let configured = Arc::new(Configured::new(&spec, config));
         let mut times = Vec::with_capacity(STARTS);
         for _ in 0..STARTS {
             let begun = Instant::now();
-            let instance = at_once(Instance::start(&loaded, Arc::clone(&config), Redactor::default()))?;
+            let instance = at_once(Instance::start(&plugin, Arc::clone(&configured), Task::default()))?;
             times.push(begun.elapsed());
             drop(instance);
         }

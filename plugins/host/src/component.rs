@@ -1,14 +1,15 @@
 //! A component that has been read, compiled and found to be a plugin.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use towpath_api::ConfigSpec;
 use wasmtime::Engine;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
-use super::bindings::{Transform, TransformPre};
+use super::bindings::Everything;
+use super::bindings::exports::towpath::plugin::{plugin, sinks, sources, transforms};
 use super::error::PluginError;
+use super::grants::Grants;
 use super::options::Limits;
 use super::state::State;
 
@@ -18,10 +19,40 @@ pub(crate) const CONTRACT: &str = "towpath:plugin@0.1.0";
 /// A plugin under its name in the YAML, ready to be instantiated.
 pub(crate) struct Loaded {
     pub(crate) name: Arc<str>,
-    pub(crate) pre: TransformPre<State>,
+    pub(crate) pre: InstancePre<State>,
+    pub(crate) exports: Exports,
     pub(crate) limits: Limits,
+    pub(crate) grants: Grants,
     /// Of its file.
     pub(crate) hash: [u8; 32],
+    /// For the requests of all tasks.
+    pub(crate) http: OnceLock<reqwest::Client>,
+}
+
+/// Where the functions of the worlds are that a component fits.
+pub(crate) struct Exports {
+    pub(crate) transform: Option<(plugin::GuestIndices, transforms::GuestIndices)>,
+    pub(crate) source: Option<sources::GuestIndices>,
+    pub(crate) sink: Option<sinks::GuestIndices>,
+}
+
+impl Exports {
+    fn find(pre: &InstancePre<State>, shape: &Shape) -> Result<Self, PluginError> {
+        let failed = |error: wasmtime::Error| PluginError::Start(format!("{error:#}"));
+        let transform = || {
+            let indices =
+                plugin::GuestIndices::new(pre).and_then(|it| Ok((it, transforms::GuestIndices::new(pre)?)));
+            indices.map_err(failed)
+        };
+        Ok(Self {
+            transform: shape.has("transforms").then(transform).transpose()?,
+            source: shape
+                .has("sources")
+                .then(|| sources::GuestIndices::new(pre).map_err(failed))
+                .transpose()?,
+            sink: shape.has("sinks").then(|| sinks::GuestIndices::new(pre).map_err(failed)).transpose()?,
+        })
+    }
 }
 
 /// What a component imports and exports, by full name.
@@ -51,8 +82,23 @@ impl Shape {
                 None => {}
             }
         }
-        let transforms = self.exports.iter().any(|name| name.starts_with("towpath:plugin/transforms@"));
-        if transforms { Ok(()) } else { Err(PluginError::NoWorld) }
+        if self.worlds().is_empty() { Err(PluginError::NoWorld) } else { Ok(()) }
+    }
+
+    /// Whether an interface of the contract is exported.
+    fn has(&self, interface: &str) -> bool {
+        let begins = |name: &String| {
+            name.strip_prefix("towpath:plugin/")
+                .and_then(|it| it.strip_prefix(interface))
+                .is_some_and(|it| it.starts_with('@'))
+        };
+        self.exports.iter().any(begins)
+    }
+
+    /// The worlds that it fits.
+    pub(crate) fn worlds(&self) -> Vec<&'static str> {
+        let all = [("sources", "source"), ("sinks", "sink"), ("transforms", "transform")];
+        all.into_iter().filter(|(interface, _)| self.has(interface)).map(|(_, world)| world).collect()
     }
 }
 
@@ -72,35 +118,17 @@ pub(crate) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, Plugin
 }
 
 /// Links a component to what a plugin gets.
-pub(crate) fn link(engine: &Engine, component: &Component) -> Result<TransformPre<State>, PluginError> {
+pub(crate) fn link(
+    engine: &Engine,
+    component: &Component,
+    shape: &Shape,
+) -> Result<(InstancePre<State>, Exports), PluginError> {
     let failed = |error: wasmtime::Error| PluginError::Start(format!("{error:#}"));
     let mut linker = Linker::new(engine);
-    Transform::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state).map_err(failed)?;
-    TransformPre::new(linker.instantiate_pre(component).map_err(failed)?).map_err(failed)
-}
-
-/// The empty configuration under which a plugin is asked about itself.
-pub(crate) fn nothing() -> Arc<towpath_api::RawConfig> {
-    Arc::default()
-}
-
-/// The texts of secret options: what is struck out of whatever the plugin says (R13).
-pub(crate) fn secrets(spec: &ConfigSpec, config: &towpath_api::RawConfig) -> towpath_api::Redactor {
-    fn texts(value: &serde_json::Value, into: &mut Vec<String>) {
-        match value {
-            serde_json::Value::String(text) => into.push(text.clone()),
-            serde_json::Value::Array(items) => items.iter().for_each(|item| texts(item, into)),
-            serde_json::Value::Object(entries) => entries.values().for_each(|item| texts(item, into)),
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    for option in spec.options.iter().filter(|option| option.secret) {
-        if let Some(value) = config.values().get(&option.name) {
-            texts(value, &mut found);
-        }
-    }
-    towpath_api::Redactor::new(found)
+    Everything::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state).map_err(failed)?;
+    let pre = linker.instantiate_pre(component).map_err(failed)?;
+    let exports = Exports::find(&pre, shape)?;
+    Ok((pre, exports))
 }
 
 #[cfg(test)]

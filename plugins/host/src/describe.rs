@@ -2,7 +2,8 @@
 
 use towpath_api::config::Choice;
 use towpath_api::{
-    ConfigProblem, ConfigSpec, ConnectorKind, Descriptor, OptionSpec, OptionType, Redactor, conformance,
+    ConfigProblem, ConfigSpec, ConnectorKind, Descriptor, Guarantee, OptionSpec, OptionType, Redactor,
+    conformance,
 };
 use towpath_types::limits::PLUGIN_TEXT_BYTES_MAX;
 
@@ -72,21 +73,29 @@ fn option(option: types::OptionSpec) -> Result<OptionSpec, PluginError> {
     Ok(OptionSpec { name, doc, ty, required: option.required, default, secret: option.secret })
 }
 
-/// The descriptor of a transform that the user calls `name`.
-pub(crate) fn descriptor(
-    name: &str,
-    said: &types::Description,
-    spec: Vec<types::OptionSpec>,
-) -> Result<Descriptor, PluginError> {
+/// What a plugin says of one of the types that it brings.
+pub(crate) struct Said {
+    pub(crate) kind: ConnectorKind,
+    pub(crate) description: types::Description,
+    pub(crate) options: Vec<types::OptionSpec>,
+    pub(crate) guarantee: Option<types::Guarantee>,
+}
+
+/// The descriptor of a type that the user calls `name`.
+pub(crate) fn descriptor(name: &str, said: Said) -> Result<Descriptor, PluginError> {
+    let Said { kind, description: said, options: spec, guarantee } = said;
     if spec.len() > OPTIONS_MAX {
         return Err(PluginError::Description(format!("{} options; {OPTIONS_MAX} are the most", spec.len())));
     }
     let descriptor = Descriptor {
         name: name.to_owned(),
-        kind: ConnectorKind::Transform,
+        kind,
         version: text(&said.version),
         summary: text(&said.summary),
-        guarantee: None,
+        guarantee: guarantee.map(|guarantee| match guarantee {
+            types::Guarantee::AtLeastOnce => Guarantee::AtLeastOnce,
+            types::Guarantee::ExactlyOnce => Guarantee::ExactlyOnce,
+        }),
         options: ConfigSpec::new(spec.into_iter().map(option).collect::<Result<_, _>>()?),
     };
     conformance::descriptor(&descriptor)
@@ -108,9 +117,10 @@ pub(crate) fn problem(said: &types::Problem, redactor: &Redactor) -> ConfigProbl
 mod tests {
     use super::*;
 
-    fn said() -> types::Description {
+    fn said(options: Vec<types::OptionSpec>) -> Said {
         let (name, version) = ("x".to_owned(), "1".to_owned());
-        types::Description { name, version, summary: "Does it.".to_owned() }
+        let description = types::Description { name, version, summary: "Does it.".to_owned() };
+        Said { kind: ConnectorKind::Transform, description, options, guarantee: None }
     }
 
     fn spec(name: &str, default: Option<&str>) -> types::OptionSpec {
@@ -127,7 +137,7 @@ mod tests {
 
     #[test]
     fn options_are_like_those_of_a_built_in() {
-        let descriptor = descriptor("mine", &said(), vec![spec("counts", Some("[1, 2]"))]).unwrap();
+        let descriptor = descriptor("mine", said(vec![spec("counts", Some("[1, 2]"))])).unwrap();
         assert_eq!(descriptor.name, "mine");
         assert_eq!(descriptor.options.options[0].ty, OptionType::list(OptionType::int(0, 9)));
     }
@@ -146,7 +156,7 @@ mod tests {
             (vec![spec("a", Some(&" ".repeat(PLUGIN_TEXT_BYTES_MAX + 1)))], "more than 4096 bytes"),
             (vec![many_words], "257 words"),
         ] {
-            let error = descriptor("mine", &said(), options).unwrap_err().to_string();
+            let error = descriptor("mine", said(options)).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -100,7 +100,10 @@ impl PluginError {
         let (code, message) = if trap == Some(&Trap::Interrupt) {
             ("PLUGIN_TIMEOUT", format!("a call of the plugin took longer than {time:?}"))
         } else if state.memory_denied {
-            ("PLUGIN_MEMORY", format!("the plugin wanted more than its {} bytes of memory", state.memory_max))
+            (
+                "PLUGIN_MEMORY",
+                format!("the plugin wanted more than its {} bytes of memory", state.plugin.limits.memory),
+            )
         } else if let Some(trap) = trap {
             ("PLUGIN_TRAP", format!("the plugin crashed: {trap}"))
         } else {
@@ -114,6 +117,11 @@ impl PluginError {
 /// At most `max` bytes of a text that a guest chose.
 pub(crate) fn cut(text: &str, max: usize) -> &str {
     text.get(..text.floor_char_boundary(max)).unwrap_or(text)
+}
+
+/// The error of an answer that cannot be (R11).
+pub(crate) fn answer(what: &str) -> ConnectorError {
+    ConnectorError::retry("PLUGIN_ANSWER", format!("what the plugin returned cannot be: {what}"))
 }
 
 /// What a guest says of a failure, as an error of ours (R13: without the secrets of its configuration).

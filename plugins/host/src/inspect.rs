@@ -29,13 +29,13 @@ impl Inspection {
         shape: Shape,
         descriptor: Result<Descriptor, PluginError>,
     ) -> Self {
-        let transforms = shape.exports.iter().any(|name| name.starts_with("towpath:plugin/transforms@"));
+        let worlds = shape.worlds();
         Self {
             bytes,
             sha256,
             imports: shape.imports.into_iter().collect(),
             exports: shape.exports.into_iter().collect(),
-            worlds: if transforms { vec!["transform"] } else { Vec::new() },
+            worlds,
             descriptor,
         }
     }

@@ -9,19 +9,24 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use towpath_api::{
-    ConfigProblem, ConfigProblems, ConfigSpec, Descriptor, PluginLoader, PluginTypes, RawConfig, Redactor,
+    ConfigProblem, ConfigProblems, ConfigSpec, ConnectorKind, Descriptor, PluginLoader, PluginTypes,
+    RawConfig,
 };
 use towpath_types::limits::PLUGIN_FILE_BYTES_MAX;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::cache::{Cache, default_folder};
-use super::component::{Loaded, Shape, compile, link, nothing};
+use super::component::{Loaded, Shape, compile, link};
 use super::error::PluginError;
+use super::grants::Grants;
 use super::inspect::Inspection;
 use super::instance::Instance;
 use super::options::{Entry, Limits, spec};
 use super::reload::{Slot, Watcher};
+use super::sink::PluginSink;
+use super::source::PluginSource;
+use super::state::Task;
 use super::transform::PluginTransform;
 
 /// Compiled components that a process keeps; beyond them it forgets all, and asks the cache again.
@@ -49,6 +54,28 @@ impl std::fmt::Debug for Plugins {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Plugins").field("compiled", &self.inner.compiled.lock().len()).finish()
     }
+}
+
+/// A component that is ready, and what it brings.
+pub(crate) struct Opened {
+    pub(crate) plugin: Arc<Loaded>,
+    pub(crate) descriptors: Vec<Descriptor>,
+}
+
+/// Factories of what a component brings.
+fn types(slot: &Arc<Slot>, descriptors: Vec<Descriptor>) -> PluginTypes {
+    let mut types = PluginTypes::default();
+    for descriptor in descriptors {
+        let slot = Arc::clone(slot);
+        match descriptor.kind {
+            ConnectorKind::Source => types.source = Some(Arc::new(PluginSource::new(slot, descriptor))),
+            ConnectorKind::Sink => types.sink = Some(Arc::new(PluginSink::new(slot, descriptor))),
+            ConnectorKind::Transform => {
+                types.transform = Some(Arc::new(PluginTransform::new(slot, descriptor)));
+            }
+        }
+    }
+    types
 }
 
 /// A file that has been read.
@@ -119,14 +146,13 @@ impl Plugins {
         default_folder().map_or_else(Self::new, Self::with_cache)
     }
 
-    fn load_entry(&self, name: &str, entry: &Entry) -> Result<PluginTypes, PluginError> {
+    fn load_entry(&self, name: &str, entry: &Entry) -> Result<(Arc<Slot>, Vec<Descriptor>), PluginError> {
         let file = read(&entry.path)?;
         file.check(entry.sha256.as_deref())?;
-        let (loaded, descriptor) = self.inner.open(name, &file, entry.limits)?;
-        let (spec, inner) = (descriptor.options.clone(), Arc::clone(&self.inner));
-        let slot = Slot::new(entry.clone(), spec, Arc::new(loaded), inner);
-        let transform = Arc::new(PluginTransform::new(Arc::new(slot), descriptor));
-        Ok(PluginTypes { transform: Some(transform), ..PluginTypes::default() })
+        let Opened { plugin, descriptors } =
+            self.inner.open(name, &file, entry.limits, entry.grants.clone())?;
+        let slot = Slot::new(entry.clone(), descriptors.clone(), plugin, Arc::clone(&self.inner));
+        Ok((Arc::new(slot), descriptors))
     }
 
     /// Looks at a component without running more of it than what tells about itself.
@@ -137,8 +163,9 @@ impl Plugins {
         let file = read(path)?;
         let component = self.inner.component(&file)?;
         let shape = Shape::of(self.inner.engine()?, &component);
-        let said = self.inner.open(&name_of(path), &file, Limits::default());
-        Ok(Inspection::new(file.bytes.len(), hex(&file.hash), shape, said.map(|(_, descriptor)| descriptor)))
+        let opened = self.inner.open(&name_of(path), &file, Limits::default(), Grants::default());
+        let descriptor = opened.and_then(|it| it.descriptors.into_iter().next().ok_or(PluginError::NoWorld));
+        Ok(Inspection::new(file.bytes.len(), hex(&file.hash), shape, descriptor))
     }
 
     /// A component as the types it brings, under the name of its file, for programs and tests.
@@ -146,8 +173,9 @@ impl Plugins {
     /// # Errors
     /// Why it cannot be used.
     pub fn open_path(&self, path: &Path) -> Result<PluginTypes, PluginError> {
-        let entry = Entry { path: path.to_owned(), sha256: None, limits: Limits::default() };
-        self.load_entry(&name_of(path), &entry)
+        let (limits, grants) = (Limits::default(), Grants::default());
+        let entry = Entry { path: path.to_owned(), sha256: None, limits, grants };
+        self.load_entry(&name_of(path), &entry).map(|(slot, descriptors)| types(&slot, descriptors))
     }
 }
 
@@ -189,17 +217,21 @@ impl Inner {
         name: &str,
         file: &File,
         limits: Limits,
-    ) -> Result<(Loaded, Descriptor), PluginError> {
+        grants: Grants,
+    ) -> Result<Opened, PluginError> {
         let component = self.component(file)?;
         let engine = self.engine()?;
-        Shape::of(engine, &component).check()?;
-        let pre = link(engine, &component)?;
-        let loaded = Loaded { name: Arc::from(name), pre, limits, hash: file.hash };
-        let (said, options) = at_once(async {
-            let mut instance = Instance::start(&loaded, nothing(), Redactor::default()).await?;
+        let shape = Shape::of(engine, &component);
+        shape.check()?;
+        let (pre, exports) = link(engine, &component, &shape)?;
+        let (hash, http) = (file.hash, OnceLock::new());
+        let plugin = Arc::new(Loaded { name: Arc::from(name), pre, exports, limits, grants, hash, http });
+        let said = at_once(async {
+            let mut instance = Instance::start(&plugin, Arc::default(), Task::default()).await?;
             instance.describe().await
         })?;
-        Ok((loaded, super::describe::descriptor(name, &said, options)?))
+        let descriptors = said.into_iter().map(|said| super::describe::descriptor(name, said));
+        Ok(Opened { plugin, descriptors: descriptors.collect::<Result<_, _>>()? })
     }
 }
 
@@ -214,14 +246,18 @@ impl PluginLoader for Plugins {
 
     fn load(&self, name: &str, config: &RawConfig) -> Result<PluginTypes, ConfigProblems> {
         let entry = Entry::read(config)?;
-        self.load_entry(name, &entry).map_err(|error| {
+        let (slot, descriptors) = self.load_entry(name, &entry).map_err(|error| {
             let place = if matches!(error, PluginError::OtherContent { .. }) { "sha256" } else { "path" };
             let message = format!("the plugin `{name}` cannot be used: {error}");
             let problem = ConfigProblem::new(place, message);
             match error.hint() {
-                Some(hint) => problem.with_hint(hint).into(),
+                Some(hint) => ConfigProblems::from(problem.with_hint(hint)),
                 None => problem.into(),
             }
-        })
+        })?;
+        let options = descriptors.iter().flat_map(|it| &it.options.options);
+        let secret = options.filter(|option| option.secret).map(|option| option.name.clone()).collect();
+        ConfigProblems { problems: entry.grants.unknown(&secret) }.into_result()?;
+        Ok(types(&slot, descriptors))
     }
 }

@@ -6,11 +6,14 @@ use std::time::Duration;
 use serde_json::json;
 use towpath_api::{ConfigProblem, ConfigProblems, ConfigSpec, OptionSpec, OptionType, RawConfig};
 
+use super::grants::Grants;
+
 const MEMORY_DEFAULT: usize = 64 * 1024 * 1024;
 const MEMORY_MIN: usize = 1024 * 1024;
 const MEMORY_MAX: usize = 4 * 1024 * 1024 * 1024 - 64 * 1024;
 const TIME_DEFAULT: Duration = Duration::from_secs(5);
 const TIME_MAX: Duration = Duration::from_secs(3600);
+const WAIT_DEFAULT: Duration = Duration::from_secs(60);
 
 /// What an instance may take.
 #[derive(Debug, Clone, Copy)]
@@ -19,11 +22,13 @@ pub(crate) struct Limits {
     pub(crate) memory: usize,
     /// How long one call may take.
     pub(crate) time: Duration,
+    /// How long all waits of one call for what is outside may take, on top.
+    pub(crate) wait: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory: MEMORY_DEFAULT, time: TIME_DEFAULT }
+        Self { memory: MEMORY_DEFAULT, time: TIME_DEFAULT, wait: WAIT_DEFAULT }
     }
 }
 
@@ -34,11 +39,12 @@ pub(crate) struct Entry {
     /// The hash that the file must have, in lower case.
     pub(crate) sha256: Option<String>,
     pub(crate) limits: Limits,
+    pub(crate) grants: Grants,
 }
 
 /// The options of an entry.
 pub(crate) fn spec() -> ConfigSpec {
-    let millis = u64::try_from(TIME_DEFAULT.as_millis()).unwrap_or_default();
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or_default();
     ConfigSpec::new(vec![
         OptionSpec::required(
             "path",
@@ -60,8 +66,19 @@ pub(crate) fn spec() -> ConfigSpec {
         OptionSpec::with_default(
             "time",
             OptionType::Duration,
-            json!(millis),
+            json!(millis(TIME_DEFAULT)),
             "How long one call may take, a call being one batch. A plugin that takes longer is stopped.",
+        ),
+        OptionSpec::with_default(
+            "wait",
+            OptionType::Duration,
+            json!(millis(WAIT_DEFAULT)),
+            "How long one call may wait for HTTP and TCP, all its waits together; this does not count as its time.",
+        ),
+        OptionSpec::optional(
+            "grants",
+            OptionType::Object(super::grants::spec()),
+            "What the plugin may reach and use. What is not written here is refused.",
         ),
     ])
 }
@@ -88,8 +105,14 @@ impl Entry {
         if time.is_zero() || time > TIME_MAX {
             wrong("time", "a call may take between 1ms and 1h");
         }
+        let wait = config.int("wait").and_then(|millis| u64::try_from(millis).ok());
+        let wait = wait.map_or(WAIT_DEFAULT, Duration::from_millis);
+        if wait > TIME_MAX {
+            wrong("wait", "a call may wait for 1h at most");
+        }
+        let grants = Grants::read(config, &mut problems.problems);
         problems.into_result()?;
-        Ok(Self { path: config.str("path").into(), sha256, limits: Limits { memory, time } })
+        Ok(Self { path: config.str("path").into(), sha256, limits: Limits { memory, time, wait }, grants })
     }
 }
 

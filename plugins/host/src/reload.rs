@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::Mutex;
-use towpath_api::{ConfigSpec, RawConfig};
+use towpath_api::{ConnectorKind, Descriptor};
 
 use super::component::Loaded;
+use super::configured::Configured;
 use super::error::PluginError;
 use super::instance::Instance;
-use super::loader::{Inner, at_once, hex};
+use super::loader::{Inner, Opened, at_once, hex};
 use super::options::Entry;
+use super::state::Task;
 
 /// How long a folder must be quiet before its files are looked at: whoever writes one, writes it in pieces.
 const QUIET: Duration = Duration::from_millis(300);
@@ -38,19 +40,24 @@ fn fingerprint(path: &Path) -> Option<Fingerprint> {
 /// A plugin under its name in the YAML.
 pub(crate) struct Slot {
     entry: Entry,
-    /// The options that the configuration was validated against.
-    spec: ConfigSpec,
+    /// What the configuration was validated against.
+    descriptors: Vec<Descriptor>,
     current: Mutex<Arc<Loaded>>,
     seen: Mutex<Option<Fingerprint>>,
     /// The options of the tasks that run.
-    configs: Mutex<Vec<Weak<RawConfig>>>,
+    configs: Mutex<Vec<(ConnectorKind, Weak<Configured>)>>,
     inner: Arc<Inner>,
 }
 
 impl Slot {
-    pub(crate) fn new(entry: Entry, spec: ConfigSpec, loaded: Arc<Loaded>, inner: Arc<Inner>) -> Self {
+    pub(crate) fn new(
+        entry: Entry,
+        descriptors: Vec<Descriptor>,
+        loaded: Arc<Loaded>,
+        inner: Arc<Inner>,
+    ) -> Self {
         let seen = Mutex::new(fingerprint(&entry.path));
-        Self { entry, spec, current: Mutex::new(loaded), seen, configs: Mutex::default(), inner }
+        Self { entry, descriptors, current: Mutex::new(loaded), seen, configs: Mutex::default(), inner }
     }
 
     /// The component that is to run.
@@ -59,10 +66,10 @@ impl Slot {
     }
 
     /// A task has these options, as long as it holds them.
-    pub(crate) fn used_with(&self, config: &Arc<RawConfig>) {
+    pub(crate) fn used_with(&self, kind: ConnectorKind, configured: &Arc<Configured>) {
         let mut configs = self.configs.lock();
-        configs.retain(|it| it.strong_count() > 0);
-        configs.push(Arc::downgrade(config));
+        configs.retain(|(_, it)| it.strong_count() > 0);
+        configs.push((kind, Arc::downgrade(configured)));
     }
 
     /// From now on the file is watched; a process that only validates never comes here.
@@ -83,7 +90,7 @@ impl Slot {
             Ok(None) => {}
             Ok(Some(new)) => {
                 let sha256 = hex(&new.hash);
-                *self.current.lock() = Arc::new(new);
+                *self.current.lock() = new;
                 tracing::info!(plugin, %path, sha256, "the plugin was replaced; its tasks go over to it");
             }
             Err(error) => {
@@ -92,27 +99,31 @@ impl Slot {
         }
     }
 
-    fn renewed(&self, old: &Loaded) -> Result<Option<Loaded>, PluginError> {
+    fn renewed(&self, old: &Loaded) -> Result<Option<Arc<Loaded>>, PluginError> {
         let file = super::loader::read(&self.entry.path)?;
         if file.hash == old.hash {
             return Ok(None);
         }
         file.check(self.entry.sha256.as_deref())?;
-        let (new, descriptor) = self.inner.open(&old.name, &file, self.entry.limits)?;
-        if descriptor.options != self.spec {
+        let Opened { plugin: new, descriptors } =
+            self.inner.open(&old.name, &file, self.entry.limits, self.entry.grants.clone())?;
+        let same =
+            |(one, two): (&Descriptor, &Descriptor)| one.kind == two.kind && one.options == two.options;
+        if descriptors.len() != self.descriptors.len() || !descriptors.iter().zip(&self.descriptors).all(same)
+        {
             let message =
                 "its options are others than those of the file before; restart to use it".to_owned();
             return Err(PluginError::Description(message));
         }
-        let configs: Vec<_> = self.configs.lock().iter().filter_map(Weak::upgrade).collect();
-        for config in configs {
-            let redactor = super::component::secrets(&self.spec, &config);
+        let live = |(kind, it): &(ConnectorKind, Weak<Configured>)| Some((*kind, it.upgrade()?));
+        let configs: Vec<_> = self.configs.lock().iter().filter_map(live).collect();
+        for (kind, configured) in configs {
             let problems = at_once(async {
-                let mut instance = Instance::start(&new, config, redactor.clone()).await?;
-                instance.check_config().await
+                let mut instance = Instance::start(&new, Arc::clone(&configured), Task::default()).await?;
+                instance.check_config(kind).await
             })?;
             if let Some(problem) = problems.first() {
-                let what = redactor.redact(&problem.message).into_owned();
+                let what = configured.redactor.redact(&problem.message).into_owned();
                 return Err(PluginError::Description(format!("it refuses the options of a task: {what}")));
             }
         }

@@ -4,94 +4,140 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value as Json;
-use towpath_api::{RawConfig, Redactor};
+use tokio_util::sync::CancellationToken;
 use towpath_types::limits::{PLUGIN_LOG_BYTES_MAX, PLUGIN_LOG_LINES_MAX, PLUGIN_RANDOM_BYTES_MAX};
 use wasmtime::{ResourceLimiter, Result, bail};
 
 use super::bindings::towpath::plugin as wit;
+use super::component::Loaded;
+use super::configured::Configured;
 use super::engine::TICK;
 use super::error::cut;
+use super::memory::Memory;
 use super::schema::SchemaTable;
+use super::secrets::Marks;
+use super::tcp::Connections;
 
 /// Entries of a table (functions that can be called indirectly).
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// How much longer than its time a call may take on a machine that does not let it run.
 const PATIENCE: u32 = 10;
 
+/// Which task an instance belongs to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Task {
+    /// Cancelled when it should end.
+    pub(crate) stop: CancellationToken,
+}
+
 /// The data of one store.
 pub(crate) struct State {
-    /// What the user calls the plugin.
-    pub(crate) name: Arc<str>,
-    pub(crate) config: Arc<RawConfig>,
-    pub(crate) redactor: Redactor,
-    /// Bytes of memory that the guest may have.
-    pub(crate) memory_max: usize,
+    pub(crate) plugin: Arc<Loaded>,
+    pub(crate) configured: Arc<Configured>,
+    pub(crate) task: Task,
     memory_used: usize,
-    /// Whether it has wanted more.
+    /// Whether it has wanted more memory than it may have.
     pub(crate) memory_denied: bool,
-    /// When the current call began, how long it may take, and how often the clock has struck while the guest ran.
-    call_begun: Instant,
-    call_time: Duration,
-    call_ticks: u32,
-    /// Lines that the current call has written.
-    log_lines: u32,
+    pub(crate) call: Call,
     /// The last line that the guest wrote as an error: what it says of its own end.
     pub(crate) last_error: Option<String>,
     pub(crate) schemas: SchemaTable,
+    pub(crate) marks: Marks,
+    pub(crate) connections: Connections,
+    pub(crate) memory: Memory,
     begun: Instant,
 }
 
+/// What a call may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Nothing outside.
+    Nothing,
+    /// What is granted.
+    Granted,
+    /// The same, and its waits end when the task is told to stop.
+    UntilStopped,
+}
+
+/// The call that is under way.
+pub(crate) struct Call {
+    /// When it began, how long it may take, and how often the clock has struck while the guest ran.
+    begun: Instant,
+    time: Duration,
+    ticks: u32,
+    /// How long it has waited for what is outside: that does not count.
+    pub(crate) waited: Duration,
+    pub(crate) reach: Reach,
+    /// When it was seen that the task is to stop.
+    pub(crate) stopped: Option<Instant>,
+    /// Lines that it has written.
+    log_lines: u32,
+}
+
 impl State {
-    pub(crate) fn new(name: Arc<str>, config: Arc<RawConfig>, redactor: Redactor, memory_max: usize) -> Self {
+    pub(crate) fn new(plugin: Arc<Loaded>, configured: Arc<Configured>, task: Task) -> Self {
         let now = Instant::now();
+        let call = Call {
+            begun: now,
+            time: Duration::ZERO,
+            ticks: 0,
+            waited: Duration::ZERO,
+            reach: Reach::Nothing,
+            stopped: None,
+            log_lines: 0,
+        };
         Self {
-            name,
-            config,
-            redactor,
-            memory_max,
+            plugin,
+            configured,
+            task,
             memory_used: 0,
             memory_denied: false,
-            call_begun: now,
-            call_time: Duration::ZERO,
-            call_ticks: 0,
-            log_lines: 0,
+            call,
             last_error: None,
             schemas: SchemaTable::default(),
+            marks: Marks::default(),
+            connections: Connections::default(),
+            memory: Memory::default(),
             begun: now,
         }
     }
 
     /// A call begins that may take so long.
-    pub(crate) fn begin(&mut self, time: Duration) {
-        if let Some(left_out) = self.log_lines.checked_sub(PLUGIN_LOG_LINES_MAX).filter(|count| *count > 0) {
-            tracing::warn!(plugin = &*self.name, left_out, "the plugin wrote too many lines in one call");
+    pub(crate) fn begin(&mut self, time: Duration, reach: Reach) {
+        let left_out = self.call.log_lines.checked_sub(PLUGIN_LOG_LINES_MAX).filter(|count| *count > 0);
+        if let Some(left_out) = left_out {
+            let plugin = &*self.plugin.name;
+            tracing::warn!(plugin, left_out, "the plugin wrote too many lines in one call");
         }
-        self.call_begun = Instant::now();
-        self.call_time = time;
-        self.call_ticks = 0;
+        let begun = Instant::now();
+        self.call =
+            Call { begun, time, ticks: 0, waited: Duration::ZERO, reach, stopped: None, log_lines: 0 };
         self.memory_denied = false;
-        self.log_lines = 0;
         self.last_error = None;
     }
 
     /// The clock has struck while the guest ran: whether its call has taken too long. Time counts during which the guest
     /// had the processor: a machine that stands still is not the plugin's fault.
     pub(crate) fn is_over_at_tick(&mut self) -> bool {
-        self.call_ticks = self.call_ticks.saturating_add(1);
-        let passed = self.call_begun.elapsed();
-        let ran = TICK * self.call_ticks >= self.call_time;
-        passed >= self.call_time && (ran || passed >= self.call_time * PATIENCE)
+        let call = &mut self.call;
+        call.ticks = call.ticks.saturating_add(1);
+        let passed = call.begun.elapsed().saturating_sub(call.waited);
+        let ran = TICK * call.ticks >= call.time;
+        passed >= call.time && (ran || passed >= call.time * PATIENCE)
     }
 
+    /// An option, unless it is a secret that the plugin may not see (R13).
     fn option(&self, name: &str) -> Option<&Json> {
-        self.config.values().get(name).filter(|value| !value.is_null())
+        let hidden = self.configured.secret.contains(name) && !self.plugin.grants.reveal.contains(name);
+        let value = self.configured.config.values().get(name).filter(|_| !hidden);
+        value.filter(|value| !value.is_null())
     }
 }
 
 impl ResourceLimiter for State {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
         let used = self.memory_used.saturating_sub(current).saturating_add(desired);
-        if used > self.memory_max {
+        if used > self.plugin.limits.memory {
             self.memory_denied = true;
             return Ok(false);
         }
@@ -120,13 +166,13 @@ impl wit::types::Host for State {}
 
 impl wit::log::Host for State {
     fn write(&mut self, level: wit::log::Level, message: String) -> Result<()> {
-        self.log_lines = self.log_lines.saturating_add(1);
-        if self.log_lines > PLUGIN_LOG_LINES_MAX {
+        self.call.log_lines = self.call.log_lines.saturating_add(1);
+        if self.call.log_lines > PLUGIN_LOG_LINES_MAX {
             return Ok(());
         }
         // R13: cut after the redaction, so that no half of a secret stays.
-        let redacted = self.redactor.redact(&message);
-        let (plugin, line) = (&*self.name, cut(&redacted, PLUGIN_LOG_BYTES_MAX));
+        let redacted = self.configured.redactor.redact(&message);
+        let (plugin, line) = (&*self.plugin.name, cut(&redacted, PLUGIN_LOG_BYTES_MAX));
         match level {
             wit::log::Level::Debug => tracing::debug!(plugin, "{line}"),
             wit::log::Level::Info => tracing::info!(plugin, "{line}"),

@@ -7,18 +7,20 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use towpath_api::batch::flat;
 use towpath_api::{
-    Batch, ConfigProblem, ConfigProblems, ConnectorError, Descriptor, ErrorKind, RawConfig, Redactor,
+    Batch, ConfigProblem, ConfigProblems, ConnectorError, ConnectorKind, Descriptor, ErrorKind, RawConfig,
     RejectedRecords, Transform, TransformFactory, Transformed,
 };
 
 pub(crate) use super::bindings::exports::towpath::plugin::transforms::Outcome;
 use super::bindings::towpath::plugin::types;
-use super::component::{Loaded, secrets};
+use super::component::Loaded;
+use super::configured::Configured;
 use super::describe::{PROBLEMS_MAX, problem};
 use super::error::{PluginError, details, failure};
 use super::instance::Instance;
 use super::loader::at_once;
 use super::reload::Slot;
+use super::state::Task;
 
 /// Calls that may end badly over one batch, while the records are looked for at which they do. One record of a
 /// thousand takes eleven.
@@ -44,28 +46,35 @@ impl TransformFactory for PluginTransform {
     }
 
     fn parse(&self, config: &RawConfig) -> Result<Box<dyn Transform>, ConfigProblems> {
-        let redactor = secrets(&self.descriptor.options, config);
-        let config = Arc::new(config.clone());
+        let configured = Arc::new(Configured::new(&self.descriptor.options, config));
         let plugin = self.slot.current();
-        let found = at_once(async {
-            let start = Instance::start(&plugin, Arc::clone(&config), redactor.clone());
-            start.await?.check_config().await
-        });
-        let found = found.map_err(|error: PluginError| ConfigProblem::new("", error.to_string()))?;
-        let problems = found.iter().take(PROBLEMS_MAX).map(|it| problem(it, &redactor)).collect();
-        ConfigProblems { problems }.into_result()?;
-        self.slot.used_with(&config);
+        check(&plugin, &configured, ConnectorKind::Transform)?;
+        self.slot.used_with(ConnectorKind::Transform, &configured);
         Ok(Box::new(Running {
             slot: Arc::clone(&self.slot),
             is_watched: false,
             plugin,
             refused: None,
-            config,
-            redactor,
+            configured,
             instance: None,
             buffer: Vec::new(),
         }))
     }
+}
+
+/// Asks the plugin what is wrong with its options.
+pub(crate) fn check(
+    plugin: &Arc<Loaded>,
+    configured: &Arc<Configured>,
+    kind: ConnectorKind,
+) -> Result<(), ConfigProblems> {
+    let found = at_once(async {
+        let start = Instance::start(plugin, Arc::clone(configured), Task::default());
+        start.await?.check_config(kind).await
+    });
+    let found = found.map_err(|error: PluginError| ConfigProblem::new("", error.to_string()))?;
+    let problems = found.iter().take(PROBLEMS_MAX).map(|it| problem(it, &configured.redactor)).collect();
+    ConfigProblems { problems }.into_result()
 }
 
 /// A transform of one task, with an instance as long as all goes well.
@@ -75,8 +84,7 @@ struct Running {
     plugin: Arc<Loaded>,
     /// The component that has taken the place of this one, and could not be opened.
     refused: Option<Arc<Loaded>>,
-    config: Arc<RawConfig>,
-    redactor: Redactor,
+    configured: Arc<Configured>,
     instance: Option<Instance>,
     /// Reused from batch to batch.
     buffer: Vec<u8>,
@@ -109,11 +117,11 @@ impl Running {
     }
 
     /// A new instance, open.
-    async fn opened(&self, plugin: &Loaded) -> Result<Instance, ConnectorError> {
-        let start = Instance::start(plugin, Arc::clone(&self.config), self.redactor.clone());
+    async fn opened(&self, plugin: &Arc<Loaded>) -> Result<Instance, ConnectorError> {
+        let start = Instance::start(plugin, Arc::clone(&self.configured), Task::default());
         let mut instance = start.await.map_err(PluginError::into_connector_error)?;
-        let opened = instance.open().await.map_err(PluginError::into_connector_error)?;
-        opened.map_err(|error| failure(error, &self.redactor))?;
+        let opened = instance.open_transform().await.map_err(PluginError::into_connector_error)?;
+        opened.map_err(|error| failure(error, &self.configured.redactor))?;
         Ok(instance)
     }
 
@@ -161,7 +169,7 @@ impl Running {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_KEPT_BYTES);
         let outcome = called.map_err(|error| Failed::Contained(error.into_connector_error()))?;
-        let outcome = outcome.map_err(|error| Failed::Said(failure(error, &self.redactor)))?;
+        let outcome = outcome.map_err(|error| Failed::Said(failure(error, &self.configured.redactor)))?;
         let part = self.read(&instance, batch, range, outcome)?;
         self.instance = Some(instance);
         Ok(part)
@@ -189,7 +197,8 @@ impl Running {
             if index >= range.len() || !seen.insert(index) || used.binary_search(&index).is_ok() {
                 return Err(wrong(format!("record {index} is rejected, and is not there, or not only that")));
             }
-            rejected.push((range.start + index, details(ErrorKind::Terminal, said, &self.redactor)));
+            rejected
+                .push((range.start + index, details(ErrorKind::Terminal, said, &self.configured.redactor)));
         }
         rejected.sort_by_key(|(index, _)| *index);
         Ok(Part { batch: read, rejected })

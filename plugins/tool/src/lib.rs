@@ -11,4 +11,4 @@ mod toolchain;
 
 pub use build::{Built, build};
 pub use error::ToolError;
-pub use new::{Language, new};
+pub use new::{Kind, Language, new};

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use towpath_tool::{Built, Language, build, new};
+use towpath_tool::{Built, Kind, Language, build, new};
 use wit_component::DecodedWasm;
 
 /// Compiled guests are kept for all tests of the workspace.
@@ -28,29 +28,48 @@ fn shape(component: &Path) -> (Vec<String>, Vec<String>) {
 }
 
 /// R11: a plugin imports what the contract names, and nothing else.
-fn is_transform(built: &Built) {
+fn is(kind: Kind, built: &Built) {
     let (imports, exports) = shape(&built.path);
     assert!(imports.iter().all(|name| name.starts_with("towpath:plugin/")), "{imports:?}");
-    assert_eq!(exports, ["towpath:plugin/plugin@0.1.0", "towpath:plugin/transforms@0.1.0"]);
+    let expected = match kind {
+        Kind::Source => vec!["towpath:plugin/sources@0.1.0"],
+        Kind::Sink => vec!["towpath:plugin/sinks@0.1.0"],
+        Kind::Transform => vec!["towpath:plugin/plugin@0.1.0", "towpath:plugin/transforms@0.1.0"],
+    };
+    assert_eq!(exports, expected);
 }
 
 #[test]
 fn examples_become_components() {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-    for (folder, name) in [("plugins/examples", "pii_mask"), ("plugins/host/tests/guests", "hostile")] {
+    for (folder, name, kind) in [
+        ("plugins/examples", "pii_mask", Kind::Transform),
+        ("plugins/examples", "redis_streams", Kind::Source),
+        ("plugins/examples", "redis_sink", Kind::Sink),
+        ("plugins/host/tests/guests", "hostile", Kind::Transform),
+    ] {
         let all = built(&root.join(folder));
-        is_transform(all.iter().find(|it| it.name == name).unwrap());
+        is(kind, all.iter().find(|it| it.name == name).unwrap());
     }
 }
 
 #[test]
 fn a_new_project_builds_as_it_is() {
+    for kind in [Kind::Source, Kind::Sink, Kind::Transform] {
+        let folder = tempfile::tempdir().unwrap();
+        let project = folder.path().join(format!("new_{}", kind.name()));
+        new(Language::Rust, kind, &project).unwrap();
+        let all = built(&project);
+        assert_eq!((all.len(), all[0].name.clone()), (1, format!("new_{}", kind.name())));
+        is(kind, &all[0]);
+    }
+}
+
+#[test]
+fn what_does_not_compile_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    let project = folder.path().join("no_debug");
-    new(Language::Rust, &project).unwrap();
-    let all = built(&project);
-    assert_eq!((all.len(), all[0].name.as_str()), (1, "no_debug"));
-    is_transform(&all[0]);
+    let project = folder.path().join("broken");
+    new(Language::Rust, Kind::Transform, &project).unwrap();
     let source = project.join("src/lib.rs");
     let broken = std::fs::read_to_string(&source).unwrap().replace("out.keep(record)", "out.kept(record)");
     std::fs::write(&source, broken).unwrap();

@@ -1,4 +1,4 @@
-//! Real servers and processes for the tests: PostgreSQL, Apache Kafka, towpath itself, client environments, a
+//! Real servers and processes for the tests: PostgreSQL, Apache Kafka, Redis, towpath itself, client environments, a
 //! fault proxy.
 //!
 //! Everything started here lives in a temporary folder on free ports (a cluster: in network namespaces) and ends with
@@ -20,6 +20,7 @@ pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod redis;
 pub mod stats;
 pub mod temp;
 pub mod watchdog;
@@ -30,4 +31,5 @@ pub use kafka::Kafka;
 pub use postgres::Postgres;
 pub use process::Towpath;
 pub use proxy::TcpProxy;
+pub use redis::Redis;
 pub use temp::TempDir;

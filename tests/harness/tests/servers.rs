@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use towpath_harness::connect::{self, Connect};
 use towpath_harness::peers::Plugin;
-use towpath_harness::{Kafka, Postgres, envs, kafka, postgres};
+use towpath_harness::{Kafka, Postgres, Redis, envs, kafka, postgres};
 
 #[test]
 fn postgres_survives_restart_and_kill() {
@@ -29,6 +29,19 @@ fn postgres_survives_restart_and_kill() {
     assert!(format!("{error:#}").contains("does not exist"), "{error:#}");
     server.psql("postgres", "CREATE ROLE reader LOGIN").unwrap();
     assert!(server.url_as("reader", "postgres").starts_with("postgres://reader@127.0.0.1:"));
+}
+
+#[test]
+fn redis_keeps_what_it_answered_over_a_kill() {
+    let mut server = Redis::with_password("let me in").unwrap();
+    assert_eq!(server.cli(&["SET", "a", "two words"]).unwrap(), "OK");
+    server.kill9().unwrap();
+    assert!(server.cli(&["GET", "a"]).is_err());
+    server.start_again().unwrap();
+    assert_eq!(server.cli(&["GET", "a"]).unwrap(), "two words");
+    let error = server.cli(&["INCR", "a"]).unwrap_err();
+    assert!(format!("{error:#}").contains("not an integer"), "{error:#}");
+    assert_eq!(Redis::start().unwrap().cli(&["DBSIZE"]).unwrap(), "0");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use towpath_types::TopicName;
-use towpath_types::limits::{PLUGIN_BATCH_BYTES_MAX, RECORD_HEADERS_MAX};
+use towpath_types::limits::{PLUGIN_BATCH_BYTES_MAX, PLUGIN_POSITION_BYTES_MAX, RECORD_HEADERS_MAX};
 
 use super::{Batch, Entry, Headers, NO_TOPIC, Op, Slot};
 use crate::row::Row;
@@ -141,12 +141,35 @@ const fn op_of(code: u8) -> Option<Option<Op>> {
 /// # Errors
 /// [`Malformed`] with what is wrong, and where.
 pub fn decode(
-    mut bytes: Vec<u8>,
+    bytes: Vec<u8>,
     from: &Batch,
     range: Range<usize>,
     schema: impl Fn(u32) -> Option<Arc<EventSchema>>,
 ) -> Result<(Batch, Vec<usize>), Malformed> {
     let origins = from.entries.get(range).unwrap_or_default();
+    let head = head(&bytes, origins.len())?;
+    let reader = entries(bytes, &head, Some(Origins { from, entries: origins, next: 0 }), schema)?;
+    Ok((reader.batch, reader.used))
+}
+
+/// Reads the records that a source brings. Everything is checked as in [`decode`]; the records have no offset yet, and
+/// the lanes and positions that the guest wrote.
+///
+/// # Errors
+/// [`Malformed`] with what is wrong, and where.
+pub fn read(bytes: Vec<u8>, schema: impl Fn(u32) -> Option<Arc<EventSchema>>) -> Result<Batch, Malformed> {
+    let head = head(&bytes, usize::MAX)?;
+    Ok(entries(bytes, &head, None, schema)?.batch)
+}
+
+/// How many entries there are, and where.
+struct Head {
+    count: usize,
+    at: usize,
+}
+
+/// The head of a buffer that may have so many records.
+fn head(bytes: &[u8], most: usize) -> Result<Head, Malformed> {
     let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk::<4>()?));
     let [Some(magic), Some(count), Some(at), Some(zero)] = [0, 4, 8, 12].map(word) else {
         return Err(Malformed::Batch("is shorter than its header"));
@@ -161,7 +184,7 @@ pub fn decode(
     if bytes.len() > PLUGIN_BATCH_BYTES_MAX {
         return Err(Malformed::Batch("is larger than a batch may be"));
     }
-    if count > origins.len() {
+    if count > most {
         return Err(Malformed::Batch("has more records than came in"));
     }
     if at < HEADER_BYTES
@@ -169,13 +192,20 @@ pub fn decode(
     {
         return Err(Malformed::Batch("has its entries at a wrong place"));
     }
+    Ok(Head { count, at })
+}
+
+fn entries<'a>(
+    mut bytes: Vec<u8>,
+    &Head { count, at }: &Head,
+    origins: Option<Origins<'a>>,
+    schema: impl Fn(u32) -> Option<Arc<EventSchema>>,
+) -> Result<Reader<'a>, Malformed> {
     let entries = bytes.split_off(at);
     let batch = Batch { arena: bytes, entries: Vec::with_capacity(count), ..Batch::default() };
     let mut reader = Reader {
         batch,
-        from,
         origins,
-        next_origin: 0,
         arena_end: at,
         left: at - HEADER_BYTES,
         known: Vec::new(),
@@ -185,15 +215,21 @@ pub fn decode(
     for (index, entry) in entries.chunks_exact(ENTRY_BYTES).enumerate() {
         reader.entry(entry, &schema).map_err(|what| Malformed::Record { index, what })?;
     }
-    Ok((reader.batch, reader.used))
+    Ok(reader)
+}
+
+/// The records that came in.
+struct Origins<'a> {
+    from: &'a Batch,
+    entries: &'a [Entry],
+    /// The least origin that the next record may have.
+    next: usize,
 }
 
 struct Reader<'a> {
     batch: Batch,
-    from: &'a Batch,
-    origins: &'a [Entry],
-    /// The least origin that the next record may have.
-    next_origin: usize,
+    /// None where the records are new.
+    origins: Option<Origins<'a>>,
     /// Where the guest's own arena ends: behind it stand the positions that it left out.
     arena_end: usize,
     /// Bytes of the arena that no slot has taken yet: slots that share bytes would make much out of little.
@@ -206,19 +242,13 @@ struct Reader<'a> {
     used: Vec<usize>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn entry(
         &mut self,
         bytes: &[u8],
         schema: &impl Fn(u32) -> Option<Arc<EventSchema>>,
     ) -> Result<(), String> {
-        let origin_index = u32_at(bytes, 12) as usize;
-        let Some(origin) = self.origins.get(origin_index).filter(|_| origin_index >= self.next_origin) else {
-            return Err(format!(
-                "has the origin {origin_index}: they must rise, and be of records that came in"
-            ));
-        };
-        self.next_origin = origin_index + 1;
+        let origin = self.origin(u32_at(bytes, 12) as usize)?;
         let number = u32_at(bytes, 0);
         let index = self.schema_index(number, schema)?;
         let schema = Arc::clone(&self.batch.schemas[index]);
@@ -235,12 +265,13 @@ impl Reader<'_> {
         let after = self.row(bytes, 56, "after", Some(schema.value()))?;
         let source = self.row(bytes, 64, "source", schema.source().map(|block| &block.fields))?;
         let headers = self.headers(bytes)?;
-        let (lane, position) = (origin.lane, self.position(bytes, origin)?);
+        let (offset, lane, position) = match origin {
+            Some(origin) => (origin.offset, origin.lane, self.position(bytes, origin)?),
+            None => (-1, u64_at(bytes, 32), self.new_position(bytes)?),
+        };
         let topic = self.topic(bytes)?;
         let timestamp_ms = u64_at(bytes, 16).cast_signed();
         let (schema, partition, flat) = (index as u32, partition, bytes[9] == 1);
-        let offset = origin.offset;
-        self.used.push(origin_index);
         self.batch.entries.push(Entry {
             schema,
             topic,
@@ -258,6 +289,16 @@ impl Reader<'_> {
             position,
         });
         Ok(())
+    }
+
+    fn origin(&mut self, index: usize) -> Result<Option<&'a Entry>, String> {
+        let Some(origins) = &mut self.origins else { return Ok(None) };
+        let Some(origin) = origins.entries.get(index).filter(|_| index >= origins.next) else {
+            return Err(format!("has the origin {index}: they must rise, and be of records that came in"));
+        };
+        origins.next = index + 1;
+        self.used.push(index);
+        Ok(Some(origin))
     }
 
     fn schema_index(
@@ -322,11 +363,23 @@ impl Reader<'_> {
     /// The origin's position: as the guest carried it along, or once more.
     fn position(&mut self, bytes: &[u8], origin: &Entry) -> Result<Slot, String> {
         let slot = self.slot(bytes, 80, "position")?;
-        let Some(expected) = origin.position.bytes(&self.from.arena) else { return Ok(Slot::NONE) };
+        let from = self.origins.as_ref().map(|origins| &origins.from.arena);
+        let expected = from.and_then(|arena| origin.position.bytes(arena));
+        let Some(expected) = expected else { return Ok(Slot::NONE) };
         if slot.bytes(&self.batch.arena) == Some(expected) {
             return Ok(slot);
         }
         Ok(append(&mut self.batch.arena, expected))
+    }
+
+    fn new_position(&mut self, bytes: &[u8]) -> Result<Slot, String> {
+        let slot = self.slot(bytes, 80, "position")?;
+        match slot.bytes(&self.batch.arena).map_or(0, <[u8]>::len) {
+            length if length > PLUGIN_POSITION_BYTES_MAX => {
+                Err(format!("has a position of {length} bytes; {PLUGIN_POSITION_BYTES_MAX} are the most"))
+            }
+            _ => Ok(slot),
+        }
     }
 
     fn topic(&mut self, bytes: &[u8]) -> Result<u32, String> {

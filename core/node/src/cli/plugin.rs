@@ -11,6 +11,9 @@ pub(crate) enum Plugin {
         /// What it is written in.
         #[arg(long, value_enum, default_value_t = Lang::Rust)]
         lang: Lang,
+        /// What it is.
+        #[arg(long, value_enum, default_value_t = Kind::Transform)]
+        kind: Kind,
         /// The folder to make; its name is the plugin's.
         folder: PathBuf,
     },
@@ -59,4 +62,14 @@ pub(crate) enum Plugin {
 pub(crate) enum Lang {
     /// Rust.
     Rust,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// It brings records in.
+    Source,
+    /// It carries records out.
+    Sink,
+    /// It changes records on their way.
+    Transform,
 }

@@ -5,22 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use towpath_api::{Descriptor, RawConfig, Transform, TransformFactory, conformance};
+use towpath_api::{Descriptor, PluginTypes, RawConfig, Transform, TransformFactory, conformance};
 use towpath_config::tree::{self, SourceFile};
 use towpath_config::validate::validate;
 use towpath_config::{Problem, Problems, Secrets};
 use towpath_host::{Inspection, PluginError, Plugins, bench};
-use towpath_tool::{Built, Language, ToolError};
+use towpath_tool::{Built, Kind, Language, ToolError};
 use towpath_types::limits::PLUGIN_BATCH_BYTES_MAX;
 
 use super::connectors::options_listing;
-use crate::cli::{Lang, Plugin};
+use crate::cli::{Lang, Plugin, PluginKind};
 use crate::failure::Failure;
 use crate::output::{Facts, Listing, print_json, print_line, tell};
 
 pub(super) async fn run(command: Plugin, json: bool) -> Result<(), Failure> {
     match command {
-        Plugin::New { lang, folder } => new(lang, &folder, json),
+        Plugin::New { lang, kind, folder } => new(lang, kind, &folder, json),
         Plugin::Build { folder, output } => build(&folder, output.as_deref(), json),
         Plugin::Inspect { file } => inspect(&file, json),
         Plugin::Bench { file, options, records, bytes, seconds } => {
@@ -51,9 +51,14 @@ impl From<PluginError> for Failure {
     }
 }
 
-fn new(lang: Lang, folder: &Path, json: bool) -> Result<(), Failure> {
+fn new(lang: Lang, kind: PluginKind, folder: &Path, json: bool) -> Result<(), Failure> {
     let Lang::Rust = lang;
-    let files = towpath_tool::new(Language::Rust, folder)?;
+    let kind = match kind {
+        PluginKind::Source => Kind::Source,
+        PluginKind::Sink => Kind::Sink,
+        PluginKind::Transform => Kind::Transform,
+    };
+    let files = towpath_tool::new(Language::Rust, kind, folder)?;
     if json {
         return print_json(&json!({ "folder": folder, "files": files }));
     }
@@ -143,7 +148,12 @@ type Opened = (Arc<dyn TransformFactory>, RawConfig, Box<dyn Transform>);
 /// A component as a transform with options that it accepts.
 fn transform_of(plugins: &Plugins, file: &Path, text: &str) -> Result<Opened, Failure> {
     let types = plugins.open_path(file)?;
-    let Some(factory) = types.transform else { return Err(Failure::from(PluginError::NoWorld)) };
+    let Some(factory) = types.transform else {
+        return Err(Failure::new(format!(
+            "{} is no transform, and only transforms can be measured",
+            file.display()
+        )));
+    };
     let config = options(text, factory.descriptor())?;
     let transform = factory.parse(&config).map_err(|problems| {
         Failure::new(format!("the plugin refuses these options: {problems}"))
@@ -196,7 +206,33 @@ fn bench(file: &Path, text: &str, load: Load, json: bool) -> Result<(), Failure>
     Ok(())
 }
 
+/// A source or a sink is checked against its world by `towpath check`: here it is asked about its options.
+fn check_options(types: &PluginTypes, file: &Path, text: &str, json: bool) -> Result<(), Failure> {
+    let refused = |problems| Failure::new(format!("the plugin refuses these options: {problems}"));
+    let kind = if let Some(source) = &types.source {
+        source.parse(&options(text, source.descriptor())?).map_err(refused)?;
+        "source"
+    } else if let Some(sink) = &types.sink {
+        sink.parse(&options(text, sink.descriptor())?).map_err(refused)?;
+        "sink"
+    } else {
+        return Err(Failure::from(PluginError::NoWorld));
+    };
+    if json {
+        return print_json(&json!({ "file": file, "kind": kind, "takes_the_options": true }));
+    }
+    tell(&format!(
+        "{} is a {kind}, and takes these options; `towpath check` tries it in its pipeline",
+        file.display()
+    ));
+    Ok(())
+}
+
 async fn check(file: &Path, text: &str, json: bool) -> Result<(), Failure> {
+    let types = Plugins::with_users_cache().open_path(file)?;
+    if types.transform.is_none() {
+        return check_options(&types, file, text, json);
+    }
     let (transform, config, _) = transform_of(&Plugins::with_users_cache(), file, text)?;
     let broken = conformance::transform(&*transform, &config).await.err();
     if json {

@@ -6,8 +6,13 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod connectors;
 mod contract;
 mod hostile;
 mod loading;
+mod outside;
+mod redis;
 mod reload;
+mod sinks;
+mod sources;
 mod support;

@@ -17,17 +17,18 @@ fn built(folder: &str) -> Vec<towpath_tool::Built> {
     towpath_tool::build(&root.join(folder), Some(&target)).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn component(folder: &str, name: &str) -> PathBuf {
+pub(crate) fn built_component(folder: &str, name: &str) -> PathBuf {
     let all = built(folder);
     all.into_iter().find(|it| it.name == name).unwrap_or_else(|| panic!("{folder} has no {name}")).path
 }
 
-pub(crate) static PII_MASK: LazyLock<PathBuf> = LazyLock::new(|| component("plugins/examples", "pii_mask"));
+pub(crate) static PII_MASK: LazyLock<PathBuf> =
+    LazyLock::new(|| built_component("plugins/examples", "pii_mask"));
 pub(crate) static HOSTILE: LazyLock<PathBuf> =
-    LazyLock::new(|| component("plugins/host/tests/guests", "hostile"));
+    LazyLock::new(|| built_component("plugins/host/tests/guests", "hostile"));
 
 pub(crate) static FORGER: LazyLock<PathBuf> =
-    LazyLock::new(|| component("plugins/host/tests/guests", "forger"));
+    LazyLock::new(|| built_component("plugins/host/tests/guests", "forger"));
 
 /// One loader for all tests: each component is compiled once.
 pub(crate) static PLUGINS: LazyLock<Plugins> = LazyLock::new(Plugins::new);
@@ -49,17 +50,24 @@ pub(crate) fn config(factory: &dyn TransformFactory, options: Json) -> RawConfig
 
 /// The hostile plugin with a limit of a third of a second and 16 MiB.
 pub(crate) fn hostile(options: Json) -> Box<dyn Transform> {
-    let factory = load(&HOSTILE, &json!({ "time": 300, "memory": 16 << 20 })).unwrap();
+    let factory =
+        load(&HOSTILE, &json!({ "time": 300, "memory": 16 << 20, "grants": { "reveal": ["token"] } }))
+            .unwrap();
     factory.parse(&config(&*factory, options)).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-/// Records of one text each, with their offsets.
+/// Records of one text each, with their offsets from 0.
 pub(crate) fn texts(texts: &[&str]) -> Batch {
+    texts_from(&(0..).zip(texts.iter().copied()).collect::<Vec<_>>())
+}
+
+/// Records of one text each, with their offsets.
+pub(crate) fn texts_from(texts: &[(i64, &str)]) -> Batch {
     let schema = Arc::new(EventSchema::new("lines", Arc::new(RowSchema::bare(Type::String))));
     let mut builder = BatchBuilder::new();
-    for (offset, text) in texts.iter().enumerate() {
+    for (offset, text) in texts {
         let mut record = builder.record(&schema);
-        record.offset(offset as i64).after(|row| row.text(text));
+        record.offset(*offset).after(|row| row.text(text));
         record.finish();
     }
     builder.build()

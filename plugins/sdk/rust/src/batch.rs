@@ -17,6 +17,7 @@ pub(crate) mod at {
     pub(crate) const AFTER: usize = 56;
     pub(crate) const SOURCE: usize = 64;
     pub(crate) const HEADERS: usize = 72;
+    pub(crate) const POSITION: usize = 80;
     pub(crate) const TOPIC: usize = 88;
 }
 

@@ -26,8 +26,13 @@ std::thread_local! {
     static SCHEMAS: RefCell<Schemas> = RefCell::new(Schemas::default());
 }
 
+/// Runs with the schemas that this instance knows.
+pub(crate) fn with_schemas<R>(run: impl FnOnce(&mut Schemas) -> R) -> R {
+    SCHEMAS.with_borrow_mut(run)
+}
+
 /// A panic ends the instance; what it says is the only thing that is left of it.
-fn tell_panics() {
+pub(crate) fn tell_panics() {
     static HOOK: std::sync::Once = std::sync::Once::new();
     HOOK.call_once(|| {
         std::panic::set_hook(Box::new(|panic| crate::log(crate::Level::Error, &panic.to_string())));
@@ -48,21 +53,38 @@ pub struct Exported<T>(std::marker::PhantomData<T>);
 
 impl<T: TransformExport> plugin::Guest for Exported<T> {
     fn descriptor() -> types::Description {
-        tell_panics();
-        let crate::Descriptor { name, version, summary, .. } = T::Transform::descriptor();
-        types::Description { name, version, summary }
+        description(T::Transform::descriptor())
     }
 
     fn config_spec() -> Vec<types::OptionSpec> {
-        T::Transform::descriptor().options.into_iter().map(option_spec).collect()
+        option_specs(T::Transform::descriptor())
     }
 
     fn check_config() -> Vec<types::Problem> {
         tell_panics();
-        let problems = T::Transform::check(&Config::default()).into_iter();
-        let problem =
-            |it: crate::Problem| types::Problem { path: it.path, message: it.message, hint: it.hint };
-        problems.map(problem).collect()
+        problems(T::Transform::check(&Config::default()))
+    }
+}
+
+pub(crate) fn description(descriptor: crate::Descriptor) -> types::Description {
+    tell_panics();
+    let crate::Descriptor { name, version, summary, .. } = descriptor;
+    types::Description { name, version, summary }
+}
+
+pub(crate) fn option_specs(descriptor: crate::Descriptor) -> Vec<types::OptionSpec> {
+    descriptor.options.into_iter().map(option_spec).collect()
+}
+
+pub(crate) fn problems(found: Vec<crate::Problem>) -> Vec<types::Problem> {
+    let problem = |it: crate::Problem| types::Problem { path: it.path, message: it.message, hint: it.hint };
+    found.into_iter().map(problem).collect()
+}
+
+pub(crate) fn guarantee(descriptor: &crate::Descriptor) -> types::Guarantee {
+    match descriptor.guarantee {
+        crate::Guarantee::AtLeastOnce => types::Guarantee::AtLeastOnce,
+        crate::Guarantee::ExactlyOnce => types::Guarantee::ExactlyOnce,
     }
 }
 
@@ -82,20 +104,39 @@ impl<T: TransformExport> transforms::Guest for Exported<T> {
             let mut out = Output::new(bytes.len(), schemas);
             T::with(|instance| match instance {
                 Some(transform) => transform.process(&batch, &mut out).map_err(error),
-                None => Err(error(Error::terminal("PLUGIN_NOT_OPEN", "the plugin has not been opened"))),
+                None => Err(not_open()),
             })?;
             let (batch, rejected) = out.finish();
-            let rejection = |(index, why)| types::Rejection { index, details: details(why) };
-            Ok(transforms::Outcome { batch, rejected: rejected.into_iter().map(rejection).collect() })
+            Ok(transforms::Outcome { batch, rejected: rejections(rejected) })
         })
     }
 }
 
-fn details(why: Rejection) -> types::Details {
+pub(crate) fn not_open() -> types::Error {
+    error(Error::terminal("PLUGIN_NOT_OPEN", "the plugin has not been opened"))
+}
+
+pub(crate) fn rejections(rejected: Vec<(u32, Rejection)>) -> Vec<types::Rejection> {
+    let rejection = |(index, why)| types::Rejection { index, details: details(why) };
+    rejected.into_iter().map(rejection).collect()
+}
+
+pub(crate) fn details(why: Rejection) -> types::Details {
     types::Details { code: why.code, message: why.message, hint: why.hint, path: why.path }
 }
 
-fn error(error: Error) -> types::Error {
+/// A failure that the host tells.
+pub(crate) fn error_in(error: types::Error) -> Error {
+    let why =
+        |it: types::Details| Rejection { code: it.code, message: it.message, hint: it.hint, path: it.path };
+    match error {
+        types::Error::RetryAfter(retry) => Error::RetryAfter(retry.delay_ms, why(retry.details)),
+        types::Error::NeedsOperator(details) => Error::NeedsOperator(why(details)),
+        types::Error::Terminal(details) => Error::Terminal(why(details)),
+    }
+}
+
+pub(crate) fn error(error: Error) -> types::Error {
     match error {
         Error::RetryAfter(delay_ms, why) => {
             types::Error::RetryAfter(types::Retry { delay_ms, details: details(why) })

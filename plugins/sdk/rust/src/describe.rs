@@ -9,16 +9,34 @@ pub struct Descriptor {
     pub version: String,
     /// One line.
     pub summary: String,
+    /// What it promises across crashes; transforms promise nothing of their own.
+    pub guarantee: Guarantee,
     /// Its options, in the order in which they are documented.
     pub options: Vec<OptionSpec>,
 }
 
+/// What survives a crash, seen from the far end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guarantee {
+    /// Nothing is lost; after a crash some records can come twice.
+    AtLeastOnce,
+    /// Nothing is lost, and nothing comes twice.
+    ExactlyOnce,
+}
+
 impl Descriptor {
-    /// A plugin without options.
+    /// A plugin without options, at least once.
     #[must_use]
     pub fn new(name: &str, version: &str, summary: &str) -> Self {
         let (name, version, summary) = (name.to_owned(), version.to_owned(), summary.to_owned());
-        Self { name, version, summary, options: Vec::new() }
+        Self { name, version, summary, guarantee: Guarantee::AtLeastOnce, options: Vec::new() }
+    }
+
+    /// The same, with the promise that nothing comes twice.
+    #[must_use]
+    pub fn exactly_once(mut self) -> Self {
+        self.guarantee = Guarantee::ExactlyOnce;
+        self
     }
 
     /// The same with one option more.

@@ -1,4 +1,5 @@
-//! Write a Towpath plugin in Rust: implement [`Transform`], and export it with [`export_transform!`].
+//! Write a Towpath plugin in Rust: implement [`Transform`], [`Source`] or [`Sink`], and export it with
+//! [`export_transform!`], [`export_source!`] or [`export_sink!`].
 //!
 //! ```
 //! use towpath_sdk::{Batch, Config, Descriptor, Error, Output, Transform, Value};
@@ -37,21 +38,35 @@ mod batch;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod bindings;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub mod bindings_sink;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub mod bindings_source;
 mod config;
 mod describe;
 mod error;
 mod host;
 mod output;
+mod outside;
+mod records;
 mod row;
 mod schema;
+mod sink;
+mod source;
 mod transform;
 
 pub use batch::{Batch, Headers, Op, Record};
 pub use config::{Config, Setting};
-pub use describe::{Descriptor, Element, OptionSpec, Problem, Shape};
+pub use describe::{Descriptor, Element, Guarantee, OptionSpec, Problem, Shape};
 pub use error::{Error, Rejection};
 pub use host::{Level, log, monotonic_ns, now_ms, random};
 pub use output::{Output, Rewrite};
+pub use outside::{http, secrets, state, tcp};
+pub use records::{NewRecord, Records, RejectedInput};
 pub use row::{Row, RowWriter, Value};
 pub use schema::{ColumnId, Computed, Field, Scalar, Schema, Schemas, SourceBlock, Type};
+pub use sink::{Assigned, Delivery, Positions, Sink, TopicPartition, Written};
+pub use source::{Budget, Offsets, Polled, Position, Source, Task};
 pub use transform::Transform;

@@ -51,7 +51,7 @@ impl<'a> Output<'a> {
         entry[..4].copy_from_slice(&schema.to_le_bytes());
         entry[12..16].copy_from_slice(&record.index.to_le_bytes());
         // Positions are the host's business.
-        entry[80..88].copy_from_slice(&no_slot());
+        entry[at::POSITION..at::POSITION + 8].copy_from_slice(&no_slot());
         Rewrite { arena: &mut self.arena, entries: &mut self.entries, record, entry, counts, written: 0 }
     }
 
@@ -62,13 +62,32 @@ impl<'a> Output<'a> {
 
     /// The buffer, and the rejected records by their index.
     #[must_use]
-    pub fn finish(mut self) -> (Vec<u8>, Vec<(u32, Rejection)>) {
-        let head = [MAGIC, (self.entries.len() / ENTRY_BYTES) as u32, self.arena.len() as u32, 0];
-        for (at, word) in self.arena.chunks_exact_mut(4).zip(head) {
-            at.copy_from_slice(&word.to_le_bytes());
-        }
-        self.arena.extend_from_slice(&self.entries);
-        (self.arena, self.rejected)
+    pub fn finish(self) -> (Vec<u8>, Vec<(u32, Rejection)>) {
+        (seal(self.arena, &self.entries), self.rejected)
+    }
+}
+
+/// The buffer out of its arena, which begins with room for the head, and its entries.
+pub(crate) fn seal(mut arena: Vec<u8>, entries: &[u8]) -> Vec<u8> {
+    let head = [MAGIC, (entries.len() / ENTRY_BYTES) as u32, arena.len() as u32, 0];
+    for (at, word) in arena.chunks_exact_mut(4).zip(head) {
+        at.copy_from_slice(&word.to_le_bytes());
+    }
+    arena.extend_from_slice(entries);
+    arena
+}
+
+/// Appends headers.
+pub(crate) fn write_headers<'h>(
+    arena: &mut Vec<u8>,
+    headers: impl IntoIterator<Item = (&'h str, Option<&'h [u8]>)>,
+) {
+    for (name, value) in headers {
+        arena.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        arena.extend_from_slice(name.as_bytes());
+        let length = value.map_or(u32::MAX, |value| value.len() as u32);
+        arena.extend_from_slice(&length.to_le_bytes());
+        arena.extend_from_slice(value.unwrap_or_default());
     }
 }
 
@@ -176,13 +195,7 @@ impl Rewrite<'_> {
         headers: impl IntoIterator<Item = (&'h str, Option<&'h [u8]>)>,
     ) -> &mut Self {
         let start = self.arena.len();
-        for (name, value) in headers {
-            self.arena.extend_from_slice(&(name.len() as u32).to_le_bytes());
-            self.arena.extend_from_slice(name.as_bytes());
-            let length = value.map_or(u32::MAX, |value| value.len() as u32);
-            self.arena.extend_from_slice(&length.to_le_bytes());
-            self.arena.extend_from_slice(value.unwrap_or_default());
-        }
+        write_headers(self.arena, headers);
         self.put(at::HEADERS, start, self.arena.len() - start);
         self
     }

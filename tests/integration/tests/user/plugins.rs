@@ -1,12 +1,13 @@
 //! A plugin from nothing to a running pipeline, as its page says.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 
 use towpath_harness::Towpath;
 use towpath_harness::process::Options;
 
-use super::support::{Said, ask, type_in, wait_until};
+use super::support::{LONG, Said, ask, task, type_in, wait_until};
 
 /// A command in a folder; what it compiles is kept with what other tests compile.
 fn towpath_in(folder: &Path, arguments: &[&str]) -> Said {
@@ -69,4 +70,55 @@ fn a_plugin_is_made_built_checked_and_run() {
     };
     let values = wait_until("the new component took over", look, |values| values.len() > 2);
     assert!(values[2].contains("debug"), "{values:?}");
+}
+
+/// Serves the same page to everybody, as long as the test runs.
+fn page(text: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut asked = [0; 4096];
+            let _ = stream.read(&mut asked);
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", text.len());
+            let _ = stream.write_all((head + text).as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_source_reaches_what_it_was_granted() {
+    let address = page("one\ntwo\nnot who");
+    let yaml = |grants: &str| {
+        format!(
+            "plugins:\n  page: {{ path: page/page.wasm{grants} }}\npipelines:\n  lines:\n    source: {{ type: page, url: \
+             \"http://{address}/\" }}\n    topic: lines\n"
+        )
+    };
+    let mut towpath = Towpath::prepare(Options::yaml(yaml(""))).unwrap();
+    let folder = towpath.folder().to_owned();
+    towpath_in(&folder, &["plugin", "new", "--kind", "source", "page"]).says(0, &["page/src/lib.rs"]);
+    towpath_in(&folder, &["plugin", "build", "page"]).says(0, &["page/page.wasm"]);
+    let seen = towpath_in(&folder, &["plugin", "inspect", "page/page.wasm", "--json"]).json();
+    assert_eq!(seen["worlds"][0], "source", "{seen}");
+    let check = ["plugin", "check", "page/page.wasm", "--options", "{ url: \"http://x/\" }"];
+    towpath_in(&folder, &check).says(0, &["is a source, and takes these options"]);
+    std::fs::write(folder.join("wrong.yaml"), yaml(", grants: { http: [\"http://x/\"] }")).unwrap();
+    towpath_in(&folder, &["validate", "wrong.yaml"]).says(2, &["`http://x/` is no host", "wrong.yaml:2:"]);
+    towpath.start_again().unwrap();
+    let refused = |task: &serde_json::Value| task.to_string().contains("PLUGIN_GRANT");
+    let refused = wait_until("it is refused", || task(&towpath, "lines/source/0"), refused).to_string();
+    assert!(refused.contains("plugins.page.grants.http: ") && refused.contains(&address), "{refused}");
+    towpath.terminate(LONG).unwrap();
+    towpath.set_yaml(yaml(&format!(", grants: {{ http: [\"{address}\"] }}"))).unwrap();
+    towpath.start_again().unwrap();
+    let lines = || {
+        let records = ask(&towpath, &["consume", "lines", "-f", "-e", "--json"]);
+        if records.code == 0 { records.json_lines() } else { Vec::new() }
+    };
+    let lines = wait_until("two lines came", lines, |lines| lines.len() == 2);
+    assert!(lines[0]["value"].as_str().unwrap().contains("one"), "{lines:?}");
 }

@@ -103,6 +103,37 @@ fn forged_buffers_are_refused_and_told_apart() {
     }
 }
 
+/// What a source brings has the lanes and positions that it wrote, and no offset.
+#[test]
+fn new_records_have_places_of_their_own() {
+    let batch = records();
+    let mut bytes = flat(&batch, 0..batch.len());
+    let at = u32_at(&bytes, 8) as usize;
+    for entry in bytes[at..].chunks_exact_mut(ENTRY_BYTES) {
+        // Origins mean nothing here.
+        entry[12..16].fill(0x7f);
+    }
+    let read = read(bytes, numbers(&batch)).unwrap();
+    assert_eq!(read.len(), batch.len());
+    for (a, b) in batch.records().zip(read.records()) {
+        assert_eq!(crate::conformance::content(a), crate::conformance::content(b));
+        assert_eq!((b.offset(), b.lane(), b.position()), (-1, a.lane(), a.position()));
+    }
+}
+
+#[test]
+fn positions_of_new_records_are_bounded() {
+    let batch = records();
+    for (length, fits) in [(PLUGIN_POSITION_BYTES_MAX, true), (PLUGIN_POSITION_BYTES_MAX + 1, false)] {
+        let mut builder = BatchBuilder::new();
+        let mut record = builder.record(batch.record(0).schema());
+        record.position(1, &vec![7; length]);
+        record.finish();
+        let one = builder.build();
+        assert_eq!(read(flat(&one, 0..1), numbers(&one)).is_ok(), fits, "{length}");
+    }
+}
+
 #[test]
 fn records_do_not_share_bytes() {
     let batch = records();

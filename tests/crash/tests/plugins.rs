@@ -1,0 +1,141 @@
+//! A source and a sink that are plugins, over a real Redis, under kill -9 of towpath and of Redis.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use serde_json::Value as Json;
+use towpath_crash::{Fire, deliver};
+use towpath_harness::process::{self, Options};
+use towpath_harness::{Redis, TempDir, Towpath, paths};
+
+const PASSWORD: &str = "hunter2 hunter2";
+const STREAMS: u64 = 3;
+const KEYS: u64 = 97;
+
+/// The components, built as a user builds them.
+fn build(to: &Path) {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
+    let mut command = Command::new(process::binary().unwrap());
+    command
+        .args(["plugin", "build"])
+        .arg(paths::workspace().join("plugins/examples"))
+        .arg("--output")
+        .arg(to);
+    let output = command.env("CARGO_TARGET_DIR", target).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn yaml(plugins: &Path, redis: &Redis, out: &Path) -> String {
+    let address = redis.address();
+    let entry = |name: &str| {
+        format!(
+            "  {name}: {{ path: \"{}/{name}.wasm\", grants: {{ tcp: [\"{address}\"], secrets: [password] }} }}\n",
+            plugins.display()
+        )
+    };
+    format!(
+        "plugins:\n{}{}pipelines:\n\
+         \x20 in:\n    source: {{ type: redis_streams, address: \"{address}\", streams: [s0, s1, s2], key: nr, \
+         password: \"${{env:REDIS_PASSWORD}}\" }}\n    topic: \"redis.{{stream}}\"\n\
+         \x20 hashes:\n    topics: [\"redis.*\"]\n    sink: {{ type: redis_sink, address: \"{address}\", prefix: \"row:\", \
+         password: \"${{env:REDIS_PASSWORD}}\" }}\n\
+         \x20 files:\n    topics: [\"redis.*\"]\n    sink: {{ type: file, path: \"{}\", roll_bytes: 30000 }}\n",
+        entry("redis_streams"),
+        entry("redis_sink"),
+        out.display()
+    )
+}
+
+/// Adds numbered entries, each burst of them in one piece, until told to stop.
+fn write(redis: &RwLock<Redis>, stop: &AtomicBool) {
+    const SCRIPT: &str = "for i = 1, 20 do local v = redis.call('INCR', 'v'); \
+        redis.call('XADD', 's' .. (v % ARGV[1]), '*', 'nr', v % ARGV[2], 'v', v) end";
+    while !stop.load(Ordering::Relaxed) {
+        let (streams, keys) = (STREAMS.to_string(), KEYS.to_string());
+        // While the server is being killed there is nobody to hear it: what was not answered may have happened.
+        let _heard = redis.read().cli(&["EVAL", SCRIPT, "0", &streams, &keys]);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The numbers in the files of each stream's topic, in order.
+fn numbers(directory: &Path) -> BTreeMap<String, Vec<u64>> {
+    let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // `redis.s0-0-FIRST-LAST.jsonl`; nothing else is left.
+    let place = |path: &Path| -> Option<(String, u64)> {
+        let name = path.file_name()?.to_str()?.strip_suffix(".jsonl")?.to_owned();
+        let mut parts = name.split('-');
+        let topic = parts.next()?.to_owned();
+        Some((topic, parts.nth(1)?.parse().ok()?))
+    };
+    files.retain(|path| place(path).is_some());
+    files.sort_by_key(|path| place(path));
+    let mut numbers: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for path in files {
+        let (topic, _) = place(&path).unwrap();
+        for line in fs::read_to_string(&path).unwrap().lines() {
+            let row: Json = serde_json::from_str(line).unwrap();
+            let number = row["fields"]["v"].as_str().unwrap_or_else(|| panic!("{line}")).parse().unwrap();
+            numbers.entry(topic.clone()).or_default().push(number);
+        }
+    }
+    numbers
+}
+
+#[test]
+fn every_entry_arrives_once_and_in_order() {
+    let folder = TempDir::new("plugins").unwrap();
+    let (plugins, out) = (folder.join("plugins"), folder.join("out"));
+    build(&plugins);
+    let redis = Redis::with_password(PASSWORD).unwrap();
+    let options = Options::yaml(yaml(&plugins, &redis, &out)).env("REDIS_PASSWORD", PASSWORD);
+    let mut towpath = Towpath::start(options).unwrap();
+    let (redis, stop) = (Arc::new(RwLock::new(redis)), Arc::new(AtomicBool::new(false)));
+    let writer = {
+        let (redis, stop) = (Arc::clone(&redis), Arc::clone(&stop));
+        std::thread::spawn(move || write(&redis, &stop))
+    };
+    let mut fire = Fire::new().unwrap();
+    let seed = fire.seed;
+    for round in 0..6 {
+        fire.strike(&mut towpath, Duration::from_millis(300)..Duration::from_millis(2500)).unwrap();
+        if round % 2 == 1 {
+            let mut redis = redis.write();
+            redis.kill9().unwrap();
+            redis.start_again().unwrap();
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+    deliver(&mut towpath, Duration::from_secs(120)).unwrap();
+    let redis = redis.read();
+    let total: u64 = redis.cli(&["GET", "v"]).unwrap().parse().unwrap();
+    assert!(total > 200, "only {total} entries (seed {seed})");
+    let numbers = numbers(&out);
+    assert_eq!(numbers.len() as u64, STREAMS, "{:?} (seed {seed})", numbers.keys());
+    for (topic, numbers) in numbers {
+        let stream: u64 = topic.trim_start_matches("redis.s").parse().unwrap();
+        let expected: Vec<u64> = (1..=total).filter(|v| v % STREAMS == stream).collect();
+        assert_eq!(numbers, expected, "{topic} (seed {seed})");
+    }
+    for key in 0..KEYS {
+        let fields: Json =
+            serde_json::from_str(&redis.cli(&["HGET", &format!("row:{key}"), "fields"]).unwrap()).unwrap();
+        // Each key's entries are spread over all streams: the last of one of them is what stays.
+        let latest: Vec<u64> = (0..STREAMS)
+            .filter_map(|stream| (1..=total).rev().find(|v| v % STREAMS == stream && v % KEYS == key))
+            .collect();
+        let seen: u64 = fields["v"].as_str().unwrap().parse().unwrap();
+        assert!(latest.contains(&seen), "row:{key} is at {seen}, and not at one of {latest:?} (seed {seed})");
+    }
+    // R13
+    let said = format!("{}{}", towpath.stdout(), towpath.stderr());
+    assert!(!said.contains(PASSWORD), "the password was told (seed {seed})");
+}
