@@ -19,6 +19,14 @@ fn place(address: &str) -> (&str, u16) {
     (host, port.parse().unwrap_or(0))
 }
 
+fn hog() -> ! {
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    loop {
+        held.push(vec![1; 1 << 20]);
+        std::hint::black_box(&held);
+    }
+}
+
 /// Does what the options say, in the function that they say. What it finds out is the text.
 fn act(at: &str) -> Result<Option<String>, Error> {
     if option("at") != at {
@@ -31,13 +39,7 @@ fn act(at: &str) -> Result<Option<String>, Error> {
             std::hint::black_box(0);
         },
         "panic" => panic!("on purpose"),
-        "hog" => {
-            let mut held: Vec<Vec<u8>> = Vec::new();
-            loop {
-                held.push(vec![1; 1 << 20]);
-                std::hint::black_box(&held);
-            }
-        }
+        "hog" => hog(),
         "fail" => return Err(Error::terminal("HOSTILE", format!("no more {}", option("token")))),
         "flood" => loop {
             let _refused = tcp::Connection::open(host, port, 1_000);
