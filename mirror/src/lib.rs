@@ -7,7 +7,6 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
-mod filter;
 mod flow;
 mod link;
 mod map;
@@ -15,12 +14,12 @@ mod naming;
 mod translate;
 
 pub use bytes::DecodeError;
-pub use filter::{Filter, FilterError};
 pub use flow::{
     Begun, Command, Flow, FlowError, IN_FLIGHT_MAX, Lane, Outgoing, Position, RecoverError, Recovered, Seen,
     recover,
 };
-pub use link::{Link, LinkConfig, LinkError, LinkState, LinkStatus, PartitionStatus};
+pub use link::{GroupStatus, Link, LinkConfig, LinkError, LinkState, LinkStatus, PartitionStatus};
 pub use map::{OffsetMap, OutOfOrder, RUNS_MAX, Run};
 pub use naming::{HEARTBEATS, NameError, Naming, is_internal};
+pub use towpath_types::{Filter, FilterError};
 pub use translate::{Copy, Piece, TranslateError, Translator};

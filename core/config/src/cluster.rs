@@ -232,7 +232,7 @@ fn defaults(node: &Node, raw: &RawConfig, own: &mut OwnCluster, found: &mut Foun
     }
 }
 
-fn check_servers(node: &Node, problems: &mut Vec<Problem>) {
+pub(crate) fn check_servers(node: &Node, problems: &mut Vec<Problem>) {
     let Some(Value::List(servers)) = node.get("bootstrap_servers").map(|servers| &servers.value) else {
         return;
     };

@@ -9,6 +9,7 @@ use towpath_api::{RawConfig, Redactor, Registry};
 use super::cluster::{self, ClusterConfig, Found, OwnCluster};
 use super::layout::{node_options, top_options};
 use super::load::Root;
+use super::mirrors::{self, Mirror};
 use super::pipeline::{self, Declared};
 use super::plugins;
 use super::problem::{Problem, Problems};
@@ -24,6 +25,8 @@ pub struct Config {
     pub node: NodeConfig,
     /// `cluster:`; without it the embedded broker is started, and is alone.
     pub cluster: Option<ClusterConfig>,
+    /// `mirrors:`, by name.
+    pub mirrors: Vec<Mirror>,
     /// `pipelines:`, by name. Without any, this is just a broker.
     pub pipelines: Vec<PipelineSpec>,
     /// What stands in the files about each pipeline.
@@ -107,6 +110,7 @@ impl Config {
             cluster::check_member(node_section, &node, named, own, &mut found);
         }
         check_together(node_section, &node, cluster_section, cluster.as_ref(), &mut found);
+        let mirrors = mirrors::read(&roots, secrets, problems);
         let types = plugins::read_all(&files, registry, secrets, problems);
         let Declared { pipelines, nodes } = pipeline::read_all(&files, &types, secrets, problems);
         topics::check(&pipelines, &nodes, problems, &mut warnings);
@@ -116,7 +120,7 @@ impl Config {
         let named = ["bootstrap_servers", "controllers"];
         let cluster_place = cluster_section
             .map(|node| named.iter().find_map(|name| node.get(name)).unwrap_or(node).place.clone());
-        Self { node, cluster, pipelines, nodes, cluster_place, settings, warnings, redactor }
+        Self { node, cluster, mirrors, pipelines, nodes, cluster_place, settings, warnings, redactor }
     }
 
     /// The brokers of someone else's cluster to start from; `None` where a broker of our own is started.

@@ -3,7 +3,9 @@
 use serde_json::{Map, Value as Json, json};
 use towpath_api::{ConfigSpec, ConnectorKind, Descriptor, OptionSpec, OptionType, Registry};
 
-use super::layout::{cluster_options, node_options, pipeline_options};
+use super::layout::{
+    cluster_options, mirror_options, node_options, pipeline_options, remote_cluster_options,
+};
 
 /// The schema (draft 2020-12) of a configuration with these connector types, and with plugins.
 #[must_use]
@@ -55,6 +57,8 @@ pub fn json_schema(registry: &Registry) -> Json {
             "node": or_nothing(object(&node_options())),
             "cluster": cluster,
             "plugins": plugins(registry),
+            "clusters": by_name(object(&remote_cluster_options())),
+            "mirrors": by_name(object(&mirror_options())),
             "pipelines": {
                 "type": ["object", "null"],
                 "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,100}$" },
@@ -71,7 +75,11 @@ pub fn json_schema(registry: &Registry) -> Json {
 }
 
 fn plugins(registry: &Registry) -> Json {
-    let entry = registry.plugin_loader().map_or(Json::Bool(false), |loader| object(&loader.options()));
+    by_name(registry.plugin_loader().map_or(Json::Bool(false), |loader| object(&loader.options())))
+}
+
+/// A section whose entries have names.
+fn by_name(entry: Json) -> Json {
     json!({
         "type": ["object", "null"],
         "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,100}$" },

@@ -554,6 +554,60 @@ pub fn pipeline_options() -> ConfigSpec {
 }
 
 /// The YAML's top level.
+/// One of `clusters:`.
+#[must_use]
+pub fn remote_cluster_options() -> ConfigSpec {
+    ConfigSpec::new(vec![OptionSpec::required(
+        "bootstrap_servers",
+        OptionType::list(OptionType::NonEmptyString),
+        "Brokers of the cluster to start from (host:port).",
+    )])
+}
+
+/// One of `mirrors:`.
+#[must_use]
+pub fn mirror_options() -> ConfigSpec {
+    ConfigSpec::new(vec![
+        OptionSpec::required("from", OptionType::NonEmptyString, "The source: one of `clusters:`."),
+        OptionSpec::required("to", OptionType::NonEmptyString, "The target: another one of `clusters:`."),
+        OptionSpec::with_default(
+            "topics",
+            OptionType::list(OptionType::NonEmptyString),
+            json!(["*"]),
+            "The topics of the source, as patterns: `*` stands for any characters, `?` for one, and what begins with `!` is \
+             left out. Internal topics are never mirrored.",
+        ),
+        OptionSpec::with_default(
+            "naming",
+            OptionType::choices(&[
+                ("identical", "as at the source"),
+                ("prefixed", "with the source's alias in front, as MirrorMaker 2 does: `us.orders`"),
+            ]),
+            json!("prefixed"),
+            "What topics are called at the target.",
+        ),
+        OptionSpec::with_default(
+            "groups",
+            OptionType::list(OptionType::NonEmptyString),
+            json!(["*"]),
+            "The consumer groups whose offsets are translated and committed at the target, while the group has no members \
+             there; patterns as for `topics`, and `[]` for none.",
+        ),
+        OptionSpec::with_default(
+            "refresh",
+            OptionType::Duration,
+            json!(5_000),
+            "How often the source is looked at for new topics, partitions and groups' offsets.",
+        ),
+        OptionSpec::with_default(
+            "tasks",
+            OptionType::int(1, 64),
+            json!(2),
+            "How many tasks share the partitions; each has connections of its own.",
+        ),
+    ])
+}
+
 pub(crate) fn top_options() -> ConfigSpec {
     ConfigSpec::new(vec![
         OptionSpec::optional("node", OptionType::Any, "This process: where it listens and keeps its data."),
@@ -568,5 +622,11 @@ pub(crate) fn top_options() -> ConfigSpec {
             "Plugins by name: WASM components that bring types of source, sink and transform.",
         ),
         OptionSpec::optional("pipelines", OptionType::Any, "Pipelines by name."),
+        OptionSpec::optional("clusters", OptionType::Any, "Clusters by alias, for `mirrors:`."),
+        OptionSpec::optional(
+            "mirrors",
+            OptionType::Any,
+            "Mirrors by name: each copies topics from one cluster to another.",
+        ),
     ])
 }

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod cluster;
+mod mirror;
 mod plugin;
 mod transactions;
 
 pub(crate) use cluster::{ClusterCommand, PartitionsArgument, QuorumChange, ReassignTo};
+pub(crate) use mirror::{Mirror, MirrorCommand};
 pub(crate) use plugin::{Kind as PluginKind, Lang, Plugin};
 pub(crate) use transactions::{HangingArgument, Transactions};
 
@@ -39,6 +41,7 @@ impl Arguments {
             (Some(filter), _) => filter,
             (None, Command::Up(up)) if !up.until_idle => LOG_FILTER_UP,
             (None, Command::Broker(_)) => LOG_FILTER_UP,
+            (None, Command::Mirror(mirror)) if mirror.command.is_none() => LOG_FILTER_UP,
             (None, _) => "warn",
         }
     }
@@ -68,6 +71,8 @@ pub(crate) enum Command {
     /// Brokers, metadata quorum and replicas of a cluster.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Copy topics between clusters: run the mirrors that the files declare, or ask how far they have come.
+    Mirror(Mirror),
     /// Write lines from standard input as records.
     Produce(Produce),
     /// Print records.

@@ -15,9 +15,11 @@ use tokio::net::TcpListener;
 use towpath_api::pipeline::PipelineSpec;
 use towpath_broker::Broker;
 use towpath_config::{ClusterConfig, Config};
+use towpath_mirror::Link;
 use towpath_runtime::{PipelineStatus, Supervisor};
 use towpath_telemetry::MetricsHandle;
 
+use crate::mirrors;
 use crate::paused::Paused;
 use crate::scrape;
 
@@ -30,6 +32,8 @@ pub(crate) struct Shown {
     pub(crate) broker: OnceLock<Arc<Broker>>,
     /// The supervisor, once everything runs.
     pub(crate) supervisor: OnceLock<Arc<Supervisor>>,
+    /// The mirrors, where there are any.
+    pub(crate) mirrors: OnceLock<Arc<Vec<Link>>>,
     /// What stays paused.
     pub(crate) paused: Paused,
     /// Set once clients are served and pipelines, where there are any, run.
@@ -49,6 +53,7 @@ impl Shown {
             paused,
             broker: OnceLock::new(),
             supervisor: OnceLock::new(),
+            mirrors: OnceLock::new(),
             ready: OnceLock::new(),
             cluster: cluster(config),
             declared: config.pipelines.iter().map(|it| (it.name.clone(), declared(it))).collect(),
@@ -164,6 +169,7 @@ async fn status(State(shown): State<Arc<Shown>>) -> Response {
         "broker": broker,
         "cluster": shown.cluster,
         "pipelines": pipelines,
+        "mirrors": shown.mirrors.get().map_or_else(|| json!([]), |links| mirrors::status(links)),
     }))
     .into_response()
 }

@@ -7,6 +7,7 @@ mod failure;
 mod first_start;
 mod http;
 mod local;
+mod mirrors;
 mod output;
 mod paused;
 mod preflight;

@@ -4,11 +4,13 @@
 //! and to the raw integer happens where bytes are read and written, and nowhere else.
 #![forbid(unsafe_code)]
 
+mod filter;
 mod ids;
 pub mod limits;
 mod names;
 mod rules;
 
+pub use filter::{Filter, FilterError};
 pub use ids::{
     BrokerEpoch, BrokerId, GenerationId, LeaderEpoch, Offset, PartitionEpoch, ProducerEpoch, ProducerId,
     Term, TopicId,

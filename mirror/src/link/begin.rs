@@ -11,6 +11,7 @@ use towpath_client::{Client, ClientError, IsolationLevel, OffsetSpec, RawFetch};
 use towpath_types::{Offset, ProducerEpoch, ProducerId, TopicId, TopicName, TopicPartition};
 use uuid::Uuid;
 
+use super::groups;
 use super::mover::{Moved, Mover};
 use super::state::{self, Store, Stored};
 use super::status::Progress;
@@ -78,6 +79,7 @@ pub(super) async fn run(
         loop {
             life.discover().await?;
             told.send_replace((LinkState::Running, None));
+            groups::sync(shared, &life.source, &life.target).await?;
             tokio::time::sleep(shared.config.refresh).await;
         }
     };

@@ -1,6 +1,7 @@
 //! One direction between two clusters: finds what is to be mirrored, and keeps it going.
 
 mod begin;
+mod groups;
 mod mover;
 mod state;
 mod status;
@@ -15,15 +16,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use towpath_client::{ClientConfig, ClientError};
 use towpath_record::BatchError;
-use towpath_types::{TopicName, TopicPartition};
+use towpath_types::{Filter, TopicName, TopicPartition};
 
 use crate::DecodeError;
-use crate::filter::Filter;
 use crate::flow::{FlowError, RecoverError};
 use crate::naming::{NameError, Naming};
 
 use status::Progress;
-pub use status::{LinkState, LinkStatus, PartitionStatus};
+pub use status::{GroupStatus, LinkState, LinkStatus, PartitionStatus};
 
 /// How long a link waits before it starts again, after the first failure and at most.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -48,7 +48,9 @@ pub struct LinkConfig {
     pub topics: Filter,
     /// What they are called at the target.
     pub naming: Naming,
-    /// How often the source is looked at for new topics and partitions.
+    /// Which groups' offsets are translated.
+    pub groups: Filter,
+    /// How often the source is looked at for new topics and partitions, and for groups' offsets.
     pub refresh: Duration,
     /// How many movers share the partitions: each has connections of its own.
     pub tasks: usize,
@@ -145,6 +147,7 @@ pub struct Link {
     state: watch::Receiver<(LinkState, Option<String>)>,
     /// Topics that are left out although the filter takes them, and why.
     left_out: Arc<Mutex<BTreeMap<TopicName, String>>>,
+    groups: Arc<Mutex<BTreeMap<String, GroupStatus>>>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -155,6 +158,7 @@ pub(crate) struct Shared {
     config: Arc<LinkConfig>,
     known: Known,
     left_out: Arc<Mutex<BTreeMap<TopicName, String>>>,
+    groups: Arc<Mutex<BTreeMap<String, GroupStatus>>>,
     stop: watch::Receiver<bool>,
 }
 
@@ -169,11 +173,13 @@ impl Link {
             config: Arc::clone(&config),
             known: Known::default(),
             left_out: Arc::default(),
+            groups: Arc::default(),
             stop: stopped,
         };
         let (known, left_out) = (Arc::clone(&shared.known), Arc::clone(&shared.left_out));
+        let groups = Arc::clone(&shared.groups);
         let task = tokio::spawn(supervise(shared, told));
-        Self { config, known, state, left_out, stop, task }
+        Self { config, known, state, left_out, groups, stop, task }
     }
 
     /// How far it has come.
@@ -193,14 +199,14 @@ impl Link {
             problem,
             partitions,
             left_out,
+            groups: self.groups.lock().clone(),
         }
     }
 
     /// Stops it: what is on its way is left to the next start.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.stop.send_replace(true);
-        // A task that panicked has said so.
-        let _ = self.task.await;
+        self.ended().await;
     }
 
     /// Ends it as a crash would: nothing is finished.
@@ -209,11 +215,12 @@ impl Link {
     }
 
     /// Waits until it will not go on by itself any more.
-    pub async fn ended(&mut self) {
+    pub async fn ended(&self) {
         let ended =
             |told: &(LinkState, Option<String>)| matches!(told.0, LinkState::Failed | LinkState::Stopped);
         // It is gone with its sender.
-        let _ = self.state.wait_for(ended).await;
+        let mut state = self.state.clone();
+        let _ = state.wait_for(ended).await;
     }
 }
 

@@ -152,6 +152,7 @@ impl Mover {
         let now = Instant::now();
         let mut rounds: Vec<Vec<(TopicPartition, Outgoing)>> = Vec::new();
         for part in self.parts.values_mut() {
+            part.progress.give_map(part.flow.map());
             if part.pace.stopped || part.pace.send_after.is_some_and(|at| at > now) {
                 continue;
             }

@@ -1,11 +1,14 @@
 //! How far a link has come (R8): what `status` shows is what was acknowledged, and what the source has told last.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 use towpath_types::{Offset, TopicPartition};
+
+use crate::map::OffsetMap;
 
 /// One partition's, written by whoever moves it.
 #[derive(Debug)]
@@ -17,6 +20,16 @@ pub(crate) struct Progress {
     moved_at_ms: AtomicI64,
     stopped: AtomicBool,
     problem: Mutex<Option<String>>,
+    /// Asked for by whoever translates offsets, given by whoever moves the partition.
+    map: Mutex<Asked>,
+}
+
+#[derive(Debug, Default)]
+enum Asked {
+    #[default]
+    Nothing,
+    Wanted,
+    Given(Box<OffsetMap>),
 }
 
 impl Progress {
@@ -28,6 +41,30 @@ impl Progress {
             moved_at_ms: AtomicI64::new(-1),
             stopped: AtomicBool::new(false),
             problem: Mutex::new(None),
+            map: Mutex::new(Asked::Nothing),
+        }
+    }
+
+    pub(crate) fn want_map(&self) {
+        *self.map.lock() = Asked::Wanted;
+    }
+
+    /// Gives the map, if it was asked for.
+    pub(crate) fn give_map(&self, map: &OffsetMap) {
+        let mut asked = self.map.lock();
+        if matches!(*asked, Asked::Wanted) {
+            *asked = Asked::Given(Box::new(map.clone()));
+        }
+    }
+
+    pub(crate) fn take_map(&self) -> Option<OffsetMap> {
+        let mut asked = self.map.lock();
+        match std::mem::take(&mut *asked) {
+            Asked::Given(map) => Some(*map),
+            other => {
+                *asked = other;
+                None
+            }
         }
     }
 
@@ -100,6 +137,28 @@ pub struct PartitionStatus {
     pub problem: Option<String>,
 }
 
+/// What became of one group's offsets.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct GroupStatus {
+    /// What was done, or why nothing.
+    pub state: String,
+    /// Partitions whose offsets were translated.
+    pub partitions: usize,
+    /// Those of them where the group would read something again that it has processed, since it is not mirrored yet or the
+    /// map is coarse there.
+    pub inexact: usize,
+    /// Offsets that were committed at the target in the last round.
+    pub committed: usize,
+    /// What went wrong.
+    pub problem: Option<String>,
+}
+
+impl GroupStatus {
+    pub(crate) fn problem(problem: String) -> Self {
+        Self { state: "not translated".to_owned(), problem: Some(problem), ..Self::default() }
+    }
+}
+
 /// What a link does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -133,4 +192,6 @@ pub struct LinkStatus {
     pub partitions: Vec<PartitionStatus>,
     /// Topics that are not mirrored although they were asked for, and why.
     pub left_out: Vec<(String, String)>,
+    /// Each group's.
+    pub groups: BTreeMap<String, GroupStatus>,
 }

@@ -109,6 +109,7 @@ pub(crate) fn link(source: &Cluster, target: &Cluster) -> LinkConfig {
         target: target.config.clone(),
         topics: Filter::new(["*"]).unwrap(),
         naming: Naming::Prefixed,
+        groups: Filter::new(["*"]).unwrap(),
         refresh: Duration::from_millis(200),
         tasks: 2,
     }

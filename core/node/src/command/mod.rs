@@ -8,6 +8,7 @@ pub(crate) mod connection;
 mod connectors;
 mod consume;
 mod groups;
+mod mirror;
 mod nodes;
 mod pipelines;
 mod plugin;
@@ -35,6 +36,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Groups(command) => groups::run(command, json).await,
         Command::Transactions(command) => transactions::run(command, json).await,
         Command::Cluster(command) => cluster::run(command, json).await,
+        Command::Mirror(mirror) => mirror::run(mirror, json).await,
         Command::Produce(produce) => produce::run(produce, json).await,
         Command::Consume(consume) => consume::run(consume, json).await,
         Command::Pipelines(command) => pipelines::run(command, json).await,

@@ -21,7 +21,7 @@ pub(super) async fn run(command: Pipelines, json: bool) -> Result<(), Failure> {
     }
 }
 
-async fn request(node: &Node, method: reqwest::Method, path: &str) -> Result<Json, Failure> {
+pub(super) async fn request(node: &Node, method: reqwest::Method, path: &str) -> Result<Json, Failure> {
     let url = format!("http://{}{path}", node.http);
     let unreachable = |error: reqwest::Error| {
         Failure::new(format!("no towpath answers at {}: {}", node.http, chain(&error.without_url())))
@@ -44,7 +44,7 @@ async fn request(node: &Node, method: reqwest::Method, path: &str) -> Result<Jso
     })
 }
 
-fn not_ours(node: &Node) -> Failure {
+pub(super) fn not_ours(node: &Node) -> Failure {
     Failure::new(format!("what answers at {} is no towpath", node.http))
         .with_hint("--http HOST:PORT names the `node: http:` address of one")
 }

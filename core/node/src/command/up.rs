@@ -8,6 +8,7 @@ use serde_json::json;
 use towpath_broker::Broker;
 use towpath_client::{Client, ClientConfig, ClientError, InProcessTransport, NearbyTransport};
 use towpath_config::{Config, Problem};
+use towpath_mirror::Link;
 use towpath_runtime::{Supervisor, SupervisorConfig, WorkerConfig};
 
 use super::nodes;
@@ -16,6 +17,7 @@ use crate::cli::Up;
 use crate::failure::{Failure, chain};
 use crate::first_start::Remembered;
 use crate::http::{self, Shown};
+use crate::mirrors;
 use crate::output::{Listing, tell};
 use crate::paused::Paused;
 use crate::preflight;
@@ -70,6 +72,8 @@ pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
         .map_err(|error| Failure::new(chain(&error)))?;
     let supervisor = Arc::new(supervisor);
     drop(shown.supervisor.set(Arc::clone(&supervisor)));
+    let links = Arc::new(mirrors::start(&config));
+    drop(shown.mirrors.set(Arc::clone(&links)));
     shown.ready.get_or_init(|| ());
     greet(&config, broker.as_deref(), http, &supervisor);
     let outcome = if up.until_idle {
@@ -85,7 +89,7 @@ pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
         tell("ending: what is on its way is delivered first (Ctrl-C again ends at once)");
         outcome
     };
-    stop(&supervisor, broker.as_deref(), &mut signals).await?;
+    stop(&links, &supervisor, broker.as_deref(), &mut signals).await?;
     outcome
 }
 
@@ -298,11 +302,15 @@ async fn until_idle(supervisor: &Supervisor, config: &Config, json: bool) -> Res
 
 /// Ends in order: tasks first, so that what they hold is delivered, then the broker. A second signal is obeyed at once.
 async fn stop(
+    links: &[Link],
     supervisor: &Supervisor,
     broker: Option<&Broker>,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let graceful = async {
+        for link in links {
+            link.stop().await;
+        }
         supervisor.stop().await;
         match broker {
             Some(broker) => broker.shutdown().await.map_err(|error| Failure::new(chain(&error))),

@@ -1,4 +1,4 @@
-//! Which topics and groups a link takes: patterns with `*` and `?`, and `!` before those that are left out.
+//! Which names are meant: patterns with `*` and `?`, and `!` before those that are left out.
 
 use std::fmt;
 
