@@ -1,0 +1,86 @@
+//! `clusters:` and `mirrors:`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
+
+use std::time::Duration;
+
+use towpath_api::Registry;
+use towpath_config::{Config, MirrorNaming, Problem, load_text};
+
+fn load(text: &str) -> Result<Config, Vec<Problem>> {
+    load_text("towpath.yaml", text, &Registry::new()).map_err(|problems| problems.list().to_vec())
+}
+
+/// Each problem as `line:column message`.
+fn problems(text: &str) -> Vec<String> {
+    let found = load(text).err().unwrap_or_default();
+    found
+        .iter()
+        .map(|it| {
+            format!("{} {}", it.position().unwrap_or_default().replace("towpath.yaml:", ""), it.message)
+        })
+        .collect()
+}
+
+const CLUSTERS: &str = "clusters:
+  us: { bootstrap_servers: [us-1:9092] }
+  eu: { bootstrap_servers: [eu-1:9092, eu-2:9092] }
+";
+
+#[test]
+fn a_mirror_is_read_with_its_defaults() {
+    let config = load(&format!("{CLUSTERS}mirrors:\n  us-to-eu: {{ from: us, to: eu }}\n")).unwrap();
+    let [mirror] = &config.mirrors[..] else { panic!("one mirror") };
+    assert_eq!(
+        (mirror.name.as_str(), mirror.from.alias.as_str(), mirror.to.alias.as_str()),
+        ("us-to-eu", "us", "eu")
+    );
+    assert_eq!(mirror.to.bootstrap_servers, ["eu-1:9092", "eu-2:9092"]);
+    assert_eq!(
+        (mirror.naming, mirror.refresh, mirror.tasks),
+        (MirrorNaming::Prefixed, Duration::from_secs(5), 2)
+    );
+    assert!(mirror.topics.takes("anything") && mirror.groups.takes("any"));
+}
+
+#[test]
+fn what_is_said_counts() {
+    let config = load(&format!(
+        "{CLUSTERS}mirrors:\n  a:\n    from: us\n    to: eu\n    topics: ['shop.*', '!*.tmp']\n    naming: identical\n    \
+         groups: []\n    refresh: 1m\n    tasks: 8\n"
+    ))
+    .unwrap();
+    let mirror = &config.mirrors[0];
+    assert!(
+        mirror.topics.takes("shop.orders") && !mirror.topics.takes("shop.x.tmp") && !mirror.groups.takes("a")
+    );
+    assert_eq!(
+        (mirror.naming, mirror.refresh, mirror.tasks),
+        (MirrorNaming::Identical, Duration::from_secs(60), 8)
+    );
+}
+
+#[test]
+fn every_problem_is_told_at_its_place() {
+    let text = "clusters:
+  us: { bootstrap_servers: [us-1] }
+  eu: { bootstrap_servers: [] }
+  e u: { bootstrap_servers: [a:1] }
+mirrors:
+  one: { from: us, to: ue }
+  two: { from: eu, to: eu, topics: [ok, 'a.(b|c)'], nameing: identical }
+  three: { from: us }
+";
+    let found = problems(text);
+    for expected in [
+        "2:29",
+        "3:28 at least one bootstrap server is needed",
+        "4:3 `e u` cannot be an alias",
+        "6:24 there is no `ue` under `clusters:`",
+        "7:24 the mirror `two` leads from `eu` to itself",
+        "7:41 `a.(b|c)` has `(`",
+    ] {
+        assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected}: {found:#?}");
+    }
+    assert!(found.iter().any(|problem| problem.contains("nameing")), "{found:#?}");
+    assert!(found.iter().any(|problem| problem.starts_with("8:") && problem.contains("`to`")), "{found:#?}");
+}
