@@ -55,8 +55,20 @@ pub struct Options {
     pub no_broker: bool,
     /// Words before the binary, such as `taskset -c 0`.
     pub prefix: Vec<String>,
-    /// `towpath broker` instead of `towpath up`: the node without pipelines.
-    pub only_broker: bool,
+    /// What is run of the files.
+    pub runs: Runs,
+}
+
+/// Which of the commands that run until they are told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Runs {
+    /// `towpath up`.
+    #[default]
+    All,
+    /// `towpath broker`: the node without pipelines.
+    Broker,
+    /// `towpath mirror`.
+    Mirrors,
 }
 
 impl Options {
@@ -178,7 +190,11 @@ impl Towpath {
             None => Command::new(&binary),
         };
         command
-            .arg(if self.options.only_broker { "broker" } else { "up" })
+            .arg(match self.options.runs {
+                Runs::All => "up",
+                Runs::Broker => "broker",
+                Runs::Mirrors => "mirror",
+            })
             .arg(self.config_path())
             .args(&self.options.arguments);
         command.envs(self.options.env.iter().map(|(n, v)| (n, v))).current_dir(self.folder.path());

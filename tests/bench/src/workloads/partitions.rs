@@ -215,7 +215,7 @@ enum Broker {
 impl Broker {
     fn start(subject: Subject) -> Result<Self> {
         say(&format!("starting {}", subject.name()));
-        let mut options = process::Options { only_broker: true, ..process::Options::broker() };
+        let mut options = process::Options { runs: process::Runs::Broker, ..process::Options::broker() };
         match subject {
             Subject::Kafka => {
                 let options = kafka::Options { timeout: TIMEOUT, ..kafka_options(false) };

@@ -8,6 +8,7 @@
 
 mod command_line;
 mod dead_letters;
+mod mirrors;
 mod other_cluster;
 mod pages;
 mod plugins;

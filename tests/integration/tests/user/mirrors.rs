@@ -1,0 +1,64 @@
+//! `mirrors:` and `towpath mirror`, as somebody uses them.
+
+use towpath_harness::Towpath;
+use towpath_harness::process::{Options, Runs};
+
+use super::support::{LONG, ask, ask_with, type_in, wait_until};
+
+fn yaml(us: &Towpath, eu: &Towpath) -> String {
+    format!(
+        "clusters:\n  us: {{ bootstrap_servers: [\"{}\"] }}\n  eu: {{ bootstrap_servers: [\"{}\"] }}\nmirrors:\n  us-to-eu: \
+         {{ from: us, to: eu, topics: [\"shop*\"], refresh: 200ms }}\n",
+        us.bootstrap(),
+        eu.bootstrap()
+    )
+}
+
+fn lines(towpath: &Towpath, topic: &str) -> Vec<String> {
+    let said = ask(towpath, &["consume", topic, "-f", "-e", "--json"]);
+    if said.code != 0 {
+        return Vec::new();
+    }
+    said.json_lines().iter().map(|it| it["value"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn a_mirror_is_run_asked_and_killed() {
+    let (us, eu) = (Towpath::broker().unwrap(), Towpath::broker().unwrap());
+    ask(&us, &["topics", "create", "shop", "--partitions", "1"]).says(0, &[]);
+    ask(&us, &["topics", "create", "other", "--partitions", "1"]).says(0, &[]);
+    ask_with(&us, &["produce", "shop"], "a\nb\n").says(0, &[]);
+    let options = Options { runs: Runs::Mirrors, ..Options::yaml(yaml(&us, &eu)).without_broker() };
+    let mut mirror = Towpath::start(options).unwrap();
+    wait_until("two records came", || lines(&eu, "us.shop"), |lines| *lines == ["a", "b"]);
+    assert!(lines(&eu, "us.other").is_empty());
+    mirror.kill9().unwrap();
+    ask_with(&us, &["produce", "shop"], "c\n").says(0, &[]);
+    mirror.start_again().unwrap();
+    wait_until("the third came", || lines(&eu, "us.shop"), |lines| *lines == ["a", "b", "c"]);
+    let http = mirror.http_address().to_string();
+    let status = || type_in(mirror.folder(), &["mirror", "status", "--http", &http], "", &[]);
+    wait_until("nothing is left", status, |said| said.code == 0 && said.flat().contains("running 1 0 0"));
+    let told = ["mirror", "status", "--http", &http, "--partitions"];
+    type_in(mirror.folder(), &told, "", &[]).says(0, &["us-to-eu", "shop", "us.shop"]);
+    type_in(mirror.folder(), &["mirror", "status", "nope", "--http", &http], "", &[])
+        .says(1, &["there is no mirror `nope`", "us-to-eu"]);
+    assert!(mirror.terminate(LONG).unwrap().success());
+}
+
+#[test]
+fn mirrors_are_part_of_up_and_files_without_them_are_told() {
+    let us = Towpath::broker().unwrap();
+    ask(&us, &["topics", "create", "shop", "--partitions", "1"]).says(0, &[]);
+    ask_with(&us, &["produce", "shop"], "b\n").says(0, &[]);
+    let mut eu = Towpath::prepare(Options::broker()).unwrap();
+    eu.set_yaml(yaml(&us, &eu)).unwrap();
+    eu.start_again().unwrap();
+    let came = |lines: &Vec<String>| lines.last().is_some_and(|last| last == "b");
+    wait_until("the record came", || lines(&eu, "us.shop"), came);
+    std::fs::write(eu.folder().join("none.yaml"), "node: { data_dir: d }\n").unwrap();
+    type_in(eu.folder(), &["mirror", "none.yaml"], "", &[]).says(1, &["declare no mirrors", "clusters:"]);
+    std::fs::write(eu.folder().join("wrong.yaml"), "mirrors:\n  a: { from: us, to: eu }\n").unwrap();
+    type_in(eu.folder(), &["mirror", "wrong.yaml"], "", &[]).says(2, &["wrong.yaml:2:14", "no `us` under"]);
+    type_in(eu.folder(), &["mirror"], "", &[]).says(2, &["Usage"]);
+}
