@@ -204,7 +204,7 @@ impl RawClient {
     }
 
     /// Appends one whole record batch to each of the partitions, as it is. Nothing is retried; after an error that
-    /// says that leaders moved, the next call asks for the new ones.
+    /// says that leaders moved, the next call asks for the new ones. The caller bounds how many calls wait at a time (R10).
     ///
     /// # Errors
     /// None of its own at present: every partition has its result.

@@ -249,6 +249,8 @@ async fn a_leader_that_moved_says_where_to() {
         }
         Some(if request.share_session_epoch == 0 { gives(5, 1, 1) } else { nothing() })
     });
+    // The session with the old leader is ended.
+    let script = script.with(|request: ShareAcknowledgeRequest| acknowledged(&request));
     let client = script.client().await;
     // Metadata goes on to name the old leader.
     assert_eq!(poll(&consumer(&client, config())).await, [(5, 1)]);

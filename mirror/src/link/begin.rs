@@ -257,7 +257,10 @@ impl<'a> Life<'a> {
             Some(map) => {
                 let position =
                     self.read(&state::key(state::POSITION, source), Position::decode)?.unwrap_or_default();
-                let seen = self.scan(&target, map.target_end(), end).await.map_err(LinkError::Target)?;
+                // What the target has deleted meanwhile cannot be looked at, and is not missing.
+                let start = self.offset_of(&self.target, &target, OffsetSpec::Earliest).await;
+                let from = map.target_end().max(start.map_err(LinkError::Target)?);
+                let seen = self.scan(&target, from, end).await.map_err(LinkError::Target)?;
                 let recovered = recover(map, &position, seen, end)
                     .map_err(|error| LinkError::Recover { partition: target.clone(), error })?;
                 if recovered.lost > 0 {

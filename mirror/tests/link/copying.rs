@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use towpath_client::{Compression, ProducerConfig, ProducerRecord, TransactionConfig};
 use towpath_mirror::{Link, LinkState, Naming};
+use towpath_types::{Offset, TopicPartition};
 
 use super::support::{Cluster, caught_up, link, send, until};
 
@@ -190,5 +191,34 @@ async fn a_topic_that_is_made_anew_is_told_and_not_mixed() {
     until(&running, "it should be mirrored", |status| status.left_out.is_empty()).await;
     caught_up(&running, &us, 1).await;
     assert_eq!(eu.values(&topic, 1).await[&0], ["new"]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_target_has_deleted_meanwhile_is_not_missed() {
+    let (us, eu) = (Cluster::start().await, Cluster::start().await);
+    let topic = us.topic("orders", 1, &[]).await;
+    let producer = us.producer();
+    let target = towpath_types::TopicName::new("us.orders").unwrap();
+    for round in 0..3 {
+        for number in 0..50 {
+            send(&producer, &topic, 0, &format!("{round} {number}")).await;
+        }
+        producer.flush().await.unwrap();
+        let running = Link::start(link(&us, &eu));
+        caught_up(&running, &us, 1).await;
+        // The map that is stored ends before these records.
+        running.kill();
+        let all = TopicPartition::new(target.clone(), 0);
+        let deleted =
+            eu.client.admin().delete_records(&[(all.clone(), Offset::new(-1))].into()).await.unwrap();
+        deleted[&all].as_ref().unwrap();
+    }
+    send(&producer, &topic, 0, "last").await;
+    producer.flush().await.unwrap();
+    let running = Link::start(link(&us, &eu));
+    caught_up(&running, &us, 1).await;
+    let left = eu.values(&target, 1).await;
+    assert_eq!(left[&0].last().map(String::as_str), Some("last"));
     running.stop().await;
 }

@@ -114,6 +114,10 @@ pub(crate) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, Plugin
     if bytes.starts_with(b"\0asm\x01\0\0\0") {
         return Err(PluginError::NoComponent("it is a core module".to_owned()));
     }
+    // The engine would list the bytes that it had expected.
+    if !bytes.starts_with(b"\0asm") {
+        return Err(PluginError::NoComponent("the file does not begin as WASM does".to_owned()));
+    }
     Component::from_binary(engine, bytes).map_err(|error| PluginError::NoComponent(format!("{error:#}")))
 }
 

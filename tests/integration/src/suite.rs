@@ -128,6 +128,8 @@ pub struct Verdict {
     pub broken: BTreeMap<String, String>,
     /// Cases that passed, and are not allowed yet.
     pub ratchet: BTreeSet<String>,
+    /// What the excluded ones say.
+    pub excluded: BTreeMap<String, Outcome>,
     /// How many required cases passed.
     pub passed: usize,
     /// How long it took.
@@ -138,6 +140,9 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for name in &self.ratchet {
             writeln!(f, "ratchet: {name} passes; move it to tests.allow")?;
+        }
+        for (name, outcome) in &self.excluded {
+            writeln!(f, "excluded {name}: {outcome:?}")?;
         }
         for (name, reason) in &self.broken {
             writeln!(f, "BROKEN {name}: {reason}")?;
@@ -164,7 +169,9 @@ pub fn judge(lists: &Lists, required: &BTreeSet<String>, results: &Results) -> V
         if !is_missing && !lists.allow.contains_key(name) && *outcome != Outcome::Skipped {
             verdict.broken.insert(name.clone(), format!("no list has it; it ended as {outcome:?}"));
         }
-        if is_missing && *outcome == Outcome::Passed && !lists.is_excluded(name) {
+        if lists.is_excluded(name) {
+            verdict.excluded.insert(name.clone(), outcome.clone());
+        } else if is_missing && *outcome == Outcome::Passed {
             verdict.ratchet.insert(name.clone());
         }
     }

@@ -1,7 +1,7 @@
 //! Administration.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use towpath_client::{
     AbortTransaction, Acl, AclFilter, AclOperation, AclPattern, AclPermission, AclResource, AlterConfig,
@@ -11,7 +11,7 @@ use towpath_client::{
 };
 use towpath_types::{GroupId, Offset, TopicName};
 
-use super::{fill, partitions, producer, topic, topic_with};
+use super::{PATIENCE, fill, partitions, producer, topic, topic_with};
 
 pub(crate) async fn topics_are_created_described_grown_and_deleted(client: Client) {
     let admin = client.admin();
@@ -58,6 +58,11 @@ pub(crate) async fn configs_are_read_and_changed(client: Client) {
         AlterConfig::Set("max.message.bytes".into(), "7777".into()),
     ]);
     admin.incremental_alter_configs(&set, false).await.unwrap()[&resource].as_ref().unwrap();
+    // A cluster may take a moment to know what it has changed.
+    let deadline = Instant::now() + PATIENCE;
+    while read("cleanup.policy").await.value.as_deref() == Some("delete") && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert_eq!(read("cleanup.policy").await.value.as_deref(), Some("delete,compact"));
     assert_eq!(read("max.message.bytes").await.value.as_deref(), Some("7777"));
     assert_ne!(read("retention.ms").await.source, ConfigSource::Topic);

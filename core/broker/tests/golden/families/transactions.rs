@@ -1,5 +1,7 @@
 //! Producers' ids and transactions.
 
+use std::time::Duration;
+
 use towpath_wire::add_partitions_to_txn::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
 use towpath_wire::describe_producers::TopicRequest;
 use towpath_wire::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
@@ -58,7 +60,13 @@ fn initializing(transactional_id: Option<&str>, producer: Option<Producer>) -> I
     }
 }
 
+/// Which of several markers is the newest is told by their times: none may have that of another.
+async fn apart() {
+    tokio::time::sleep(Duration::from_millis(2)).await;
+}
+
 async fn init(talk: &mut Talk<'_>, transactional_id: &str) -> Producer {
+    apart().await;
     let request = initializing(Some(transactional_id), None);
     let response = talk.until(5, &request, |it| it.error_code == 0).await;
     Producer { id: response.producer_id, epoch: response.producer_epoch }
@@ -189,6 +197,7 @@ fn describing(transactional_id: &str) -> DescribeTransactionsRequest {
 async fn complete(talk: &mut Talk<'_>, transactional_id: &str) {
     let request = describing(transactional_id);
     talk.until(0, &request, |it| it.transaction_states[0].transaction_state.starts_with("Complete")).await;
+    apart().await;
 }
 
 async fn add_offsets(talk: &mut Talk<'_>, version: i16) {

@@ -27,6 +27,17 @@ fn hog() -> ! {
     }
 }
 
+/// What is remembered, and whether anything of other tasks can be seen.
+fn remember() -> Result<String, Error> {
+    let known = state::get("k")?.map(|it| String::from_utf8_lossy(&it).into_owned());
+    let others: Vec<_> = ["towpath:state:1:k", "1:k", "state:1:k", "../1:k"]
+        .iter()
+        .filter_map(|key| state::get(key).transpose())
+        .collect();
+    state::set("k", Some(format!("{}x", known.clone().unwrap_or_default()).as_bytes()))?;
+    Ok(format!("{known:?} {} {:?}", others.len(), state::keys()?))
+}
+
 /// Does what the options say, in the function that they say. What it finds out is the text.
 fn act(at: &str) -> Result<Option<String>, Error> {
     if option("at") != at {
@@ -83,15 +94,7 @@ fn act(at: &str) -> Result<Option<String>, Error> {
             let json = Config::default().json("token").unwrap_or_default();
             format!("{seen}|{json}|{}", mark.starts_with("towpath-secret-"))
         }
-        "state" => {
-            let known = state::get("k")?.map(|it| String::from_utf8_lossy(&it).into_owned());
-            let others: Vec<_> = ["towpath:state:1:k", "1:k", "state:1:k", "../1:k"]
-                .iter()
-                .filter_map(|key| state::get(key).transpose())
-                .collect();
-            state::set("k", Some(format!("{}x", known.clone().unwrap_or_default()).as_bytes()))?;
-            format!("{known:?} {} {:?}", others.len(), state::keys()?)
-        }
+        "state" => remember()?,
         _ => String::new(),
     }))
 }
