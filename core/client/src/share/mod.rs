@@ -111,20 +111,47 @@ impl Shared {
 }
 
 /// A poll that waits: as long as there is one, records are asked for.
-struct Waiting<'a>(&'a Shared);
+struct Waiting<'a> {
+    shared: &'a Shared,
+    is_over: bool,
+}
 
 impl<'a> Waiting<'a> {
     fn new(shared: &'a Shared) -> Self {
         shared.state.lock().waiting += 1;
         shared.wake.notify_one();
-        Self(shared)
+        Self { shared, is_over: false }
+    }
+
+    /// What there is, and whether the application holds all that it may. The wait ends with the look that finds
+    /// something, so that nothing more is fetched in between.
+    fn take(&mut self) -> Result<(Vec<ShareRecords>, bool), ClientError> {
+        *self.shared.last_poll.lock() = Instant::now();
+        let mut state = self.shared.state.lock();
+        let taken = state.take(Instant::now());
+        if !self.is_over && !taken.as_ref().is_ok_and(|(records, _)| records.is_empty()) {
+            self.is_over = true;
+            state.waiting -= 1;
+        }
+        let (is_full, buffered, held) = (state.is_full(), state.buffered(), state.held());
+        drop(state);
+        let metrics = &self.shared.metrics;
+        metrics.buffer.set(buffered as f64);
+        metrics.held.set(held as f64);
+        // Gaps that were found, and what was broken, are said at once.
+        self.shared.wake.notify_one();
+        let (records, count) = taken?;
+        metrics.records.increment(count as u64);
+        Ok((records, is_full))
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().waiting -= 1;
-        *self.0.last_poll.lock() = Instant::now();
+        *self.shared.last_poll.lock() = Instant::now();
+        if !self.is_over {
+            self.shared.state.lock().waiting -= 1;
+        }
     }
 }
 
@@ -223,13 +250,13 @@ impl ShareConsumer {
             return Err(ClientError::Usage("a share consumer subscribes before it polls"));
         }
         self.speak();
-        let _waiting = Waiting::new(&self.shared);
+        let mut waiting = Waiting::new(&self.shared);
         loop {
             let mut news = std::pin::pin!(self.shared.news.notified());
             // Registered before looking, so that nothing is missed in between.
             news.as_mut().enable();
             self.check()?;
-            let (records, is_full) = self.take()?;
+            let (records, is_full) = waiting.take()?;
             if !records.is_empty() {
                 return Ok(records);
             }
@@ -251,21 +278,6 @@ impl ShareConsumer {
             return Err(ClientError::Closed);
         }
         self.shared.refused.lock().clone().map_or(Ok(()), Err)
-    }
-
-    fn take(&self) -> Result<(Vec<ShareRecords>, bool), ClientError> {
-        let mut state = self.shared.state.lock();
-        let taken = state.take(Instant::now());
-        let (is_full, buffered, held) = (state.is_full(), state.buffered(), state.held());
-        drop(state);
-        let metrics = &self.shared.metrics;
-        metrics.buffer.set(buffered as f64);
-        metrics.held.set(held as f64);
-        // Gaps that were found, and what was broken, are said at once.
-        self.shared.wake.notify_one();
-        let (records, count) = taken?;
-        metrics.records.increment(count as u64);
-        Ok((records, is_full))
     }
 
     /// What was said is to be sent.
