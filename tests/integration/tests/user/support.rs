@@ -12,6 +12,7 @@ use towpath_harness::{Towpath, process};
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// What a command has said.
+#[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: i32,
     pub(crate) out: String,
