@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use towpath_api::Redactor;
 use towpath_api::pipeline::Compression;
-use towpath_client::{Client, Codec, Producer, ProducerConfig};
+use towpath_client::{Client, Codec, Fenced, Producer, ProducerConfig};
 use towpath_types::limits::MESSAGE_BYTES_MAX;
 
 use crate::schemas::SchemaStore;
@@ -32,7 +32,7 @@ impl Env {
     /// A producer for one attempt of one task: idempotent, acks=all; its failures surface and the task begins anew.
     /// R4: nothing follows a batch that failed, so that a partition holds a prefix of what was sent to it: the next
     /// attempt takes what it finds there for everything before.
-    pub(crate) fn producer(&self, compression: Compression) -> Producer {
+    pub(crate) fn producer(&self, compression: Compression, identity: Option<Fenced>) -> Producer {
         use towpath_client::Compression as C;
         let compression = match compression {
             Compression::None => C::None,
@@ -49,6 +49,7 @@ impl Env {
             record_bytes_max: RECORD_BYTES_MAX,
             allow_auto_create_topics: false,
             stop_after_failure: true,
+            identity,
             ..ProducerConfig::default()
         })
     }

@@ -17,6 +17,7 @@ mod env;
 mod error;
 pub mod metrics;
 mod offsets;
+mod predecessor;
 mod reader;
 mod reset;
 mod runner;

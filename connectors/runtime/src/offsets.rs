@@ -15,6 +15,7 @@ use towpath_formats::header::OFFSETS_TOPIC;
 use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
 
 use crate::error::cluster_error;
+use crate::predecessor::Predecessor;
 use crate::reader::read_to_end;
 use crate::topics::{TopicKind, Topics};
 
@@ -41,16 +42,18 @@ fn offsets_topic() -> Result<TopicName, ConnectorError> {
     TopicName::new(OFFSETS_TOPIC).map_err(|error| ConnectorError::bug("TOPIC_NAME", error.to_string()))
 }
 
-/// Reads what is stored for a task. Source partitions that another task of the pipeline stored are there too, the
+/// Reads what is stored for a task, once its predecessor can store nothing any more. Source partitions that another task of the pipeline stored are there too, the
 /// newest document of each: when the number of tasks changes, work moves with its offsets.
 pub(crate) async fn load(
     client: &Client,
     topics: &Topics,
     pipeline: &str,
     task: u32,
+    predecessor: &mut Predecessor,
 ) -> Result<Stored, ConnectorError> {
     let topic = offsets_topic()?;
-    topics.ensure(&topic, TopicKind::State).await?;
+    let info = topics.ensure(&topic, TopicKind::State).await?;
+    predecessor.of_topic(&topic, info.partitions).await?;
     let mut stored = Stored::default();
     let partition = TopicPartition::new(topic, 0);
     let extent = read_to_end(client, &partition, None, |record| {

@@ -42,7 +42,7 @@ async fn forget(inner: &Inner, name: &str) -> Result<bool, ConnectorError> {
         );
     }
     let keys = offsets::keys(&inner.env.client, &inner.env.topics, name).await?;
-    let producer = inner.env.producer(Compression::None);
+    let producer = inner.env.producer(Compression::None, None);
     // First of all, what stands in the topics is covered: it must not be taken for what a predecessor has already
     // written of what comes now, or nothing of it would be written again.
     let targets = ends(inner, &pipeline.spec, &keys).await?;

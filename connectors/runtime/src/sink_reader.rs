@@ -238,7 +238,8 @@ impl Reader {
         if refused.is_empty() {
             return Ok(());
         }
-        let producer = self.producer.get_or_insert_with(|| self.env.producer(self.spec.compression)).clone();
+        let producer =
+            self.producer.get_or_insert_with(|| self.env.producer(self.spec.compression, None)).clone();
         let mut refused: BTreeMap<_, _> = refused.into_iter().collect();
         let mut acks = Vec::with_capacity(refused.len());
         for record in records {

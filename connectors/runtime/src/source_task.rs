@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -14,7 +14,8 @@ use towpath_client::Producer;
 use towpath_types::limits::BATCH_BYTES_TARGET;
 
 use crate::env::Env;
-use crate::offsets;
+use crate::offsets::{self, Stored};
+use crate::predecessor::Predecessor;
 use crate::source_flow::Flow;
 use crate::source_writer::Writer;
 use crate::status::{Mark, Phase, TaskShared};
@@ -22,8 +23,6 @@ use crate::status::{Mark, Phase, TaskShared};
 const BUDGET: Budget = Budget { bytes: BATCH_BYTES_TARGET, records: 10_000 };
 /// How often an idle source is asked whether it has really reached the upstream's end.
 const VERIFY_INTERVAL: Duration = Duration::from_secs(5);
-/// How long requests of a killed predecessor may take to be carried out.
-const PREDECESSOR_WAIT: Duration = Duration::from_millis(500);
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 /// How long an attempt waits for what the one before it has sent.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,8 +43,6 @@ pub(crate) struct SourceUnit {
     pub(crate) spec: Arc<PipelineSpec>,
     pub(crate) index: u32,
     pub(crate) shared: Arc<TaskShared>,
-    /// Whether this process has opened it before.
-    pub(crate) opened_before: AtomicBool,
     /// What the attempt under way sends with. It outlives one that panics or is aborted.
     pub(crate) producer: Mutex<Option<Producer>>,
 }
@@ -68,14 +65,23 @@ impl SourceUnit {
         }
     }
 
-    /// A process that was killed may have left requests in the brokers' sockets. What they hold must be in the log
-    /// before its tail is read. The embedded broker died with its process.
-    async fn outlast_predecessor(&self, stop: &CancellationToken) {
-        if !self.env.embedded {
-            tokio::select! {
-                () = tokio::time::sleep(PREDECESSOR_WAIT) => {}
-                () = stop.cancelled() => {}
-            }
+    /// Takes over from whoever ran the task before, and loads what is stored. None when it is stopped meanwhile.
+    async fn take_over(
+        &self,
+        stop: &CancellationToken,
+    ) -> Result<Option<(Predecessor, Stored)>, ConnectorError> {
+        let name = &self.spec.name;
+        let taking = async {
+            let mut predecessor = Predecessor::shut_out(&self.env, name, self.index).await?;
+            let stored =
+                offsets::load(&self.env.client, &self.env.topics, name, self.index, &mut predecessor).await?;
+            let topics = stored.targets.keys().map(|target| target.topic.clone()).collect();
+            predecessor.of_topics(&self.env, &topics).await?;
+            Ok(Some((predecessor, stored)))
+        };
+        tokio::select! {
+            taken = taking => taken,
+            () = stop.cancelled() => Ok(None),
         }
     }
 
@@ -104,11 +110,8 @@ impl SourceUnit {
         };
         self.shared.set_surplus(false);
         let task = plan.swap_remove(at);
-        let stored = offsets::load(&self.env.client, &self.env.topics, &self.spec.name, self.index).await?;
-        if !self.opened_before.swap(true, Ordering::Relaxed) && !stored.offsets.is_empty() {
-            self.outlast_predecessor(&stop).await;
-        }
-        let writer = Writer::new(self, stored.targets)?;
+        let Some((predecessor, stored)) = self.take_over(&stop).await? else { return Ok(Ended::Stopped) };
+        let writer = Writer::new(self, stored.targets, predecessor)?;
         *self.producer.lock() = Some(writer.producer());
         let mut flow = Flow::new(self, writer, stored.offsets.clone());
         self.shared.progress.clear();

@@ -17,6 +17,7 @@ use crate::env::Env;
 use crate::error::cluster_error;
 use crate::metrics::TaskMetrics;
 use crate::offsets::TargetOffset;
+use crate::predecessor::Predecessor;
 use crate::source_task::SourceUnit;
 use crate::status::{Direction, TaskShared};
 use crate::topics::{TopicInfo, TopicKind};
@@ -63,6 +64,7 @@ pub(crate) struct Writer {
     metrics: TaskMetrics,
     task: [u8; 8],
     producer: Producer,
+    predecessor: Predecessor,
     transforms: Vec<Box<dyn Transform>>,
     encoder: Encoder,
     by_id: bool,
@@ -86,6 +88,7 @@ impl Writer {
     pub(crate) fn new(
         unit: &SourceUnit,
         covered: BTreeMap<TopicPartition, TargetOffset>,
+        predecessor: Predecessor,
     ) -> Result<Self, ConnectorError> {
         let spec = &unit.spec;
         let by_id = FormatKind::Json(JsonSchemas::Id);
@@ -96,7 +99,8 @@ impl Writer {
             shared: Arc::clone(&unit.shared),
             metrics: TaskMetrics::new(&spec.name, Direction::Source, unit.index),
             task: task_hash(&spec.name, unit.index),
-            producer: unit.env.producer(spec.compression),
+            producer: unit.env.producer(spec.compression, predecessor.identity()),
+            predecessor,
             transforms: build_transforms(spec)?,
             encoder: Encoder::new(spec.format),
             by_id: spec.format.key == by_id || spec.format.value == by_id,
@@ -371,6 +375,9 @@ impl Writer {
     async fn new_route(&mut self, topic: TopicName) -> Result<usize, ConnectorError> {
         let info = self.env.topics.ensure(&topic, TopicKind::Data(&self.spec.new_topics)).await?;
         let known = self.routes.iter().position(|route| route.topic == topic);
+        if known.is_none() {
+            self.predecessor.of_topic(&topic, info.partitions).await?;
+        }
         let route = known.unwrap_or_else(|| {
             let targets = vec![None; usize::try_from(info.partitions).unwrap_or_default()];
             self.routes.push(Route { topic: topic.clone(), info, targets });

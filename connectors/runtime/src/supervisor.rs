@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -260,9 +259,8 @@ fn new_pipeline(
     let mut works = Vec::new();
     for index in 0..spec.source.as_ref().map_or(0, |source| source.tasks_max.get()) {
         let (env, spec, shared) = (Arc::clone(env), Arc::clone(&spec), Arc::default());
-        let opened_before = AtomicBool::new(false);
         let producer = Mutex::default();
-        works.push(Work::Source(SourceUnit { env, spec, index, shared, opened_before, producer }));
+        works.push(Work::Source(SourceUnit { env, spec, index, shared, producer }));
     }
     for index in 0..spec.sink.as_ref().map_or(0, |sink| sink.tasks_max.get()) {
         let (env, spec, shared) = (Arc::clone(env), Arc::clone(&spec), Arc::default());

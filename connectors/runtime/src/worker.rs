@@ -266,7 +266,7 @@ impl Newest {
 
 async fn put(inner: &Inner, key: &str, value: &str) -> Result<(), ConnectorError> {
     let topic = config_topic()?;
-    let producer = inner.env.producer(Compression::None);
+    let producer = inner.env.producer(Compression::None, None);
     let record = ProducerRecord {
         partition: Some(0),
         key: Some(key.as_bytes()),

@@ -7,6 +7,7 @@ use towpath_record::Codec;
 use towpath_types::{GroupId, limits};
 
 use crate::consumer::StartAt;
+use crate::producer::Fenced;
 use crate::transport::{TcpTransport, Transport};
 
 /// How to reach a cluster.
@@ -105,6 +106,9 @@ pub struct ProducerConfig {
     /// a partition holds is then a prefix of what was sent to it, without a gap and without repetition: a writer that
     /// looks there for where it stood needs that. A batch of which the broker cannot tell whether it has it fails too.
     pub stop_after_failure: bool,
+    /// Under which it writes, if a [`crate::Fence`] gave one: a successor shuts it out. It never takes another by itself;
+    /// once it is shut out, everything fails with `INVALID_PRODUCER_EPOCH`. For idempotent producers.
+    pub identity: Option<Fenced>,
 }
 
 impl Default for ProducerConfig {
@@ -122,6 +126,7 @@ impl Default for ProducerConfig {
             in_flight_max: 5,
             allow_auto_create_topics: true,
             stop_after_failure: false,
+            identity: None,
         }
     }
 }

@@ -223,7 +223,7 @@ pub use group::{
 pub use metrics::describe_metrics;
 pub use partitioner::murmur2;
 pub use producer::{
-    Ack, ConsumerGroupMetadata, Ended, Fenced, Producer, ProducerRecord, RecordMetadata, Transaction,
+    Ack, ConsumerGroupMetadata, Ended, Fence, Fenced, Producer, ProducerRecord, RecordMetadata, Transaction,
     TransactionalProducer,
 };
 pub use raw::{AbortedTransaction, PendingProduce, RawClient, RawFetch, RawFetched, RawProduced};

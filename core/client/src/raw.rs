@@ -17,7 +17,7 @@ use towpath_wire::messages::produce::{
 
 use crate::client::{Channel, ClientInner, check};
 use crate::connection::{Connection, InFlight};
-use crate::producer::{Fenced, fence};
+use crate::producer::{Fence, Fenced};
 use crate::{Acks, ClientError, IsolationLevel};
 
 /// Fetches and produces whole record batches; cheap to clone.
@@ -268,19 +268,27 @@ impl RawClient {
         self.refresh_stale(failed).await;
     }
 
-    /// Takes over a transactional id, and shuts out whoever had it from these partitions: once this returns, the
-    /// coordinator has written a marker of the new epoch to each of them, and no record of an older epoch is taken there
-    /// any more (R6). The identity may then write idempotent batches outside of transactions. What the one before had open
-    /// is aborted.
+    /// Takes over a transactional id: what the one before had open is aborted. [`Fence::shut_out`] keeps that one from
+    /// partitions. The identity may then write idempotent batches outside of transactions.
     ///
     /// # Errors
     /// What the coordinator says; [`ClientError::Timeout`] if it does not come to an end within the delivery timeout.
+    pub async fn take_over(&self, transactional_id: &str) -> Result<Fence, ClientError> {
+        Fence::take_over(Arc::clone(&self.client), Arc::clone(&self.channel), transactional_id).await
+    }
+
+    /// [`Self::take_over`] and [`Fence::shut_out`] in one.
+    ///
+    /// # Errors
+    /// As those two.
     pub async fn fence(
         &self,
         transactional_id: &str,
         partitions: &[TopicPartition],
     ) -> Result<Fenced, ClientError> {
-        fence(Arc::clone(&self.client), Arc::clone(&self.channel), transactional_id, partitions).await
+        let fence = self.take_over(transactional_id).await?;
+        fence.shut_out(partitions).await?;
+        Ok(fence.identity())
     }
 
     /// Sends the batches of one node; if they cannot be sent, each has the error.

@@ -60,7 +60,7 @@ impl Through<'_> {
             node.kill9()?;
             std::thread::sleep(Duration::from_millis(1500));
             cluster.node_mut(1 + round % 3)?.start()?;
-            cluster.wait_whole(Duration::from_secs(60))?;
+            cluster.wait_whole(cluster::READY_TIMEOUT)?;
         }
         Ok(())
     }
@@ -95,18 +95,18 @@ fn under_fire(mut through: Through<'_>) -> Result<()> {
         fire.strike(&mut towpath, moments.clone())?;
         through.harm(round)?;
     }
-    let first = load.wait(Duration::from_secs(120))?;
+    let first = load.wait(Duration::from_secs(300))?;
     server.restart()?;
     let load = server.pgbench("shop", CLIENTS, SECONDS / 2, &[])?;
     for round in 0..2 {
         fire.strike(&mut towpath, moments.clone())?;
         through.harm(round)?;
     }
-    let second = load.wait(Duration::from_secs(120))?;
+    let second = load.wait(Duration::from_secs(300))?;
     ensure!(first.whole && second.whole, "pgbench was cut short: {} {}", first.text, second.text);
 
     let begin = Instant::now();
-    deliver(&mut towpath, Duration::from_secs(300))?;
+    deliver(&mut towpath, Duration::from_secs(900))?;
     eprintln!(
         "{} transactions; delivered {:.1} s after the load",
         first.transactions + second.transactions,

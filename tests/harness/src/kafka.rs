@@ -67,7 +67,7 @@ pub struct Kafka {
     folder: TempDir,
 }
 
-const START_TIMEOUT: Duration = Duration::from_secs(90);
+const START_TIMEOUT: Duration = Duration::from_secs(180);
 
 impl Kafka {
     /// Formats a data folder and starts a broker.

@@ -14,7 +14,7 @@ use crate::ports::free_port;
 use crate::stats::{self, Usage};
 use crate::temp::TempDir;
 
-const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The binary of the profile that the running test was built with.
 ///

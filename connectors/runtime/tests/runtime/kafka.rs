@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::world::{Cluster, Target, Upstream, capture, deliver, error, eventually, keys, settle, state};
 use rand::Rng as _;
-use towpath_client::{IsolationLevel, RawFetch};
+use towpath_client::{Acks, ErrorCode, IsolationLevel, RawFetch};
 use towpath_harness::{Guarded, Kafka, envs, kafka};
+use towpath_record::{BatchBuilder, Compression};
 use towpath_runtime::TaskState;
 use towpath_types::{Offset, TopicName, TopicPartition};
 
@@ -105,6 +106,44 @@ async fn killed_on_a_foreign_cluster_nothing_is_lost_and_nothing_comes_twice() {
     assert_eq!(found.len(), expected.len());
     assert!(found == expected, "in order and once");
     assert!(target.ids("shop.orders") == upstream.ids("orders"));
+}
+
+/// R6: what a killed process has left in a socket may be carried out much later, and comes to nothing then.
+async fn late_requests_are_refused(cluster: &Cluster) {
+    let upstream = Upstream::new();
+    upstream.happen(&["orders", "lines"], 50);
+    let first = cluster.supervise(vec![capture("shop", &upstream)]);
+    settle(&first).await;
+    first.abort().await;
+    // Under which a process wrote that has just died.
+    let raw = cluster.client.raw();
+    let dead = raw.take_over("towpath-source.shop.0").await.unwrap().identity();
+    upstream.happen(&["orders", "lines"], 50);
+    let second = cluster.supervise(vec![capture("shop", &upstream)]);
+    settle(&second).await;
+    for topic in ["shop.orders", "shop.lines", towpath_formats::header::OFFSETS_TOPIC] {
+        let mut late = BatchBuilder::new(Compression::None);
+        late.set_producer(dead.producer_id, dead.epoch, 0);
+        late.append(1, Some(b"{}"), Some(b"{}"), &[]).unwrap();
+        let partition = TopicPartition::new(TopicName::new(topic).unwrap(), 0);
+        let produced = raw.produce(vec![(partition, late.build().unwrap())], Acks::All).await.unwrap();
+        let error = produced.into_iter().next().unwrap().1.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::InvalidProducerEpoch), "{topic}: {error}");
+    }
+    upstream.happen(&["orders", "lines"], 50);
+    settle(&second).await;
+    second.stop().await;
+    for table in ["orders", "lines"] {
+        let expected: Vec<_> = upstream.ids(table).iter().map(|id| format!("{{\"id\":{id}}}")).collect();
+        assert_eq!(keys(&cluster.read(&format!("shop.{table}")).await), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_requests_of_a_killed_process_are_refused() {
+    late_requests_are_refused(&Cluster::lasting().await).await;
+    let kafka = start().await;
+    late_requests_are_refused(&cluster(&kafka).await).await;
 }
 
 /// What librdkafka writes in transactions: one that is committed, one that is aborted, one that stays open.

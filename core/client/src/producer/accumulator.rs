@@ -36,6 +36,8 @@ pub(super) struct Settings {
     pub(super) in_flight_per_partition: usize,
     /// Nothing of a partition follows a batch that failed.
     pub(super) stop_after_failure: bool,
+    /// Its identity was given to it, and is the only one that it may have (R6).
+    pub(super) keeps_identity: bool,
     pub(super) backoff: Backoff,
 }
 
@@ -537,6 +539,8 @@ impl Accumulator {
             Verdict::NewEpoch | Verdict::Uncertain if self.settings.stop_after_failure => {
                 self.fail(at, batch, error)
             }
+            // An epoch that was not asked for might be the successor's.
+            Verdict::NewEpoch if self.settings.keeps_identity => self.fail(at, batch, error),
             Verdict::Retry | Verdict::NewEpoch | Verdict::Uncertain => {
                 let queue = &mut self.queues[at];
                 if let Some(broken) = queue.broken.clone() {
@@ -554,7 +558,7 @@ impl Accumulator {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.batch_failed(&error, true);
                 }
-                if verdict == Verdict::FailNewId {
+                if verdict == Verdict::FailNewId && !self.settings.keeps_identity {
                     self.identity = None;
                     self.queues[at].forget_identity();
                 }

@@ -1,4 +1,4 @@
-//! Taking over a transactional id with the partitions that it writes to.
+//! Taking over a transactional id, and the partitions that it writes to.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ const PATIENCE_MS: u64 = 120_000;
 /// The state of a transaction whose markers are being written.
 const ENDING: &str = "PrepareAbort";
 
-/// Who writes from now on: see [`crate::RawClient::fence`].
+/// Who writes from now on: see [`Fence`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fenced {
     /// The producer.
@@ -28,34 +28,62 @@ pub struct Fenced {
     pub epoch: ProducerEpoch,
 }
 
-/// See [`crate::RawClient::fence`]. An empty transaction that is aborted leaves a marker in every partition that was
-/// added to it; the first version of the protocol (before KIP-890) keeps the epoch over its end.
-pub(crate) async fn fence(
-    client: Arc<ClientInner>,
-    channel: Arc<Channel>,
-    transactional_id: &str,
-    partitions: &[TopicPartition],
-) -> Result<Fenced, ClientError> {
-    let caller =
-        Caller::new(Arc::clone(&client), channel, Arc::from(transactional_id), TRANSACTION_TIMEOUT_MS);
-    let fencing = Fencing { client, caller, id: transactional_id };
-    let answer = fencing.make(&Call::Init { identity: None }, &[]).await?;
-    let Answer::One(_, Some(identity)) = answer else {
-        return Err(error(&Call::Init { identity: None }, ErrorCode::UnknownServerError, transactional_id));
-    };
-    for partitions in partitions.chunks(PARTITIONS_MAX) {
-        fencing.mark(identity, partitions).await?;
-    }
-    Ok(Fenced { producer_id: identity.0, epoch: identity.1 })
-}
-
-struct Fencing<'a> {
+/// A transactional id that was taken over: who had it before can store nothing with the coordinator any more, and is shut
+/// out of partitions one by one. See [`crate::RawClient::take_over`].
+pub struct Fence {
     client: Arc<ClientInner>,
     caller: Caller,
-    id: &'a str,
+    id: Arc<str>,
+    identity: Identity,
 }
 
-impl Fencing<'_> {
+impl std::fmt::Debug for Fence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fence")
+            .field("id", &self.id)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Fence {
+    /// A new epoch of the id's producer.
+    pub(crate) async fn take_over(
+        client: Arc<ClientInner>,
+        channel: Arc<Channel>,
+        transactional_id: &str,
+    ) -> Result<Self, ClientError> {
+        let id: Arc<str> = Arc::from(transactional_id);
+        let caller = Caller::new(Arc::clone(&client), channel, Arc::clone(&id), TRANSACTION_TIMEOUT_MS);
+        let nobody = (ProducerId::new(-1), ProducerEpoch::new(-1));
+        let mut fence = Self { client, caller, id, identity: nobody };
+        let init = Call::Init { identity: None };
+        let Answer::One(_, Some(identity)) = fence.make(&init, &[]).await? else {
+            return Err(error(&init, ErrorCode::UnknownServerError, transactional_id));
+        };
+        fence.identity = identity;
+        Ok(fence)
+    }
+
+    /// Under which to write: [`crate::ProducerConfig::identity`], or with [`crate::RawClient`].
+    #[must_use]
+    pub fn identity(&self) -> Fenced {
+        Fenced { producer_id: self.identity.0, epoch: self.identity.1 }
+    }
+
+    /// Once this returns, the coordinator has written a marker of the new epoch to each of these partitions, and no record
+    /// of an older epoch is taken there any more (R6), whatever is still on its way. An empty transaction that is aborted
+    /// leaves such markers; the first version of the protocol (before KIP-890) keeps the epoch over its end.
+    ///
+    /// # Errors
+    /// What the coordinator says; [`ClientError::Timeout`] if it does not come to an end within the delivery timeout.
+    pub async fn shut_out(&self, partitions: &[TopicPartition]) -> Result<(), ClientError> {
+        for partitions in partitions.chunks(PARTITIONS_MAX) {
+            self.mark(self.identity, partitions).await?;
+        }
+        Ok(())
+    }
+
     async fn mark(&self, identity: Identity, partitions: &[TopicPartition]) -> Result<(), ClientError> {
         let add = Call::AddPartitions { identity, queues: (0..partitions.len()).collect() };
         let end = Call::End { identity, commit: false, v2: false };
@@ -65,12 +93,12 @@ impl Fencing<'_> {
         let admin = Admin::new(Arc::clone(&self.client));
         let mut retry = self.retry();
         loop {
-            let described = admin.describe_transactions(&[self.id]).await?.remove(self.id);
+            let described = admin.describe_transactions(&[&*self.id]).await?.remove(&*self.id);
             let state = described.ok_or(ClientError::Closed)??.state;
             if state != ENDING {
                 return Ok(());
             }
-            retry.after(error(&end, ErrorCode::ConcurrentTransactions, self.id)).await?;
+            retry.after(error(&end, ErrorCode::ConcurrentTransactions, &self.id)).await?;
         }
     }
 
@@ -94,7 +122,7 @@ impl Fencing<'_> {
             };
             match code {
                 ErrorCode::None => return Ok(answer),
-                code => retry.after(error(call, code, self.id)).await?,
+                code => retry.after(error(call, code, &self.id)).await?,
             }
         }
     }

@@ -23,8 +23,7 @@ use towpath_record::{Header, record_bytes};
 use towpath_types::{TopicName, TopicPartition};
 
 pub use ack::{Ack, ProducerRecord, RecordMetadata};
-pub use fence::Fenced;
-pub(crate) use fence::fence;
+pub use fence::{Fence, Fenced};
 pub use transaction::{ConsumerGroupMetadata, Ended, Transaction, TransactionalProducer};
 
 use crate::client::{ClientInner, now_ms};
@@ -96,11 +95,15 @@ impl Producer {
             // Without sequence numbers, order survives a retry only when nothing else is in flight.
             in_flight_per_partition: if idempotent || config.acks == Acks::None { in_flight_max } else { 1 },
             stop_after_failure: config.stop_after_failure,
+            keeps_identity: config.identity.is_some(),
             backoff: client.retry_backoff(),
         };
         let (machine, timeout_ms) = transactions.unzip();
         let transactional_id = machine.as_ref().map(|machine| Arc::clone(machine.id()));
         let mut accumulator = Accumulator::new(settings);
+        if let Some(Fenced { producer_id, epoch }) = config.identity {
+            accumulator.set_identity((producer_id, epoch));
+        }
         if let Some(machine) = machine {
             accumulator = accumulator.with_transactions(machine);
         }

@@ -193,6 +193,7 @@ macro_rules! suite {
             wrong_settings_of_transactions_are_errors,
             a_transaction_that_takes_too_long_is_given_up,
             a_successor_shuts_out_who_wrote_before,
+            a_producer_that_is_shut_out_stays_so,
             requests_on_their_way_keep_their_order,
         }
     };

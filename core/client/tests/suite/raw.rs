@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use towpath_client::{Client, ClientError, ErrorCode, Fenced, IsolationLevel, RawClient, RawFetch};
+use towpath_client::{
+    Client, ClientError, ErrorCode, Fenced, IsolationLevel, Producer, ProducerConfig, ProducerRecord,
+    RawClient, RawFetch,
+};
 use towpath_record::{BatchBuilder, Compression};
 use towpath_types::{Offset, TopicPartition};
 
@@ -75,6 +78,48 @@ pub(crate) async fn a_successor_shuts_out_who_wrote_before(client: Client) {
     let (values, end) = read(&second, &partitions[0]).await;
     assert_eq!(values, ["0", "1", "2", "0"]);
     assert_eq!(end, Offset::new(6), "two markers");
+}
+
+pub(crate) async fn a_producer_that_is_shut_out_stays_so(client: Client) {
+    let topic = topic(&client, "taken-over", 2).await;
+    let partitions = partitions(&topic, 2);
+    let id = format!("taken-over-{:08x}", rand::random::<u32>());
+    let raw = client.raw();
+    let write = async |producer: &Producer, partition: i32, value: &str| {
+        let record = ProducerRecord {
+            partition: Some(partition),
+            value: Some(value.as_bytes()),
+            ..ProducerRecord::new(&topic)
+        };
+        producer.send(record).await?;
+        producer.flush().await
+    };
+    let fence = raw.take_over(&id).await.unwrap();
+    fence.shut_out(&partitions[..1]).await.unwrap();
+    // Of what is not shut out one by one, it is the turn later.
+    fence.shut_out(&partitions[1..]).await.unwrap();
+    let producer =
+        |identity| client.producer(ProducerConfig { identity: Some(identity), ..ProducerConfig::default() });
+    let first = producer(fence.identity());
+    for value in ["0", "1"] {
+        write(&first, 0, value).await.unwrap();
+    }
+    let next = raw.take_over(&id).await.unwrap();
+    assert!(next.identity().epoch > fence.identity().epoch);
+    write(&first, 0, "2").await.unwrap();
+    next.shut_out(&partitions).await.unwrap();
+    for _ in 0..2 {
+        for partition in 0..2 {
+            let error = write(&first, partition, "late").await.unwrap_err();
+            assert_eq!(error.code(), Some(ErrorCode::InvalidProducerEpoch), "{error}");
+        }
+    }
+    let second = producer(next.identity());
+    for partition in 0..2 {
+        write(&second, partition, "3").await.unwrap();
+    }
+    assert_eq!(read(&raw, &partitions[0]).await.0, ["0", "1", "2", "3"]);
+    assert_eq!(read(&raw, &partitions[1]).await.0, ["3"]);
 }
 
 pub(crate) async fn requests_on_their_way_keep_their_order(client: Client) {

@@ -81,6 +81,11 @@ impl Cluster {
         Self { broker: Arc::default(), client, folder: tempfile::tempdir().unwrap(), embedded: false }
     }
 
+    /// As [`Self::start`], with a broker that outlives the processes which use it.
+    pub async fn lasting() -> Self {
+        Self { embedded: false, ..Self::start().await }
+    }
+
     /// Stops the broker and starts another one over the same data.
     pub async fn restart_broker(&self) {
         // Nobody reaches it any more.

@@ -17,6 +17,7 @@ fn settings() -> Settings {
         idempotent: true,
         in_flight_per_partition: 5,
         stop_after_failure: false,
+        keeps_identity: false,
         backoff: Backoff::new(10, 10),
     }
 }
