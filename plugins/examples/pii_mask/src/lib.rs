@@ -4,6 +4,6 @@ mod find;
 mod mask;
 
 pub use find::{Kind, Kinds, find};
-pub use mask::PiiMask;
+pub use mask::{PiiMask, masked};
 
 towpath_sdk::export_transform!(PiiMask);

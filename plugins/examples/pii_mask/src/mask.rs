@@ -105,31 +105,31 @@ impl PiiMask {
     fn row(&self, row: Row<'_>, out: &mut RowWriter<'_>) {
         for index in 0..row.len() {
             match self.text(&row, index) {
-                Some(text) => out.text(&self.masked(text)),
+                Some(text) => out.text(&masked(text, self.kinds, self.keep_last)),
                 None => out.value(row.get(index)),
             }
         }
     }
+}
 
-    fn masked(&self, text: &str) -> String {
-        let mut masked = String::with_capacity(text.len());
-        let mut done = 0;
-        for (range, kind) in find(text, self.kinds) {
-            masked.push_str(&text[done..range.start]);
-            let found = &text[range.clone()];
-            done = range.end;
-            let kept = match kind {
-                Kind::Email => found.find('@').unwrap_or_default(),
-                Kind::Card | Kind::Iban => found.len().saturating_sub(self.keep_last),
-            };
-            let (hidden, shown) = found.split_at(kept);
-            masked
-                .extend(hidden.chars().map(|letter| if matches!(letter, ' ' | '-') { letter } else { '*' }));
-            masked.push_str(shown);
-        }
-        masked.push_str(&text[done..]);
-        masked
+/// The text with what is found in it hidden; the last characters of numbers stay.
+pub fn masked(text: &str, kinds: Kinds, keep_last: usize) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut done = 0;
+    for (range, kind) in find(text, kinds) {
+        masked.push_str(&text[done..range.start]);
+        let found = &text[range.clone()];
+        done = range.end;
+        let kept = match kind {
+            Kind::Email => found.find('@').unwrap_or_default(),
+            Kind::Card | Kind::Iban => found.len().saturating_sub(keep_last),
+        };
+        let (hidden, shown) = found.split_at(kept);
+        masked.extend(hidden.chars().map(|letter| if matches!(letter, ' ' | '-') { letter } else { '*' }));
+        masked.push_str(shown);
     }
+    masked.push_str(&text[done..]);
+    masked
 }
 
 #[cfg(test)]
@@ -144,10 +144,10 @@ mod tests {
         let all =
             Config::of([("detect", detect(&["email", "card", "iban"])), ("keep_last", Setting::Integer(4))]);
         let mask = PiiMask::open(&all).unwrap();
-        assert_eq!(mask.masked(text), "***@example.com paid with **** **** **** 1111");
+        assert_eq!(masked(text, mask.kinds, mask.keep_last), "***@example.com paid with **** **** **** 1111");
         let none = Config::of([("detect", detect(&["card"])), ("keep_last", Setting::Integer(0))]);
         let mask = PiiMask::open(&none).unwrap();
-        assert_eq!(mask.masked(text), "zoe@example.com paid with **** **** **** ****");
+        assert_eq!(masked(text, mask.kinds, mask.keep_last), "zoe@example.com paid with **** **** **** ****");
         let twice = Config::of([("fields", detect(&["a", "b", "a"]))]);
         assert_eq!(PiiMask::check(&twice)[0].path, "fields[2]");
     }

@@ -82,8 +82,12 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl<'a> Batch<'a> {
-    /// Reads a buffer; `None` if it is none, which the host does not send.
-    pub fn read(bytes: &'a [u8], schemas: &mut Schemas) -> Option<Self> {
+    /// Reads a buffer of the host; `None` if it is none, which the host does not send.
+    #[cfg_attr(
+        not(any(test, target_arch = "wasm32")),
+        expect(dead_code, reason = "only a component has a host")
+    )]
+    pub(crate) fn read(bytes: &'a [u8], schemas: &mut Schemas) -> Option<Self> {
         if bytes.len() < HEADER_BYTES || u32_at(bytes, 0) != MAGIC {
             return None;
         }

@@ -6,6 +6,7 @@ mod failover;
 mod latency;
 mod partitions;
 mod plugin;
+mod plugin_native;
 mod produce;
 mod replicated;
 mod sink;

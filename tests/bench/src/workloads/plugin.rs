@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
-use towpath_api::{Batch, RawConfig, TransformFactory};
+use towpath_api::{Batch, RawConfig, Transform, TransformFactory};
 use towpath_host::{Plugins, bench};
 
+use super::plugin_native;
 use crate::cli::{Arguments, Side};
 use crate::machine;
 use crate::report::{Report, higher, lower, say};
@@ -20,27 +21,36 @@ const BYTES: usize = 200;
 /// W10.
 pub(crate) fn w10(arguments: &Arguments) -> Result<Vec<Report>> {
     machine::pin_load()?;
-    let guest = built()?;
+    let guests = Guests {
+        measured: built("plugins/host/tests/guests", "measured")?,
+        pii_mask: built("plugins/examples", "pii_mask")?,
+    };
     let cache = std::env::temp_dir().join(format!("towpath-bench-{}", std::process::id()));
     let plugins = Plugins::with_cache(cache.clone());
-    let reports = measured(arguments, &plugins, &guest);
+    let reports = measured(arguments, &plugins, &guests);
     // What is left behind in a temporary folder is no failure of the measurement.
     let _ = std::fs::remove_dir_all(cache);
     machine::unpin_load()?;
     reports
 }
 
-fn built() -> Result<PathBuf> {
-    say("building the plugin");
-    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-    let built =
-        towpath_tool::build(&root.join("plugins/host/tests/guests"), Some(&root.join("target/guests")))?;
-    let measured = built.into_iter().find(|it| it.name == "measured");
-    Ok(measured.context("there is no plugin `measured`")?.path)
+/// The components.
+struct Guests {
+    measured: PathBuf,
+    pii_mask: PathBuf,
 }
 
-fn measured(arguments: &Arguments, plugins: &Plugins, guest: &Path) -> Result<Vec<Report>> {
-    let plugin = plugins.open_path(guest)?.transform.context("it is no transform")?;
+fn built(project: &str, name: &str) -> Result<PathBuf> {
+    say("building the plugin");
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let built = towpath_tool::build(&root.join(project), Some(&root.join("target/guests")))?;
+    let built = built.into_iter().find(|it| it.name == name);
+    Ok(built.with_context(|| format!("there is no plugin `{name}`"))?.path)
+}
+
+fn measured(arguments: &Arguments, plugins: &Plugins, guests: &Guests) -> Result<Vec<Report>> {
+    let transform = |path: &Path| plugins.open_path(path)?.transform.context("it is no transform");
+    let (plugin, pii_mask) = (transform(&guests.measured)?, transform(&guests.pii_mask)?);
     let built_in = towpath_transforms::factories();
     let mask = built_in.iter().find(|it| it.descriptor().name == "mask").context("there is no `mask`")?;
     let time = if arguments.quick { Duration::from_millis(100) } else { Duration::from_secs(1) };
@@ -70,8 +80,15 @@ fn measured(arguments: &Arguments, plugins: &Plugins, guest: &Path) -> Result<Ve
         _ => rate(&*plugin, &json!({ "field": "message", "with": "***" })),
     };
     reports.push(Report::measure(title, &figures, &names, arguments.pairs(), masked)?);
+    let title = format!("plugin: the example `pii_mask` searches every text, {batches}");
+    let searched = |subject: usize, _| match names.get(subject) {
+        Some(&"built in") => figure(&mut plugin_native::PiiMask, &batch, time),
+        _ => rate(&*pii_mask, &json!({})),
+    };
+    let report = Report::measure(title, &figures, &names, arguments.pairs(), searched)?;
+    reports.push(report.note("built in: the same source, compiled for this machine"));
     if arguments.wants(Side::Towpath) {
-        reports.push(starts(arguments, plugins, guest, &plugin)?);
+        reports.push(starts(arguments, plugins, &guests.measured, &plugin)?);
     }
     Ok(reports)
 }
@@ -79,7 +96,11 @@ fn measured(arguments: &Arguments, plugins: &Plugins, guest: &Path) -> Result<Ve
 fn rate(factory: &dyn TransformFactory, options: &Value, batch: &Batch, time: Duration) -> Result<Vec<f64>> {
     let config = config(factory, options)?;
     let mut transform = factory.parse(&config).map_err(|problems| anyhow!("{problems}"))?;
-    let rate = bench::measure(&mut *transform, batch, time)?;
+    figure(&mut *transform, batch, time)
+}
+
+fn figure(transform: &mut dyn Transform, batch: &Batch, time: Duration) -> Result<Vec<f64>> {
+    let rate = bench::measure(transform, batch, time)?;
     anyhow::ensure!(rate.passed == rate.records, "{rate:?}: not every record came through");
     Ok(vec![1e9 / rate.per_second(), rate.per_second() / 1e6])
 }
