@@ -18,7 +18,10 @@ pub use flow::{
     Begun, Command, Flow, FlowError, IN_FLIGHT_MAX, Lane, Outgoing, Position, RecoverError, Recovered, Seen,
     recover,
 };
-pub use link::{GroupStatus, Link, LinkConfig, LinkError, LinkState, LinkStatus, PartitionStatus};
+pub use link::{
+    Change, GroupStatus, Link, LinkConfig, LinkError, LinkState, LinkStatus, PartitionStatus, Planned, Sync,
+    plan,
+};
 pub use map::{OffsetMap, OutOfOrder, RUNS_MAX, Run};
 pub use naming::{HEARTBEATS, NameError, Naming, is_internal};
 pub use towpath_types::{Filter, FilterError};

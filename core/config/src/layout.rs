@@ -594,10 +594,30 @@ pub fn mirror_options() -> ConfigSpec {
              there; patterns as for `topics`, and `[]` for none.",
         ),
         OptionSpec::with_default(
+            "sync",
+            OptionType::Object(ConfigSpec::new(vec![
+                OptionSpec::with_default(
+                    "configs",
+                    OptionType::Bool,
+                    json!(true),
+                    "Settings of the source's topics that change later; the target's own are taken back.",
+                ),
+                OptionSpec::with_default(
+                    "partitions",
+                    OptionType::Bool,
+                    json!(true),
+                    "Partitions that the source's topics get later.",
+                ),
+            ])),
+            json!({ "configs": true, "partitions": true }),
+            "What is brought in line with the source, beside that its topics are created: `towpath mirror plan` shows it.",
+        ),
+        OptionSpec::with_default(
             "refresh",
             OptionType::Duration,
             json!(5_000),
-            "How often the source is looked at for new topics, partitions and groups' offsets.",
+            "How often the source is looked at for new topics, partitions and groups' offsets; for settings, every sixth \
+             time.",
         ),
         OptionSpec::with_default(
             "tasks",

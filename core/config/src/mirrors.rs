@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use towpath_api::RawConfig;
 use towpath_types::Filter;
 
 use super::cluster::check_servers;
@@ -28,6 +29,10 @@ pub struct Mirror {
     pub naming: MirrorNaming,
     /// Which groups' offsets are translated.
     pub groups: Filter,
+    /// Whether settings of topics that change later are set.
+    pub sync_configs: bool,
+    /// Whether topics are given the partitions that come later.
+    pub sync_partitions: bool,
     /// How often the source is looked at.
     pub refresh: Duration,
     /// How many tasks share the partitions.
@@ -140,11 +145,19 @@ fn mirror(
             "identical" => MirrorNaming::Identical,
             _ => MirrorNaming::Prefixed,
         },
+        sync_configs: is_on(&raw, "configs"),
+        sync_partitions: is_on(&raw, "partitions"),
         refresh: Duration::from_millis(
             raw.int("refresh").and_then(|ms| u64::try_from(ms).ok()).unwrap_or(5_000),
         ),
         tasks: raw.int("tasks").and_then(|tasks| usize::try_from(tasks).ok()).unwrap_or(1),
     })
+}
+
+/// What stands in `sync`; everything that is not said is on.
+fn is_on(raw: &RawConfig, what: &str) -> bool {
+    let said = raw.values().get("sync").and_then(|sync| sync.get(what));
+    said.and_then(serde_json::Value::as_bool).unwrap_or(true)
 }
 
 fn place(node: &Node, option: &str) -> Place {

@@ -3,14 +3,14 @@
 use serde_json::{Value, json};
 use towpath_client::ClientConfig;
 use towpath_config::{Config, Mirror, MirrorNaming, RemoteCluster};
-use towpath_mirror::{Link, LinkConfig, Naming};
+use towpath_mirror::{Link, LinkConfig, Naming, Sync};
 
 /// Starts all of them. Must be called within a Tokio runtime.
 pub(crate) fn start(config: &Config) -> Vec<Link> {
     config.mirrors.iter().map(|mirror| Link::start(link(mirror))).collect()
 }
 
-fn link(mirror: &Mirror) -> LinkConfig {
+pub(crate) fn link(mirror: &Mirror) -> LinkConfig {
     let client = |cluster: &RemoteCluster| ClientConfig {
         client_id: format!("towpath-mirror-{}", mirror.name),
         bootstrap_servers: cluster.bootstrap_servers.clone(),
@@ -28,6 +28,7 @@ fn link(mirror: &Mirror) -> LinkConfig {
             MirrorNaming::Prefixed => Naming::Prefixed,
         },
         groups: mirror.groups.clone(),
+        sync: Sync { configs: mirror.sync_configs, partitions: mirror.sync_partitions },
         refresh: mirror.refresh,
         tasks: mirror.tasks,
     }

@@ -7,12 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use towpath_client::{Client, ClientError, IsolationLevel, OffsetSpec, RawFetch};
+use tokio::time::Instant;
+use towpath_client::{Client, ClientError, IsolationLevel, OffsetSpec, PartitionDescription, RawFetch};
 use towpath_types::{Offset, ProducerEpoch, ProducerId, TopicId, TopicName, TopicPartition};
 use uuid::Uuid;
 
 use super::groups;
 use super::mover::{Moved, Mover};
+use super::plan;
 use super::state::{self, Store, Stored};
 use super::status::Progress;
 use super::topics::{self, Mirrored};
@@ -23,6 +25,8 @@ use crate::map::OffsetMap;
 
 /// Bytes of one look at the target's log.
 const SCAN_BYTES: usize = 4 << 20;
+/// Looks at the source for one at the settings of its topics.
+const CONFIGS_EVERY: u32 = 6;
 /// Partitions that wait for a mover.
 const QUEUE: usize = 1024;
 /// How long a start waits for leaders of new topics, and other things that come by themselves.
@@ -42,6 +46,8 @@ struct Life<'a> {
     /// Which topics are mirrored, by the source's name.
     ids: BTreeMap<TopicName, Ids>,
     movers: Vec<mpsc::Sender<Moved>>,
+    /// When settings are looked at again.
+    configs_at: Option<Instant>,
 }
 
 /// The topics of both sides, which are others when they were made anew.
@@ -116,6 +122,7 @@ impl<'a> Life<'a> {
             begun: BTreeSet::new(),
             ids: BTreeMap::new(),
             movers: Vec::new(),
+            configs_at: None,
         };
         life.take_over().await?;
         for _ in 0..config.tasks.max(1) {
@@ -172,7 +179,12 @@ impl<'a> Life<'a> {
     async fn discover(&mut self) -> Result<(), LinkError> {
         let (source, target) = (self.source.admin(), self.target.admin());
         let wanted = topics::wanted(&self.shared.config, &source).await?;
-        let ensured = topics::ensure(&source, &target, &wanted).await?;
+        // Settings change seldom, and there are many of them.
+        let with_configs = self.configs_at.is_none_or(|at| at <= Instant::now());
+        let ensured = plan::ensure(&self.shared.config, &source, &target, &wanted, with_configs).await?;
+        if with_configs {
+            self.configs_at = Some(Instant::now() + self.shared.config.refresh * CONFIGS_EVERY);
+        }
         self.notice_gone(&wanted);
         let mut left_out = BTreeMap::new();
         for topic in &wanted {
@@ -180,13 +192,24 @@ impl<'a> Life<'a> {
             let known = match ensured.get(name) {
                 None => continue,
                 Some(Err(problem)) => Err(problem.clone()),
-                Some(Ok(target)) => self.same(topic, *target).await?,
+                Some(Ok(there)) => self.same(topic, there.id).await?,
             };
             if let Err(problem) = known {
                 left_out.insert(name.clone(), problem);
                 continue;
             }
-            for partition in &topic.source.partitions {
+            let there = ensured.get(name).and_then(|it| it.as_ref().ok()).map_or(0, |it| it.partitions);
+            let has_it = |partition: &&PartitionDescription| {
+                usize::try_from(partition.partition).is_ok_and(|it| it < there)
+            };
+            if there < topic.source.partitions.len() {
+                let count = topic.source.partitions.len();
+                let why = format!(
+                    "its partitions from {there} on: it has {count}, the target's has {there}, and `sync: partitions` is off"
+                );
+                left_out.insert(name.clone(), why);
+            }
+            for partition in topic.source.partitions.iter().filter(has_it) {
                 let from = TopicPartition::new(name.clone(), partition.partition);
                 if !self.begun.contains(&from) {
                     self.start(&from, TopicPartition::new(topic.target.clone(), partition.partition)).await?;

@@ -3,6 +3,7 @@
 mod begin;
 mod groups;
 mod mover;
+mod plan;
 mod state;
 mod status;
 mod topics;
@@ -22,6 +23,7 @@ use crate::DecodeError;
 use crate::flow::{FlowError, RecoverError};
 use crate::naming::{NameError, Naming};
 
+pub use plan::{Change, Planned, Sync, plan};
 use status::Progress;
 pub use status::{GroupStatus, LinkState, LinkStatus, PartitionStatus};
 
@@ -50,6 +52,8 @@ pub struct LinkConfig {
     pub naming: Naming,
     /// Which groups' offsets are translated.
     pub groups: Filter,
+    /// What is brought in line.
+    pub sync: Sync,
     /// How often the source is looked at for new topics and partitions, and for groups' offsets.
     pub refresh: Duration,
     /// How many movers share the partitions: each has connections of its own.

@@ -4,3 +4,4 @@
 mod copying;
 mod groups;
 mod support;
+mod topics;

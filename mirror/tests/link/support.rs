@@ -10,7 +10,7 @@ use towpath_client::{
     Client, ClientConfig, ConsumerConfig, IsolationLevel, NewTopic, Producer, ProducerConfig, ProducerRecord,
     StartAt,
 };
-use towpath_mirror::{Filter, Link, LinkConfig, LinkState, LinkStatus, Naming};
+use towpath_mirror::{Filter, Link, LinkConfig, LinkState, LinkStatus, Naming, Sync};
 use towpath_types::{TopicName, TopicPartition};
 
 /// What a test waits for at most.
@@ -110,6 +110,7 @@ pub(crate) fn link(source: &Cluster, target: &Cluster) -> LinkConfig {
         topics: Filter::new(["*"]).unwrap(),
         naming: Naming::Prefixed,
         groups: Filter::new(["*"]).unwrap(),
+        sync: Sync { configs: true, partitions: true },
         refresh: Duration::from_millis(200),
         tasks: 2,
     }

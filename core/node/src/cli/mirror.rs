@@ -19,6 +19,12 @@ pub(crate) struct Mirror {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MirrorCommand {
+    /// Show what the mirrors of the files would change of the target's topics, and change nothing.
+    Plan {
+        /// YAML files, and directories of YAML files.
+        #[arg(value_name = "FILE|DIR", required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Show how far each mirror of a running towpath has come.
     Status {
         #[command(flatten)]

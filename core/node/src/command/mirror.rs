@@ -18,6 +18,7 @@ use crate::paused::Paused;
 pub(super) async fn run(mirror: Mirror, json: bool) -> Result<(), Failure> {
     match mirror.command {
         None => start(&Files { files: mirror.files }, json).await,
+        Some(MirrorCommand::Plan { files }) => plan(&Files { files }, json).await,
         Some(MirrorCommand::Status { node, mirrors, partitions, groups }) => {
             let chosen = status(&node, &mirrors).await?;
             if json {
@@ -34,13 +35,40 @@ pub(super) async fn run(mirror: Mirror, json: bool) -> Result<(), Failure> {
     }
 }
 
-async fn start(files: &Files, json: bool) -> Result<(), Failure> {
+/// Every topic with what is to be done for it, if anything.
+async fn plan(files: &Files, json: bool) -> Result<(), Failure> {
+    let config = declared(files, json)?;
+    let mut listing =
+        Listing::new(&[("MIRROR", "mirror"), ("TOPIC", "topic"), ("TARGET", "target"), ("CHANGE", "change")]);
+    let mut all = Vec::new();
+    for mirror in &config.mirrors {
+        let planned = towpath_mirror::plan(&mirrors::link(mirror)).await.map_err(|error| {
+            Failure::new(format!("{}: {error}", mirror.name))
+                .with_hint("are the addresses under `clusters:` right, and do the brokers answer?")
+        })?;
+        for topic in planned {
+            let changes: Vec<_> = topic.changes.iter().map(ToString::to_string).collect();
+            let change = if changes.is_empty() { "in line".to_owned() } else { changes.join("; ") };
+            listing.row(vec![json!(mirror.name), json!(topic.topic), json!(topic.target), json!(change)]);
+            all.push(json!({ "mirror": mirror.name, "topic": topic.topic, "target": topic.target, "changes": topic.changes }));
+        }
+    }
+    if json { print_json(&json!(all)) } else { listing.print(false) }
+}
+
+/// The files, which must declare mirrors.
+fn declared(files: &Files, json: bool) -> Result<Config, Failure> {
     let config = configuration(files, None, json)?;
     if config.mirrors.is_empty() {
         return Err(Failure::new("the files declare no mirrors").with_hint(
             "add `clusters:` with two of them, and `mirrors: { us-to-eu: { from: us, to: eu } }`",
         ));
     }
+    Ok(config)
+}
+
+async fn start(files: &Files, json: bool) -> Result<(), Failure> {
+    let config = declared(files, json)?;
     let mut signals = Signals::new(false)?;
     let metrics = towpath_telemetry::install_metrics()
         .map_err(|error| Failure::new(format!("metrics cannot be collected: {}", chain(&error))))?;

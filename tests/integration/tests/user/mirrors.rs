@@ -28,9 +28,15 @@ fn a_mirror_is_run_asked_and_killed() {
     ask(&us, &["topics", "create", "shop", "--partitions", "1"]).says(0, &[]);
     ask(&us, &["topics", "create", "other", "--partitions", "1"]).says(0, &[]);
     ask_with(&us, &["produce", "shop"], "a\nb\n").says(0, &[]);
+    let planned = || {
+        std::fs::write(eu.folder().join("mirror.yaml"), yaml(&us, &eu)).unwrap();
+        type_in(eu.folder(), &["mirror", "plan", "mirror.yaml"], "", &[])
+    };
+    planned().says(0, &["us-to-eu", "us.shop", "create it with 1 partitions"]);
     let options = Options { runs: Runs::Mirrors, ..Options::yaml(yaml(&us, &eu)).without_broker() };
     let mut mirror = Towpath::start(options).unwrap();
     wait_until("two records came", || lines(&eu, "us.shop"), |lines| *lines == ["a", "b"]);
+    planned().says(0, &["us.shop", "in line"]);
     assert!(lines(&eu, "us.other").is_empty());
     mirror.kill9().unwrap();
     ask_with(&us, &["produce", "shop"], "c\n").says(0, &[]);
