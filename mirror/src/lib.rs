@@ -19,8 +19,8 @@ pub use flow::{
     recover,
 };
 pub use link::{
-    Change, GroupStatus, Link, LinkConfig, LinkError, LinkState, LinkStatus, PartitionStatus, Planned, Sync,
-    plan,
+    Change, GroupStatus, Link, LinkConfig, LinkError, LinkState, LinkStatus, Mode, PartitionStatus, Planned,
+    Sync, plan,
 };
 pub use map::{OffsetMap, OutOfOrder, RUNS_MAX, Run};
 pub use naming::{HEARTBEATS, NameError, Naming, is_internal};

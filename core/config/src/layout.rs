@@ -564,6 +564,24 @@ pub fn remote_cluster_options() -> ConfigSpec {
     )])
 }
 
+/// `sync` of a mirror.
+fn sync_options() -> ConfigSpec {
+    ConfigSpec::new(vec![
+        OptionSpec::with_default(
+            "configs",
+            OptionType::Bool,
+            json!(true),
+            "Settings of the source's topics that change later; the target's own are taken back.",
+        ),
+        OptionSpec::with_default(
+            "partitions",
+            OptionType::Bool,
+            json!(true),
+            "Partitions that the source's topics get later.",
+        ),
+    ])
+}
+
 /// One of `mirrors:`.
 #[must_use]
 pub fn mirror_options() -> ConfigSpec {
@@ -576,6 +594,19 @@ pub fn mirror_options() -> ConfigSpec {
             json!(["*"]),
             "The topics of the source, as patterns: `*` stands for any characters, `?` for one, and what begins with `!` is \
              left out. Internal topics are never mirrored.",
+        ),
+        OptionSpec::with_default(
+            "mode",
+            OptionType::choices(&[
+                ("active_passive", "the mirror alone writes to the target's topics"),
+                (
+                    "active_active",
+                    "others write to them as well; with identical names in both directions nothing goes round, and settings \
+                     and groups' offsets stay each side's own",
+                ),
+            ]),
+            json!("active_passive"),
+            "Who writes to the target's topics.",
         ),
         OptionSpec::with_default(
             "naming",
@@ -595,20 +626,7 @@ pub fn mirror_options() -> ConfigSpec {
         ),
         OptionSpec::with_default(
             "sync",
-            OptionType::Object(ConfigSpec::new(vec![
-                OptionSpec::with_default(
-                    "configs",
-                    OptionType::Bool,
-                    json!(true),
-                    "Settings of the source's topics that change later; the target's own are taken back.",
-                ),
-                OptionSpec::with_default(
-                    "partitions",
-                    OptionType::Bool,
-                    json!(true),
-                    "Partitions that the source's topics get later.",
-                ),
-            ])),
+            OptionType::Object(sync_options()),
             json!({ "configs": true, "partitions": true }),
             "What is brought in line with the source, beside that its topics are created: `towpath mirror plan` shows it.",
         ),

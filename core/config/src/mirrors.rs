@@ -27,6 +27,8 @@ pub struct Mirror {
     pub topics: Filter,
     /// What they are called at the target.
     pub naming: MirrorNaming,
+    /// Whether others write to the target's topics.
+    pub active_active: bool,
     /// Which groups' offsets are translated.
     pub groups: Filter,
     /// Whether settings of topics that change later are set.
@@ -69,11 +71,36 @@ pub(crate) fn read(roots: &[&Node], secrets: &Secrets, problems: &mut Vec<Proble
             RemoteCluster { alias: key.name.clone(), bootstrap_servers: raw.strings("bootstrap_servers") };
         clusters.insert(key.name.clone(), sound.then_some(cluster));
     }
-    let mut mirrors = Vec::new();
+    let mut mirrors: Vec<Mirror> = Vec::new();
     for (key, node) in entries(roots, "mirrors", "a mirror's name", problems) {
-        mirrors.extend(mirror(key, node, &clusters, secrets, problems));
+        let mirror = mirror(key, node, &clusters, secrets, problems);
+        if let Some(mirror) = mirror {
+            if let Some(twin) = mirrors.iter().find(|other| is_unfit(&mirror, other)) {
+                problems.push(unfit(key, &mirror, twin));
+            }
+            mirrors.push(mirror);
+        }
     }
     mirrors
+}
+
+/// Two directions with identical names, of which one says that the other does not write.
+fn is_unfit(one: &Mirror, other: &Mirror) -> bool {
+    let is_identical = |it: &Mirror| it.naming == MirrorNaming::Identical;
+    one.from == other.to
+        && one.to == other.from
+        && is_identical(one)
+        && is_identical(other)
+        && !(one.active_active && other.active_active)
+}
+
+fn unfit(key: &Key, mirror: &Mirror, twin: &Mirror) -> Problem {
+    let message = format!(
+        "`{}` and `{}` copy in both directions between topics of the same name",
+        mirror.name, twin.name
+    );
+    Problem::new("CONFIG_MIRROR", key.place.clone(), message)
+        .with_hint("write `mode: active_active` in both, or `naming: prefixed`")
 }
 
 /// The entries of a section in all files whose names can be names, and are there once.
@@ -147,6 +174,7 @@ fn mirror(
         },
         sync_configs: is_on(&raw, "configs"),
         sync_partitions: is_on(&raw, "partitions"),
+        active_active: raw.str("mode") == "active_active",
         refresh: Duration::from_millis(
             raw.int("refresh").and_then(|ms| u64::try_from(ms).ok()).unwrap_or(5_000),
         ),

@@ -62,6 +62,23 @@ fn what_is_said_counts() {
 }
 
 #[test]
+fn both_directions_with_identical_names_are_meant() {
+    let both = |mode: &str| {
+        load(&format!(
+            "{CLUSTERS}mirrors:\n  a: {{ from: us, to: eu, naming: identical, mode: active_active }}\n  b: {{ from: eu, to: us, \
+             naming: identical{mode} }}\n"
+        ))
+    };
+    let config = both(", mode: active_active").unwrap();
+    assert!(config.mirrors.iter().all(|mirror| mirror.active_active));
+    let problems = both("").unwrap_err();
+    assert!(problems[0].message.contains("`b` and `a` copy in both directions"), "{problems:?}");
+    let prefixed =
+        load(&format!("{CLUSTERS}mirrors:\n  a: {{ from: us, to: eu }}\n  b: {{ from: eu, to: us }}\n"));
+    assert!(!prefixed.unwrap().mirrors[0].active_active);
+}
+
+#[test]
 fn every_problem_is_told_at_its_place() {
     let text = "clusters:
   us: { bootstrap_servers: [us-1] }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use towpath_client::ClientConfig;
 use towpath_config::{Config, Mirror, MirrorNaming, RemoteCluster};
-use towpath_mirror::{Link, LinkConfig, Naming, Sync};
+use towpath_mirror::{Link, LinkConfig, Mode, Naming, Sync};
 
 /// Starts all of them. Must be called within a Tokio runtime.
 pub(crate) fn start(config: &Config) -> Vec<Link> {
@@ -27,6 +27,7 @@ pub(crate) fn link(mirror: &Mirror) -> LinkConfig {
             MirrorNaming::Identical => Naming::Identical,
             MirrorNaming::Prefixed => Naming::Prefixed,
         },
+        mode: if mirror.active_active { Mode::ActiveActive } else { Mode::ActivePassive },
         groups: mirror.groups.clone(),
         sync: Sync { configs: mirror.sync_configs, partitions: mirror.sync_partitions },
         refresh: mirror.refresh,

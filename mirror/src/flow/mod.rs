@@ -182,6 +182,16 @@ impl Flow {
         }
     }
 
+    /// The number of a lane, which is new if nothing was sent under that producer yet. `None` if there are too many.
+    pub fn lane(&mut self, lane: Lane) -> Option<u8> {
+        let known = self.lanes.iter().position(|(known, _)| known.producer_id == lane.producer_id);
+        if known.is_none() && self.lanes.len() <= usize::from(u8::MAX) {
+            self.lanes.push((lane, 0));
+            return u8::try_from(self.lanes.len() - 1).ok();
+        }
+        known.and_then(|at| u8::try_from(at).ok())
+    }
+
     /// The offset to fetch from.
     #[must_use]
     pub const fn fetch_from(&self) -> Offset {

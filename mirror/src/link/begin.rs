@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::groups;
 use super::mover::{Moved, Mover};
 use super::plan;
+use super::provenance::Provenance;
 use super::state::{self, Store, Stored};
 use super::status::Progress;
 use super::topics::{self, Mirrored};
@@ -22,6 +23,7 @@ use super::{LinkError, LinkState, Shared};
 use crate::DecodeError;
 use crate::flow::{Flow, Lane, Position, Seen, recover};
 use crate::map::OffsetMap;
+use crate::naming::Naming;
 
 /// Bytes of one look at the target's log.
 const SCAN_BYTES: usize = 4 << 20;
@@ -41,6 +43,7 @@ struct Life<'a> {
     store: Store,
     stored: Stored,
     lane: Lane,
+    provenance: Option<Arc<Provenance>>,
     /// The partitions that were given to a mover, or cannot be.
     begun: BTreeSet<TopicPartition>,
     /// Which topics are mirrored, by the source's name.
@@ -119,6 +122,7 @@ impl<'a> Life<'a> {
             store,
             stored,
             lane: Lane { producer_id: ProducerId::NONE, epoch: ProducerEpoch::NONE },
+            provenance: None,
             begun: BTreeSet::new(),
             ids: BTreeMap::new(),
             movers: Vec::new(),
@@ -128,7 +132,8 @@ impl<'a> Life<'a> {
         for _ in 0..config.tasks.max(1) {
             let (mover, more) = mpsc::channel(QUEUE);
             life.movers.push(mover);
-            let moving = Mover::new(|| life.source.raw(), life.target.raw(), life.store.clone());
+            let provenance = life.provenance.clone();
+            let moving = Mover::new(|| life.source.raw(), life.target.raw(), life.store.clone(), provenance);
             let (stop, fail) = (shared.stop.clone(), fail.clone());
             tasks.spawn(async move {
                 if let Err(error) = moving.run(more, stop).await {
@@ -162,13 +167,21 @@ impl<'a> Life<'a> {
             described
                 .is_some_and(|topic| topic.partitions.iter().any(|it| it.partition == partition.partition))
         });
-        let id = format!("towpath-mirror.{}", config.name);
-        let writer = self.target.raw().fence(&id, &written).await.map_err(LinkError::Target)?;
-        self.lane = Lane { producer_id: writer.producer_id, epoch: writer.epoch };
+        if config.naming == Naming::Identical {
+            let provenance =
+                Provenance::begin(config, (&self.source, &self.target), &self.store, &self.stored, &written);
+            let provenance = provenance.await?;
+            self.lane = provenance.own().unwrap_or(self.lane);
+            self.provenance = Some(Arc::new(provenance));
+        } else {
+            let id = format!("towpath-mirror.{}", config.name);
+            let writer = self.target.raw().fence(&id, &written).await.map_err(LinkError::Target)?;
+            self.lane = Lane { producer_id: writer.producer_id, epoch: writer.epoch };
+        }
         tracing::info!(
             link = config.name,
-            producer_id = writer.producer_id.get(),
-            epoch = writer.epoch.get(),
+            producer_id = self.lane.producer_id.get(),
+            epoch = self.lane.epoch.get(),
             partitions = written.len(),
             "the link has taken over"
         );
@@ -302,7 +315,13 @@ impl<'a> Life<'a> {
         };
         let progress = Arc::new(Progress::new(map.through()));
         self.shared.known.lock().insert(source.clone(), (target.clone(), Arc::clone(&progress)));
-        let moved = Moved::new(source.clone(), target, Flow::new(vec![self.lane], map), progress);
+        let moved = Moved::new(
+            source.clone(),
+            target,
+            Flow::new(vec![self.lane], map),
+            progress,
+            self.provenance.clone(),
+        );
         let mover = self.begun.len() % self.movers.len().max(1);
         let ended = || LinkError::Task("a mover".to_owned());
         self.movers.get(mover).ok_or_else(ended)?.send(moved).await.map_err(|_| ended())

@@ -4,6 +4,7 @@ mod begin;
 mod groups;
 mod mover;
 mod plan;
+mod provenance;
 mod state;
 mod status;
 mod topics;
@@ -33,6 +34,28 @@ const AGAIN_AFTER_MAX: Duration = Duration::from_secs(30);
 /// A link that has run for so long is not one that fails again and again.
 const WELL_AFTER: Duration = Duration::from_secs(60);
 
+/// Who writes to the target's topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// The link alone.
+    #[default]
+    ActivePassive,
+    /// Others as well. With identical names neither settings nor groups' offsets follow: each side has its own.
+    ActiveActive,
+}
+
+impl LinkConfig {
+    /// Whether both sides write to topics of the same name.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.mode == Mode::ActiveActive && self.naming == Naming::Identical
+    }
+
+    /// What is brought in line. Settings of topics that both sides write to would go to and fro.
+    pub(crate) fn in_line(&self) -> Sync {
+        Sync { configs: self.sync.configs && !self.is_shared(), ..self.sync }
+    }
+}
+
 /// What a link is to do.
 #[derive(Debug, Clone)]
 pub struct LinkConfig {
@@ -50,6 +73,8 @@ pub struct LinkConfig {
     pub topics: Filter,
     /// What they are called at the target.
     pub naming: Naming,
+    /// Whether the target's topics are written to by others, too.
+    pub mode: Mode,
     /// Which groups' offsets are translated.
     pub groups: Filter,
     /// What is brought in line.
@@ -116,6 +141,18 @@ pub enum LinkError {
     /// A topic cannot have its name at the target.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// Both ends are the same cluster.
+    #[error("source and target are the same cluster ({id}): its topics would be copied into themselves")]
+    Itself {
+        /// The cluster's id.
+        id: String,
+    },
+    /// A cluster has no id.
+    #[error("the cluster `{alias}` does not tell its id, which identical names need: use `naming: prefixed`")]
+    NoId {
+        /// Its alias.
+        alias: String,
+    },
     /// The link cannot have its name.
     #[error("the link's name: {0}")]
     Link(towpath_types::InvalidName),
@@ -135,7 +172,13 @@ impl LinkError {
     pub fn is_retriable(&self) -> bool {
         !matches!(
             self,
-            Self::Fenced | Self::Stored { .. } | Self::Recover { .. } | Self::Name(_) | Self::Link(_)
+            Self::Fenced
+                | Self::Stored { .. }
+                | Self::Recover { .. }
+                | Self::Name(_)
+                | Self::Link(_)
+                | Self::Itself { .. }
+                | Self::NoId { .. }
         )
     }
 }

@@ -4,6 +4,7 @@
 //! answer to one is worked on.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +17,10 @@ use towpath_client::{
     ClientError, ErrorCode, IsolationLevel, PendingProduce, RawClient, RawFetch, RawFetched, RawProduced,
 };
 use towpath_record::edit;
-use towpath_types::{Offset, TopicPartition};
+use towpath_types::{Offset, ProducerId, TopicPartition};
 
 use super::LinkError;
+use super::provenance::Provenance;
 use super::state::{self, Store};
 use super::status::Progress;
 use crate::flow::{Command, Flow, Outgoing};
@@ -48,7 +50,8 @@ pub(crate) struct Moved {
     pub(crate) target: TopicPartition,
     pub(crate) flow: Flow,
     pub(crate) progress: Arc<Progress>,
-    lane: fn(&Piece) -> Option<u8>,
+    /// Where the name does not tell where a record comes from.
+    provenance: Option<Arc<Provenance>>,
     translator: Translator,
     pace: Pace,
 }
@@ -80,7 +83,7 @@ type Produced = Vec<(TopicPartition, Result<RawProduced, ClientError>)>;
 
 /// What has happened.
 enum Event {
-    Fetched(Vec<TopicPartition>, RawClient, FetchAnswer),
+    Fetched(Vec<TopicPartition>, RawClient, Result<FetchAnswer, LinkError>),
     Produced(Vec<(TopicPartition, u64)>, Produced),
     Stored(TopicPartition, u64, Result<(), ClientError>),
 }
@@ -94,19 +97,26 @@ pub(crate) struct Mover {
     fetchers: Vec<RawClient>,
     target: RawClient,
     store: Store,
+    provenance: Option<Arc<Provenance>>,
     events: FuturesUnordered<BoxFuture<'static, Event>>,
     /// Whose turn it is to be fetched first.
     next: Option<TopicPartition>,
 }
 
 impl Mover {
-    pub(crate) fn new(source: impl Fn() -> RawClient, target: RawClient, store: Store) -> Self {
+    pub(crate) fn new(
+        source: impl Fn() -> RawClient,
+        target: RawClient,
+        store: Store,
+        provenance: Option<Arc<Provenance>>,
+    ) -> Self {
         Self {
             parts: BTreeMap::new(),
             sources: BTreeMap::new(),
             fetchers: (0..FETCHES_MAX).map(|_| source()).collect(),
             target,
             store,
+            provenance,
             events: FuturesUnordered::new(),
             next: None,
         }
@@ -273,7 +283,7 @@ impl Mover {
                     part.pace.fetching = true;
                 }
             }
-            self.events.push(Box::pin(fetch(client, chosen)));
+            self.events.push(Box::pin(fetch(client, chosen, self.provenance.clone())));
         }
     }
 
@@ -281,7 +291,7 @@ impl Mover {
         match event {
             Event::Fetched(asked, client, answer) => {
                 self.fetchers.push(client);
-                self.fetched(&asked, answer);
+                self.fetched(&asked, answer?);
                 Ok(())
             }
             Event::Produced(tickets, results) => self.produced(tickets, results),
@@ -331,7 +341,11 @@ impl Mover {
     }
 }
 
-async fn fetch(client: RawClient, partitions: Vec<(TopicPartition, Offset)>) -> Event {
+async fn fetch(
+    client: RawClient,
+    partitions: Vec<(TopicPartition, Offset)>,
+    provenance: Option<Arc<Provenance>>,
+) -> Event {
     let asked = partitions.iter().map(|(name, _)| name.clone()).collect();
     let fetch = RawFetch {
         partitions,
@@ -342,7 +356,13 @@ async fn fetch(client: RawClient, partitions: Vec<(TopicPartition, Offset)>) -> 
         isolation_level: IsolationLevel::ReadCommitted,
     };
     let answer = client.fetch(&fetch).await;
-    Event::Fetched(asked, client, answer)
+    let learnt = match (&provenance, &answer) {
+        (Some(provenance), Ok(results)) => {
+            provenance.learn(results.iter().filter_map(|(_, result)| result.as_ref().ok())).await
+        }
+        _ => Ok(()),
+    };
+    Event::Fetched(asked, client, learnt.map(|()| answer))
 }
 
 async fn answer(target: RawClient, pending: PendingProduce, tickets: Vec<(TopicPartition, u64)>) -> Event {
@@ -367,14 +387,14 @@ impl Moved {
         target: TopicPartition,
         flow: Flow,
         progress: Arc<Progress>,
+        provenance: Option<Arc<Provenance>>,
     ) -> Self {
-        let lane = |_: &Piece| Some(0);
         Self {
             source,
             target,
             flow,
             progress,
-            lane,
+            provenance,
             translator: Translator::default(),
             pace: Pace::default(),
         }
@@ -393,8 +413,29 @@ impl Moved {
             // Only a part of a batch: the next answer has to be larger, which brokers see to by themselves.
             self.pace.fetch_after = Some(self.pace.backoff());
         }
-        self.flow.fetched(pieces, self.lane);
+        let lanes = match self.lanes(&pieces) {
+            Ok(lanes) => lanes,
+            Err(problem) => return self.stop(problem),
+        };
+        self.flow.fetched(pieces, |piece| lanes.get(&piece.producer_id).copied().unwrap_or(Some(0)));
         self.progress.through(self.flow.map().through());
+    }
+
+    /// The lanes of those that wrote these pieces; `None` for what came from the target.
+    fn lanes(&mut self, pieces: &[Piece]) -> Result<BTreeMap<ProducerId, Option<u8>>, String> {
+        let mut lanes = BTreeMap::new();
+        let Some(provenance) = &self.provenance else { return Ok(lanes) };
+        for piece in pieces.iter().filter(|piece| piece.copy.is_some()) {
+            if let Entry::Vacant(entry) = lanes.entry(piece.producer_id) {
+                entry.insert(match provenance.lane(piece.producer_id) {
+                    None => None,
+                    Some(lane) => {
+                        Some(self.flow.lane(lane).ok_or("its records come from more than 256 clusters")?)
+                    }
+                });
+            }
+        }
+        Ok(lanes)
     }
 
     /// R7: an offset that does not exist upstream any more stops the partition loudly.

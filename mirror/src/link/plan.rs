@@ -106,7 +106,7 @@ pub async fn plan(config: &LinkConfig) -> Result<Vec<Planned>, LinkError> {
     let source = Client::connect(config.source.clone()).await.map_err(LinkError::Source)?.admin();
     let target = Client::connect(config.target.clone()).await.map_err(LinkError::Target)?.admin();
     let wanted = wanted(config, &source).await?;
-    let compared = compare(config.sync, &source, &target, &wanted, true).await?;
+    let compared = compare(config.in_line(), &source, &target, &wanted, true).await?;
     let planned = |topic: &Mirrored| Planned {
         topic: topic.source.name.to_string(),
         target: topic.target.to_string(),
@@ -228,7 +228,7 @@ pub(crate) async fn ensure(
     wanted: &[Mirrored],
     with_configs: bool,
 ) -> Result<Ensured, LinkError> {
-    let compared = compare(config.sync, source, target, wanted, with_configs).await?;
+    let compared = compare(config.in_line(), source, target, wanted, with_configs).await?;
     let mut ensured = Ensured::new();
     for topic in wanted {
         let name = &topic.source.name;

@@ -31,6 +31,9 @@ pub(crate) const POSITION: &str = "position";
 /// What is stored of a topic: the source's topic id, 16 bytes.
 pub(crate) const TOPIC: &str = "topic";
 
+/// What is stored of a cluster of origin: that there is a lane for it.
+pub(crate) const LANE: &str = "lane";
+
 /// The key of what is stored of a partition.
 pub(crate) fn key(what: &str, partition: &TopicPartition) -> String {
     // No topic has a colon in its name.
@@ -102,7 +105,7 @@ impl Store {
     }
 }
 
-async fn create(client: &Client, topic: &TopicName) -> Result<(), ClientError> {
+pub(crate) async fn create(client: &Client, topic: &TopicName) -> Result<(), ClientError> {
     let new = NewTopic {
         partitions: Some(1),
         configs: [("cleanup.policy".to_owned(), "compact".to_owned())].into(),
@@ -117,14 +120,34 @@ async fn create(client: &Client, topic: &TopicName) -> Result<(), ClientError> {
 
 /// Reads the topic to its end: whoever wrote before is shut out, so that nothing is added any more.
 async fn read(client: &Client, topic: &TopicName) -> Result<Stored, ClientError> {
+    let mut stored = Stored::new();
+    read_from(client, topic, Offset::ZERO, IsolationLevel::ReadCommitted, |key, value| {
+        match value {
+            Some(value) => stored.insert(key.to_owned(), Bytes::copy_from_slice(value)),
+            None => stored.remove(key),
+        };
+    })
+    .await?;
+    Ok(stored)
+}
+
+/// Reads a topic of one partition to the end that it has now, which is returned.
+pub(crate) async fn read_from(
+    client: &Client,
+    topic: &TopicName,
+    from: Offset,
+    isolation_level: IsolationLevel,
+    mut take: impl FnMut(&str, Option<&[u8]>),
+) -> Result<Offset, ClientError> {
     let partition = TopicPartition::new(topic.clone(), 0);
-    let config =
-        ConsumerConfig { isolation_level: IsolationLevel::ReadCommitted, ..ConsumerConfig::default() };
-    let consumer = client.consumer(config);
+    let consumer = client.consumer(ConsumerConfig { isolation_level, ..ConsumerConfig::default() });
     let end = consumer.end_offsets(std::slice::from_ref(&partition)).await?;
     let end = end.get(&partition).copied().unwrap_or(Offset::ZERO);
-    consumer.assign(&[(partition.clone(), StartAt::Earliest)])?;
-    let mut stored = Stored::new();
+    if from >= end {
+        return Ok(end);
+    }
+    let start = if from == Offset::ZERO { StartAt::Earliest } else { StartAt::Offset(from) };
+    consumer.assign(&[(partition.clone(), start)])?;
     let mut progress = tokio::time::Instant::now();
     while consumer.position(&partition).is_none_or(|position| position < end) {
         let batches = consumer.poll(Duration::from_millis(500)).await?;
@@ -145,13 +168,10 @@ async fn read(client: &Client, topic: &TopicName) -> Result<Stored, ClientError>
             let Some(key) = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()) else {
                 continue;
             };
-            match &record.value {
-                Some(value) => stored.insert(key.to_owned(), Bytes::copy_from_slice(value)),
-                None => stored.remove(key),
-            };
+            take(key, record.value);
         }
     }
-    Ok(stored)
+    Ok(end)
 }
 
 /// Stores what comes: everything that waits, in one transaction.

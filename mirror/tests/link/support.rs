@@ -10,7 +10,7 @@ use towpath_client::{
     Client, ClientConfig, ConsumerConfig, IsolationLevel, NewTopic, Producer, ProducerConfig, ProducerRecord,
     StartAt,
 };
-use towpath_mirror::{Filter, Link, LinkConfig, LinkState, LinkStatus, Naming, Sync};
+use towpath_mirror::{Filter, Link, LinkConfig, LinkState, LinkStatus, Mode, Naming, Sync};
 use towpath_types::{TopicName, TopicPartition};
 
 /// What a test waits for at most.
@@ -109,6 +109,7 @@ pub(crate) fn link(source: &Cluster, target: &Cluster) -> LinkConfig {
         target: target.config.clone(),
         topics: Filter::new(["*"]).unwrap(),
         naming: Naming::Prefixed,
+        mode: Mode::ActivePassive,
         groups: Filter::new(["*"]).unwrap(),
         sync: Sync { configs: true, partitions: true },
         refresh: Duration::from_millis(200),
