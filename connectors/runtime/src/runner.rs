@@ -130,7 +130,7 @@ pub(crate) async fn run(
             backoff.reset();
         }
         let error = match flatten(ended) {
-            Ok(Ended::Stopped) => continue,
+            Ok(Ended::Stopped | Ended::Superseded) => continue,
             Ok(Ended::Completed) => {
                 shared.enter(Phase::Completed);
                 wait(&mut desired, &stop, None).await;

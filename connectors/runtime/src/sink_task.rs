@@ -90,9 +90,9 @@ impl SinkUnit {
         };
         let outcome = run.drive(&mut *sink, &stop).await;
         let closed = sink.close().await;
-        outcome?;
+        let ended = outcome?;
         closed?;
-        Ok(Ended::Stopped)
+        Ok(ended)
     }
 }
 
@@ -122,15 +122,21 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn drive(&mut self, sink: &mut dyn Sink, stop: &CancellationToken) -> Result<(), ConnectorError> {
+    async fn drive(
+        &mut self,
+        sink: &mut dyn Sink,
+        stop: &CancellationToken,
+    ) -> Result<Ended, ConnectorError> {
         self.refresh(sink).await?;
         self.unit.shared.enter(Phase::Running);
         loop {
             if stop.is_cancelled() {
-                self.looking = None;
-                self.flush(sink).await?;
-                self.assignment.commit().await?;
-                return self.assignment.revoke_all(sink).await;
+                self.leave(sink).await?;
+                return Ok(Ended::Stopped);
+            }
+            if sink.is_superseded() {
+                self.leave(sink).await?;
+                return Ok(Ended::Superseded);
             }
             let nudged = self.unit.shared.nudged.swap(false, Ordering::Relaxed);
             if nudged || self.refreshed.is_none_or(|at| at.elapsed() > REFRESH_INTERVAL) {
@@ -162,6 +168,14 @@ impl Run<'_> {
                 self.unit.shared.set_position(self.assignment.text());
             }
         }
+    }
+
+    /// Ends between two batches: what was accepted is flushed and committed (R5) before the partitions go.
+    async fn leave(&mut self, sink: &mut dyn Sink) -> Result<(), ConnectorError> {
+        self.looking = None;
+        self.flush(sink).await?;
+        self.assignment.commit().await?;
+        self.assignment.revoke_all(sink).await
     }
 
     async fn refresh(&mut self, sink: &mut dyn Sink) -> Result<(), ConnectorError> {

@@ -34,6 +34,8 @@ pub(crate) enum Ended {
     Stopped,
     /// There will never be anything to do again.
     Completed,
+    /// Something else has taken the place of what ran: it is opened again at once.
+    Superseded,
 }
 
 /// A source task of a pipeline.
@@ -147,6 +149,12 @@ impl Run<'_> {
                 self.drain(source).await?;
                 return Ok(Ended::Stopped);
             }
+            if source.is_superseded() {
+                // R4: what was polled is durable and committed before another one goes on from there.
+                self.drain(source).await?;
+                self.ask_again();
+                return Ok(Ended::Superseded);
+            }
             let polled = {
                 // The poll is never dropped: what it has read would be lost to the source's own state.
                 let mut poll = pin!(source.poll(BUDGET));
@@ -206,6 +214,14 @@ impl Run<'_> {
         {
             self.unit.shared.set_position(self.unit.env.redactor.redact(&source.status()).into_owned());
             *mark = Mark::Passed;
+        }
+    }
+
+    /// The upstream's end is for the one that has told it: another one tells its own.
+    fn ask_again(&self) {
+        let mut mark = self.unit.shared.mark.lock();
+        if matches!(*mark, Mark::Taken(_)) {
+            *mark = Mark::Asked;
         }
     }
 

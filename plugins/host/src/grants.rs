@@ -1,7 +1,10 @@
 //! What the YAML grants a plugin (R11: what it does not is refused).
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use serde_json::Value as Json;
 use towpath_api::{ConfigProblem, ConfigSpec, OptionSpec, OptionType, RawConfig};
 
@@ -15,11 +18,23 @@ struct Place {
     port: Option<u16>,
 }
 
+/// How a connection is made.
+#[derive(Debug, Clone)]
+pub(crate) enum Way {
+    /// As it is.
+    Plain,
+    /// With TLS around it.
+    Tls(Arc<ClientConfig>),
+}
+
 /// What a plugin may reach and use.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Grants {
     http: Vec<Place>,
     tcp: Vec<Place>,
+    /// With TLS, and whom to believe there.
+    tls: Vec<Place>,
+    authorities: Option<Arc<ClientConfig>>,
     pub(crate) secrets: BTreeSet<String>,
     pub(crate) reveal: BTreeSet<String>,
     pub(crate) state: bool,
@@ -34,7 +49,17 @@ pub(crate) fn spec() -> ConfigSpec {
             texts(),
             "Hosts that the plugin may send HTTP requests to: `host` for the usual port of http and https, or `host:port`.",
         ),
-        OptionSpec::optional("tcp", texts(), "Where the plugin may connect to by TCP: `host:port`."),
+        OptionSpec::optional(
+            "tcp",
+            texts(),
+            "Where the plugin may connect to by TCP: `host:port`, or `tls://host:port` with TLS around it.",
+        ),
+        OptionSpec::optional(
+            "tls_ca",
+            OptionType::Path,
+            "A file with the authorities (PEM) that the servers of `tls://` are verified by, in the place of those that the \
+             public trusts.",
+        ),
         OptionSpec::optional(
             "secrets",
             texts(),
@@ -85,25 +110,37 @@ impl Grants {
     pub(crate) fn read(entry: &RawConfig, problems: &mut Vec<ConfigProblem>) -> Self {
         let Some(Json::Object(values)) = entry.values().get("grants") else { return Self::default() };
         let config = RawConfig::new(values.clone());
-        let mut places = |name: &str, needs_port: bool| {
-            let mut found = Vec::new();
-            for (index, text) in config.strings(name).iter().enumerate() {
-                match Place::parse(text) {
-                    Ok(place) if needs_port && place.port.is_none() => problems.push(ConfigProblem::new(
-                        format!("grants.{name}[{index}]"),
-                        format!("`{text}` has no port: write `{text}:PORT`"),
-                    )),
-                    Ok(place) => found.push(place),
-                    Err(message) => {
-                        problems.push(ConfigProblem::new(format!("grants.{name}[{index}]"), message));
-                    }
-                }
+        let mut http = Vec::new();
+        for (index, text) in config.strings("http").iter().enumerate() {
+            match Place::parse(text) {
+                Ok(place) => http.push(place),
+                Err(message) => problems.push(ConfigProblem::new(format!("grants.http[{index}]"), message)),
             }
-            found
-        };
+        }
+        let (mut tcp, mut tls) = (Vec::new(), Vec::new());
+        for (index, text) in config.strings("tcp").iter().enumerate() {
+            let inside = text.strip_prefix("tls://");
+            let at = format!("grants.tcp[{index}]");
+            let found = Place::parse(inside.unwrap_or(text)).and_then(|place| match place.port {
+                Some(_) => Ok(place),
+                None => Err(format!("`{text}` has no port: write `{text}:PORT`")),
+            });
+            let (own, others) = if inside.is_some() { (&mut tls, &tcp) } else { (&mut tcp, &tls) };
+            match found {
+                Ok(place) if others.contains(&place) => {
+                    let message =
+                        format!("`{text}` is granted with TLS and without: which of them is meant?");
+                    problems.push(ConfigProblem::new(at, message));
+                }
+                Ok(place) => own.push(place),
+                Err(message) => problems.push(ConfigProblem::new(at, message)),
+            }
+        }
         Self {
-            http: places("http", false),
-            tcp: places("tcp", true),
+            http,
+            tcp,
+            authorities: authorities(&config, !tls.is_empty(), problems),
+            tls,
             secrets: config.strings("secrets").into_iter().collect(),
             reveal: config.strings("reveal").into_iter().collect(),
             state: config.bool("state"),
@@ -117,10 +154,15 @@ impl Grants {
         self.http.iter().any(fits)
     }
 
-    /// Whether a connection may be made.
-    pub(crate) fn tcp(&self, host: &str, port: u16) -> bool {
+    /// Whether a connection may be made, and how.
+    pub(crate) fn tcp(&self, host: &str, port: u16) -> Option<Way> {
         let host = plain(host);
-        self.tcp.iter().any(|place| place.host == host && place.port == Some(port))
+        let fits = |place: &Place| place.host == host && place.port == Some(port);
+        if self.tls.iter().any(fits) {
+            // Without authorities nobody is believed: `read` has told why there are none.
+            return self.authorities.clone().map(Way::Tls);
+        }
+        self.tcp.iter().any(fits).then_some(Way::Plain)
     }
 
     /// Names that no secret option has.
@@ -137,6 +179,24 @@ impl Grants {
         };
         lists.into_iter().flat_map(unknown).collect()
     }
+}
+
+/// Whom to believe where TLS is granted.
+fn authorities(
+    config: &RawConfig,
+    is_needed: bool,
+    problems: &mut Vec<ConfigProblem>,
+) -> Option<Arc<ClientConfig>> {
+    let file = config.opt_str("tls_ca");
+    if !is_needed {
+        if file.is_some() {
+            let message = "no `tls://host:port` is granted in `tcp` that this file could be for";
+            problems.push(ConfigProblem::new("grants.tls_ca", message));
+        }
+        return None;
+    }
+    let read = super::tls::configuration(file.map(Path::new));
+    read.map_err(|message| problems.push(ConfigProblem::new("grants.tls_ca", message))).ok()
 }
 
 fn plain(host: &str) -> String {
@@ -170,7 +230,7 @@ mod tests {
     fn nothing_is_granted_that_is_not_written() {
         let (grants, problems) = read(json!({}));
         assert!(problems.is_empty() && !grants.state);
-        assert!(!grants.http("example.org", 443, Some(443)) && !grants.tcp("example.org", 6379));
+        assert!(!grants.http("example.org", 443, Some(443)) && grants.tcp("example.org", 6379).is_none());
     }
 
     #[test]
@@ -191,7 +251,8 @@ mod tests {
         ] {
             assert_eq!(grants.http(host, port, usual), granted, "{host}:{port}");
         }
-        assert!(grants.tcp("REDIS", 6379) && !grants.tcp("redis", 6380) && !grants.tcp("example.org", 6379));
+        let tcp = |host: &str, port| grants.tcp(host, port).is_some();
+        assert!(tcp("REDIS", 6379) && !tcp("redis", 6380) && !tcp("example.org", 6379));
         assert!(!grants.http("redis", 6379, None), "what is granted for TCP is not granted for HTTP");
     }
 
@@ -211,5 +272,23 @@ mod tests {
             "grants.tcp[2]",
         ];
         assert_eq!(problems, expected);
+    }
+
+    #[test]
+    fn tls_is_granted_by_itself() {
+        let (grants, problems) =
+            read(json!({ "tcp": ["tls://Redis:6380", "redis:6379", "tls://[::1]:6380"] }));
+        assert!(problems.is_empty(), "{problems:?}");
+        assert!(matches!(grants.tcp("redis", 6380), Some(Way::Tls(_))));
+        assert!(matches!(grants.tcp("::1", 6380), Some(Way::Tls(_))));
+        assert!(matches!(grants.tcp("redis", 6379), Some(Way::Plain)));
+        let (_, problems) =
+            read(json!({ "tcp": ["tls://redis:6380", "redis:6380", "tls://redis", "tls://"] }));
+        assert_eq!(problems, ["grants.tcp[1]", "grants.tcp[2]", "grants.tcp[3]"]);
+        let (_, problems) = read(json!({ "tcp": ["redis:6380"], "tls_ca": "ca.pem" }));
+        assert_eq!(problems, ["grants.tls_ca"]);
+        let (grants, problems) =
+            read(json!({ "tcp": ["tls://redis:6380"], "tls_ca": "there is no such file" }));
+        assert!(problems == ["grants.tls_ca"] && grants.tcp("redis", 6380).is_none());
     }
 }

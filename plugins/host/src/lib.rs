@@ -33,7 +33,9 @@ mod sink;
 mod source;
 mod state;
 mod tcp;
+mod tls;
 mod transform;
+mod versions;
 
 pub use error::PluginError;
 pub use inspect::Inspection;

@@ -28,6 +28,7 @@ use super::reload::Slot;
 use super::source::gone;
 use super::state::Task;
 use super::transform::check;
+use super::versions::Versions;
 
 /// Calls that may end badly over one delivery.
 const FAILURES_MAX: u32 = 48;
@@ -57,8 +58,8 @@ impl SinkFactory for PluginSink {
         let configured = Arc::new(Configured::new(&self.descriptor.options, config));
         check(&self.slot.current(), &configured, ConnectorKind::Sink)?;
         self.slot.used_with(ConnectorKind::Sink, &configured);
-        let slot = Arc::clone(&self.slot);
-        Ok(Box::new(Connector { slot, configured, suspects: Arc::default() }))
+        let versions = Arc::new(Versions::new(Arc::clone(&self.slot)));
+        Ok(Box::new(Connector { versions, configured, suspects: Arc::default() }))
     }
 }
 
@@ -67,7 +68,7 @@ type Suspects = Arc<Mutex<BTreeMap<TopicPartition, Range<i64>>>>;
 
 /// A configured sink.
 struct Connector {
-    slot: Arc<Slot>,
+    versions: Arc<Versions>,
     configured: Arc<Configured>,
     suspects: Suspects,
 }
@@ -92,7 +93,7 @@ pub(crate) fn checked(
 impl SinkConnector for Connector {
     async fn check(&self, context: &TaskContext) -> Result<Vec<String>, Vec<ConnectorError>> {
         let task = Task { stop: context.stop.clone() };
-        let plugin = self.slot.current();
+        let plugin = self.versions.newest();
         let start = Instance::start(&plugin, Arc::clone(&self.configured), task);
         let failed = |error: PluginError| vec![error.into_connector_error()];
         let said = start.await.map_err(failed)?.check_sink().await.map_err(failed)?;
@@ -100,19 +101,37 @@ impl SinkConnector for Connector {
     }
 
     async fn open(&self, context: TaskContext) -> Result<Box<dyn Sink>, ConnectorError> {
-        self.slot.watch();
+        self.versions.watch();
+        let (plugin, before) = self.versions.choice(context.task);
+        match (self.open_with(Arc::clone(&plugin), &context).await, before) {
+            (Ok(running), _) => Ok(Box::new(running)),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(before)) => {
+                // Where the one before it cannot be opened either, it is not the new one's fault.
+                let Ok(running) = self.open_with(before, &context).await else { return Err(error) };
+                self.versions.refuse(&plugin, &error);
+                Ok(Box::new(running))
+            }
+        }
+    }
+}
+
+impl Connector {
+    /// An open task of this component.
+    async fn open_with(&self, plugin: Arc<Loaded>, context: &TaskContext) -> Result<Running, ConnectorError> {
         let mut running = Running {
-            plugin: self.slot.current(),
+            versions: Arc::clone(&self.versions),
+            plugin,
             configured: Arc::clone(&self.configured),
             suspects: Arc::clone(&self.suspects),
-            context,
+            context: context.clone(),
             instance: None,
             partitions: BTreeMap::new(),
             outstanding: false,
             buffer: Vec::new(),
         };
         running.start().await?;
-        Ok(Box::new(running))
+        Ok(running)
     }
 }
 
@@ -129,6 +148,7 @@ struct Held {
 
 /// An open sink task.
 struct Running {
+    versions: Arc<Versions>,
     plugin: Arc<Loaded>,
     configured: Arc<Configured>,
     suspects: Suspects,
@@ -397,7 +417,10 @@ impl Sink for Running {
             self.partitions
                 .insert(partition.clone(), Held { id: *id, next: None, durable: None, written: false });
         }
-        let starts = self.give(added).await?;
+        let given = self.give(added).await;
+        let task = self.context.task;
+        let starts = given.inspect_err(|error| self.versions.not_assigned(task, &self.plugin, error))?;
+        self.versions.opened(task, &self.plugin);
         for (partition, start) in &starts {
             if let Some(held) = self.partitions.get_mut(partition) {
                 held.next = Some(start.get());
@@ -485,6 +508,10 @@ impl Sink for Running {
         self.said(instance, called)?;
         self.partitions.retain(|partition, _| !removed.contains(partition));
         Ok(())
+    }
+
+    fn is_superseded(&self) -> bool {
+        self.versions.is_superseded(&self.plugin)
     }
 
     async fn close(mut self: Box<Self>) -> Result<(), ConnectorError> {

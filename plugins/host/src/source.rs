@@ -15,6 +15,7 @@ use towpath_api::{
 use towpath_types::limits::{PLUGIN_OFFSET_BYTES_MAX, PLUGIN_OFFSETS_MAX, PLUGIN_TEXT_BYTES_MAX};
 
 use super::bindings::exports::towpath::plugin::sources as wit;
+use super::component::Loaded;
 use super::configured::Configured;
 use super::error::{PluginError, answer, cut, details, failure};
 use super::instance::Instance;
@@ -23,6 +24,7 @@ use super::memory::{Memory, RESERVED};
 use super::reload::Slot;
 use super::state::Task;
 use super::transform::check;
+use super::versions::Versions;
 
 /// A source type out of a component.
 pub(crate) struct PluginSource {
@@ -45,35 +47,29 @@ impl SourceFactory for PluginSource {
         let configured = Arc::new(Configured::new(&self.descriptor.options, config));
         check(&self.slot.current(), &configured, ConnectorKind::Source)?;
         self.slot.used_with(ConnectorKind::Source, &configured);
-        Ok(Box::new(Connector { slot: Arc::clone(&self.slot), configured }))
+        let versions = Arc::new(Versions::new(Arc::clone(&self.slot)));
+        Ok(Box::new(Connector { versions, configured }))
     }
 }
 
 /// A configured source.
 struct Connector {
-    slot: Arc<Slot>,
+    versions: Arc<Versions>,
     configured: Arc<Configured>,
 }
 
 impl Connector {
-    async fn start(&self, task: Task) -> Result<Instance, ConnectorError> {
-        let plugin = self.slot.current();
-        let start = Instance::start(&plugin, Arc::clone(&self.configured), task);
+    async fn start(&self, plugin: &Arc<Loaded>, task: Task) -> Result<Instance, ConnectorError> {
+        let start = Instance::start(plugin, Arc::clone(&self.configured), task);
         start.await.map_err(PluginError::into_connector_error)
     }
-}
 
-#[async_trait]
-impl SourceConnector for Connector {
-    async fn check(&self, context: &TaskContext) -> Result<Vec<String>, Vec<ConnectorError>> {
-        let task = Task { stop: context.stop.clone() };
-        let mut instance = self.start(task).await.map_err(|error| vec![error])?;
-        let checked = instance.check_source().await.map_err(|error| vec![error.into_connector_error()])?;
-        super::sink::checked(checked, &self.configured)
-    }
-
-    async fn plan(&self, tasks_max: NonZeroU32) -> Result<Vec<TaskSpec>, ConnectorError> {
-        let mut instance = self.start(Task::default()).await?;
+    async fn plan_with(
+        &self,
+        plugin: &Arc<Loaded>,
+        tasks_max: NonZeroU32,
+    ) -> Result<Vec<TaskSpec>, ConnectorError> {
+        let mut instance = self.start(plugin, Task::default()).await?;
         let planned = instance.plan(tasks_max.get()).await.map_err(PluginError::into_connector_error)?;
         let planned = planned.map_err(|error| failure(error, &self.configured.redactor))?;
         let numbered = planned.iter().zip(0..).all(|(task, index)| task.index == index);
@@ -84,30 +80,80 @@ impl SourceConnector for Connector {
         Ok(planned.into_iter().map(task).collect())
     }
 
-    async fn open(
+    /// An open task of this component.
+    async fn open_with(
         &self,
-        task: TaskSpec,
-        resume: SourceOffsets,
-        context: TaskContext,
-    ) -> Result<Box<dyn Source>, ConnectorError> {
-        self.slot.watch();
-        let mut instance = self.start(Task { stop: context.stop.clone() }).await?;
-        instance.store.data_mut().memory = Memory::load(task.index, &resume)?;
-        let offsets = offsets_out(&resume)?;
+        plugin: Arc<Loaded>,
+        task: &TaskSpec,
+        resume: &SourceOffsets,
+        context: &TaskContext,
+    ) -> Result<Running, ConnectorError> {
+        let mut instance = self.start(&plugin, Task { stop: context.stop.clone() }).await?;
+        instance.store.data_mut().memory = Memory::load(task.index, resume)?;
+        let offsets = offsets_out(resume)?;
         let assignment = task.assignment.as_str().unwrap_or_default().to_owned();
         let spec = wit::Task { index: task.index, assignment };
         let opened =
             instance.open_source(&spec, &offsets).await.map_err(PluginError::into_connector_error)?;
         let status = opened.map_err(|error| failure(error, &self.configured.redactor))?;
         let mut running = Running {
+            versions: Arc::clone(&self.versions),
+            plugin,
             configured: Arc::clone(&self.configured),
             instance: RefCell::new(Some(instance)),
             broken: RefCell::new(None),
             task: task.index,
-            context,
+            context: context.clone(),
             status: String::new(),
         };
         running.set_status(&status);
+        Ok(running)
+    }
+}
+
+#[async_trait]
+impl SourceConnector for Connector {
+    async fn check(&self, context: &TaskContext) -> Result<Vec<String>, Vec<ConnectorError>> {
+        let task = Task { stop: context.stop.clone() };
+        let plugin = self.versions.newest();
+        let mut instance = self.start(&plugin, task).await.map_err(|error| vec![error])?;
+        let checked = instance.check_source().await.map_err(|error| vec![error.into_connector_error()])?;
+        super::sink::checked(checked, &self.configured)
+    }
+
+    async fn plan(&self, tasks_max: NonZeroU32) -> Result<Vec<TaskSpec>, ConnectorError> {
+        let plugin = self.versions.newest();
+        let error = match self.plan_with(&plugin, tasks_max).await {
+            Ok(plan) => return Ok(plan),
+            Err(error) => error,
+        };
+        let Some(before) = self.versions.other(&plugin) else { return Err(error) };
+        let Ok(plan) = self.plan_with(&before, tasks_max).await else { return Err(error) };
+        self.versions.refuse(&plugin, &error);
+        Ok(plan)
+    }
+
+    async fn open(
+        &self,
+        task: TaskSpec,
+        resume: SourceOffsets,
+        context: TaskContext,
+    ) -> Result<Box<dyn Source>, ConnectorError> {
+        self.versions.watch();
+        let (plugin, before) = self.versions.choice(task.index);
+        let running = match (self.open_with(Arc::clone(&plugin), &task, &resume, &context).await, before) {
+            (Ok(running), _) => running,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(before)) => {
+                // Where the one before it cannot be opened either, it is not the new one's fault.
+                let Ok(running) = self.open_with(before, &task, &resume, &context).await else {
+                    return Err(error);
+                };
+                self.versions.refuse(&plugin, &error);
+                running
+            }
+        };
+        self.versions.opened(task.index, &running.plugin);
         Ok(Box::new(running))
     }
 }
@@ -115,6 +161,8 @@ impl SourceConnector for Connector {
 /// An open source task. Its instance is taken out for each call, and put back by whoever lets the call run to its end:
 /// one that is left in the middle of a call is never called again.
 struct Running {
+    versions: Arc<Versions>,
+    plugin: Arc<Loaded>,
     configured: Arc<Configured>,
     instance: RefCell<Option<Instance>>,
     /// What went wrong where it could not be told.
@@ -281,6 +329,10 @@ impl Source for Running {
 
     fn status(&self) -> String {
         self.status.clone()
+    }
+
+    fn is_superseded(&self) -> bool {
+        self.versions.is_superseded(&self.plugin)
     }
 
     async fn close(mut self: Box<Self>) -> Result<(), ConnectorError> {

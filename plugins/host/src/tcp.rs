@@ -2,49 +2,70 @@
 
 use std::collections::BTreeMap;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use towpath_types::limits::{PLUGIN_CONNECTIONS_MAX, PLUGIN_READ_BYTES_MAX};
 
 use super::bindings::towpath::plugin::tcp as wit;
 use super::bindings::towpath::plugin::types::Error;
 use super::error::cut;
-use super::grants::refused;
+use super::grants::{Way, refused};
 use super::outside::{passing, wrong};
 use super::state::State;
+
+/// A connection, with TLS around it or without.
+trait Duplex: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Duplex for T {}
+
+type Stream = Box<dyn Duplex>;
 
 /// The connections of one instance, which end with it.
 #[derive(Default)]
 pub(crate) struct Connections {
-    open: BTreeMap<u32, TcpStream>,
+    open: BTreeMap<u32, Stream>,
     next: u32,
 }
 
 impl Connections {
-    fn take(&mut self, number: u32) -> Result<TcpStream, Error> {
+    fn take(&mut self, number: u32) -> Result<Stream, Error> {
         let none = || passing("PLUGIN_TCP", format!("the connection {number} is closed"));
         self.open.remove(&number).ok_or_else(none)
     }
+}
+
+async fn connect(way: Way, host: &str, port: u16, place: &str) -> Result<Stream, Error> {
+    let failed = |error: std::io::Error| passing("PLUGIN_TCP", format!("{place} cannot be reached: {error}"));
+    let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(match way {
+        Way::Plain => Box::new(stream),
+        Way::Tls(config) => Box::new(super::tls::connect(config, host, place, stream).await?),
+    })
+}
+
+async fn write(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
+    stream.write_all(bytes).await?;
+    // TLS may hold back what it has taken.
+    stream.flush().await
 }
 
 impl State {
     async fn tcp_connect(&mut self, host: &str, port: u16, timeout_ms: u32) -> Result<u32, Error> {
         self.may_reach()?;
         let place = format!("{}:{port}", cut(host, 255));
-        if !self.plugin.grants.tcp(host, port) {
+        let Some(way) = self.plugin.grants.tcp(host, port) else {
             let what = format!("connect to {place} by TCP");
             return Err(refused(&self.plugin.name, &what, &format!("tcp: [\"{place}\"]")));
-        }
+        };
         if self.connections.open.len() >= PLUGIN_CONNECTIONS_MAX {
             let message = format!("a plugin can have {PLUGIN_CONNECTIONS_MAX} connections at a time");
             return Err(wrong("PLUGIN_LIMIT", message));
         }
-        let address = (host.trim_start_matches('[').trim_end_matches(']').to_owned(), port);
-        let connected = self.wait(timeout_ms, TcpStream::connect(address)).await;
-        let failed = |why: String| passing("PLUGIN_TCP", format!("{place} cannot be reached: {why}"));
-        let stream = connected.ok_or_else(|| failed("it does not answer in time".to_owned()))?;
-        let stream = stream.map_err(|error| failed(error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let connected = self.wait(timeout_ms, connect(way, &host, port, &place)).await;
+        let late = || passing("PLUGIN_TCP", format!("{place} cannot be reached: it does not answer in time"));
+        let stream = connected.ok_or_else(late)??;
         let number = self.connections.next;
         self.connections.next = number.wrapping_add(1);
         self.connections.open.insert(number, stream);
@@ -76,7 +97,7 @@ impl State {
         self.may_reach()?;
         let mut stream = self.connections.take(number)?;
         let bytes = self.marks.replace(bytes).into_owned();
-        let written = self.wait(timeout_ms, stream.write_all(&bytes)).await;
+        let written = self.wait(timeout_ms, write(&mut stream, &bytes)).await;
         match written {
             Some(Ok(())) => {
                 self.connections.open.insert(number, stream);

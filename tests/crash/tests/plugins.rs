@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use serde_json::Value as Json;
@@ -22,7 +21,7 @@ const KEYS: u64 = 97;
 /// The components, built as a user builds them.
 fn build(to: &Path) {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
-    let mut command = Command::new(process::binary().unwrap());
+    let mut command = process::command().unwrap();
     command
         .args(["plugin", "build"])
         .arg(paths::workspace().join("plugins/examples"))
@@ -89,36 +88,11 @@ fn numbers(directory: &Path) -> BTreeMap<String, Vec<u64>> {
     numbers
 }
 
-#[test]
-fn every_entry_arrives_once_and_in_order() {
-    let folder = TempDir::new("plugins").unwrap();
-    let (plugins, out) = (folder.join("plugins"), folder.join("out"));
-    build(&plugins);
-    let redis = Redis::with_password(PASSWORD).unwrap();
-    let options = Options::yaml(yaml(&plugins, &redis, &out)).env("REDIS_PASSWORD", PASSWORD);
-    let mut towpath = Towpath::start(options).unwrap();
-    let (redis, stop) = (Arc::new(RwLock::new(redis)), Arc::new(AtomicBool::new(false)));
-    let writer = {
-        let (redis, stop) = (Arc::clone(&redis), Arc::clone(&stop));
-        std::thread::spawn(move || write(&redis, &stop))
-    };
-    let mut fire = Fire::new().unwrap();
-    let seed = fire.seed;
-    for round in 0..6 {
-        fire.strike(&mut towpath, Duration::from_millis(300)..Duration::from_millis(2500)).unwrap();
-        if round % 2 == 1 {
-            let mut redis = redis.write();
-            redis.kill9().unwrap();
-            redis.start_again().unwrap();
-        }
-    }
-    stop.store(true, Ordering::Relaxed);
-    writer.join().unwrap();
-    deliver(&mut towpath, Duration::from_secs(120)).unwrap();
-    let redis = redis.read();
+/// Every entry is in the files once and in order, and the hashes hold the last of each key.
+fn judge(redis: &Redis, out: &Path, seed: u64) {
     let total: u64 = redis.cli(&["GET", "v"]).unwrap().parse().unwrap();
     assert!(total > 200, "only {total} entries (seed {seed})");
-    let numbers = numbers(&out);
+    let numbers = numbers(out);
     assert_eq!(numbers.len() as u64, STREAMS, "{:?} (seed {seed})", numbers.keys());
     for (topic, numbers) in numbers {
         let stream: u64 = topic.trim_start_matches("redis.s").parse().unwrap();
@@ -135,7 +109,109 @@ fn every_entry_arrives_once_and_in_order() {
         let seen: u64 = fields["v"].as_str().unwrap().parse().unwrap();
         assert!(latest.contains(&seen), "row:{key} is at {seen}, and not at one of {latest:?} (seed {seed})");
     }
+}
+
+/// The writer of entries, in a thread that ends when it is told to.
+struct Writer {
+    redis: Arc<RwLock<Redis>>,
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Writer {
+    fn start(redis: Redis) -> Self {
+        let (redis, stop) = (Arc::new(RwLock::new(redis)), Arc::new(AtomicBool::new(false)));
+        let (shared, until) = (Arc::clone(&redis), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || write(&shared, &until));
+        Self { redis, stop, thread }
+    }
+
+    fn stop(self) -> Arc<RwLock<Redis>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+        self.redis
+    }
+}
+
+#[test]
+fn every_entry_arrives_once_and_in_order() {
+    let folder = TempDir::new("plugins").unwrap();
+    let (plugins, out) = (folder.join("plugins"), folder.join("out"));
+    build(&plugins);
+    let redis = Redis::with_password(PASSWORD).unwrap();
+    let options = Options::yaml(yaml(&plugins, &redis, &out)).env("REDIS_PASSWORD", PASSWORD);
+    let mut towpath = Towpath::start(options).unwrap();
+    let writer = Writer::start(redis);
+    let mut fire = Fire::new().unwrap();
+    let seed = fire.seed;
+    for round in 0..6 {
+        fire.strike(&mut towpath, Duration::from_millis(300)..Duration::from_millis(2500)).unwrap();
+        if round % 2 == 1 {
+            let mut redis = writer.redis.write();
+            redis.kill9().unwrap();
+            redis.start_again().unwrap();
+        }
+    }
+    let redis = writer.stop();
+    deliver(&mut towpath, Duration::from_secs(120)).unwrap();
+    judge(&redis.read(), &out, seed);
     // R13
     let said = format!("{}{}", towpath.stdout(), towpath.stderr());
     assert!(!said.contains(PASSWORD), "the password was told (seed {seed})");
+}
+
+/// The same component with other bytes: a section that nobody reads stands behind it.
+fn another(component: &[u8], number: u8) -> Vec<u8> {
+    [component, &[0, 6, 4, b't', b'e', b's', b't', number][..]].concat()
+}
+
+fn replace(path: &Path, bytes: &[u8]) {
+    let new = path.with_extension("new");
+    fs::write(&new, bytes).unwrap();
+    fs::rename(new, path).unwrap();
+}
+
+/// Waits until a line was logged so many times.
+fn wait_for(towpath: &Towpath, line: &str, times: usize) {
+    let deadline = Instant::now() + Duration::from_secs(180);
+    let said = || format!("{}{}", towpath.stdout(), towpath.stderr());
+    while said().matches(line).count() < times {
+        assert!(Instant::now() < deadline, "`{line}` was not said {times} times:\n{}", said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The files of a source and of a sink are replaced while entries go through them: tasks go over between two batches, and
+/// none of them fails. What is no component changes nothing.
+#[test]
+fn replaced_files_take_over_without_loss() {
+    let folder = TempDir::new("replaced").unwrap();
+    let (plugins, out) = (folder.join("plugins"), folder.join("out"));
+    build(&plugins);
+    let redis = Redis::with_password(PASSWORD).unwrap();
+    let options = Options::yaml(yaml(&plugins, &redis, &out)).env("REDIS_PASSWORD", PASSWORD);
+    let mut towpath = Towpath::start(options).unwrap();
+    let writer = Writer::start(redis);
+    let files = ["redis_streams", "redis_sink"].map(|name| plugins.join(format!("{name}.wasm")));
+    let good = files.each_ref().map(|path| fs::read(path).unwrap());
+    for round in 1..=3 {
+        std::thread::sleep(Duration::from_millis(700));
+        for (path, bytes) in files.iter().zip(&good) {
+            replace(path, &another(bytes, round));
+        }
+        wait_for(&towpath, "a task has gone over to the plugin's new component", 2 * usize::from(round));
+    }
+    for (path, bytes) in files.iter().zip(&good) {
+        replace(path, &bytes[..bytes.len() / 2]);
+    }
+    wait_for(&towpath, "the plugin's new file cannot be used; the old one goes on", 2);
+    std::thread::sleep(Duration::from_millis(500));
+    let redis = writer.stop();
+    let said = format!("{}{}", towpath.stdout(), towpath.stderr());
+    assert!(!said.contains("PLUGIN_") && !said.contains("REDIS_"), "a task failed:\n{said}");
+    for (path, bytes) in files.iter().zip(&good) {
+        replace(path, bytes);
+    }
+    deliver(&mut towpath, Duration::from_secs(120)).unwrap();
+    judge(&redis.read(), &out, 0);
 }

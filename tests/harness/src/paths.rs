@@ -39,6 +39,27 @@ pub fn peers() -> Result<PathBuf> {
     Ok(peers)
 }
 
+/// `target/cache`: the cache directory of every towpath that tests start. They share it, so that what one has compiled the
+/// others find; the user's own is left alone, but for the compiler of plugins that may be in it.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn cache() -> Result<PathBuf> {
+    let profile = profile_dir()?;
+    let cache = profile.parent().context("a target folder has a parent")?.join("cache");
+    let ours = cache.join("towpath");
+    std::fs::create_dir_all(&ours).with_context(|| format!("cannot make {}", ours.display()))?;
+    let users = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let users = users.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")));
+    let compiler = users.map(|users| users.join("towpath/rustc-wasm")).filter(|it| it.is_dir());
+    let link = ours.join("rustc-wasm");
+    if let Some(compiler) = compiler.filter(|it| *it != link && !link.exists()) {
+        // Another test may have made it meanwhile.
+        let _there = std::os::unix::fs::symlink(compiler, &link);
+    }
+    Ok(cache)
+}
+
 /// The hexadecimal SHA-256, 16 characters of it, of some files' contents and a few more words.
 ///
 /// # Errors

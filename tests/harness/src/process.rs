@@ -30,12 +30,22 @@ pub fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A command of the binary, whose cache is the tests' own.
+///
+/// # Errors
+/// If it has not been built.
+pub fn command() -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    command.env("XDG_CACHE_HOME", paths::cache()?);
+    Ok(command)
+}
+
 /// Runs a `towpath` command to its end, whatever its exit code.
 ///
 /// # Errors
 /// If the binary is missing or does not end in time.
 pub fn run(arguments: &[&str], timeout: Duration) -> Result<Output> {
-    let mut command = Command::new(binary()?);
+    let mut command = command()?;
     command.args(arguments);
     Guarded::output(&format!("towpath {}", arguments.join(" ")), command, timeout)
 }
@@ -197,6 +207,7 @@ impl Towpath {
             })
             .arg(self.config_path())
             .args(&self.options.arguments);
+        command.env("XDG_CACHE_HOME", paths::cache()?);
         command.envs(self.options.env.iter().map(|(n, v)| (n, v))).current_dir(self.folder.path());
         Ok(command)
     }

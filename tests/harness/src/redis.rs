@@ -1,6 +1,6 @@
 //! A real Redis server of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,31 @@ pub struct Redis {
     server: Option<Guarded>,
     port: u16,
     password: Option<String>,
+    /// The port on which it speaks TLS.
+    tls: Option<u16>,
     folder: TempDir,
+}
+
+/// Makes an authority (`ca.pem`) and a certificate of it for 127.0.0.1 and nothing else (`server.pem`, `server.key`).
+fn certify(folder: &Path) -> Result<()> {
+    let extensions =
+        "subjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n";
+    std::fs::write(folder.join("extensions"), extensions)?;
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let words = |text: &'static str| text.split(' ').collect::<Vec<_>>();
+    let made = [
+        [&words("req -x509 -days 2 -subj /CN=authority -keyout ca.key -out ca.pem")[..], &key].concat(),
+        [&words("req -new -subj /CN=server -keyout server.key -out server.csr")[..], &key].concat(),
+        words(
+            "x509 -req -days 2 -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile extensions -out server.pem",
+        ),
+    ];
+    for arguments in made {
+        let mut command = Command::new("openssl");
+        command.args(arguments).current_dir(folder);
+        Guarded::run("openssl", command, COMMAND_TIMEOUT)?;
+    }
+    Ok(())
 }
 
 impl Redis {
@@ -28,7 +52,7 @@ impl Redis {
     /// # Errors
     /// If Redis is not installed or does not start; its log is in the error.
     pub fn start() -> Result<Self> {
-        Self::launch(None)
+        Self::launch(None, false)
     }
 
     /// Starts one with a password.
@@ -36,12 +60,24 @@ impl Redis {
     /// # Errors
     /// If Redis is not installed or does not start; its log is in the error.
     pub fn with_password(password: &str) -> Result<Self> {
-        Self::launch(Some(password.to_owned()))
+        Self::launch(Some(password.to_owned()), false)
     }
 
-    fn launch(password: Option<String>) -> Result<Self> {
+    /// Starts one with a password that speaks TLS too, on another port, with a certificate for 127.0.0.1 alone.
+    ///
+    /// # Errors
+    /// If Redis or openssl is not installed, or Redis does not start; its log is in the error.
+    pub fn with_tls(password: &str) -> Result<Self> {
+        Self::launch(Some(password.to_owned()), true)
+    }
+
+    fn launch(password: Option<String>, with_tls: bool) -> Result<Self> {
         let folder = TempDir::new("redis")?;
-        let mut redis = Self { server: None, port: free_port()?, password, folder };
+        if with_tls {
+            certify(folder.path()).context("is openssl installed?")?;
+        }
+        let tls = with_tls.then(free_port).transpose()?;
+        let mut redis = Self { server: None, port: free_port()?, password, tls, folder };
         redis.start_again()?;
         Ok(redis)
     }
@@ -65,6 +101,13 @@ impl Redis {
             .args(["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--daemonize", "no"]);
         if let Some(password) = &self.password {
             command.args(["--requirepass", password]);
+        }
+        if let Some(port) = self.tls {
+            command.args(["--tls-port", &port.to_string(), "--tls-auth-clients", "no"]);
+            let files = [("cert", "server.pem"), ("key", "server.key"), ("ca-cert", "ca.pem")];
+            for (name, file) in files {
+                command.arg(format!("--tls-{name}-file")).arg(self.folder.join(file));
+            }
         }
         let log = self.log();
         let server = Guarded::spawn("redis", command, &log, &log);
@@ -101,6 +144,18 @@ impl Redis {
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The port on 127.0.0.1 on which it speaks TLS; 0 if it does not.
+    #[must_use]
+    pub fn tls_port(&self) -> u16 {
+        self.tls.unwrap_or_default()
+    }
+
+    /// The file with the authority that has signed its certificate.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.folder.join("ca.pem")
     }
 
     /// Runs one command by redis-cli; gives what it prints, without the last line break.

@@ -26,7 +26,7 @@ fn every_example_is_valid() {
     let examples = configurations(&paths::workspace().join("configs"));
     assert!(examples.len() >= 5, "the examples are gone: {examples:?}");
     for example in examples {
-        let mut command = Command::new(process::binary().unwrap());
+        let mut command = process::command().unwrap();
         command.arg("validate").arg(&example);
         command.env("SHOP_URL", "postgres://shop:secret@127.0.0.1:5432/shop");
         command.env("WAREHOUSE_URL", "postgres://shop:secret@127.0.0.1:5432/warehouse");
@@ -40,7 +40,7 @@ fn every_example_is_valid() {
 #[test]
 fn the_schema_accepts_every_example_and_refuses_mistakes() {
     let folder = TempDir::new("schema").unwrap();
-    let output = Command::new(process::binary().unwrap()).arg("schema").output().unwrap();
+    let output = process::command().unwrap().arg("schema").output().unwrap();
     std::fs::write(folder.join("schema.json"), &output.stdout).unwrap();
     let judge = |wanted: &str, files: &[PathBuf]| {
         let mut python = Command::new(envs::python().unwrap());
@@ -75,7 +75,7 @@ fn the_schema_accepts_every_example_and_refuses_mistakes() {
 
 #[test]
 fn the_schema_is_printed_and_every_built_in_type_is_in_it() {
-    let output = Command::new(process::binary().unwrap()).arg("schema").output().unwrap();
+    let output = process::command().unwrap().arg("schema").output().unwrap();
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let names = |kind: &str| -> Vec<String> {
         let variants = schema["$defs"][kind]["oneOf"].as_array().unwrap();

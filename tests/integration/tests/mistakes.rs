@@ -2,7 +2,7 @@
 //! been started.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
 
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use towpath_harness::ports::free_port;
@@ -35,7 +35,7 @@ impl Ran {
 fn towpath(command: &str, yaml: &str, more: &[&str], env: &[(&str, &str)]) -> Ran {
     let folder = TempDir::new("mistake").unwrap();
     std::fs::write(folder.join("c.yaml"), yaml).unwrap();
-    let mut towpath = Command::new(process::binary().unwrap());
+    let mut towpath = process::command().unwrap();
     towpath.arg(command).arg("c.yaml").args(more).current_dir(folder.path()).envs(env.iter().copied());
     Ran { output: towpath.output().unwrap(), folder }
 }
@@ -139,7 +139,7 @@ fn a_database_that_is_not_there_yet_can_be_waited_for() {
     let yaml = capture(&format!("postgres://me@127.0.0.1:{}/shop", free_port().unwrap()), "public.t", "");
     let folder = TempDir::new("mistake").unwrap();
     std::fs::write(folder.join("c.yaml"), yaml).unwrap();
-    let mut command = Command::new(process::binary().unwrap());
+    let mut command = process::command().unwrap();
     command.args(["up", "c.yaml", "--no-check"]).current_dir(folder.path());
     let log = folder.join("log");
     let mut up = towpath_harness::Guarded::spawn("up", command, &log, &log).unwrap();
@@ -207,7 +207,7 @@ fn paths_that_are_no_configuration() {
     std::fs::create_dir(folder.join("below")).unwrap();
     std::fs::write(folder.join("latin1.yaml"), b"node:\n  message: gr\xfc\xdfe\n").unwrap();
     let validate = |path: &str| {
-        let mut towpath = Command::new(process::binary().unwrap());
+        let mut towpath = process::command().unwrap();
         towpath.args(["validate", path]).current_dir(folder.path());
         let output = towpath.output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())

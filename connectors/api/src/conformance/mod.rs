@@ -2,12 +2,15 @@
 //!
 //! A connector's tests implement [`SourceWorld`] or [`SinkWorld`] — how to make something happen upstream, what the
 //! target holds — and call [`source()`] or [`sink()`]. The suite plays the runtime, crashes included. A transform needs
-//! no world: [`transform()`] gives it records of every kind.
+//! no world: [`transform()`] gives it records of every kind. Where nobody knows the world, but for the options of the
+//! connector that point to it, [`source_as_given`] and [`sink_as_given`] judge what can be judged, and say what cannot.
 
+mod given;
 mod sink;
 mod source;
 mod transform;
 
+pub use given::{Report, sink_as_given, source_as_given};
 pub use sink::{SinkWorld, sink};
 pub use source::{SourceWorld, source};
 #[cfg(test)]

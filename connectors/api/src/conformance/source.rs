@@ -36,19 +36,19 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// One record as the suite compares it.
 #[derive(Debug, Clone, PartialEq)]
-struct Seen {
-    lane: u64,
-    position: Option<Vec<u8>>,
-    content: String,
+pub(super) struct Seen {
+    pub(super) lane: u64,
+    pub(super) position: Option<Vec<u8>>,
+    pub(super) content: String,
 }
 
 /// An open task and what came out of it.
-struct Session {
-    source: Box<dyn Source>,
+pub(super) struct Session {
+    pub(super) source: Box<dyn Source>,
     context: TaskContext,
-    seen: Vec<Seen>,
-    offsets: SourceOffsets,
-    ended: bool,
+    pub(super) seen: Vec<Seen>,
+    pub(super) offsets: SourceOffsets,
+    pub(super) ended: bool,
 }
 
 /// Checks a source against the contract.
@@ -67,10 +67,10 @@ pub async fn source(world: &mut dyn SourceWorld) -> Result<(), Violation> {
     let all = read_all(world, &*connector, &task).await?;
     resume_anywhere(world, &*connector, &task, &all).await?;
     commit_and_go_on(world, &task, &all).await?;
-    stop_soon(&*connector, &task).await
+    stop_soon(&*connector, &task, SourceOffsets::default()).await
 }
 
-async fn plan(connector: &dyn SourceConnector) -> Result<TaskSpec, Violation> {
+pub(super) async fn plan(connector: &dyn SourceConnector) -> Result<TaskSpec, Violation> {
     const CLAUSE: &str = "a plan has between one and tasks_max tasks, numbered from 0";
     let tasks_max = NonZeroU32::MIN.saturating_add(2);
     let plan = connector.plan(tasks_max).await.map_err(Violation::failed(CLAUSE))?;
@@ -82,7 +82,7 @@ async fn plan(connector: &dyn SourceConnector) -> Result<TaskSpec, Violation> {
 }
 
 impl Session {
-    async fn open(
+    pub(super) async fn open(
         connector: &dyn SourceConnector,
         task: &TaskSpec,
         resume: SourceOffsets,
@@ -97,14 +97,21 @@ impl Session {
 
     /// One poll. True if records came.
     async fn step(&mut self) -> Result<bool, Violation> {
+        self.step_within(BUDGET, false).await
+    }
+
+    /// One poll within a budget; one of a byte is full with one record. Whether input may come that is no record.
+    pub(super) async fn step_within(&mut self, budget: Budget, rejects: bool) -> Result<bool, Violation> {
         const CLAUSE: &str = "a poll respects its budget";
-        let polled = self.source.poll(BUDGET).await.map_err(Violation::failed("a poll succeeds"))?;
+        let most = if budget.bytes == 1 { 1 } else { budget.records };
+        let polled = self.source.poll(budget).await.map_err(Violation::failed("a poll succeeds"))?;
         match polled {
             Poll::Batch(batch) => {
-                ensure(CLAUSE, batch.batch.len() <= BUDGET.records, || {
-                    format!("{} records of at most {}", batch.batch.len(), BUDGET.records)
+                ensure(CLAUSE, batch.batch.len() <= most, || {
+                    format!("{} records of at most {most}", batch.batch.len())
                 })?;
-                ensure("rejected input has no place in a clean world", batch.rejected.is_empty(), || {
+                let is_clean = rejects || batch.rejected.is_empty();
+                ensure("rejected input has no place in a clean world", is_clean, || {
                     format!("{:?}", batch.rejected)
                 })?;
                 note(&mut self.seen, &batch.batch);
@@ -133,7 +140,7 @@ impl Session {
         Ok(())
     }
 
-    async fn close(self) -> Result<(Vec<Seen>, SourceOffsets), Violation> {
+    pub(super) async fn close(self) -> Result<(Vec<Seen>, SourceOffsets), Violation> {
         self.source.close().await.map_err(Violation::failed("a task closes"))?;
         Ok((self.seen, self.offsets))
     }
@@ -159,7 +166,7 @@ fn note(seen: &mut Vec<Seen>, batch: &Batch) {
     }
 }
 
-fn lanes(seen: &[Seen]) -> BTreeMap<u64, Vec<&Seen>> {
+pub(super) fn lanes(seen: &[Seen]) -> BTreeMap<u64, Vec<&Seen>> {
     let mut lanes: BTreeMap<u64, Vec<&Seen>> = BTreeMap::new();
     for record in seen {
         lanes.entry(record.lane).or_default().push(record);
@@ -167,7 +174,7 @@ fn lanes(seen: &[Seen]) -> BTreeMap<u64, Vec<&Seen>> {
     lanes
 }
 
-fn check_positions(seen: &[Seen]) -> Result<(), Violation> {
+pub(super) fn check_positions(seen: &[Seen]) -> Result<(), Violation> {
     const CLAUSE: &str = "positions grow within their lane and are unique there";
     for (lane, records) in lanes(seen) {
         for pair in records.windows(2) {
@@ -297,10 +304,14 @@ async fn commit_and_go_on(
     ensure(CLAUSE, !known, || format!("an old record came again: {seen:#?}"))
 }
 
-async fn stop_soon(connector: &dyn SourceConnector, task: &TaskSpec) -> Result<(), Violation> {
+pub(super) async fn stop_soon(
+    connector: &dyn SourceConnector,
+    task: &TaskSpec,
+    resume: SourceOffsets,
+) -> Result<(), Violation> {
     const CLAUSE: &str = "a poll returns soon after the task is told to stop";
     // After a commit the beginning may be gone: R7 asks for an error then.
-    let Ok(mut session) = Session::open(connector, task, SourceOffsets::default()).await else {
+    let Ok(mut session) = Session::open(connector, task, resume).await else {
         return Ok(());
     };
     session.context.stop.cancel();

@@ -26,6 +26,9 @@ enum SourceSin {
     NewPositions,
     EarlyEnd,
     DeafToStop,
+    Wasteful,
+    Forgiving,
+    ForgetsAtCommit,
 }
 
 #[derive(Clone)]
@@ -66,7 +69,11 @@ impl SourceConnector for Upstream {
         resume: SourceOffsets,
         context: TaskContext,
     ) -> Result<Box<dyn Source>, ConnectorError> {
-        let next = resume.partitions.get("log").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let stored = resume.partitions.get("log");
+        let next = stored.and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if self.sin != SourceSin::Forgiving && stored.is_some_and(|it| !it.is_u64()) {
+            return Err(ConnectorError::terminal("OFFSET", "it cannot be read"));
+        }
         let incarnation = self.opened.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(Reading { upstream: self.clone(), next, incarnation, context }))
     }
@@ -93,7 +100,12 @@ impl Source for Reading {
         }
         let schema = Arc::new(EventSchema::new("t", Arc::new(RowSchema::bare(Type::Int64))));
         let mut builder = BatchBuilder::new();
-        let most = if sin == SourceSin::TooMany { 100 } else { budget.records };
+        let most = match sin {
+            SourceSin::TooMany => 100,
+            SourceSin::Wasteful => budget.records,
+            _ if budget.bytes == 1 => 1,
+            _ => budget.records,
+        };
         while self.next < end && builder.len() < most {
             let position = match sin {
                 SourceSin::SamePosition => 1,
@@ -111,6 +123,9 @@ impl Source for Reading {
     }
 
     async fn commit(&mut self, _: &SourceOffsets) -> Result<(), ConnectorError> {
+        if self.upstream.sin == SourceSin::ForgetsAtCommit {
+            self.upstream.count.store(self.next, Ordering::SeqCst);
+        }
         Ok(())
     }
 
@@ -152,6 +167,42 @@ async fn an_honest_source_passes_and_each_sin_is_found() {
             }
         }
     }
+}
+
+/// The same without anybody who makes records happen: what is there is judged, and what is not there is told.
+#[tokio::test]
+async fn a_source_is_judged_by_what_there_is() {
+    let limit = std::time::Duration::from_millis(100);
+    for (sin, clause) in [
+        (SourceSin::None, ""),
+        (SourceSin::SamePosition, "positions grow"),
+        (SourceSin::OffsetTooFar, "offsets resume exactly"),
+        (SourceSin::TooMany, "budget"),
+        (SourceSin::Wasteful, "budget"),
+        (SourceSin::NewPositions, "a replay from nothing is the same"),
+        (SourceSin::EarlyEnd, "upstream's end"),
+        (SourceSin::DeafToStop, "told to stop"),
+        (SourceSin::Forgiving, "offsets that cannot be read"),
+        (SourceSin::ForgetsAtCommit, "frees nothing of what lies after it"),
+    ] {
+        let world = Upstream { count: Arc::new(AtomicU64::new(40)), opened: Arc::default(), sin };
+        let report = source_as_given(&world, Guarantee::ExactlyOnce, limit).await;
+        match report.broken {
+            None => {
+                assert_eq!(sin, SourceSin::None);
+                assert!(report.not_judged.is_empty() && report.kept.len() == 12, "{report:?}");
+            }
+            Some(violation) => {
+                assert!(!clause.is_empty() && violation.clause.contains(clause), "{sin:?}: {violation}");
+            }
+        }
+    }
+    let nothing = Upstream { count: Arc::default(), opened: Arc::default(), sin: SourceSin::None };
+    let report = source_as_given(&nothing, Guarantee::ExactlyOnce, limit).await;
+    assert!(report.broken.is_none() && report.not_judged.len() == 6, "{report:?}");
+    let endless = Upstream { count: Arc::new(AtomicU64::new(5000)), ..nothing };
+    let report = source_as_given(&endless, Guarantee::AtLeastOnce, limit * 10).await;
+    assert!(report.broken.is_none() && report.not_judged.len() == 1, "{report:?}");
 }
 
 /// How a sink breaks the contract.
@@ -299,6 +350,34 @@ async fn an_honest_sink_passes_and_each_sin_is_found() {
         match sink(&mut world).await {
             Ok(()) => assert_eq!(sin, SinkSin::None),
             Err(violation) => {
+                assert!(!clause.is_empty() && violation.clause.contains(clause), "{sin:?}: {violation}");
+            }
+        }
+    }
+}
+
+/// The same without anybody who looks into the target.
+#[tokio::test]
+async fn a_sink_is_judged_by_what_it_says() {
+    for (sin, guarantee, clause) in [
+        (SinkSin::None, Guarantee::ExactlyOnce, ""),
+        (SinkSin::None, Guarantee::AtLeastOnce, ""),
+        (SinkSin::ForgetsPosition, Guarantee::ExactlyOnce, "position moves past"),
+        (SinkSin::NoFence, Guarantee::ExactlyOnce, "older owner"),
+        (SinkSin::IgnoresEmpty, Guarantee::ExactlyOnce, "flush says"),
+        (SinkSin::FalseDurable, Guarantee::ExactlyOnce, "knows what was safe"),
+    ] {
+        let target = Target { tables: Arc::default(), owners: Arc::default(), sin, guarantee };
+        let report = sink_as_given(Box::new(target), guarantee).await;
+        let last = report.not_judged.last().unwrap();
+        assert!(last.0.contains("in the target") && last.1.contains("towpath-check-"), "{last:?}");
+        match report.broken {
+            None => {
+                assert_eq!(sin, SinkSin::None);
+                let fenced = usize::from(guarantee == Guarantee::ExactlyOnce);
+                assert_eq!((report.kept.len(), report.not_judged.len()), (6 + fenced, 2 - fenced));
+            }
+            Some(violation) => {
                 assert!(!clause.is_empty() && violation.clause.contains(clause), "{sin:?}: {violation}");
             }
         }

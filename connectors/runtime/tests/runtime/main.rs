@@ -12,4 +12,5 @@ mod letters;
 mod losses;
 mod pipelines;
 mod positions;
+mod superseded;
 mod world;

@@ -48,13 +48,21 @@ pub(crate) enum Plugin {
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
         seconds: u64,
     },
-    /// Run the contract suite on a plugin, and say what it breaks.
+    /// Run the contract suite on a plugin, and say what it breaks, and what could not be judged. A source or a sink is tried
+    /// over what its options point to: a sink writes some forty records there, and a source commits what it reads.
     Check {
         /// The component.
         file: PathBuf,
         /// Its options, as YAML or JSON.
         #[arg(long, default_value = "{}", value_name = "YAML")]
         options: String,
+        /// What a source or a sink may reach, as under `grants` of its plugin: `{ tcp: ["127.0.0.1:6379"] }`. Without it only
+        /// its options are looked at.
+        #[arg(long, value_name = "YAML")]
+        grants: Option<String>,
+        /// How long a source may take to bring the records that it is tried with.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        seconds: u64,
     },
 }
 

@@ -1,11 +1,13 @@
 //! `towpath plugin`
 
+mod check;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use towpath_api::{Descriptor, PluginTypes, RawConfig, Transform, TransformFactory, conformance};
+use towpath_api::{ConfigSpec, Descriptor, RawConfig, Transform, TransformFactory};
 use towpath_config::tree::{self, SourceFile};
 use towpath_config::validate::validate;
 use towpath_config::{Problem, Problems, Secrets};
@@ -27,7 +29,9 @@ pub(super) async fn run(command: Plugin, json: bool) -> Result<(), Failure> {
             let load = Load { records, bytes, seconds };
             bench(&file, &options, load, json)
         }
-        Plugin::Check { file, options } => check(&file, &options, json).await,
+        Plugin::Check { file, options, grants, seconds } => {
+            check::run(&file, &options, grants.as_deref(), seconds, json).await
+        }
     }
 }
 
@@ -131,11 +135,16 @@ fn inspect(file: &Path, json: bool) -> Result<(), Failure> {
 
 /// The options as the user would write them in the YAML.
 fn options(text: &str, descriptor: &Descriptor) -> Result<RawConfig, Failure> {
-    let file = Arc::new(SourceFile { path: "--options".into(), text: text.to_owned() });
+    read("--options", text, &descriptor.options)
+}
+
+/// YAML on the command line.
+fn read(argument: &str, text: &str, spec: &ConfigSpec) -> Result<RawConfig, Failure> {
+    let file = Arc::new(SourceFile { path: argument.into(), text: text.to_owned() });
     let secrets = Secrets::default();
     let mut problems: Vec<Problem> = Vec::new();
     let node = tree::parse(&file, &mut problems);
-    let config = node.map(|node| validate(&node, &descriptor.options, &[], &secrets, &mut problems));
+    let config = node.map(|node| validate(&node, spec, &[], &secrets, &mut problems));
     match config.filter(|_| problems.is_empty()) {
         Some(config) => Ok(config),
         None => Err(Failure::Config(Problems::new(problems, secrets))),
@@ -204,47 +213,4 @@ fn bench(file: &Path, text: &str, load: Load, json: bool) -> Result<(), Failure>
         tell("this towpath was built without optimisation: its figures mean nothing");
     }
     Ok(())
-}
-
-/// A source or a sink is checked against its world by `towpath check`: here it is asked about its options.
-fn check_options(types: &PluginTypes, file: &Path, text: &str, json: bool) -> Result<(), Failure> {
-    let refused = |problems| Failure::new(format!("the plugin refuses these options: {problems}"));
-    let kind = if let Some(source) = &types.source {
-        source.parse(&options(text, source.descriptor())?).map_err(refused)?;
-        "source"
-    } else if let Some(sink) = &types.sink {
-        sink.parse(&options(text, sink.descriptor())?).map_err(refused)?;
-        "sink"
-    } else {
-        return Err(Failure::from(PluginError::NoWorld));
-    };
-    if json {
-        return print_json(&json!({ "file": file, "kind": kind, "takes_the_options": true }));
-    }
-    tell(&format!(
-        "{} is a {kind}, and takes these options; `towpath check` tries it in its pipeline",
-        file.display()
-    ));
-    Ok(())
-}
-
-async fn check(file: &Path, text: &str, json: bool) -> Result<(), Failure> {
-    let types = Plugins::with_users_cache().open_path(file)?;
-    if types.transform.is_none() {
-        return check_options(&types, file, text, json);
-    }
-    let (transform, config, _) = transform_of(&Plugins::with_users_cache(), file, text)?;
-    let broken = conformance::transform(&*transform, &config).await.err();
-    if json {
-        let broken = broken.as_ref().map(|it| json!({ "clause": it.clause, "what": it.what }));
-        print_json(&json!({ "file": file, "keeps_the_contract": broken.is_none(), "broken": broken }))?;
-        return if broken.is_none() { Ok(()) } else { Err(Failure::Told) };
-    }
-    match broken {
-        None => {
-            tell(&format!("{} keeps the contract of a transform", file.display()));
-            Ok(())
-        }
-        Some(violation) => Err(Failure::new(format!("{} breaks the contract: {violation}", file.display()))),
-    }
 }

@@ -23,6 +23,18 @@ pub(crate) static REDIS_STREAMS: LazyLock<PathBuf> =
 pub(crate) static REDIS_SINK: LazyLock<PathBuf> =
     LazyLock::new(|| built_component("plugins/examples", "redis_sink"));
 
+pub(crate) static FORGER_SOURCE: LazyLock<PathBuf> =
+    LazyLock::new(|| built_component("plugins/host/tests/guests", "forger_source"));
+
+/// What a plugin does, and how it is stopped.
+pub(crate) const HARM: [(&str, &str); 5] = [
+    ("loop", "PLUGIN_TIMEOUT"),
+    ("panic", "PLUGIN_TRAP"),
+    ("stack", "PLUGIN_TRAP"),
+    ("hog", "PLUGIN_MEMORY"),
+    ("giant", "PLUGIN_MEMORY"),
+];
+
 pub(crate) const BUDGET: Budget = Budget { bytes: 1 << 20, records: 100 };
 
 /// A plugin as an entry of `plugins:`.

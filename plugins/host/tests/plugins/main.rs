@@ -8,6 +8,7 @@
 
 mod connectors;
 mod contract;
+mod exports;
 mod hostile;
 mod loading;
 mod outside;
@@ -16,3 +17,5 @@ mod reload;
 mod sinks;
 mod sources;
 mod support;
+mod takeover;
+mod tls;

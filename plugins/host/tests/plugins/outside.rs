@@ -1,5 +1,6 @@
 //! What plugins reach outside: what is granted, and nothing else (R11).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
@@ -138,8 +139,80 @@ async fn tcp_goes_to_granted_places() {
 /// Calls that are refused cost the time of whoever makes them.
 #[tokio::test]
 async fn a_flood_of_calls_ends_as_a_loop_does() {
-    let options = json!({ "at": "poll", "how": "flood", "target": "127.0.0.1:1" });
-    assert_eq!(refused(json!({}), options).await.code(), "PLUGIN_TIMEOUT");
+    for how in ["flood", "secrets"] {
+        let options = json!({ "at": "poll", "how": how, "target": "127.0.0.1:1" });
+        assert_eq!(refused(json!({}), options).await.code(), "PLUGIN_TIMEOUT", "{how}");
+    }
+    // R10: forms of a secret that are kept are few.
+    let grants = json!({ "time": 60_000, "grants": { "secrets": ["token"] } });
+    let options = json!({ "at": "poll", "how": "marks", "token": "hunter2-hunter2" });
+    assert_eq!(refused(grants, options).await.code(), "PLUGIN_LIMIT");
+}
+
+/// What is logged while a test holds it.
+#[derive(Clone, Default)]
+struct Log(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn hold(&self) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock()).into_owned()
+    }
+}
+
+/// R13: a secret goes out in the form that its protocol wants, unseen; and where it comes back, it is not told in any form.
+#[tokio::test(flavor = "current_thread")]
+async fn secrets_are_sent_in_other_forms_and_told_in_none() {
+    const TOKEN: &str = "pass\"word\\ hunter2";
+    let log = Log::default();
+    let _held = log.hold();
+    let address = server(ok).await;
+    let url = format!("http://{address}/x");
+    let options = || json!({ "at": "poll", "how": "basic", "target": url, "token": TOKEN });
+    let grants = json!({ "grants": { "http": [address], "secrets": ["token"] } });
+    let (said, _) = finds(grants, options()).await.unwrap();
+    // The server tells what it was sent: base64 of `user:` and the value, and JSON that can be read.
+    let basic = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("user:{TOKEN}"));
+    assert!(said.contains(&format!("authorization: Basic {basic}")), "{said}");
+    let body = said.split("\r\n\r\n").last().unwrap().trim_end_matches('>');
+    assert_eq!(serde_json::from_str::<Json>(body).unwrap(), json!({ "token": TOKEN }));
+    // The plugin has logged all of it.
+    let logged = log.text();
+    assert!(logged.contains("authorization: Basic ") && logged.contains("***"), "{logged}");
+    for secret in [TOKEN, &basic, &basic[8..basic.len() - 4], "hunter2", "word"] {
+        assert!(!logged.contains(secret), "{secret} is in {logged}");
+    }
+    let other = json!({ "grants": { "http": [address] } });
+    is_refusal(&refused(other, options()).await, "plugins.mine.grants.secrets: [token]");
+}
+
+/// R13: what a plugin may see it may not tell.
+#[tokio::test(flavor = "current_thread")]
+async fn a_secret_that_is_logged_is_struck_out() {
+    let log = Log::default();
+    let _held = log.hold();
+    let both = json!({ "grants": { "secrets": ["token"], "reveal": ["token"] } });
+    let options = json!({ "at": "poll", "how": "secret", "token": "hunter2-hunter2" });
+    let (said, _) = finds(both, options).await.unwrap();
+    assert!(said.starts_with("hunter2-hunter2|"), "{said}");
+    let logged = log.text();
+    assert!(logged.contains("the token is ***") && !logged.contains("hunter2"), "{logged}");
 }
 
 /// R13: a secret is not seen unless that is granted, and is said to nobody in any case.

@@ -1,6 +1,7 @@
 //! The Redis plugins keep the contract that built-in connectors keep, over a real server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value as Json, json};
@@ -29,7 +30,7 @@ fn streams(redis: &Redis, options: Json) -> Box<dyn SourceConnector> {
     factory.parse(&config).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-fn add(redis: &Redis, stream: &str, count: usize) {
+pub(crate) fn add(redis: &Redis, stream: &str, count: usize) {
     let script = "for i = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'n', i, 'text', 'entry ' .. i) end";
     redis.cli(&["EVAL", script, "1", stream, &count.to_string()]).unwrap();
 }
@@ -245,4 +246,34 @@ async fn the_redis_sink_keeps_the_contract() {
     let redis = Arc::new(Redis::with_password(PASSWORD).unwrap());
     conformance::sink(&mut Hashes(Arc::clone(&redis))).await.unwrap();
     assert_eq!(redis.cli(&["HGET", "row:3", "text"]).unwrap(), "text");
+}
+
+/// What `towpath plugin check` does: nobody but the options knows the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_keep_what_can_be_judged_of_the_contract() {
+    let redis = Redis::with_password(PASSWORD).unwrap();
+    let connector = streams(&redis, json!({ "streams": ["one", "two"], "key": "n", "password": PASSWORD }));
+    let limit = Duration::from_secs(20);
+    // In an empty world little can be judged, and that is said.
+    let report =
+        conformance::source_as_given(&*connector, Guarantee::ExactlyOnce, Duration::from_secs(1)).await;
+    assert!(report.broken.is_none(), "{report:?}");
+    assert_eq!((report.kept.len(), report.not_judged.len()), (3, 6), "{report:?}");
+    add(&redis, "one", 70);
+    add(&redis, "two", 30);
+    let report = conformance::source_as_given(&*connector, Guarantee::ExactlyOnce, limit).await;
+    assert!(report.broken.is_none() && report.not_judged.is_empty(), "{report:?}");
+    // More than it reads.
+    add(&redis, "one", 500);
+    let report = conformance::source_as_given(&*connector, Guarantee::ExactlyOnce, limit).await;
+    assert!(report.broken.is_none(), "{report:?}");
+    assert_eq!(report.not_judged.len(), 1, "{report:?}");
+    let report = conformance::sink_as_given(sink(&redis), Guarantee::ExactlyOnce).await;
+    assert!(report.broken.is_none(), "{report:?}");
+    assert_eq!((report.kept.len(), report.not_judged.len()), (7, 1), "{report:?}");
+    assert!(report.not_judged[0].1.contains("towpath-check-"), "{report:?}");
+    // Without a password nothing is judged, and it is said why.
+    let connector = streams(&redis, json!({ "streams": ["one"] }));
+    let report = conformance::source_as_given(&*connector, Guarantee::ExactlyOnce, limit).await;
+    assert!(report.broken.unwrap().to_string().contains("REDIS_AUTH"));
 }

@@ -1,12 +1,11 @@
 //! A plugin's file is replaced while it runs.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use towpath_api::Transform;
 
-use crate::support::{HOSTILE, PII_MASK, config, load, texts, told};
+use crate::support::{HOSTILE, PII_MASK, config, load, patched, replace, texts, told};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than a folder must be quiet before its files are looked at.
@@ -35,24 +34,7 @@ async fn wait_for(transform: &mut dyn Transform, expected: &str) {
 
 /// The hostile plugin under another code.
 fn changed(from: &str, to: &str) -> Vec<u8> {
-    let mut bytes = std::fs::read(&*HOSTILE).unwrap();
-    let places: Vec<_> = bytes
-        .windows(from.len())
-        .enumerate()
-        .filter(|(_, it)| *it == from.as_bytes())
-        .map(|(at, _)| at)
-        .collect();
-    assert!(!places.is_empty() && from.len() == to.len());
-    for at in places {
-        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
-    }
-    bytes
-}
-
-fn replace(path: &Path, bytes: &[u8]) {
-    let new = path.with_extension("new");
-    std::fs::write(&new, bytes).unwrap();
-    std::fs::rename(&new, path).unwrap();
+    patched(&HOSTILE, from, to)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

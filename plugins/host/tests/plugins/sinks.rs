@@ -101,8 +101,11 @@ impl Play {
 async fn the_record_at_which_a_sink_dies_is_found() {
     for (how, code) in [
         ("panic", "PLUGIN_TRAP"),
+        ("stack", "PLUGIN_TRAP"),
         ("hog", "PLUGIN_MEMORY"),
+        ("giant", "PLUGIN_MEMORY"),
         ("loop", "PLUGIN_TIMEOUT"),
+        ("flood", "PLUGIN_TIMEOUT"),
         ("reject", "HOSTILE_RECORD"),
         ("forge", "PLUGIN_ANSWER"),
     ] {
@@ -134,11 +137,11 @@ async fn several_are_found_in_one_delivery() {
     assert_eq!(came, ["a", "b", "c"]);
 }
 
-/// R11: an endless loop, a panic and too much memory in every function.
+/// R11: an endless loop, a panic, a stack that overflows, and too much memory, in pieces and at once, in every function.
 #[tokio::test]
 async fn every_function_is_contained() {
     let collector = Collector::start().await;
-    for (how, code) in [("loop", "PLUGIN_TIMEOUT"), ("panic", "PLUGIN_TRAP"), ("hog", "PLUGIN_MEMORY")] {
+    for (how, code) in crate::connectors::HARM {
         for at in ["check", "open", "assign", "flush", "revoke", "close"] {
             let mut play = Play::new(connector(&collector, json!({ "at": at, "how": how })), &["a"]);
             let error = match at {
@@ -178,4 +181,18 @@ async fn positions_that_cannot_be_are_refused() {
         play.deliver(&mut *sink, 0, 1).await.unwrap();
         assert_eq!(sink.flush().await.unwrap_err().code(), "PLUGIN_ANSWER", "{how}");
     }
+}
+
+/// R11: a sink reaches nobody but those that it was granted.
+#[tokio::test]
+async fn a_host_that_is_not_granted_is_refused() {
+    let (granted, other) = (Collector::start().await, Collector::start().await);
+    let entry = json!({ "grants": { "tcp": [granted.address] } });
+    let factory = load(&HOSTILE_SINK, &entry).sink.unwrap();
+    let options = json!({ "collector": other.address });
+    let config = RawConfig::with_defaults(&factory.descriptor().options, options).unwrap();
+    let sink = factory.parse(&config).unwrap_or_else(|problems| panic!("{problems}"));
+    let error = sink.open(TaskContext::new("test", 0)).await.err().unwrap();
+    assert_eq!((error.code(), error.kind()), ("PLUGIN_GRANT", ErrorKind::NeedsOperator), "{error}");
+    assert!(error.hint().unwrap().contains(&other.address), "{error:?}");
 }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::net::TcpListener;
-use towpath_api::{ErrorKind, Poll, Position, SourceOffsets, TaskContext, TaskSpec, Value};
+use towpath_api::{ErrorKind, Poll, Position, RawConfig, SourceOffsets, TaskContext, TaskSpec, Value};
 
-use crate::connectors::{BUDGET, finds, hostile_source, open, plan_one};
+use crate::connectors::{BUDGET, FORGER_SOURCE, finds, hostile_source, load, open, plan_one};
 
 fn offsets(partition: &str, place: &str) -> SourceOffsets {
     SourceOffsets { partitions: [(partition.to_owned(), json!(place))].into() }
@@ -41,10 +41,10 @@ async fn offsets_that_are_not_the_plugins_are_an_error() {
     assert_eq!((error.code(), error.kind()), ("PLUGIN_OFFSETS", ErrorKind::Terminal));
 }
 
-/// R11: an endless loop, a panic and too much memory in every function.
+/// R11: an endless loop, a panic, a stack that overflows, and too much memory, in pieces and at once, in every function.
 #[tokio::test]
 async fn every_function_is_contained() {
-    for (how, code) in [("loop", "PLUGIN_TIMEOUT"), ("panic", "PLUGIN_TRAP"), ("hog", "PLUGIN_MEMORY")] {
+    for (how, code) in crate::connectors::HARM {
         for at in ["check", "plan", "open", "poll", "commit", "upstream_end", "close"] {
             let connector = hostile_source(json!({}), json!({ "at": at, "how": how }));
             let error = match at {
@@ -65,6 +65,58 @@ async fn every_function_is_contained() {
             };
             assert_eq!(error.code(), code, "{at} {how}: {error}");
         }
+    }
+}
+
+/// What a source returns that does not use the SDK is looked at byte by byte.
+#[tokio::test]
+async fn forged_batches_are_refused_and_named() {
+    let factory = load(&FORGER_SOURCE, &json!({ "memory": 64 << 20 })).source.unwrap();
+    let opened = async |how: &str| {
+        let config = RawConfig::with_defaults(&factory.descriptor().options, json!({ "how": how })).unwrap();
+        let connector = factory.parse(&config).unwrap_or_else(|problems| panic!("{problems}"));
+        open(&*connector, SourceOffsets::default()).await.unwrap()
+    };
+    for (how, code, says) in [
+        ("nothing", "PLUGIN_ANSWER", "shorter than its header"),
+        ("letters", "PLUGIN_ANSWER", "TPB1"),
+        ("short", "PLUGIN_ANSWER", "entries at a wrong place"),
+        ("long", "PLUGIN_ANSWER", "entries at a wrong place"),
+        ("many", "PLUGIN_ANSWER", "entries at a wrong place"),
+        ("entries", "PLUGIN_ANSWER", "entries at a wrong place"),
+        ("beyond", "PLUGIN_ANSWER", "entries at a wrong place"),
+        ("outside", "PLUGIN_ANSWER", "after outside the arena"),
+        ("far", "PLUGIN_ANSWER", "after outside the arena"),
+        ("before", "PLUGIN_ANSWER", "after outside the arena"),
+        ("field", "PLUGIN_ANSWER", "bad after"),
+        ("schema", "PLUGIN_ANSWER", "schema 4000"),
+        ("operation", "PLUGIN_ANSWER", "operation 99"),
+        ("partition", "PLUGIN_ANSWER", "partition -2147483648"),
+        ("text", "PLUGIN_ANSWER", "bad after"),
+        ("shared", "PLUGIN_ANSWER", "record 0"),
+        // R10: 64 KiB that four thousand inputs share would be 256 MiB here.
+        ("rejected", "PLUGIN_TRAP", "fuel"),
+    ] {
+        let error = opened(how).await.poll(BUDGET).await.map(drop).unwrap_err();
+        assert_eq!(error.code(), code, "{how}: {error}");
+        assert!(error.to_string().contains(says), "{how}: {error}");
+    }
+    let Poll::Batch(batch) = opened("honest").await.poll(BUDGET).await.unwrap() else { panic!("no batch") };
+    assert_eq!(crate::support::told(&batch.batch), ["x"]);
+}
+
+/// R11: whatever one does, another one beside it goes on.
+#[tokio::test(flavor = "current_thread")]
+async fn neighbours_are_not_disturbed() {
+    let neighbour = hostile_source(json!({ "time": 60_000 }), json!({ "count": 1_i64 << 40 }));
+    let mut neighbour = open(&*neighbour, SourceOffsets::default()).await.unwrap();
+    for (how, code) in crate::connectors::HARM {
+        let connector = hostile_source(json!({}), json!({ "at": "poll", "how": how }));
+        let mut source = open(&*connector, SourceOffsets::default()).await.unwrap();
+        let harm = async { source.poll(BUDGET).await.map(drop).unwrap_err() };
+        let (error, polled) = tokio::join!(harm, neighbour.poll(BUDGET));
+        assert_eq!(error.code(), code, "{how}: {error}");
+        assert!(matches!(polled.unwrap(), Poll::Batch(batch) if !batch.batch.is_empty()), "{how}");
     }
 }
 

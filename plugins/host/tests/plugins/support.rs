@@ -81,3 +81,28 @@ pub(crate) fn told(batch: &Batch) -> Vec<String> {
     };
     batch.records().map(|record| text(record.after().unwrap().get(0))).collect()
 }
+
+/// A component with another word in the places of one.
+pub(crate) fn patched(path: &Path, from: &str, to: &str) -> Vec<u8> {
+    let mut bytes = std::fs::read(path).unwrap();
+    replaced(&mut bytes, from, to);
+    bytes
+}
+
+/// Puts another word in the places of one.
+pub(crate) fn replaced(bytes: &mut [u8], from: &str, to: &str) {
+    assert_eq!(from.len(), to.len());
+    let found = bytes.windows(from.len()).enumerate().filter(|(_, it)| *it == from.as_bytes());
+    let places: Vec<_> = found.map(|(at, _)| at).collect();
+    assert!(!places.is_empty(), "{from} is not there");
+    for at in places {
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+}
+
+/// Puts a file in the place of another at once.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, bytes).unwrap();
+    std::fs::rename(&new, path).unwrap();
+}

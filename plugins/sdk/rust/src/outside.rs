@@ -40,6 +40,20 @@ pub mod http {
             self
         }
 
+        /// The same with Basic authentication, whose password is a secret option that the plugin does not see; without
+        /// authentication if the user has not given it.
+        ///
+        /// # Errors
+        /// `NeedsOperator` where the secret is not granted.
+        pub fn basic_auth(self, user: &str, option: &str) -> Result<Self, Error> {
+            let form = super::secrets::Form::Base64 { before: format!("{user}:"), after: String::new() };
+            let secret = super::secrets::get_as(option, &form)?;
+            Ok(match secret {
+                Some(secret) => self.header("authorization", format!("Basic {}", secret.mark)),
+                None => self,
+            })
+        }
+
         /// The same with a body.
         #[must_use]
         pub fn body(self, body: impl Into<Vec<u8>>) -> Self {
@@ -185,8 +199,22 @@ pub mod secrets {
     pub struct Secret {
         /// Stands for the value in headers and bodies of HTTP and in what is written by TCP.
         pub mark: String,
-        /// Bytes of the value, for protocols that tell lengths.
+        /// Bytes of the value as it is sent, for protocols that tell lengths.
         pub length: u32,
+    }
+
+    /// How a value is sent.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub enum Form {
+        /// As it stands between the quotes of a JSON text.
+        Json,
+        /// Base64 with padding.
+        Base64 {
+            /// What is encoded before it, at most 1 KiB.
+            before: String,
+            /// What is encoded after it, at most 1 KiB.
+            after: String,
+        },
     }
 
     /// The secret option of this name; `None` if the user has not given it.
@@ -200,6 +228,21 @@ pub mod secrets {
         Ok(found.map(|it| Secret { mark: it.mark, length: it.length }))
     }
 
+    /// The same, to be sent in another form.
+    ///
+    /// # Errors
+    /// `NeedsOperator` where it is not granted, `Terminal` for ever other forms: there can be 64.
+    #[cfg(target_arch = "wasm32")]
+    pub fn get_as(name: &str, form: &Form) -> Result<Option<Secret>, Error> {
+        use crate::bindings_source::towpath::plugin::secrets as host;
+        let form = match form.clone() {
+            Form::Json => host::Form::Json,
+            Form::Base64 { before, after } => host::Form::Base64(host::Around { before, after }),
+        };
+        let found = host::get_as(name, &form).map_err(crate::bindings::error_in)?;
+        Ok(found.map(|it| Secret { mark: it.mark, length: it.length }))
+    }
+
     /// The secret option of this name.
     ///
     /// # Errors
@@ -207,6 +250,16 @@ pub mod secrets {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn get(name: &str) -> Result<Option<Secret>, Error> {
         let _ = name;
+        super::nowhere()
+    }
+
+    /// The same, to be sent in another form.
+    ///
+    /// # Errors
+    /// There is no host here.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn get_as(name: &str, form: &Form) -> Result<Option<Secret>, Error> {
+        let _ = (name, form);
         super::nowhere()
     }
 }

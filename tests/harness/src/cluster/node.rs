@@ -159,7 +159,7 @@ impl Node {
         }
         let inner = match self.setup.peer {
             Peer::Towpath => {
-                let mut command = Command::new(process::binary()?);
+                let mut command = process::command()?;
                 command.arg("broker").arg(self.config_path());
                 command
             }
@@ -168,6 +168,7 @@ impl Node {
         let (program, rest) = self.setup.prefix.split_first().context("a namespace has a command")?;
         let mut command = Command::new(program);
         command.args(rest).arg(inner.get_program()).args(inner.get_args()).current_dir(&self.folder);
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
         if self.setup.clock {
             let library = clock_library().context("libfaketime is not installed")?;
             command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", self.clock_path());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use towpath_client::{Client, ClientConfig, ShareConsumerConfig};
 use towpath_harness::child::Guarded;
-use towpath_harness::{Towpath, ports::free_port, process};
+use towpath_harness::{Towpath, paths, ports::free_port, process};
 use towpath_types::{GroupId, TopicName};
 
 use super::support::{LONG, ask, ask_with, interrupt, type_in, wait_until};
@@ -162,7 +162,7 @@ fn a_share_group_is_listed_described_moved_and_deleted() {
 fn a_member_that_is_interrupted_leaves_its_group() {
     let towpath = Towpath::broker().unwrap();
     ask(&towpath, &["topics", "create", "t"]).says(0, &[]);
-    let mut command = Command::new(process::binary().unwrap());
+    let mut command = process::command().unwrap();
     command.args(["consume", "t", "-g", "g", "-b", &towpath.bootstrap()]);
     let log = towpath.folder().join("member");
     let mut member = Guarded::spawn("member", command, &log, &log).unwrap();
@@ -232,6 +232,7 @@ fn a_closed_pipe_is_no_error() {
         let script = format!("set -o pipefail; \"$TOWPATH\" {command} | head -n 1");
         let mut shell = Command::new("bash");
         shell.args(["-c", &script]).env("TOWPATH", process::binary().unwrap());
+        shell.env("XDG_CACHE_HOME", paths::cache().unwrap());
         shell.env("TOWPATH_BOOTSTRAP_SERVER", towpath.bootstrap()).stdin(Stdio::null());
         let output = Guarded::output(command, shell, LONG).unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{command}: {output:?}");

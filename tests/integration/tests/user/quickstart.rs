@@ -37,7 +37,7 @@ impl Copy {
     }
 
     fn up(&self, name: &str) -> Guarded {
-        let mut command = Command::new(process::binary().unwrap());
+        let mut command = process::command().unwrap();
         command.args(["up", "configs/quickstart"]).current_dir(self.folder.path());
         let (out, err) = (self.folder.join("out"), self.folder.join(name));
         let child = Guarded::spawn("towpath up", command, &out, &err).unwrap();
@@ -52,6 +52,7 @@ impl Copy {
         let script = format!("cargo() {{ shift 3; \"{}\" \"$@\"; }}; {line}", binary.display());
         let mut command = Command::new("bash");
         command.args(["-o", "pipefail", "-c", &script]).current_dir(self.folder.path());
+        command.env("XDG_CACHE_HOME", paths::cache().unwrap());
         command.env("TOWPATH_BOOTSTRAP_SERVER", format!("127.0.0.1:{}", self.kafka));
         command.env("TOWPATH_HTTP", format!("127.0.0.1:{}", self.http));
         Guarded::output(line, command, LONG).unwrap()

@@ -60,7 +60,7 @@ impl Said {
 
 /// A `towpath` command in a folder, with an input.
 pub(crate) fn type_in(folder: &Path, arguments: &[&str], input: &str, env: &[(&str, &str)]) -> Said {
-    let mut command = Command::new(process::binary().unwrap());
+    let mut command = process::command().unwrap();
     command.args(arguments).current_dir(folder).envs(env.iter().copied());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use towpath_harness::child::Guarded;
-use towpath_harness::{TempDir, ports::free_port, process};
+use towpath_harness::{TempDir, paths, ports::free_port, process};
 
 use super::support::{LONG, type_in};
 
@@ -25,6 +25,7 @@ fn a_terminal_shows_bars_and_what_is_piped_shows_none() {
     let mut command = Command::new("script");
     command.args(["-qec", &format!("{} up c.yaml --until-idle", binary.display()), "typescript"]);
     command.current_dir(folder.path()).env("TERM", "xterm");
+    command.env("XDG_CACHE_HOME", paths::cache().unwrap());
     let output = Guarded::output("script", command, LONG).unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(output.stdout.contains("█") && output.stdout.contains("/900"), "{}", output.stdout);

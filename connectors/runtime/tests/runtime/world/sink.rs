@@ -39,6 +39,8 @@ pub struct Target {
     pub owners: AtomicU64,
     pub opened: AtomicU64,
     pub closed: AtomicBool,
+    /// A task that was opened at another version is superseded.
+    pub version: AtomicU64,
 }
 
 impl Target {
@@ -89,6 +91,7 @@ impl SinkConnector for ScriptedSink {
             owner: self.0.owners.fetch_add(1, Ordering::SeqCst) + 1,
             pending: Vec::new(),
             next: BTreeMap::new(),
+            version: self.0.version.load(Ordering::Relaxed),
         }))
     }
 }
@@ -98,6 +101,7 @@ struct Open {
     owner: u64,
     pending: Vec<(String, i64, Option<Op>)>,
     next: BTreeMap<TopicPartition, Offset>,
+    version: u64,
 }
 
 impl Open {
@@ -181,6 +185,10 @@ impl Sink for Open {
     async fn revoke(&mut self, removed: &[TopicPartition]) -> Result<(), ConnectorError> {
         self.next.retain(|partition, _| !removed.contains(partition));
         Ok(())
+    }
+
+    fn is_superseded(&self) -> bool {
+        self.target.version.load(Ordering::Relaxed) != self.version
     }
 
     async fn close(self: Box<Self>) -> Result<(), ConnectorError> {

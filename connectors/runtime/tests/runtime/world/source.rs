@@ -45,6 +45,8 @@ pub struct Upstream {
     pub poll_ms: AtomicU64,
     /// While true, opening waits, for nothing else than the stop.
     pub blocked: AtomicBool,
+    /// A task that was opened at another version is superseded.
+    pub version: AtomicU64,
 }
 
 impl Upstream {
@@ -117,7 +119,8 @@ impl SourceConnector for ScriptedSource {
             // What an early commit would cost.
             return Err(ConnectorError::terminal("GONE", format!("{first} was forgotten already")));
         }
-        Ok(Box::new(Open { upstream: Arc::clone(&self.0), next, context }))
+        let version = self.0.version.load(Ordering::Relaxed);
+        Ok(Box::new(Open { upstream: Arc::clone(&self.0), next, context, version }))
     }
 }
 
@@ -135,6 +138,7 @@ struct Open {
     /// Lane → everything of it before this id was read. Ids go to the lanes in turn.
     next: Vec<u64>,
     context: TaskContext,
+    version: u64,
 }
 
 impl Open {
@@ -232,6 +236,10 @@ impl Source for Open {
 
     fn status(&self) -> String {
         format!("at {}", self.next.iter().min().copied().unwrap_or(0))
+    }
+
+    fn is_superseded(&self) -> bool {
+        self.upstream.version.load(Ordering::Relaxed) != self.version
     }
 
     async fn close(self: Box<Self>) -> Result<(), ConnectorError> {

@@ -1,5 +1,7 @@
 //! A transform that does at a record what its text says: nothing good.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use towpath_sdk::{
     Batch, Config, Descriptor, Element, Error, Field, Level, OptionSpec, Output, Problem, Rejection, Scalar,
     Schema, Transform, Value, log,
@@ -13,6 +15,16 @@ struct Hostile {
 /// Compares with a word that stands in the module as it is, so that tests can put another in its place.
 fn is(how: &str, word: &'static str) -> bool {
     how == std::hint::black_box(word)
+}
+
+/// Loops in the call of `descriptor` whose number is in the module: 9, unless a test puts another in its place. The SDK
+/// answers several exports with it.
+fn perhaps_loop() {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    if is(&format!("descriptor {call}"), "descriptor 9") {
+        misbehave("loop");
+    }
 }
 
 fn misbehave(how: &str) {
@@ -31,6 +43,11 @@ fn misbehave(how: &str) {
                 std::hint::black_box(&held);
             }
         }
+        // All that there can be, at once.
+        "giant" if core::arch::wasm32::memory_grow::<0>(65_000) == usize::MAX => panic!("it is not there"),
+        "flood" => loop {
+            std::hint::black_box(Config::default().text("token"));
+        },
         "random" => drop(towpath_sdk::random(1 << 20)),
         "chatter" => (0..20_000).for_each(|number| log(Level::Debug, &format!("line {number}"))),
         _ => {}
@@ -45,6 +62,7 @@ fn deep(depth: u64) -> u64 {
 
 impl Transform for Hostile {
     fn descriptor() -> Descriptor {
+        perhaps_loop();
         Descriptor::new("hostile", "0.1.0", "Does what a record says")
             .option(OptionSpec::optional("at_open", Element::Text, "What to do when it is opened."))
             .option(OptionSpec::optional(

@@ -2,6 +2,7 @@
 //! (`at`) what it is told (`how`): nothing good.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use towpath_sdk::{
     Assigned, Config, Delivery, Descriptor, Element, Error, OptionSpec, Positions, Rejection, Sink,
@@ -19,12 +20,37 @@ fn option(name: &str) -> String {
     Config::default().text(name).unwrap_or_default()
 }
 
+/// Compares with a word that stands in the module as it is, so that tests can put another in its place.
+fn is(how: &str, word: &'static str) -> bool {
+    how == std::hint::black_box(word)
+}
+
+/// Loops in the call of `descriptor` whose number is in the module: 9, unless a test puts another in its place. The SDK
+/// answers several exports with it.
+fn perhaps_loop() {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    while is(&format!("descriptor {call}"), "descriptor 9") {}
+}
+
+fn deep(depth: u64) -> u64 {
+    let held = [depth; 64];
+    std::hint::black_box(&held);
+    if depth == u64::MAX { 0 } else { deep(depth + 1) + held[(depth % 64) as usize] }
+}
+
 fn misbehave(how: &str) {
     match how {
         "loop" => loop {
             std::hint::black_box(0);
         },
         "panic" => panic!("on purpose"),
+        "stack" => drop(std::hint::black_box(deep(std::hint::black_box(0)))),
+        // All that there can be, at once.
+        "giant" if core::arch::wasm32::memory_grow::<0>(65_000) == usize::MAX => panic!("it is not there"),
+        "flood" => loop {
+            let _refused = tcp::Connection::open("203.0.113.1", 1, 1_000);
+        },
         "hog" => {
             let mut held: Vec<Vec<u8>> = Vec::new();
             loop {
@@ -51,6 +77,7 @@ impl Hostile {
 
 impl Sink for Hostile {
     fn descriptor() -> Descriptor {
+        perhaps_loop();
         Descriptor::new("hostile_sink", "0.1.0", "Does what it is told")
             .option(OptionSpec::required("collector", Element::Text, "Whom to tell what is taken."))
             .option(OptionSpec::optional("at", Element::Text, "Where to do it."))
@@ -65,6 +92,9 @@ impl Sink for Hostile {
 
     fn open(config: &Config) -> Result<Self, Error> {
         act("open");
+        if is(&option("at"), "harm at open") {
+            return Err(Error::needs_operator("HOSTILE_OPEN", "not with these"));
+        }
         let address = option("collector");
         let (host, port) = address.rsplit_once(':').unwrap_or((&address, "0"));
         let collector = tcp::Connection::open(host, port.parse().unwrap_or(0), 1_000)?;
@@ -74,6 +104,9 @@ impl Sink for Hostile {
 
     fn assign(&mut self, added: &[Assigned]) -> Result<Positions, Error> {
         act("assign");
+        if is(&option("at"), "harm at assign") {
+            return Err(Error::terminal("HOSTILE_ASSIGN", "not with these"));
+        }
         Ok(match option("how").as_str() {
             "stray" => [(TopicPartition { topic: "other".to_owned(), partition: 9 }, 5)].into(),
             "negative" => added.iter().map(|it| (it.partition.clone(), -5)).collect(),

@@ -1,8 +1,10 @@
 //! A source that brings numbers, and does in one of its functions (`at`) what it is told (`how`): nothing good.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use towpath_sdk::{
     Budget, Config, Descriptor, Element, Error, Field, Level, Offsets, OptionSpec, Polled, Position, Problem,
-    Records, Rejection, Scalar, Schema, Source, Task, Value, http, log, secrets, state, tcp,
+    Records, Rejection, Scalar, Schema, Source, Task, Value, http, log, random, secrets, state, tcp,
 };
 
 struct Hostile {
@@ -17,6 +19,25 @@ fn option(name: &str) -> String {
 fn place(address: &str) -> (&str, u16) {
     let (host, port) = address.rsplit_once(':').unwrap_or((address, "0"));
     (host, port.parse().unwrap_or(0))
+}
+
+/// Compares with a word that stands in the module as it is, so that tests can put another in its place.
+fn is(how: &str, word: &'static str) -> bool {
+    how == std::hint::black_box(word)
+}
+
+/// Loops in the call of `descriptor` whose number is in the module: 9, unless a test puts another in its place. The SDK
+/// answers several exports with it.
+fn perhaps_loop() {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    while is(&format!("descriptor {call}"), "descriptor 9") {}
+}
+
+fn deep(depth: u64) -> u64 {
+    let held = [depth; 64];
+    std::hint::black_box(&held);
+    if depth == u64::MAX { 0 } else { deep(depth + 1) + held[(depth % 64) as usize] }
 }
 
 fn hog() -> ! {
@@ -51,6 +72,9 @@ fn act(at: &str) -> Result<Option<String>, Error> {
         },
         "panic" => panic!("on purpose"),
         "hog" => hog(),
+        "stack" => deep(std::hint::black_box(0)).to_string(),
+        // All that there can be, at once.
+        "giant" if core::arch::wasm32::memory_grow::<0>(65_000) == usize::MAX => panic!("it is not there"),
         "fail" => return Err(Error::terminal("HOSTILE", format!("no more {}", option("token")))),
         "flood" => loop {
             let _refused = tcp::Connection::open(host, port, 1_000);
@@ -94,6 +118,21 @@ fn act(at: &str) -> Result<Option<String>, Error> {
             let json = Config::default().json("token").unwrap_or_default();
             format!("{seen}|{json}|{}", mark.starts_with("towpath-secret-"))
         }
+        "basic" => {
+            let request = http::Request::new("POST", target).basic_auth("user", "token")?;
+            let token = secrets::get_as("token", &secrets::Form::Json)?.map(|it| it.mark).unwrap_or_default();
+            let answer = http::send(request.body(format!("{{\"token\":\"{token}\"}}>")))?;
+            let said = String::from_utf8_lossy(&answer.body).into_owned();
+            log(Level::Error, &said);
+            said
+        }
+        "marks" => loop {
+            let before = random(8).iter().map(|byte| format!("{byte:02x}")).collect();
+            secrets::get_as("token", &secrets::Form::Base64 { before, after: String::new() })?;
+        },
+        "secrets" => loop {
+            let _refused = secrets::get("token");
+        },
         "state" => remember()?,
         _ => String::new(),
     }))
@@ -124,6 +163,7 @@ fn forge(out: &mut Records<'_>, number: u32) {
 
 impl Source for Hostile {
     fn descriptor() -> Descriptor {
+        perhaps_loop();
         Descriptor::new("hostile_source", "0.1.0", "Does what it is told")
             .option(OptionSpec::optional("at", Element::Text, "Where to do it."))
             .option(OptionSpec::optional("how", Element::Text, "What to do."))
@@ -147,6 +187,9 @@ impl Source for Hostile {
 
     fn plan(_: &Config, tasks_max: u32) -> Result<Vec<Task>, Error> {
         act("plan")?;
+        if is(&option("at"), "harm at plan") {
+            return Err(Error::terminal("HOSTILE_PLAN", "not with these"));
+        }
         let tasks = match option("how").as_str() {
             "no_tasks" => 0,
             "many_tasks" => tasks_max + 1,
@@ -157,6 +200,9 @@ impl Source for Hostile {
 
     fn open(config: &Config, _: &Task, offsets: &Offsets) -> Result<Self, Error> {
         act("open")?;
+        if is(&option("at"), "harm at open") {
+            return Err(Error::needs_operator("HOSTILE_OPEN", "not with these"));
+        }
         let next = offsets.get("numbers").and_then(|place| place.parse().ok()).unwrap_or(0);
         Ok(Self { next, count: config.integer("count").unwrap_or(0) })
     }
