@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 use towpath_api::{ConfigSpec, ConnectorKind, Descriptor, OptionSpec, OptionType, Registry};
 
-use super::layout::{cluster_options, node_options, pipeline_options};
+use super::layout::{cluster_options, node_options, pipeline_options, top_options, trust_options};
 
 /// The schema (draft 2020-12) of a configuration with these connector types, and with plugins.
 #[must_use]
@@ -55,6 +55,8 @@ pub fn json_schema(registry: &Registry) -> Json {
             "node": or_nothing(object(&node_options())),
             "cluster": cluster,
             "plugins": plugins(registry),
+            "plugin_directory": top_options().get("plugin_directory").map(property),
+            "plugin_trust": object(&trust_options()),
             "pipelines": {
                 "type": ["object", "null"],
                 "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,100}$" },
@@ -71,7 +73,16 @@ pub fn json_schema(registry: &Registry) -> Json {
 }
 
 fn plugins(registry: &Registry) -> Json {
-    let entry = registry.plugin_loader().map_or(Json::Bool(false), |loader| object(&loader.options()));
+    let entry = registry.plugin_loader().map_or(Json::Bool(false), |loader| {
+        let mut whole = object(&loader.options());
+        if !loader.one_of().is_empty() {
+            whole["oneOf"] = loader.one_of().iter().map(|name| json!({ "required": [name] })).collect();
+        }
+        match loader.short_form() {
+            Some(_) => json!({ "anyOf": [{ "type": "string", "minLength": 1 }, whole] }),
+            None => whole,
+        }
+    });
     json!({
         "type": ["object", "null"],
         "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,100}$" },

@@ -23,6 +23,6 @@ pub use cluster::{ClusterConfig, ControllerAddress, OwnCluster};
 pub use config::{Config, NodeConfig, Roles};
 pub use json_schema::json_schema;
 pub use layout::{cluster_options, node_options, pipeline_options};
-pub use load::{load, load_text};
+pub use load::{load, load_plugins, load_text};
 pub use problem::{Problem, Problems};
 pub use secrets::Secrets;

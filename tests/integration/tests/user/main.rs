@@ -11,6 +11,7 @@ mod dead_letters;
 mod other_cluster;
 mod pages;
 mod plugins;
+mod plugins_by_name;
 mod quickstart;
 mod restarts;
 mod secrets;
