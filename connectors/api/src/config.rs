@@ -244,19 +244,27 @@ pub struct ConfigProblem {
     pub message: String,
     /// What to type instead.
     pub hint: Option<String>,
+    /// A stable code, where whoever reads the problem should know it from others.
+    pub code: Option<&'static str>,
 }
 
 impl ConfigProblem {
     /// A problem at `path`.
     #[must_use]
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into(), hint: None }
+        Self { path: path.into(), message: message.into(), hint: None, code: None }
     }
 
     /// The same with a hint.
     #[must_use]
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// The same with a code.
+    #[must_use]
+    pub fn with_code(self, code: &'static str) -> Self {
+        Self { code: Some(code), ..self }
     }
 }
 

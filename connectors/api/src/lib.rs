@@ -34,7 +34,7 @@ pub use pipeline::{
     DeadLetterSpec, FormatKind, FormatSpec, JsonSchemas, NewTopicSpec, PipelineSpec, RetrySpec, SinkSpec,
     SourceSpec, TransformSpec,
 };
-pub use plugin::{PluginLoader, PluginTypes};
+pub use plugin::{PluginLoader, PluginScope, PluginTrust, PluginTypes};
 pub use redact::Redactor;
 pub use registry::Registry;
 pub use row::{Row, RowWriter, Value};

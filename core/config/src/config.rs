@@ -212,7 +212,7 @@ impl Roles {
 }
 
 /// The one section called `name` in all files; a second one is a problem.
-fn section<'a>(roots: &[&'a Node], name: &str, problems: &mut Vec<Problem>) -> Option<&'a Node> {
+pub(crate) fn section<'a>(roots: &[&'a Node], name: &str, problems: &mut Vec<Problem>) -> Option<&'a Node> {
     let mut found = roots.iter().filter_map(|root| root.entry(name));
     let first = found.next();
     for (key, _) in found {

@@ -4,7 +4,8 @@ use serde_json::{Map, Value as Json, json};
 use towpath_api::{ConfigSpec, ConnectorKind, Descriptor, OptionSpec, OptionType, Registry};
 
 use super::layout::{
-    cluster_options, mirror_options, node_options, pipeline_options, remote_cluster_options,
+    cluster_options, mirror_options, node_options, pipeline_options, remote_cluster_options, top_options,
+    trust_options,
 };
 
 /// The schema (draft 2020-12) of a configuration with these connector types, and with plugins.
@@ -59,6 +60,8 @@ pub fn json_schema(registry: &Registry) -> Json {
             "plugins": plugins(registry),
             "clusters": by_name(object(&remote_cluster_options())),
             "mirrors": by_name(object(&mirror_options())),
+            "plugin_directory": top_options().get("plugin_directory").map(property),
+            "plugin_trust": object(&trust_options()),
             "pipelines": {
                 "type": ["object", "null"],
                 "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,100}$" },
@@ -75,7 +78,17 @@ pub fn json_schema(registry: &Registry) -> Json {
 }
 
 fn plugins(registry: &Registry) -> Json {
-    by_name(registry.plugin_loader().map_or(Json::Bool(false), |loader| object(&loader.options())))
+    let entry = registry.plugin_loader().map_or(Json::Bool(false), |loader| {
+        let mut whole = object(&loader.options());
+        if !loader.one_of().is_empty() {
+            whole["oneOf"] = loader.one_of().iter().map(|name| json!({ "required": [name] })).collect();
+        }
+        match loader.short_form() {
+            Some(_) => json!({ "anyOf": [{ "type": "string", "minLength": 1 }, whole] }),
+            None => whole,
+        }
+    });
+    by_name(entry)
 }
 
 /// A section whose entries have names.

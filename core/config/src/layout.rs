@@ -659,12 +659,42 @@ pub(crate) fn top_options() -> ConfigSpec {
             OptionType::Any,
             "Plugins by name: WASM components that bring types of source, sink and transform.",
         ),
+        OptionSpec::optional(
+            "plugin_directory",
+            OptionType::Path,
+            "Where plugins lie that are named by `plugin: NAME@VERSION`: NAME/VERSION.wasm in this directory. A relative path is \
+             meant from where this file is, since its lock file is there, too. Without this it is \
+             $TOWPATH_PLUGIN_DIRECTORY, or `plugins` beside the file.",
+        ),
+        OptionSpec::optional(
+            "plugin_trust",
+            OptionType::Any,
+            "Whose signatures of plugins count. Without this they are not looked at.",
+        ),
         OptionSpec::optional("pipelines", OptionType::Any, "Pipelines by name."),
         OptionSpec::optional("clusters", OptionType::Any, "Clusters by alias, for `mirrors:`."),
         OptionSpec::optional(
             "mirrors",
             OptionType::Any,
             "Mirrors by name: each copies topics from one cluster to another.",
+        ),
+    ])
+}
+
+/// `plugin_trust:`
+pub(crate) fn trust_options() -> ConfigSpec {
+    ConfigSpec::new(vec![
+        OptionSpec::required(
+            "keys",
+            OptionType::list(OptionType::NonEmptyString),
+            "Public keys (`ed25519:…`, as `towpath plugin keygen` tells them). A signature by any other key is refused.",
+        ),
+        OptionSpec::with_default(
+            "required",
+            OptionType::Bool,
+            json!(true),
+            "Whether each plugin must be signed. With `false` one without a signature is taken, and one with a wrong \
+             signature is not.",
         ),
     ])
 }

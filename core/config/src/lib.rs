@@ -24,7 +24,7 @@ pub use cluster::{ClusterConfig, ControllerAddress, OwnCluster};
 pub use config::{Config, NodeConfig, Roles};
 pub use json_schema::json_schema;
 pub use layout::{cluster_options, mirror_options, node_options, pipeline_options, remote_cluster_options};
-pub use load::{load, load_text};
+pub use load::{load, load_plugins, load_text};
 pub use mirrors::{Mirror, MirrorNaming, RemoteCluster};
 pub use problem::{Problem, Problems};
 pub use secrets::Secrets;

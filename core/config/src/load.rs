@@ -7,10 +7,13 @@ use towpath_api::Registry;
 use towpath_types::limits;
 
 use super::config::Config;
+use super::layout::top_options;
+use super::plugins;
 use super::problem::{Problem, Problems};
 use super::secret::{Environment, ProcessEnvironment, resolve};
 use super::secrets::Secrets;
-use super::tree::{self, Node, Place, SourceFile};
+use super::tree::{self, Node, Place, SourceFile, Value};
+use super::validate::validate;
 
 /// A file as it is written, and with its references resolved.
 #[derive(Debug)]
@@ -26,14 +29,26 @@ pub(crate) struct Root {
 /// Every problem of every file at once (R12).
 pub fn load(paths: &[PathBuf], registry: &Registry) -> Result<Config, Problems> {
     let mut problems = Vec::new();
-    let mut files = Vec::new();
-    for path in paths {
-        read_path(path, &mut files, &mut problems);
-    }
-    // A file that is named, and is in a directory that is named, is meant once.
-    let mut seen = std::collections::HashSet::new();
-    files.retain(|file| seen.insert(file.path.canonicalize().unwrap_or_else(|_| file.path.clone())));
+    let files = read_all(paths, &mut problems);
     assemble(files, registry, &ProcessEnvironment, problems)
+}
+
+/// As [`load`], of plugins alone: each is loaded, and what else the files say is not looked at, so that the secrets of
+/// pipelines need not be there.
+///
+/// # Errors
+/// Every problem with a plugin at once (R12), and files that cannot be read.
+pub fn load_plugins(paths: &[PathBuf], registry: &Registry) -> Result<(), Problems> {
+    let mut problems = Vec::new();
+    let files = read_all(paths, &mut problems);
+    let secrets = Secrets::default();
+    let own = |key: &str| ["plugins", "plugin_directory", "plugin_trust"].contains(&key);
+    let roots = parse_all(&files, own, &ProcessEnvironment, &secrets, &mut problems);
+    for root in &roots {
+        validate(&root.resolved, &top_options(), &[], &secrets, &mut problems);
+    }
+    plugins::read_all(&roots, registry, &secrets, &mut problems);
+    if problems.is_empty() { Ok(()) } else { Err(Problems::new(problems, secrets)) }
 }
 
 /// As [`load`], for one text that is called `name` in messages.
@@ -52,16 +67,42 @@ fn assemble(
     mut problems: Vec<Problem>,
 ) -> Result<Config, Problems> {
     let secrets = Secrets::default();
+    let roots = parse_all(&files, |_| true, environment, &secrets, &mut problems);
+    let config = Config::read(roots, registry, &secrets, &mut problems);
+    if problems.is_empty() { Ok(config) } else { Err(Problems::new(problems, secrets)) }
+}
+
+fn read_all(paths: &[PathBuf], problems: &mut Vec<Problem>) -> Vec<Arc<SourceFile>> {
+    let mut files = Vec::new();
+    for path in paths {
+        read_path(path, &mut files, problems);
+    }
+    // A file that is named, and is in a directory that is named, is meant once.
+    let mut seen = std::collections::HashSet::new();
+    files.retain(|file| seen.insert(file.path.canonicalize().unwrap_or_else(|_| file.path.clone())));
+    files
+}
+
+/// The sections of each file that are asked for by name.
+fn parse_all(
+    files: &[Arc<SourceFile>],
+    is_asked_for: impl Fn(&str) -> bool,
+    environment: &dyn Environment,
+    secrets: &Secrets,
+    problems: &mut Vec<Problem>,
+) -> Vec<Root> {
     let mut roots = Vec::new();
-    for file in &files {
-        if let Some(written) = tree::parse(file, &mut problems) {
+    for file in files {
+        if let Some(mut written) = tree::parse(file, problems) {
+            if let Value::Map(entries) = &mut written.value {
+                entries.retain(|(key, _)| is_asked_for(&key.name));
+            }
             let mut resolved = written.clone();
-            resolve(&mut resolved, environment, &secrets, &mut problems);
+            resolve(&mut resolved, environment, secrets, problems);
             roots.push(Root { written, resolved });
         }
     }
-    let config = Config::read(roots, registry, &secrets, &mut problems);
-    if problems.is_empty() { Ok(config) } else { Err(Problems::new(problems, secrets)) }
+    roots
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Problem {

@@ -1,9 +1,14 @@
 //! `plugins:` into types that stand beside the built-in ones.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
-use towpath_api::{ConnectorKind, Registry};
+use towpath_api::{
+    ConfigProblem, ConnectorKind, PluginLoader, PluginScope, PluginTrust, RawConfig, Registry,
+};
 
+use super::config::section;
+use super::layout::trust_options;
 use super::load::Root;
 use super::problem::Problem;
 use super::secrets::Secrets;
@@ -44,23 +49,76 @@ pub(crate) fn read_all(
     problems: &mut Vec<Problem>,
 ) -> Types {
     let mut types = Types { registry: built_in.clone(), broken: BTreeSet::new(), places: BTreeMap::new() };
+    let loader = built_in.plugin_loader().map(|loader| &**loader);
+    let roots: Vec<_> = files.iter().map(|file| &file.resolved).collect();
+    let directory = directory(&roots, problems);
+    let trust = trust(&roots, loader, secrets, problems);
+    // Nothing is loaded where it is not known whether it may be.
+    let loader = loader.filter(|_| trust.is_ok()).ok_or(trust.is_err());
+    let trust = trust.unwrap_or_default();
+    let mut reader = Reader { loader, directory, trust, secrets, problems };
     for file in files {
         let Some(section) = file.resolved.get("plugins") else { continue };
         if !matches!(section.value, Value::Map(_) | Value::Null) {
             let message = "`plugins` must be a map of plugins by name";
-            problems.push(
+            reader.problems.push(
                 Problem::new("CONFIG_TYPE", section.place.clone(), message)
                     .with_hint("write `plugins:`, and below it `my_plugin: { path: my_plugin.wasm }`"),
             );
         }
         for (key, node) in section.entries() {
-            if declare(&mut types, key, built_in, problems) && !load(&mut types, key, node, secrets, problems)
-            {
+            if declare(&mut types, key, built_in, reader.problems) && !reader.load(&mut types, key, node) {
                 types.broken.insert(key.name.clone());
             }
         }
     }
     types
+}
+
+/// `plugin_directory:`, from where the file is that says so.
+fn directory(roots: &[&Node], problems: &mut Vec<Problem>) -> Option<PathBuf> {
+    let node = section(roots, "plugin_directory", problems)?;
+    let path = match &node.value {
+        Value::String(path) => path.clone(),
+        Value::Int(number) => number.to_string(),
+        // Told already, as of any wrong type.
+        _ => return None,
+    };
+    let folder = node.place.file.path.parent();
+    Some(folder.map_or_else(|| PathBuf::from(&path), |folder| folder.join(&path)))
+}
+
+/// It is not known whose signatures count, which is told.
+struct InDoubt;
+
+/// `plugin_trust:`
+fn trust(
+    roots: &[&Node],
+    loader: Option<&dyn PluginLoader>,
+    secrets: &Secrets,
+    problems: &mut Vec<Problem>,
+) -> Result<Option<PluginTrust>, InDoubt> {
+    let before = problems.len();
+    let Some(node) = section(roots, "plugin_trust", problems) else { return Ok(None) };
+    let config = validate(node, &trust_options(), &[], secrets, problems);
+    if problems.len() > before || node.has_unresolved() {
+        return Err(InDoubt);
+    }
+    let trust = PluginTrust { keys: config.strings("keys"), required: config.bool("required") };
+    let found = loader.map_or(Ok(()), |loader| loader.check_trust(&trust));
+    found.map(|()| Some(trust)).map_err(|found| {
+        problems.extend(found.problems.into_iter().map(|it| shown(it, node, secrets)));
+        InDoubt
+    })
+}
+
+/// A problem that the loader has found, at its place below `node`.
+fn shown(problem: ConfigProblem, node: &Node, secrets: &Secrets) -> Problem {
+    let place = node.at(&problem.path).place.clone();
+    let code = problem.code.unwrap_or("CONFIG_PLUGIN");
+    let mut shown = Problem::new(code, place, secrets.redact(&problem.message));
+    shown.hint = problem.hint;
+    shown
 }
 
 /// Whether the name is free, and one.
@@ -97,31 +155,61 @@ fn declare(types: &mut Types, key: &Key, built_in: &Registry, problems: &mut Vec
     true
 }
 
-/// Whether it could be loaded.
-fn load(types: &mut Types, key: &Key, node: &Node, secrets: &Secrets, problems: &mut Vec<Problem>) -> bool {
-    let Some(loader) = types.registry.plugin_loader().cloned() else {
-        let message = "this program loads no plugins";
-        problems.push(Problem::new("CONFIG_PLUGIN", key.place.clone(), message));
-        return false;
-    };
-    let before = problems.len();
-    let config = validate(node, &loader.options(), &[], secrets, problems);
-    if problems.len() > before || node.has_unresolved() {
-        return false;
-    }
-    match loader.load(&key.name, &config) {
-        Ok(plugin) => {
-            types.registry.add_plugin(plugin);
-            true
-        }
-        Err(found) => {
-            for problem in found.problems {
-                let place = node.at(&problem.path).place.clone();
-                let mut shown = Problem::new("CONFIG_PLUGIN", place, secrets.redact(&problem.message));
-                shown.hint = problem.hint;
-                problems.push(shown);
+/// Reads entries.
+struct Reader<'a> {
+    /// What loads plugins; or whether it is told already why none is loaded.
+    loader: Result<&'a dyn PluginLoader, bool>,
+    directory: Option<PathBuf>,
+    trust: Option<PluginTrust>,
+    secrets: &'a Secrets,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Reader<'_> {
+    /// Whether it could be loaded.
+    fn load(&mut self, types: &mut Types, key: &Key, node: &Node) -> bool {
+        let loader = match self.loader {
+            Ok(loader) => loader,
+            Err(is_told) => {
+                let message = "this program loads no plugins";
+                let problem = Problem::new("CONFIG_PLUGIN", key.place.clone(), message);
+                self.problems.extend((!is_told).then_some(problem));
+                return false;
             }
-            false
+        };
+        let whole = loader.short_form().and_then(|option| whole(node, option));
+        let node = whole.as_ref().unwrap_or(node);
+        let Some(config) = self.options(node, loader) else { return false };
+        let scope = PluginScope {
+            file: key.place.file.path.clone(),
+            directory: self.directory.clone(),
+            trust: self.trust.clone(),
+        };
+        match loader.load(&key.name, &config, &scope) {
+            Ok(plugin) => {
+                types.registry.add_plugin(plugin);
+                true
+            }
+            Err(found) => {
+                let secrets = self.secrets;
+                self.problems.extend(found.problems.into_iter().map(|it| shown(it, node, secrets)));
+                false
+            }
         }
     }
+
+    /// The options of an entry, if all are right.
+    fn options(&mut self, node: &Node, loader: &dyn PluginLoader) -> Option<RawConfig> {
+        let before = self.problems.len();
+        let config = validate(node, &loader.options(), &[], self.secrets, self.problems);
+        (self.problems.len() == before && !node.has_unresolved()).then_some(config)
+    }
+}
+
+/// An entry that is a text, as the map that it stands for.
+fn whole(node: &Node, option: &str) -> Option<Node> {
+    node.as_str()?;
+    let place = node.place.clone();
+    let key = Key { name: option.to_owned(), place: place.clone() };
+    Some(Node { value: Value::Map(vec![(key, node.clone())]), place })
 }

@@ -1,15 +1,17 @@
 //! Plugins in configurations, right and wrong; the plugins themselves are played.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::json;
 use towpath_api::{
     Batch, ConfigProblem, ConfigProblems, ConfigSpec, ConnectorError, ConnectorKind, Descriptor, OptionSpec,
-    OptionType, PluginLoader, PluginTypes, RawConfig, Registry, Transform, TransformFactory, Transformed,
+    OptionType, PluginLoader, PluginScope, PluginTrust, PluginTypes, RawConfig, Registry, Transform,
+    TransformFactory, Transformed,
 };
-use towpath_config::{json_schema, load_text};
+use towpath_config::{json_schema, load_plugins, load_text};
 
 /// A transform with an option `fields`, of which none may be called `secret`.
 struct Masks(Descriptor);
@@ -50,7 +52,7 @@ impl TransformFactory for Masks {
     }
 }
 
-/// Loads what is called `good.wasm`.
+/// Loads what is called `good.wasm`, and what is called `good@1.0.0` in the directory `good`.
 struct Loader;
 
 impl PluginLoader for Loader {
@@ -58,13 +60,41 @@ impl PluginLoader for Loader {
         let hosts = OptionType::list(OptionType::NonEmptyString);
         let grants = ConfigSpec::new(vec![OptionSpec::optional("http", hosts, "Hosts.")]);
         ConfigSpec::new(vec![
-            OptionSpec::required("path", OptionType::Path, "The file."),
+            OptionSpec::optional("path", OptionType::Path, "The file."),
+            OptionSpec::optional("plugin", OptionType::NonEmptyString, "The name."),
             OptionSpec::optional("grants", OptionType::Object(grants), "What it may reach."),
         ])
     }
 
-    fn load(&self, name: &str, config: &RawConfig) -> Result<PluginTypes, ConfigProblems> {
-        if config.str("path") != "good.wasm" {
+    fn short_form(&self) -> Option<&'static str> {
+        Some("plugin")
+    }
+
+    fn one_of(&self) -> &'static [&'static str] {
+        &["path", "plugin"]
+    }
+
+    fn check_trust(&self, trust: &PluginTrust) -> Result<(), ConfigProblems> {
+        match trust.keys.iter().position(|key| key == "bad") {
+            None => Ok(()),
+            Some(at) => Err(ConfigProblem::new(format!("keys[{at}]"), "this is no key").into()),
+        }
+    }
+
+    fn load(
+        &self,
+        name: &str,
+        config: &RawConfig,
+        scope: &PluginScope,
+    ) -> Result<PluginTypes, ConfigProblems> {
+        if let Some(plugin) = config.opt_str("plugin") {
+            let directory = scope.directory.as_deref().unwrap_or(Path::new("")).display();
+            let trust = scope.trust.as_ref().map(|it| (it.keys.join(" "), it.required));
+            if plugin != "good@1.0.0" || !directory.to_string().ends_with("good") {
+                let message = format!("{}: {directory} {trust:?}", scope.file.display());
+                return Err(ConfigProblem::new("plugin", message).with_code("PLUGIN_LOCK").into());
+            }
+        } else if config.str("path") != "good.wasm" {
             return Err(ConfigProblem::new("path", "there is no such file").with_hint("build it").into());
         }
         let grants = config.values().get("grants").and_then(|it| it["http"].as_array());
@@ -113,7 +143,7 @@ fn a_plugin_that_does_not_load_is_told_once_where_it_is_declared() {
     let expected = ("t.yaml:2:16".to_owned(), "there is no such file".to_owned(), "build it".to_owned());
     assert_eq!(found, [expected]);
     let found = problems(&with("pii: { file: good.wasm }", "{ type: pii }"));
-    assert_eq!(found.len(), 2, "an unknown option and a missing one: {found:?}");
+    assert_eq!(found.len(), 1, "an unknown option: {found:?}");
 }
 
 #[test]
@@ -132,7 +162,7 @@ fn grants_are_validated_where_they_stand() {
     let found = with_grants("[a]");
     assert!(found[0].1.contains("a map of options is needed here"), "{found:?}");
     let schema = json_schema(&registry());
-    let entry = &schema["properties"]["plugins"]["additionalProperties"]["properties"]["grants"];
+    let entry = &schema["properties"]["plugins"]["additionalProperties"]["anyOf"][1]["properties"]["grants"];
     assert_eq!(entry["properties"]["http"]["items"]["minLength"], json!(1));
     assert_eq!(entry["additionalProperties"], json!(false));
 }
@@ -165,7 +195,67 @@ fn without_a_loader_there_are_no_plugins() {
     let found = load_text("t.yaml", text, &Registry::new()).map(|_| ()).unwrap_err();
     assert_eq!((found.list().len(), found.list()[0].code), (1, "CONFIG_PLUGIN"));
     let schema = json_schema(&registry());
-    let entry = &schema["properties"]["plugins"]["additionalProperties"];
-    assert_eq!(entry["required"], json!(["path"]));
+    let entry = &schema["properties"]["plugins"]["additionalProperties"]["anyOf"];
+    assert_eq!(entry[0]["type"], json!("string"));
+    assert_eq!(entry[1]["oneOf"], json!([{ "required": ["path"] }, { "required": ["plugin"] }]));
+    assert_eq!(schema["properties"]["plugin_trust"]["required"], json!(["keys"]));
     assert_eq!(schema["$defs"]["transform"]["oneOf"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_plugin_has_a_short_form_and_is_looked_for_where_the_file_says() {
+    for plugin in ["pii: good@1.0.0", "pii: { plugin: good@1.0.0 }"] {
+        let text = format!("plugin_directory: ./good\n{}", with(plugin, "{ type: pii, fields: [a] }"));
+        assert_eq!(problems(&text), [], "{plugin}");
+        let text = with(plugin, "{ type: pii, fields: [a] }").replace("good@1.0.0", "bad@1.0.0");
+        let found = load_text("conf/t.yaml", &text, &registry()).map(|_| ()).unwrap_err();
+        let problem = &found.list()[0];
+        let column = 3 + plugin.find("good").unwrap();
+        assert_eq!(problem.position().unwrap(), format!("conf/t.yaml:2:{column}"));
+        assert_eq!((problem.code, problem.message.as_str()), ("PLUGIN_LOCK", "conf/t.yaml:  None"));
+        let text = format!("plugin_directory: ../shop\nplugin_trust: {{ keys: [k, l] }}\n{text}");
+        let found = load_text("conf/t.yaml", &text, &registry()).map(|_| ()).unwrap_err();
+        assert_eq!(found.list()[0].message, "conf/t.yaml: conf/../shop Some((\"k l\", true))");
+    }
+}
+
+#[test]
+fn nothing_is_loaded_where_trust_is_in_doubt() {
+    let plugins = "plugins: { pii: good@1.0.0, other: { path: bad.wasm } }\n";
+    for (trust, place, says) in [
+        ("{ keys: [k, bad] }", "t.yaml:1:27", "this is no key"),
+        ("{ required: true }", "t.yaml:1:15", "`keys` is missing"),
+        ("{ keys: [k], requird: true }", "t.yaml:1:28", "unknown key"),
+        ("{ keys: k }", "t.yaml:1:23", "a list is needed"),
+        ("{ keys: [\"${env:NOBODY_HAS_SET_THIS}\"] }", "t.yaml:1:24", "is not set"),
+        ("true", "t.yaml:1:15", "a map of options is needed"),
+    ] {
+        let text = format!(
+            "plugin_trust: {trust}\n{plugins}pipelines: {{ p: {{ topics: [a], sink: {{ type: pii }} }} }}\n"
+        );
+        let found = problems(&text);
+        assert!(found.iter().all(|it| it.0.starts_with("t.yaml:1:")), "{found:?}");
+        assert!(found.iter().any(|it| it.0 == place && it.1.contains(says)), "{found:?}");
+    }
+}
+
+#[test]
+fn plugins_can_be_loaded_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let pipelines = "pipelines: { p: { topics: [a], sink: { type: \"${env:NOBODY_HAS_SET_THIS}\" } } }\n";
+    let good =
+        file("good.yaml", &format!("plugin_directory: good\nplugins: {{ a: good@1.0.0 }}\n{pipelines}"));
+    load_plugins(std::slice::from_ref(&good), &registry()).unwrap();
+    let bad = file(
+        "bad.yaml",
+        "plugins: { b: good@2.0.0, c: { path: bad.wasm }, d: { nope: 1 } }\nplugin_directory: good\n",
+    );
+    let found = load_plugins(&[good, bad], &registry()).unwrap_err();
+    let codes: Vec<_> = found.list().iter().map(|it| it.code).collect();
+    assert_eq!(codes, ["PLUGIN_LOCK", "CONFIG_PLUGIN", "CONFIG_UNKNOWN_KEY", "CONFIG_DUPLICATE"]);
 }

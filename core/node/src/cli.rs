@@ -98,6 +98,9 @@ pub(crate) struct Files {
     /// YAML files, and directories of YAML files; together they are one configuration.
     #[arg(required = true, value_name = "FILE|DIR")]
     pub(crate) files: Vec<PathBuf>,
+    /// Refuse plugins that are named by version and not in the lock file (`towpath.lock`), rather than to lock them now.
+    #[arg(long)]
+    pub(crate) locked: bool,
 }
 
 #[derive(Debug, Args)]

@@ -93,6 +93,10 @@ pub const FIELD_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 pub const PLUGIN_BATCH_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// Bytes of the file of a plugin (Python's interpreter alone takes 18 MB).
 pub const PLUGIN_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Files in one folder of a plugin directory.
+pub const PLUGIN_DIRECTORY_ENTRIES_MAX: usize = 10_000;
+/// Bytes of the lock file of plugins.
+pub const PLUGIN_LOCK_BYTES_MAX: u64 = 1024 * 1024;
 /// Schemas that one instance of a plugin knows by number, before it is replaced by a new one.
 pub const PLUGIN_SCHEMAS_MAX: usize = 4096;
 /// Bytes of one schema that a plugin defines.

@@ -125,17 +125,17 @@ impl Plugins {
     /// Why it cannot be used.
     pub fn measure_starts(&self, path: &Path, config: &RawConfig) -> Result<Starts, PluginError> {
         let file = read(path)?;
-        let Opened { plugin, descriptors } =
+        let Opened { plugin, descriptors, .. } =
             self.inner.open(&name_of(path), &file, Limits::default(), Grants::default())?;
         let engine = self.inner.engine()?;
         let begun = Instant::now();
         let component = compile(engine, &file.bytes)?;
         let compile = begun.elapsed();
         let load = self.inner.cache.as_ref().and_then(|cache| {
-            cache.store(engine, &file.hash, &component);
+            cache.store(engine, &file.hash.0, &component);
             let load = |_| {
                 let begun = Instant::now();
-                cache.load(engine, &file.hash).map(|_| begun.elapsed())
+                cache.load(engine, &file.hash.0).map(|_| begun.elapsed())
             };
             (0..LOADS).map(load).collect::<Option<Vec<_>>>()
         });

@@ -14,11 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
+use towpath_store::ContentHash;
 use towpath_types::limits::PLUGIN_FILE_BYTES_MAX;
 use wasmtime::Engine;
 use wasmtime::component::Component;
-
-use super::loader::hex;
 
 /// The letters of the form and its version.
 const MAGIC: [u8; 8] = *b"TPCODE1\n";
@@ -59,7 +58,7 @@ impl Cache {
     fn path(&self, engine: &Engine, hash: &[u8; 32]) -> PathBuf {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        self.folder.join(format!("{}-{:016x}.{SUFFIX}", hex(hash), hasher.finish()))
+        self.folder.join(format!("{}-{:016x}.{SUFFIX}", ContentHash(*hash), hasher.finish()))
     }
 
     /// The compiled component, if there is one that can be believed.

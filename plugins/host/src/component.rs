@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
+use towpath_store::ContentHash;
 use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
@@ -24,7 +25,7 @@ pub(crate) struct Loaded {
     pub(crate) limits: Limits,
     pub(crate) grants: Grants,
     /// Of its file.
-    pub(crate) hash: [u8; 32],
+    pub(crate) hash: ContentHash,
     /// For the requests of all tasks.
     pub(crate) http: OnceLock<reqwest::Client>,
 }

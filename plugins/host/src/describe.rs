@@ -110,6 +110,7 @@ pub(crate) fn problem(said: &types::Problem, redactor: &Redactor) -> ConfigProbl
         path: clean(&said.path),
         message: clean(&said.message),
         hint: said.hint.as_deref().map(clean),
+        code: None,
     }
 }
 

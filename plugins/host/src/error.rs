@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use towpath_api::{ConnectorError, Redactor};
+use towpath_store::{ContentHash, StoreError};
 use towpath_types::limits::PLUGIN_TEXT_BYTES_MAX;
 use wasmtime::Trap;
 
@@ -24,10 +25,13 @@ pub enum PluginError {
     #[error("its SHA-256 is {actual}, and {expected} was asked for")]
     OtherContent {
         /// What the user wrote.
-        expected: String,
+        expected: ContentHash,
         /// What the file has.
-        actual: String,
+        actual: ContentHash,
     },
+    /// It is not found by its name and version, not the one that was locked, or not signed as it must be.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// It is no WASM component: truncated, a core module, something else.
     #[error("this is no WASM component: {0}")]
     NoComponent(String),
@@ -59,8 +63,9 @@ pub enum PluginError {
 impl PluginError {
     /// What the user can do about it.
     #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        Some(match self {
+    pub fn hint(&self) -> Option<String> {
+        let words = match self {
+            Self::Store(error) => return error.hint(),
             Self::Unreadable { .. } => {
                 "relative paths are meant from the directory in which towpath was started"
             }
@@ -78,15 +83,23 @@ impl PluginError {
             }
             Self::Call { code: "PLUGIN_TIMEOUT", .. } => "raise `time` of the plugin, if it needs that long",
             _ => return None,
-        })
+        };
+        Some(words.to_owned())
+    }
+
+    /// A stable code, where the kind of error has one of its own.
+    #[must_use]
+    pub const fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Store(error) => Some(error.code()),
+            Self::Call { code, .. } => Some(code),
+            _ => None,
+        }
     }
 
     /// How the runtime sees it.
     pub(crate) fn into_connector_error(self) -> ConnectorError {
-        let code = match &self {
-            Self::Call { code, .. } => *code,
-            _ => "PLUGIN_START",
-        };
+        let code = self.code().unwrap_or("PLUGIN_START");
         let error = ConnectorError::retry(code, self.to_string());
         match self.hint() {
             Some(hint) => error.with_hint(hint),

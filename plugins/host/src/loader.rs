@@ -1,4 +1,4 @@
-//! Components by path into factories.
+//! Components into factories.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -7,22 +7,23 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
-use sha2::{Digest as _, Sha256};
 use towpath_api::{
-    ConfigProblem, ConfigProblems, ConfigSpec, ConnectorKind, Descriptor, PluginLoader, PluginTypes,
-    RawConfig,
+    ConfigProblem, ConfigProblems, ConfigSpec, ConnectorKind, Descriptor, PluginLoader, PluginScope,
+    PluginTrust, PluginTypes, RawConfig,
 };
+use towpath_store::{Change, ContentHash, Identity, LockMode};
 use towpath_types::limits::PLUGIN_FILE_BYTES_MAX;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::admission::{Demands, Locking, trust};
 use super::cache::{Cache, default_folder};
 use super::component::{Loaded, Shape, compile, link};
 use super::error::PluginError;
 use super::grants::Grants;
 use super::inspect::Inspection;
 use super::instance::Instance;
-use super::options::{Entry, Limits, spec};
+use super::options::{Entry, Limits, Meant, PATH, PLUGIN, spec};
 use super::reload::{Slot, Watcher};
 use super::sink::PluginSink;
 use super::source::PluginSource;
@@ -39,6 +40,7 @@ type Compiled = HashMap<[u8; 32], Component>;
 #[derive(Default)]
 pub struct Plugins {
     pub(crate) inner: Arc<Inner>,
+    locking: Locking,
 }
 
 /// What all plugins of a process share.
@@ -60,6 +62,31 @@ impl std::fmt::Debug for Plugins {
 pub(crate) struct Opened {
     pub(crate) plugin: Arc<Loaded>,
     pub(crate) descriptors: Vec<Descriptor>,
+    /// The name and the version that it gives each of its types.
+    pub(crate) own: Vec<(String, String)>,
+}
+
+impl Opened {
+    /// What it calls itself.
+    pub(crate) fn identity(&self) -> Result<Identity, PluginError> {
+        let (name, version) = self.own.first().ok_or(PluginError::NoWorld)?;
+        if let Some((other, its)) = self.own.iter().find(|(other, its)| other != name || its != version) {
+            let what = format!("it calls itself {name} {version} and {other} {its}");
+            return Err(PluginError::Description(what));
+        }
+        Ok(Identity::new(name, version)?)
+    }
+}
+
+/// A component's file, and what it calls itself.
+#[derive(Debug)]
+pub struct Identified {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Their hash.
+    pub sha256: ContentHash,
+    /// Its name and version.
+    pub identity: Identity,
 }
 
 /// Factories of what a component brings.
@@ -81,22 +108,7 @@ fn types(slot: &Arc<Slot>, descriptors: Vec<Descriptor>) -> PluginTypes {
 /// A file that has been read.
 pub(crate) struct File {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) hash: [u8; 32],
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-impl File {
-    /// Whether it is the one that was pinned, if any was.
-    pub(crate) fn check(&self, pinned: Option<&str>) -> Result<(), PluginError> {
-        let actual = hex(&self.hash);
-        match pinned.filter(|expected| **expected != actual) {
-            Some(expected) => Err(PluginError::OtherContent { expected: expected.to_owned(), actual }),
-            None => Ok(()),
-        }
-    }
+    pub(crate) hash: ContentHash,
 }
 
 /// R10: never more than a plugin may have, however long the file is.
@@ -109,7 +121,7 @@ pub(crate) fn read(path: &Path) -> Result<File, PluginError> {
         let message = format!("it has more than {PLUGIN_FILE_BYTES_MAX} bytes");
         return Err(unreadable(std::io::Error::other(message)));
     }
-    let hash = Sha256::digest(&bytes).into();
+    let hash = ContentHash::of(&bytes);
     Ok(File { bytes, hash })
 }
 
@@ -136,7 +148,7 @@ impl Plugins {
     #[must_use]
     pub fn with_cache(folder: PathBuf) -> Self {
         let inner = Inner { cache: Some(Cache::new(folder)), ..Inner::default() };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), locking: Locking::default() }
     }
 
     /// A loader that keeps compiled code in the user's cache directory (`$XDG_CACHE_HOME/towpath/plugins`, or
@@ -146,13 +158,54 @@ impl Plugins {
         default_folder().map_or_else(Self::new, Self::with_cache)
     }
 
-    fn load_entry(&self, name: &str, entry: &Entry) -> Result<(Arc<Slot>, Vec<Descriptor>), PluginError> {
-        let file = read(&entry.path)?;
-        file.check(entry.sha256.as_deref())?;
-        let Opened { plugin, descriptors } =
-            self.inner.open(name, &file, entry.limits, entry.grants.clone())?;
-        let slot = Slot::new(entry.clone(), descriptors.clone(), plugin, Arc::clone(&self.inner));
+    /// The same, with another way to treat plugins that are not locked.
+    #[must_use]
+    pub fn locking(self, mode: LockMode) -> Self {
+        Self { locking: Locking::new(mode), ..self }
+    }
+
+    /// Writes into the lock files what was loaded by name and was not locked, and says what that was and where. Without this
+    /// they stay as they are.
+    ///
+    /// # Errors
+    /// If a lock file cannot be written.
+    pub fn write_locks(&self) -> Result<Vec<(PathBuf, Change)>, PluginError> {
+        self.locking.write()
+    }
+
+    /// The names of [`LockMode::Update`] that no configuration has asked for so far.
+    #[must_use]
+    pub fn not_asked_for(&self) -> Vec<String> {
+        self.locking.unknown()
+    }
+
+    fn load_entry(
+        &self,
+        name: &str,
+        entry: Entry,
+        scope: &PluginScope,
+    ) -> Result<(Arc<Slot>, Vec<Descriptor>), PluginError> {
+        let (mut demands, unlocked) = self.locking.demands(name, &entry, scope)?;
+        let file = read(&demands.path)?;
+        let admitted = demands.admit(file.hash)?;
+        let opened = self.inner.open(name, &file, entry.limits, entry.grants.clone())?;
+        admitted.check(|| opened.identity())?;
+        if let Some(unlocked) = unlocked {
+            self.locking.settle(&mut demands, unlocked, file.hash);
+        }
+        let Opened { plugin, descriptors, .. } = opened;
+        let slot = Slot::new(entry, demands, descriptors.clone(), plugin, Arc::clone(&self.inner));
         Ok((Arc::new(slot), descriptors))
+    }
+
+    /// Reads a component and asks it for its name and version.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn identify(&self, path: &Path) -> Result<Identified, PluginError> {
+        let file = read(path)?;
+        let opened = self.inner.open(&name_of(path), &file, Limits::default(), Grants::default())?;
+        Ok(Identified { identity: opened.identity()?, bytes: file.bytes, sha256: file.hash })
     }
 
     /// Looks at a component without running more of it than what tells about itself.
@@ -165,7 +218,7 @@ impl Plugins {
         let shape = Shape::of(self.inner.engine()?, &component);
         let opened = self.inner.open(&name_of(path), &file, Limits::default(), Grants::default());
         let descriptor = opened.and_then(|it| it.descriptors.into_iter().next().ok_or(PluginError::NoWorld));
-        Ok(Inspection::new(file.bytes.len(), hex(&file.hash), shape, descriptor))
+        Ok(Inspection::new(file.bytes.len(), file.hash.to_string(), shape, descriptor))
     }
 
     /// A component as the types it brings, under the name of its file, for programs and tests.
@@ -173,9 +226,13 @@ impl Plugins {
     /// # Errors
     /// Why it cannot be used.
     pub fn open_path(&self, path: &Path) -> Result<PluginTypes, PluginError> {
+        let (name, file) = (name_of(path), read(path)?);
         let (limits, grants) = (Limits::default(), Grants::default());
-        let entry = Entry { path: path.to_owned(), sha256: None, limits, grants };
-        self.load_entry(&name_of(path), &entry).map(|(slot, descriptors)| types(&slot, descriptors))
+        let Opened { plugin, descriptors, .. } = self.inner.open(&name, &file, limits, grants.clone())?;
+        let entry = Entry { meant: Meant::File(path.to_owned()), sha256: None, limits, grants };
+        let inner = Arc::clone(&self.inner);
+        let slot = Slot::new(entry, Demands::none(path), descriptors.clone(), plugin, inner);
+        Ok(types(&Arc::new(slot), descriptors))
     }
 }
 
@@ -190,17 +247,17 @@ impl Inner {
 
     fn component(&self, file: &File) -> Result<Component, PluginError> {
         let mut compiled = self.compiled.lock();
-        if let Some(component) = compiled.get(&file.hash) {
+        if let Some(component) = compiled.get(&file.hash.0) {
             return Ok(component.clone());
         }
         let engine = self.engine()?;
-        let cached = self.cache.as_ref().and_then(|cache| cache.load(engine, &file.hash));
+        let cached = self.cache.as_ref().and_then(|cache| cache.load(engine, &file.hash.0));
         let component = match cached {
             Some(component) => component,
             None => {
                 let component = compile(engine, &file.bytes)?;
                 if let Some(cache) = &self.cache {
-                    cache.store(engine, &file.hash, &component);
+                    cache.store(engine, &file.hash.0, &component);
                 }
                 component
             }
@@ -208,7 +265,7 @@ impl Inner {
         if compiled.len() >= COMPILED_MAX {
             compiled.clear();
         }
-        compiled.insert(file.hash, component.clone());
+        compiled.insert(file.hash.0, component.clone());
         Ok(component)
     }
 
@@ -230,8 +287,10 @@ impl Inner {
             let mut instance = Instance::start(&plugin, Arc::default(), Task::default()).await?;
             instance.describe().await
         })?;
+        let own =
+            said.iter().map(|it| (it.description.name.clone(), it.description.version.clone())).collect();
         let descriptors = said.into_iter().map(|said| super::describe::descriptor(name, said));
-        Ok(Opened { plugin, descriptors: descriptors.collect::<Result<_, _>>()? })
+        Ok(Opened { plugin, descriptors: descriptors.collect::<Result<_, _>>()?, own })
     }
 }
 
@@ -244,20 +303,38 @@ impl PluginLoader for Plugins {
         spec()
     }
 
-    fn load(&self, name: &str, config: &RawConfig) -> Result<PluginTypes, ConfigProblems> {
+    fn short_form(&self) -> Option<&'static str> {
+        Some(PLUGIN)
+    }
+
+    fn one_of(&self) -> &'static [&'static str] {
+        &[PLUGIN, PATH]
+    }
+
+    fn check_trust(&self, said: &PluginTrust) -> Result<(), ConfigProblems> {
+        trust(said).map(drop).map_err(|problems| ConfigProblems { problems })
+    }
+
+    fn load(
+        &self,
+        name: &str,
+        config: &RawConfig,
+        scope: &PluginScope,
+    ) -> Result<PluginTypes, ConfigProblems> {
         let entry = Entry::read(config)?;
-        let (slot, descriptors) = self.load_entry(name, &entry).map_err(|error| {
-            let place = if matches!(error, PluginError::OtherContent { .. }) { "sha256" } else { "path" };
-            let message = format!("the plugin `{name}` cannot be used: {error}");
-            let problem = ConfigProblem::new(place, message);
-            match error.hint() {
-                Some(hint) => ConfigProblems::from(problem.with_hint(hint)),
-                None => problem.into(),
-            }
+        let (grants, option) = (entry.grants.clone(), entry.meant.option());
+        let (slot, descriptors) = self.load_entry(name, entry, scope).map_err(|error| {
+            let place = if matches!(error, PluginError::OtherContent { .. }) { "sha256" } else { option };
+            let mut problem =
+                ConfigProblem::new(place, format!("the plugin `{name}` cannot be used: {error}"));
+            problem.hint = error.hint();
+            // The kinds of error that have always been there are told as problems of the configuration.
+            problem.code = if let PluginError::Store(error) = &error { Some(error.code()) } else { None };
+            problem
         })?;
         let options = descriptors.iter().flat_map(|it| &it.options.options);
         let secret = options.filter(|option| option.secret).map(|option| option.name.clone()).collect();
-        ConfigProblems { problems: entry.grants.unknown(&secret) }.into_result()?;
+        ConfigProblems { problems: grants.unknown(&secret) }.into_result()?;
         Ok(types(&slot, descriptors))
     }
 }

@@ -13,12 +13,14 @@ use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::Mutex;
 use towpath_api::{ConnectorKind, Descriptor};
+use towpath_store::signature_path;
 
+use super::admission::Demands;
 use super::component::Loaded;
 use super::configured::Configured;
 use super::error::PluginError;
 use super::instance::Instance;
-use super::loader::{Inner, Opened, at_once, hex};
+use super::loader::{Inner, Opened, at_once};
 use super::options::Entry;
 use super::state::Task;
 
@@ -32,18 +34,27 @@ const IDLE: Duration = Duration::from_secs(5);
 /// What a file is known by without reading it.
 type Fingerprint = (u64, u64, u64, i64, i64);
 
-fn fingerprint(path: &Path) -> Option<Fingerprint> {
+fn of_file(path: &Path) -> Option<Fingerprint> {
     let it = std::fs::metadata(path).ok()?;
     Some((it.dev(), it.ino(), it.len(), it.mtime(), it.mtime_nsec()))
+}
+
+/// The component's file, and that of its signature where one counts: either may come first.
+type Fingerprints = (Fingerprint, Option<Fingerprint>);
+
+fn fingerprint(demands: &Demands) -> Option<Fingerprints> {
+    let signature = || of_file(&signature_path(&demands.path));
+    Some((of_file(&demands.path)?, demands.reads_signature().then(signature).flatten()))
 }
 
 /// A plugin under its name in the YAML.
 pub(crate) struct Slot {
     entry: Entry,
+    demands: Demands,
     /// What the configuration was validated against.
     descriptors: Vec<Descriptor>,
     current: Mutex<Arc<Loaded>>,
-    seen: Mutex<Option<Fingerprint>>,
+    seen: Mutex<Option<Fingerprints>>,
     /// The options of the tasks that run.
     configs: Mutex<Vec<(ConnectorKind, Weak<Configured>)>>,
     inner: Arc<Inner>,
@@ -52,12 +63,14 @@ pub(crate) struct Slot {
 impl Slot {
     pub(crate) fn new(
         entry: Entry,
+        demands: Demands,
         descriptors: Vec<Descriptor>,
         loaded: Arc<Loaded>,
         inner: Arc<Inner>,
     ) -> Self {
-        let seen = Mutex::new(fingerprint(&entry.path));
-        Self { entry, descriptors, current: Mutex::new(loaded), seen, configs: Mutex::default(), inner }
+        let seen = Mutex::new(fingerprint(&demands));
+        let current = Mutex::new(loaded);
+        Self { entry, demands, descriptors, current, seen, configs: Mutex::default(), inner }
     }
 
     /// The component that is to run.
@@ -79,34 +92,36 @@ impl Slot {
 
     /// Takes the file's component, if it is another one and fit to run.
     fn refresh(&self) {
-        let now = fingerprint(&self.entry.path);
+        let now = fingerprint(&self.demands);
         // A file that is gone says nothing: it may be on its way.
         if now.is_none() || std::mem::replace(&mut *self.seen.lock(), now) == now {
             return;
         }
         let old = self.current();
-        let (plugin, path) = (&*old.name, self.entry.path.display());
+        let (plugin, path) = (&*old.name, self.demands.path.display());
         match self.renewed(&old) {
             Ok(None) => {}
             Ok(Some(new)) => {
-                let sha256 = hex(&new.hash);
+                let sha256 = new.hash.to_string();
                 *self.current.lock() = new;
                 tracing::info!(plugin, %path, sha256, "the plugin was replaced; its tasks go over to it");
             }
             Err(error) => {
-                tracing::error!(plugin, %path, %error, "the plugin's new file cannot be used; the old one goes on");
+                let hint = error.hint().unwrap_or_default();
+                tracing::error!(plugin, %path, %error, hint, "the plugin's new file cannot be used; the old one goes on");
             }
         }
     }
 
     fn renewed(&self, old: &Loaded) -> Result<Option<Arc<Loaded>>, PluginError> {
-        let file = super::loader::read(&self.entry.path)?;
+        let file = super::loader::read(&self.demands.path)?;
         if file.hash == old.hash {
             return Ok(None);
         }
-        file.check(self.entry.sha256.as_deref())?;
-        let Opened { plugin: new, descriptors } =
-            self.inner.open(&old.name, &file, self.entry.limits, self.entry.grants.clone())?;
+        let admitted = self.demands.admit(file.hash)?;
+        let opened = self.inner.open(&old.name, &file, self.entry.limits, self.entry.grants.clone())?;
+        admitted.check(|| opened.identity())?;
+        let Opened { plugin: new, descriptors, .. } = opened;
         let same =
             |(one, two): (&Descriptor, &Descriptor)| one.kind == two.kind && one.options == two.options;
         if descriptors.len() != self.descriptors.len() || !descriptors.iter().zip(&self.descriptors).all(same)
@@ -158,7 +173,7 @@ impl Watcher {
         slots.push(Arc::downgrade(slot));
         drop(slots);
         // The folder, since a file that is replaced by renaming is another one.
-        let folder = slot.entry.path.parent().filter(|it| !it.as_os_str().is_empty());
+        let folder = slot.demands.path.parent().filter(|it| !it.as_os_str().is_empty());
         let folder: PathBuf = folder.unwrap_or(Path::new(".")).to_owned();
         if let Err(error) = folders.lock().watch(&folder, RecursiveMode::NonRecursive) {
             let folder = folder.display();

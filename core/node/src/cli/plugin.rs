@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Plugin {
@@ -64,6 +64,59 @@ pub(crate) enum Plugin {
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
         seconds: u64,
     },
+    /// Lock the plugins that the files name by version: write what was found, and its hash, into `towpath.lock` beside them.
+    Lock {
+        /// YAML files, and directories of YAML files.
+        #[arg(default_value = ".", value_name = "FILE|DIR")]
+        files: Vec<PathBuf>,
+        /// Look for this plugin anew, whatever is locked: a newer version, or another file of the same; may be given several
+        /// times.
+        #[arg(long, value_name = "NAME")]
+        update: Vec<String>,
+    },
+    /// Put a component into the plugin directory, under its own name and version; its signature too, if it has one.
+    Install {
+        /// The component.
+        file: PathBuf,
+        #[command(flatten)]
+        directory: DirectoryArgument,
+    },
+    /// List the plugin directory.
+    List {
+        #[command(flatten)]
+        directory: DirectoryArgument,
+    },
+    /// Make a key for signing plugins: the private one for yourself, the public one for those who trust you.
+    Keygen {
+        /// Where the private key goes; the public one goes beside it, with `.pub` after the name.
+        #[arg(default_value = "towpath-plugin.key")]
+        file: PathBuf,
+    },
+    /// Sign components: the signature goes beside each, with `.sig` after the name.
+    Sign {
+        /// The file of the private key.
+        #[arg(long, env = "TOWPATH_PLUGIN_KEY", value_name = "FILE")]
+        key: PathBuf,
+        /// The components.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Say whether components are signed by somebody who is trusted.
+    Verify {
+        /// Whose signature counts, as `ed25519:…` or as a file that holds that; may be given several times.
+        #[arg(long = "key", required = true, value_name = "KEY|FILE")]
+        keys: Vec<String>,
+        /// The components.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DirectoryArgument {
+    /// The plugin directory.
+    #[arg(long, env = "TOWPATH_PLUGIN_DIRECTORY", default_value = "plugins", value_name = "DIR")]
+    pub(crate) directory: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -13,7 +13,7 @@ use crate::paused::Paused;
 use crate::settings::broker_config;
 
 pub(super) async fn run(files: &Files, json: bool) -> Result<(), Failure> {
-    let mut config = configuration(files, None, json)?;
+    let (mut config, _) = configuration(files, None, json)?;
     if config.foreign_servers().is_some() {
         return Err(Failure::new(
             "`cluster: bootstrap_servers:` names someone else's brokers, and none is started",

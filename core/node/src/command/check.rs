@@ -3,15 +3,16 @@
 use serde_json::{Value as Json, json};
 use towpath_config::Config;
 
+use super::start::lock_mode;
 use crate::cli::Files;
 use crate::failure::Failure;
 use crate::output::{Listing, print_json, tell_problems};
 use crate::preflight::{self, Found};
-use crate::registry::built_in;
+use crate::registry::with_plugins;
 use crate::settings::broker_config;
 
 pub(super) async fn run(files: &Files, json: bool) -> Result<(), Failure> {
-    let config = towpath_config::load(&files.files, &built_in())?;
+    let config = towpath_config::load(&files.files, &with_plugins(lock_mode(files)).0)?;
     tell_problems_if_any(&config, json);
     broker_config(&config)?;
     let found = preflight::look(&config, |_| true).await;

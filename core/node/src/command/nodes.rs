@@ -96,7 +96,8 @@ impl Nodes {
         if json {
             command.arg("--json");
         }
-        command.arg("up").arg("--no-check").arg("--local-node").arg(node.to_argument()?);
+        // What was not locked is, by now: each of them takes the same.
+        command.arg("up").args(["--no-check", "--locked"]).arg("--local-node").arg(node.to_argument()?);
         command.args(&up.files.files);
         // A node ends when its standard input does: it never outlives this process. In a group of its own it does not
         // see the terminal's Ctrl-C, so that the nodes end in order.

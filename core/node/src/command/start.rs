@@ -10,28 +10,40 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use towpath_broker::{Broker, BrokerConfig, BrokerError};
 use towpath_config::Config;
+use towpath_host::Plugins;
+use towpath_store::LockMode;
 
 use super::check::tell_problems_if_any;
 use crate::cli::Files;
 use crate::failure::{Failure, chain};
 use crate::local::LocalNode;
-use crate::registry::built_in;
+use crate::registry::with_plugins;
 use crate::settings::cluster_settings;
 
 /// A terminal and whoever started us may both pass one Ctrl-C on: what comes this soon after is the same one.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
-/// Reads the files; from now on no secret of theirs is shown (R13). One of several nodes on this machine (`local`) has
+/// What the files say about plugins that are not locked.
+pub(super) fn lock_mode(files: &Files) -> LockMode {
+    if files.locked { LockMode::Locked } else { LockMode::Complete }
+}
+
+/// Reads the files, and with what their plugins were loaded; from now on no secret of theirs is shown (R13). One of several nodes on this machine (`local`) has
 /// its own place in them, and its warnings were told by whoever started it.
-pub(super) fn configuration(files: &Files, local: Option<&LocalNode>, json: bool) -> Result<Config, Failure> {
-    let mut config = towpath_config::load(&files.files, &built_in())?;
+pub(super) fn configuration(
+    files: &Files,
+    local: Option<&LocalNode>,
+    json: bool,
+) -> Result<(Config, Arc<Plugins>), Failure> {
+    let (registry, plugins) = with_plugins(lock_mode(files));
+    let mut config = towpath_config::load(&files.files, &registry)?;
     let redactor = config.redactor.clone();
     towpath_telemetry::redact_with(move |text| redactor.redact(text).into_owned());
     match local {
         Some(local) => local.apply(&mut config),
         None => tell_problems_if_any(&config, json),
     }
-    Ok(config)
+    Ok((config, plugins))
 }
 
 /// What ends a long-running command.

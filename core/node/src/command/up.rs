@@ -12,6 +12,7 @@ use towpath_mirror::Link;
 use towpath_runtime::{Supervisor, SupervisorConfig, WorkerConfig};
 
 use super::nodes;
+use super::plugin::lock_plugins;
 use super::start::{Signals, configuration, in_use, quorum_failed, shown_listeners, start_broker};
 use crate::cli::Up;
 use crate::failure::{Failure, chain};
@@ -29,8 +30,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// How often someone else's cluster is looked for.
 const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) async fn run(up: Up, json: bool) -> Result<(), Failure> {
-    let mut config = configuration(&up.files, up.local_node.as_ref(), json)?;
+    let (mut config, plugins) = configuration(&up.files, up.local_node.as_ref(), json)?;
     let settings = broker_config(&config)?;
+    lock_plugins(&plugins)?;
     let mut signals = Signals::new(up.local_node.is_some())?;
     if let Some(count) = up.nodes {
         return nodes::run(&config, &up, count, &mut signals, json).await;

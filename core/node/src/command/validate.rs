@@ -4,14 +4,15 @@ use serde_json::json;
 use towpath_config::Config;
 
 use super::check::tell_problems_if_any;
+use super::start::lock_mode;
 use crate::cli::Files;
 use crate::failure::Failure;
 use crate::output::{Listing, tell};
-use crate::registry::built_in;
+use crate::registry::with_plugins;
 use crate::settings::broker_config;
 
 pub(super) fn run(files: &Files, json: bool) -> Result<(), Failure> {
-    let config = towpath_config::load(&files.files, &built_in())?;
+    let config = towpath_config::load(&files.files, &with_plugins(lock_mode(files)).0)?;
     tell_problems_if_any(&config, json);
     broker_config(&config)?;
     if config.pipelines.is_empty() && !json {

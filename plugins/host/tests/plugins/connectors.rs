@@ -8,8 +8,8 @@ use serde_json::{Value as Json, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use towpath_api::{
-    Budget, ConnectorError, PluginLoader as _, PluginTypes, Poll, RawConfig, Source, SourceConnector,
-    SourceOffsets, TaskContext, TaskSpec,
+    Budget, ConnectorError, PluginLoader as _, PluginScope, PluginTypes, Poll, RawConfig, Source,
+    SourceConnector, SourceOffsets, TaskContext, TaskSpec,
 };
 
 use crate::support::{PLUGINS, built_component};
@@ -44,7 +44,7 @@ pub(crate) fn load(path: &Path, entry: &Json) -> PluginTypes {
         values[name] = value.clone();
     }
     let config = RawConfig::with_defaults(&PLUGINS.options(), values).unwrap();
-    PLUGINS.load("mine", &config).unwrap_or_else(|problems| panic!("{problems}"))
+    PLUGINS.load("mine", &config, &PluginScope::default()).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 /// The hostile source with little time and memory.

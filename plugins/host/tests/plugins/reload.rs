@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use towpath_api::Transform;
+use towpath_api::{PluginLoader as _, PluginScope, PluginTrust, RawConfig, Transform};
+use towpath_host::{Identified, Plugins};
+use towpath_store::{Directory, SecretKey, Signature};
 
-use crate::support::{HOSTILE, PII_MASK, config, load, patched, replace, texts, told};
+use crate::support::{HOSTILE, PII_MASK, PLUGINS, config, load, patched, replace, texts, told};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than a folder must be quiet before its files are looked at.
@@ -100,4 +102,59 @@ async fn a_file_that_is_pinned_is_not_replaced() {
     replace(&path, &changed("HOSTILE_RECORD", "HOSTILE_SECOND"));
     tokio::time::sleep(SEEN).await;
     assert_eq!(code(&mut *transform).await, "HOSTILE_RECORD");
+}
+
+/// What is found by name is locked while it runs, also where nothing was locked before; and signed, where it must be: the
+/// component may come before its signature.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signed_file_is_replaced_by_a_signed_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.wasm");
+    std::fs::copy(&*HOSTILE, &path).unwrap();
+    let key = SecretKey::generate().unwrap();
+    let sign = || {
+        let Identified { identity, sha256, .. } = PLUGINS.identify(&path).unwrap();
+        Signature::sign(&key, identity, sha256).write(&path).unwrap()
+    };
+    let trust = PluginTrust { keys: vec![key.public().to_string()], required: true };
+    let scope = PluginScope { trust: Some(trust), ..PluginScope::default() };
+    let entry = || RawConfig::with_defaults(&PLUGINS.options(), json!({ "path": path })).unwrap();
+    let refused = PLUGINS.load("mine", &entry(), &scope).unwrap_err();
+    assert_eq!(refused.problems[0].code, Some("PLUGIN_SIGNATURE"));
+    sign();
+    let factory = PLUGINS.load("mine", &entry(), &scope).unwrap().transform.unwrap();
+    let mut transform = factory.parse(&config(&*factory, json!({}))).unwrap();
+    assert_eq!(code(&mut *transform).await, "HOSTILE_RECORD");
+    replace(&path, &changed("HOSTILE_RECORD", "HOSTILE_SECOND"));
+    tokio::time::sleep(SEEN).await;
+    assert_eq!(code(&mut *transform).await, "HOSTILE_RECORD", "the signature is still that of the old one");
+    sign();
+    wait_for(&mut *transform, "HOSTILE_SECOND").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_found_by_name_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let identified = PLUGINS.identify(&HOSTILE).unwrap();
+    let identity = &identified.identity;
+    let directory = Directory::new(folder.path().join("plugins"));
+    let path = directory.install(identity, &identified.bytes, None).unwrap().path;
+    let scope = PluginScope { file: folder.path().join("t.yaml"), ..PluginScope::default() };
+    let plugins = Plugins::new();
+    let entry = json!({ "plugin": format!("{}@*", identity.name) });
+    let entry = RawConfig::with_defaults(&plugins.options(), entry).unwrap();
+    let factory = plugins.load("mine", &entry, &scope).unwrap().transform.unwrap();
+    let mut transform = factory.parse(&config(&*factory, json!({}))).unwrap();
+    assert_eq!(code(&mut *transform).await, "HOSTILE_RECORD");
+    replace(&path, &changed("HOSTILE_RECORD", "HOSTILE_SECOND"));
+    tokio::time::sleep(SEEN).await;
+    assert_eq!(code(&mut *transform).await, "HOSTILE_RECORD");
+    // What is written down is what was loaded, not what lies there now.
+    let written = plugins.write_locks().unwrap();
+    assert_eq!((written.len(), written[0].1.new.sha256), (1, identified.sha256));
+    let refused = Plugins::new().load("mine", &entry, &scope).unwrap_err();
+    assert_eq!(
+        (refused.problems[0].code, refused.problems[0].path.as_str()),
+        (Some("PLUGIN_LOCK"), "plugin")
+    );
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value as Json, json};
 use towpath_api::{
-    Batch, BatchBuilder, EventSchema, PluginLoader as _, RawConfig, RowSchema, Transform, TransformFactory,
-    Type, Value,
+    Batch, BatchBuilder, EventSchema, PluginLoader as _, PluginScope, RawConfig, RowSchema, Transform,
+    TransformFactory, Type, Value,
 };
 use towpath_host::Plugins;
 
@@ -40,7 +40,8 @@ pub(crate) fn load(path: &Path, options: &Json) -> Result<Arc<dyn TransformFacto
         values[name] = value.clone();
     }
     let config = RawConfig::with_defaults(&PLUGINS.options(), values).unwrap();
-    let types = PLUGINS.load("mine", &config).map_err(|problems| problems.to_string())?;
+    let types =
+        PLUGINS.load("mine", &config, &PluginScope::default()).map_err(|problems| problems.to_string())?;
     Ok(types.transform.unwrap())
 }
 

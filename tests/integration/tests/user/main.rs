@@ -12,6 +12,7 @@ mod mirrors;
 mod other_cluster;
 mod pages;
 mod plugins;
+mod plugins_by_name;
 mod quickstart;
 mod restarts;
 mod secrets;

@@ -10,7 +10,7 @@ use towpath_harness::process::Options;
 use super::support::{LONG, Said, ask, task, type_in, wait_until};
 
 /// A command in a folder; what it compiles is kept with what other tests compile.
-fn towpath_in(folder: &Path, arguments: &[&str]) -> Said {
+pub(crate) fn towpath_in(folder: &Path, arguments: &[&str]) -> Said {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
     type_in(folder, arguments, "", &[("CARGO_TARGET_DIR", target.to_str().unwrap())])
 }

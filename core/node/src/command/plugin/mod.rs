@@ -12,8 +12,14 @@ use towpath_config::tree::{self, SourceFile};
 use towpath_config::validate::validate;
 use towpath_config::{Problem, Problems, Secrets};
 use towpath_host::{Inspection, PluginError, Plugins, bench};
+use towpath_store::StoreError;
 use towpath_tool::{Built, Kind, Language, ToolError};
 use towpath_types::limits::PLUGIN_BATCH_BYTES_MAX;
+
+mod keys;
+mod store;
+
+pub(super) use store::lock_plugins;
 
 use super::connectors::options_listing;
 use crate::cli::{Lang, Plugin, PluginKind};
@@ -32,6 +38,12 @@ pub(super) async fn run(command: Plugin, json: bool) -> Result<(), Failure> {
         Plugin::Check { file, options, grants, seconds } => {
             check::run(&file, &options, grants.as_deref(), seconds, json).await
         }
+        Plugin::Lock { files, update } => store::lock(&files, update, json),
+        Plugin::Install { file, directory } => store::install(&file, directory.directory, json),
+        Plugin::List { directory } => store::list(directory.directory, json),
+        Plugin::Keygen { file } => keys::keygen(&file, json),
+        Plugin::Sign { key, files } => keys::sign(&key, &files, json),
+        Plugin::Verify { keys, files } => keys::verify(&keys, &files, json),
     }
 }
 
@@ -52,6 +64,22 @@ impl From<PluginError> for Failure {
             Some(hint) => failure.with_hint(hint),
             None => failure,
         }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::from(PluginError::from(error))
+    }
+}
+
+/// What is wrong with one file of several.
+fn about(file: &Path, error: impl Into<PluginError>) -> Failure {
+    let error = error.into();
+    let failure = Failure::new(format!("{}: {error}", file.display()));
+    match error.hint() {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
     }
 }
 
