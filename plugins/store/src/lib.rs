@@ -7,7 +7,6 @@
 //!
 //! [`find`] puts the first three together. Nothing here runs a component or looks into one.
 #![forbid(unsafe_code)]
-#![allow(clippy::result_large_err, reason = "an error tells everything about two files, once, at a start")]
 
 mod directory;
 mod error;

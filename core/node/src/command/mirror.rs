@@ -1,5 +1,6 @@
 //! `towpath mirror`: the mirrors of the files, without a broker of their own.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
@@ -17,8 +18,8 @@ use crate::paused::Paused;
 
 pub(super) async fn run(mirror: Mirror, json: bool) -> Result<(), Failure> {
     match mirror.command {
-        None => start(&Files { files: mirror.files }, json).await,
-        Some(MirrorCommand::Plan { files }) => plan(&Files { files }, json).await,
+        None => start(&mirrors_of(mirror.files), json).await,
+        Some(MirrorCommand::Plan { files }) => plan(&mirrors_of(files), json).await,
         Some(MirrorCommand::Status { node, mirrors, partitions, groups }) => {
             let chosen = status(&node, &mirrors).await?;
             if json {
@@ -56,9 +57,14 @@ async fn plan(files: &Files, json: bool) -> Result<(), Failure> {
     if json { print_json(&json!(all)) } else { listing.print(false) }
 }
 
+/// Mirrors run no plugins.
+const fn mirrors_of(files: Vec<PathBuf>) -> Files {
+    Files { files, locked: false }
+}
+
 /// The files, which must declare mirrors.
 fn declared(files: &Files, json: bool) -> Result<Config, Failure> {
-    let config = configuration(files, None, json)?;
+    let (config, _) = configuration(files, None, json)?;
     if config.mirrors.is_empty() {
         return Err(Failure::new("the files declare no mirrors").with_hint(
             "add `clusters:` with two of them, and `mirrors: { us-to-eu: { from: us, to: eu } }`",

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use towpath_api::{PluginLoader as _, RawConfig};
+use towpath_api::{PluginLoader as _, PluginScope, RawConfig};
 
 use crate::connectors::{HOSTILE_SINK, HOSTILE_SOURCE};
 use crate::support::{HOSTILE, PLUGINS, patched};
@@ -15,7 +15,7 @@ fn refused(bytes: &[u8]) -> String {
     std::fs::write(&path, bytes).unwrap();
     let entry = json!({ "path": path, "time": 300, "memory": 16 << 20 });
     let config = RawConfig::with_defaults(&PLUGINS.options(), entry).unwrap();
-    PLUGINS.load("mine", &config).unwrap_err().to_string()
+    PLUGINS.load("mine", &config, &PluginScope::default()).unwrap_err().to_string()
 }
 
 fn worlds() -> [(&'static str, &'static Path); 3] {

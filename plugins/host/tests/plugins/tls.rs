@@ -7,7 +7,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use towpath_api::conformance;
 use towpath_api::{
-    ConnectorError, ErrorKind, Guarantee, PluginLoader as _, RawConfig, SourceConnector, TaskContext,
+    ConnectorError, ErrorKind, Guarantee, PluginLoader as _, PluginScope, RawConfig, SourceConnector,
+    TaskContext,
 };
 use towpath_harness::Redis;
 
@@ -105,6 +106,6 @@ fn an_authority_that_is_none_is_told_where_it_is_written() {
     let mut values = json!({ "path": &*REDIS_STREAMS, "grants": entry["grants"] });
     values["grants"]["tls_ca"] = json!(&*REDIS_STREAMS);
     let config = RawConfig::with_defaults(&PLUGINS.options(), values).unwrap();
-    let problems = PLUGINS.load("mine", &config).unwrap_err().problems;
+    let problems = PLUGINS.load("mine", &config, &PluginScope::default()).unwrap_err().problems;
     assert_eq!((problems[0].path.as_str(), problems.len()), ("grants.tls_ca", 1), "{problems:?}");
 }

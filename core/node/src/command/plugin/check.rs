@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 use towpath_api::conformance::{self, Report};
 use towpath_api::{
-    Guarantee, OptionType, PluginLoader as _, PluginTypes, RawConfig, SinkConnector, SourceConnector,
+    Guarantee, OptionType, PluginLoader as _, PluginScope, PluginTypes, RawConfig, SinkConnector,
+    SourceConnector,
 };
 use towpath_host::{PluginError, Plugins};
 
@@ -62,7 +63,7 @@ fn load(plugins: &Plugins, file: &Path, grants: Option<&str>) -> Result<PluginTy
     let refused = |problems| Failure::new(format!("the plugin cannot be loaded: {problems}"));
     let config = RawConfig::with_defaults(&entry, values).map_err(refused)?;
     let name = file.file_stem().map_or_else(|| "plugin".into(), |name| name.to_string_lossy());
-    plugins.load(&name, &config).map_err(refused)
+    plugins.load(&name, &config, &PluginScope::default()).map_err(refused)
 }
 
 fn open(types: &PluginTypes, text: &str) -> Result<Opened, Failure> {
