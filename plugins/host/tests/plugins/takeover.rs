@@ -120,8 +120,12 @@ async fn a_source_that_cannot_be_opened_leaves_the_old_one() {
         let mut bad = patched(&HOSTILE_SOURCE, "HOSTILE_NUMBER", "HOSTILE_SECOND");
         replaced(&mut bad, harm, calm);
         replace(&path, &bad);
-        reading.only("HOSTILE_NUMBER", SEEN).await;
+        let begun = Instant::now();
+        while reading.opened < 2 && begun.elapsed() < PATIENCE {
+            reading.only("HOSTILE_NUMBER", Duration::from_millis(100)).await;
+        }
         // It was tried once, and the old one opened again.
+        reading.only("HOSTILE_NUMBER", SEEN).await;
         assert_eq!(reading.opened, 2, "{calm}");
         assert!(!reading.source.is_superseded());
         replace(&path, &patched(&HOSTILE_SOURCE, "HOSTILE_NUMBER", "HOSTILE_THIRD_"));
@@ -252,6 +256,10 @@ async fn a_sink_that_cannot_be_opened_leaves_the_old_one() {
         let mut bad = patched(&HOSTILE_SINK, "HOSTILE_RECORD", "HOSTILE_SECOND");
         replaced(&mut bad, harm, calm);
         replace(&path, &bad);
+        let begun = Instant::now();
+        while writing.opened < 2 + failures && begun.elapsed() < PATIENCE {
+            writing.only("HOSTILE_RECORD", Duration::from_millis(100)).await;
+        }
         writing.only("HOSTILE_RECORD", SEEN).await;
         assert_eq!((writing.opened, writing.failed), (2 + failures, failures), "{calm}");
         replace(&path, &patched(&HOSTILE_SINK, "HOSTILE_RECORD", "HOSTILE_THIRD_"));

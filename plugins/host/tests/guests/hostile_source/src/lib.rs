@@ -59,6 +59,28 @@ fn remember() -> Result<String, Error> {
     Ok(format!("{known:?} {} {:?}", others.len(), state::keys()?))
 }
 
+/// Secrets in other forms, or ever more of them.
+fn send_secrets(how: &str, target: &str) -> Result<String, Error> {
+    Ok(match how {
+        "basic" => {
+            let request = http::Request::new("POST", target).basic_auth("user", "token")?;
+            let token = secrets::get_as("token", &secrets::Form::Json)?.map(|it| it.mark).unwrap_or_default();
+            let answer = http::send(request.body(format!("{{\"token\":\"{token}\"}}>")))?;
+            let said = String::from_utf8_lossy(&answer.body).into_owned();
+            log(Level::Error, &said);
+            said
+        }
+        "marks" => loop {
+            let before = random(8).iter().map(|byte| format!("{byte:02x}")).collect();
+            secrets::get_as("token", &secrets::Form::Base64 { before, after: String::new() })?;
+        },
+        "secrets" => loop {
+            let _refused = secrets::get("token");
+        },
+        _ => String::new(),
+    })
+}
+
 /// Does what the options say, in the function that they say. What it finds out is the text.
 fn act(at: &str) -> Result<Option<String>, Error> {
     if option("at") != at {
@@ -118,21 +140,7 @@ fn act(at: &str) -> Result<Option<String>, Error> {
             let json = Config::default().json("token").unwrap_or_default();
             format!("{seen}|{json}|{}", mark.starts_with("towpath-secret-"))
         }
-        "basic" => {
-            let request = http::Request::new("POST", target).basic_auth("user", "token")?;
-            let token = secrets::get_as("token", &secrets::Form::Json)?.map(|it| it.mark).unwrap_or_default();
-            let answer = http::send(request.body(format!("{{\"token\":\"{token}\"}}>")))?;
-            let said = String::from_utf8_lossy(&answer.body).into_owned();
-            log(Level::Error, &said);
-            said
-        }
-        "marks" => loop {
-            let before = random(8).iter().map(|byte| format!("{byte:02x}")).collect();
-            secrets::get_as("token", &secrets::Form::Base64 { before, after: String::new() })?;
-        },
-        "secrets" => loop {
-            let _refused = secrets::get("token");
-        },
+        how @ ("basic" | "marks" | "secrets") => send_secrets(how, &target)?,
         "state" => remember()?,
         _ => String::new(),
     }))
