@@ -141,7 +141,8 @@ impl Instance {
 
     /// Opens the transform.
     pub(crate) async fn open_transform(&mut self) -> Result<Result<(), types::Error>, PluginError> {
-        let opened = call!(self, self.limits.time, Reach::Nothing, self.exports.transform.as_ref(), call_open);
+        let opened =
+            call!(self, self.limits.time, Reach::Nothing, self.exports.transform.as_ref(), call_open);
         self.at_open = self.store.data().memory_used;
         opened
     }

@@ -173,7 +173,11 @@ impl Running {
         let part = self.read(&instance, batch, range, outcome)?;
         if instance.is_worn() {
             let (plugin, bytes) = (&*self.plugin.name, instance.store.data().memory_used);
-            tracing::debug!(plugin, bytes, "an instance has used up most of its memory; another takes its place");
+            tracing::debug!(
+                plugin,
+                bytes,
+                "an instance has used up most of its memory; another takes its place"
+            );
         } else {
             self.instance = Some(instance);
         }

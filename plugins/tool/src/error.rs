@@ -76,11 +76,15 @@ impl ToolError {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Missing { program, .. } => match program.as_str() {
-                "node" | "npm" => "plugins in JavaScript need Node.js and npm: `apt-get install nodejs npm`, or their like",
+                "node" | "npm" => {
+                    "plugins in JavaScript need Node.js and npm: `apt-get install nodejs npm`, or their like"
+                }
                 "python3" | "venv/bin/python" => {
                     "plugins in Python need Python with venv: `apt-get install python3 python3-venv`, or their like"
                 }
-                "bash" => "install bash, or let rustup add the target: `rustup target add wasm32-unknown-unknown`",
+                "bash" => {
+                    "install bash, or let rustup add the target: `rustup target add wasm32-unknown-unknown`"
+                }
                 _ => "plugins in Rust need cargo and rustc: see rustup",
             },
             Self::TooOld { program: "node", .. } => "install a newer Node.js",

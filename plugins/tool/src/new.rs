@@ -27,13 +27,9 @@ pub enum Language {
 impl Language {
     /// What the project in `folder` is written in; TypeScript is built as JavaScript is.
     pub(crate) fn of(folder: &Path) -> Option<Self> {
-        [
-            ("Cargo.toml", Self::Rust),
-            ("package.json", Self::JavaScript),
-            ("pyproject.toml", Self::Python),
-        ]
-        .into_iter()
-        .find_map(|(file, language)| folder.join(file).is_file().then_some(language))
+        [("Cargo.toml", Self::Rust), ("package.json", Self::JavaScript), ("pyproject.toml", Self::Python)]
+            .into_iter()
+            .find_map(|(file, language)| folder.join(file).is_file().then_some(language))
     }
 
     /// The language, for people.
@@ -71,7 +67,8 @@ impl Language {
                 JS_SDK.iter().collect(),
             ),
             Self::TypeScript => {
-                let own = [main(template!("ts/src/index.ts")), ("tsconfig.json", template!("ts/tsconfig.json"))];
+                let own =
+                    [main(template!("ts/src/index.ts")), ("tsconfig.json", template!("ts/tsconfig.json"))];
                 ([JAVASCRIPT.as_slice(), &own].concat(), JS_SDK.iter().collect())
             }
             Self::Python => (PYTHON.to_vec(), PYTHON_SDK.iter().collect()),

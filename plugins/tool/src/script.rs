@@ -58,7 +58,16 @@ pub(crate) const PYTHON: Kit = Kit {
     ],
     fetch: &[
         &["python3", "-m", "venv", "venv"],
-        &["venv/bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", "requirements.txt"],
+        &[
+            "venv/bin/python",
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "-r",
+            "requirements.txt",
+        ],
     ],
     interpreter: "venv/bin/python",
     script: "build.py",
@@ -145,7 +154,8 @@ impl Kit {
         inputs_of(&project, 0, &mut inputs)?;
         let carried = self.sdk.iter().chain(&WIT).chain(self.entry);
         let inputs = digest([digest(inputs), digest(carried)]);
-        let before = std::fs::read_to_string(&stamp).ok().and_then(|text| serde_json::from_str::<Json>(&text).ok());
+        let before =
+            std::fs::read_to_string(&stamp).ok().and_then(|text| serde_json::from_str::<Json>(&text).ok());
         if let Some(name) = before.filter(|it| it["inputs"] == inputs && output.exists())
             && let Some(name) = name["name"].as_str()
         {
@@ -158,7 +168,13 @@ impl Kit {
     }
 
     /// Makes the component, and tells the project's name.
-    fn component(&self, toolchain: &Path, project: &Path, work: &Path, output: &Path) -> Result<String, ToolError> {
+    fn component(
+        &self,
+        toolchain: &Path,
+        project: &Path,
+        work: &Path,
+        output: &Path,
+    ) -> Result<String, ToolError> {
         if work.exists() {
             std::fs::remove_dir_all(work).map_err(ToolError::io(work))?;
         }
@@ -202,7 +218,10 @@ const DEPTH_MAX: u32 = 16;
 /// The files of a project and what they hold, but for what is installed or made in it.
 fn inputs_of(folder: &Path, depth: u32, found: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<(), ToolError> {
     let entries = std::fs::read_dir(folder).map_err(ToolError::io(folder))?;
-    let mut paths = entries.map(|it| it.map(|it| it.path())).collect::<Result<Vec<_>, _>>().map_err(ToolError::io(folder))?;
+    let mut paths = entries
+        .map(|it| it.map(|it| it.path()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(ToolError::io(folder))?;
     paths.sort();
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -235,7 +254,8 @@ mod tests {
     #[test]
     fn what_is_installed_or_made_is_no_source() {
         let folder = tempfile::tempdir().unwrap();
-        for path in ["package.json", "src/index.js", "node_modules/a/b.js", "target/x", ".git/HEAD", "a.wasm"] {
+        for path in ["package.json", "src/index.js", "node_modules/a/b.js", "target/x", ".git/HEAD", "a.wasm"]
+        {
             write(folder.path(), path, "x").unwrap();
         }
         let mut found = Vec::new();

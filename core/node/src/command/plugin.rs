@@ -68,7 +68,9 @@ fn new(lang: Lang, kind: PluginKind, folder: &Path, json: bool) -> Result<(), Fa
         return print_json(&json!({ "folder": folder, "files": files }));
     }
     let (folder, file) = (folder.display(), language.main_file());
-    tell(&format!("{folder} is a plugin now: write it in {folder}/{file}, then `towpath plugin build {folder}`"));
+    tell(&format!(
+        "{folder} is a plugin now: write it in {folder}/{file}, then `towpath plugin build {folder}`"
+    ));
     Ok(())
 }
 

@@ -9,6 +9,7 @@
 mod connectors;
 mod contract;
 mod hostile;
+mod languages;
 mod loading;
 mod outside;
 mod redis;

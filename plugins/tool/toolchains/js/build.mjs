@@ -13,6 +13,7 @@ if (typeof main !== 'string') {
 
 // One file out of the entry, the SDK, the plugin and what it depends on: the engine resolves no package names.
 const bundle = join(work, 'bundle.js');
+const sdk = join(work, 'sdk', 'js', 'src');
 try {
   await build({
     entryPoints: [join(work, 'entry.js')],
@@ -23,7 +24,11 @@ try {
     mainFields: ['module', 'main'],
     target: 'es2022',
     absWorkingDir: project,
-    alias: { 'towpath-sdk': join(work, 'sdk', 'js'), 'towpath-plugin': join(project, main) },
+    alias: {
+      'towpath-sdk': join(sdk, 'index.js'),
+      'towpath-component': join(sdk, 'component.js'),
+      'towpath-plugin': join(project, main),
+    },
     external: ['towpath:plugin/*'],
     logLevel: 'warning',
   });
