@@ -1,7 +1,7 @@
 //! Plugins in JavaScript and Python: an interpreter with the plugin in it becomes a component. What does that comes from
 //! the languages' own registries, pinned, into the user's cache.
 
-use std::hash::{Hash as _, Hasher as _};
+use std::hash::Hasher as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 

@@ -91,14 +91,17 @@ fn plugins_in_other_languages_run_as_those_in_rust_do() {
     let folder = towpath.folder().to_owned();
     for lang in languages {
         let name = format!("no_debug_{lang}");
-        towpath_in(&folder, &["plugin", "new", "--lang", lang, &name]).says(0, &["is a plugin now", "plugin build"]);
+        towpath_in(&folder, &["plugin", "new", "--lang", lang, &name])
+            .says(0, &["is a plugin now", "plugin build"]);
         towpath_in(&folder, &["plugin", "build", &name]).says(0, &[&format!("{name}/{name}.wasm")]);
         let file = format!("{name}/{name}.wasm");
-        towpath_in(&folder, &["plugin", "check", &file]).says(2, &["`field` is missing", "`text` is missing"]);
+        towpath_in(&folder, &["plugin", "check", &file])
+            .says(2, &["`field` is missing", "`text` is missing"]);
     }
     let refused = towpath_in(&folder, &["plugin", "new", "--lang", "python", "--kind", "sink", "other"]);
     refused.says(1, &["plugins in Python are transforms so far", "--lang rust"]);
-    towpath_in(&folder, &["plugin", "build", "."]).says(1, &["no Cargo.toml, no package.json and no pyproject.toml"]);
+    towpath_in(&folder, &["plugin", "build", "."])
+        .says(1, &["no Cargo.toml, no package.json and no pyproject.toml"]);
     let lines = "{\"level\":\"info\",\"n\":1}\n{\"level\":\"debug\",\"n\":2}\n{\"level\":\"warn\",\"n\":3}\n";
     std::fs::write(folder.join("in.jsonl"), lines).unwrap();
     towpath.start_again().unwrap();
