@@ -95,7 +95,7 @@ fn new_projects_pass_their_own_tests() {
     // As npm would link it.
     std::fs::create_dir(js.join("node_modules")).unwrap();
     std::os::unix::fs::symlink("../towpath/sdk/js", js.join("node_modules/towpath-sdk")).unwrap();
-    succeeds(&js, "node", &["--test", "test/"], &[]);
+    succeeds(&js, "node", &["--test"], &[]);
     let python = folder.path().join("drop-python");
     new(Language::Python, Kind::Transform, &python).unwrap();
     let path = [("PYTHONPATH", "src:towpath/sdk/python")];

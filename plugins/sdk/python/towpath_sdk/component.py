@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import traceback
 from typing import Any, Callable
 
@@ -10,6 +11,14 @@ from .batch import Batch
 from .describe import OptionSpec, PluginError, Rejection
 from .output import Output
 from .schema import Schemas
+
+# What the standard library imports when it is first used: here that has to be when the component is built.
+for _module in (
+    "_strptime", "calendar", "locale", "stringprep", "encodings.ascii", "encodings.cp1252", "encodings.idna", "encodings.latin_1",
+    "encodings.punycode", "encodings.utf_16", "encodings.utf_16_be", "encodings.utf_16_le", "encodings.utf_32",
+    "encodings.utf_8_sig",
+):
+    importlib.import_module(_module)
 
 
 def _details(types: Any, why: Rejection) -> Any:
@@ -48,8 +57,9 @@ def exports(plugin: Callable[[], Any], bound: Any) -> tuple[type, type]:
             return run()
         except PluginError as error:
             raise bound.Err(_error(types, error)) from None
-        except BaseException:
-            host.log("error", traceback.format_exc().strip())
+        except BaseException as error:
+            # Without the lines of the source, which stand in no file here.
+            host.log("error", "".join(traceback.format_exception(error)).strip())
             raise
 
     class Plugin:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 import os
 import sys
 import time
@@ -22,6 +23,18 @@ def bind(interfaces: Any) -> None:
     time.monotonic_ns = time.perf_counter_ns = monotonic_ns
     time.monotonic = time.perf_counter = lambda: monotonic_ns() / 1e9
     sys.stdout, sys.stderr = _Lines("info"), _Lines("warn")
+    os.urandom = random
+    if "random" in sys.modules:
+        # Its state is of the build: every instance would draw the same numbers.
+        sys.modules["random"]._urandom = random
+        sys.modules["random"].seed(int.from_bytes(random(32), "little"))
+    # There are no files: looking for one would end the instance. What is imported late is told as missing instead.
+    sys.path.clear()
+    sys.path_importer_cache.clear()
+    linecache.checkcache = lambda filename=None: None
+    linecache.getlines = lambda filename, module_globals=None: []
+    linecache.getline = lambda filename, lineno, module_globals=None: ""
+    linecache.lazycache = lambda filename, module_globals: False
 
 
 def bound() -> Any:
