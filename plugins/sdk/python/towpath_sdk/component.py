@@ -60,6 +60,7 @@ def exports(plugin: Callable[[], Any], bound: Any) -> tuple[type, type]:
         except BaseException as error:
             # Without the lines of the source, which stand in no file here.
             host.log("error", "".join(traceback.format_exception(error)).strip())
+            host.hush()
             raise
 
     class Plugin:

@@ -59,6 +59,11 @@ class _Lines:
         pass
 
 
+def hush() -> None:
+    """What the binding writes of an exception has been told already."""
+    sys.stderr = _Lines("debug")
+
+
 def log(level: str, message: str) -> None:
     """Writes a line into Towpath's log: `debug`, `info`, `warn` or `error`."""
     if _host is not None:
