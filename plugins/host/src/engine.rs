@@ -10,8 +10,11 @@ use super::error::PluginError;
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// Instances of all plugins together; one is a task.
 const INSTANCES_MAX: u32 = 256;
-/// Core modules of one component: the guest itself and the adapters around it.
-const CORE_INSTANCES_MAX: u32 = 16;
+/// Core modules of one component: the guest itself and the adapters around it. Python's interpreter and its libraries
+/// are linked out of nearly forty.
+pub(crate) const CORE_INSTANCES_MAX: u32 = 64;
+/// Entries of one table: Python's functions that can be called indirectly are some ten thousand.
+pub(crate) const TABLE_ELEMENTS: usize = 100_000;
 
 /// Bytes of a memory that stay with its place in the pool when an instance ends, wiped: the next one starts faster.
 const KEPT_BYTES: usize = 256 * 1024;
@@ -23,11 +26,12 @@ pub(crate) fn start() -> Result<Engine, PluginError> {
     config.epoch_interruption(true);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(INSTANCES_MAX)
-        .total_core_instances(INSTANCES_MAX * 4)
+        .total_core_instances(INSTANCES_MAX * CORE_INSTANCES_MAX)
         .total_memories(INSTANCES_MAX)
         .total_tables(INSTANCES_MAX * 2)
         .total_stacks(INSTANCES_MAX)
         .max_core_instances_per_component(CORE_INSTANCES_MAX)
+        .table_elements(TABLE_ELEMENTS)
         .linear_memory_keep_resident(KEPT_BYTES);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     let engine = match Engine::new(&config) {

@@ -27,6 +27,8 @@ pub(crate) struct Instance {
     pub(crate) store: Store<State>,
     exports: Loads,
     limits: Limits,
+    /// Bytes of memory that it had when it was open.
+    at_open: usize,
 }
 
 /// The functions of the worlds that the component fits.
@@ -89,7 +91,7 @@ impl Instance {
         };
         let exports = Loads::load(plugin, &mut store, &linked);
         let exports = exports.map_err(|error| PluginError::Start(format!("{error:#}")))?;
-        Ok(Self { store, exports, limits })
+        Ok(Self { store, exports, limits, at_open: 0 })
     }
 
     /// What it says of each type that it brings.
@@ -139,7 +141,17 @@ impl Instance {
 
     /// Opens the transform.
     pub(crate) async fn open_transform(&mut self) -> Result<Result<(), types::Error>, PluginError> {
-        call!(self, self.limits.time, Reach::Nothing, self.exports.transform.as_ref(), call_open)
+        let opened =
+            call!(self, self.limits.time, Reach::Nothing, self.exports.transform.as_ref(), call_open);
+        self.at_open = self.store.data().memory_used;
+        opened
+    }
+
+    /// Whether it has used up most of the memory that it had left when it was open, so that it should make way for another
+    /// before it fails. Interpreters collect late, or lose a little at each call (R10).
+    pub(crate) fn is_worn(&self) -> bool {
+        let room = self.limits.memory.saturating_sub(self.at_open);
+        self.store.data().memory_used.saturating_sub(self.at_open) > room / 4 * 3
     }
 
     /// One batch through the transform.

@@ -11,15 +11,13 @@ use wasmtime::{ResourceLimiter, Result, bail};
 use super::bindings::towpath::plugin as wit;
 use super::component::Loaded;
 use super::configured::Configured;
-use super::engine::TICK;
+use super::engine::{CORE_INSTANCES_MAX, TABLE_ELEMENTS, TICK};
 use super::error::cut;
 use super::memory::Memory;
 use super::schema::SchemaTable;
 use super::secrets::Marks;
 use super::tcp::Connections;
 
-/// Entries of a table (functions that can be called indirectly).
-const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// How much longer than its time a call may take on a machine that does not let it run.
 const PATIENCE: u32 = 10;
 
@@ -35,7 +33,7 @@ pub(crate) struct State {
     pub(crate) plugin: Arc<Loaded>,
     pub(crate) configured: Arc<Configured>,
     pub(crate) task: Task,
-    memory_used: usize,
+    pub(crate) memory_used: usize,
     /// Whether it has wanted more memory than it may have.
     pub(crate) memory_denied: bool,
     pub(crate) call: Call,
@@ -146,11 +144,11 @@ impl ResourceLimiter for State {
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
+        Ok(desired <= TABLE_ELEMENTS)
     }
 
     fn instances(&self) -> usize {
-        64
+        CORE_INSTANCES_MAX as usize
     }
 
     fn tables(&self) -> usize {

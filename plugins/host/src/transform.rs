@@ -171,7 +171,16 @@ impl Running {
         let outcome = called.map_err(|error| Failed::Contained(error.into_connector_error()))?;
         let outcome = outcome.map_err(|error| Failed::Said(failure(error, &self.configured.redactor)))?;
         let part = self.read(&instance, batch, range, outcome)?;
-        self.instance = Some(instance);
+        if instance.is_worn() {
+            let (plugin, bytes) = (&*self.plugin.name, instance.store.data().memory_used);
+            tracing::debug!(
+                plugin,
+                bytes,
+                "an instance has used up most of its memory; another takes its place"
+            );
+        } else {
+            self.instance = Some(instance);
+        }
         Ok(part)
     }
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use super::error::ToolError;
+use super::new::Language;
+use super::script::{JAVASCRIPT, PYTHON};
 use super::toolchain::Toolchain;
 
 /// One component.
@@ -17,16 +19,26 @@ pub struct Built {
     pub path: PathBuf,
 }
 
-/// Builds every plugin of the Rust project or workspace in `folder`. `target` is where compiled files go, if not where
-/// the project keeps them. What the compiler says goes to standard error.
+/// Builds every plugin of the project or workspace in `folder`, in the language that its files tell. `target` is where
+/// compiled files go, if not where the project keeps them. What the compiler says goes to standard error.
 ///
 /// # Errors
 /// What the compiler says, or why there is none.
 pub fn build(folder: &Path, target: Option<&Path>) -> Result<Vec<Built>, ToolError> {
-    if !folder.join("Cargo.toml").is_file() {
-        let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no Cargo.toml");
-        return Err(ToolError::Io { path: folder.display().to_string(), source });
-    }
+    let Some(language) = Language::of(folder) else {
+        return Err(ToolError::NoProject(folder.display().to_string()));
+    };
+    let place = place_of(folder, target);
+    let kit = match language {
+        Language::Rust => return build_rust(folder, target),
+        Language::JavaScript | Language::TypeScript => JAVASCRIPT,
+        Language::Python => PYTHON,
+    };
+    let _lock = lock(&place)?;
+    Ok(vec![kit.build(folder, &place)?])
+}
+
+fn build_rust(folder: &Path, target: Option<&Path>) -> Result<Vec<Built>, ToolError> {
     // One at a time: cargo would wait for itself, but not for what is made of its output.
     let _lock = lock(&place_of(folder, target))?;
     let mut cargo = Toolchain::find(folder)?.cargo(folder)?;
@@ -54,7 +66,7 @@ fn place_of(folder: &Path, target: Option<&Path>) -> PathBuf {
 }
 
 /// Held until it is dropped, or its process ends.
-fn lock(place: &Path) -> Result<std::fs::File, ToolError> {
+pub(super) fn lock(place: &Path) -> Result<std::fs::File, ToolError> {
     std::fs::create_dir_all(place).map_err(ToolError::io(place))?;
     let path = place.join(".towpath-plugin-build");
     let file = std::fs::File::create(&path).map_err(ToolError::io(&path))?;
@@ -114,6 +126,6 @@ mod tests {
         assert!(component_of(b"\0asm").is_err());
         let folder = tempfile::tempdir().unwrap();
         let error = build(folder.path(), None).unwrap_err().to_string();
-        assert!(error.contains("Cargo.toml"), "{error}");
+        assert!(error.contains("Cargo.toml") && error.contains("pyproject.toml"), "{error}");
     }
 }

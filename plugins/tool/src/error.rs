@@ -25,6 +25,35 @@ pub enum ToolError {
     /// There is no compiler for WASM, and none can be had.
     #[error("there is no compiler for wasm32-unknown-unknown: {0}")]
     Toolchain(String),
+    /// A program that is too old.
+    #[error("`{program}` is too old: it is {found}, and {needed} is the least that makes plugins")]
+    TooOld {
+        /// Which.
+        program: &'static str,
+        /// What it says it is.
+        found: String,
+        /// The least version.
+        needed: String,
+    },
+    /// What makes components of a language cannot be had.
+    #[error("what makes plugins in {language} cannot be fetched: `{command}` said: {said}")]
+    Fetch {
+        /// For people.
+        language: &'static str,
+        /// What was run.
+        command: String,
+        /// What it said.
+        said: String,
+    },
+    /// No file tells what the project is written in.
+    #[error("{0} has no Cargo.toml, no package.json and no pyproject.toml: it is no plugin's project")]
+    NoProject(String),
+    /// The language has no such plugins.
+    #[error("plugins in {language} are transforms so far")]
+    Kind {
+        /// For people.
+        language: &'static str,
+    },
     /// What was compiled is no plugin.
     #[error("{path} cannot be made a component: {reason}")]
     NoComponent {
@@ -44,9 +73,28 @@ pub enum ToolError {
 impl ToolError {
     /// What the user can do.
     #[must_use]
-    pub const fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            Self::Missing { .. } => "plugins in Rust need cargo and rustc: see rustup",
+            Self::Missing { program, .. } => match program.as_str() {
+                "node" | "npm" => {
+                    "plugins in JavaScript need Node.js and npm: `apt-get install nodejs npm`, or their like"
+                }
+                "python3" | "venv/bin/python" => {
+                    "plugins in Python need Python with venv: `apt-get install python3 python3-venv`, or their like"
+                }
+                "bash" => {
+                    "install bash, or let rustup add the target: `rustup target add wasm32-unknown-unknown`"
+                }
+                _ => "plugins in Rust need cargo and rustc: see rustup",
+            },
+            Self::TooOld { program: "node", .. } => "install a newer Node.js",
+            Self::TooOld { .. } => "install a newer Python",
+            Self::Fetch { language: "Python", .. } => {
+                "it takes python3 with venv (`apt-get install python3-venv`) and pip's reach to its registry, once"
+            }
+            Self::Fetch { .. } => "it takes npm's reach to its registry, once",
+            Self::NoProject(_) => "`towpath plugin new FOLDER` writes one",
+            Self::Kind { .. } => "sources and sinks are written in Rust: `--lang rust`",
             Self::Toolchain(_) => {
                 "where rustup is online, `rustup target add wasm32-unknown-unknown` is all it takes"
             }

@@ -1,12 +1,15 @@
 //! What the author of a plugin needs: [`new`] writes a project to begin with, [`build`] makes components of one.
 //!
 //! A Rust plugin is compiled for `wasm32-unknown-unknown`. Where rustup can add that target, that is all; where it
-//! cannot, `rustc-from-debian` fetches a compiler that knows it. The core module then becomes a component here.
+//! cannot, `rustc-from-debian` fetches a compiler that knows it. The core module then becomes a component here. JavaScript
+//! and Python become components together with their interpreters, by tools of the languages' own registries (`toolchains`).
 #![forbid(unsafe_code)]
 
 mod build;
 mod error;
+mod files;
 mod new;
+mod script;
 mod toolchain;
 
 pub use build::{Built, build};

@@ -3,12 +3,77 @@
 use std::path::{Path, PathBuf};
 
 use super::error::ToolError;
+use super::files::{File, JS_SDK, PYTHON_SDK, RUST_SDK, WIT, write, write_all};
+
+macro_rules! template {
+    ($file:literal) => {
+        include_str!(concat!("../templates/", $file))
+    };
+}
 
 /// What a plugin is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
     /// Rust.
     Rust,
+    /// JavaScript.
+    JavaScript,
+    /// TypeScript.
+    TypeScript,
+    /// Python.
+    Python,
+}
+
+impl Language {
+    /// What the project in `folder` is written in; TypeScript is built as JavaScript is.
+    pub(crate) fn of(folder: &Path) -> Option<Self> {
+        [("Cargo.toml", Self::Rust), ("package.json", Self::JavaScript), ("pyproject.toml", Self::Python)]
+            .into_iter()
+            .find_map(|(file, language)| folder.join(file).is_file().then_some(language))
+    }
+
+    /// The language, for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rust => "Rust",
+            Self::JavaScript => "JavaScript",
+            Self::TypeScript => "TypeScript",
+            Self::Python => "Python",
+        }
+    }
+
+    /// The file of a new project that is the plugin.
+    #[must_use]
+    pub const fn main_file(self) -> &'static str {
+        match self {
+            Self::Rust => "src/lib.rs",
+            Self::JavaScript => "src/index.js",
+            Self::TypeScript => "src/index.ts",
+            Self::Python => "src/plugin.py",
+        }
+    }
+
+    /// The files that are filled in, and those of the SDK, which go below `towpath/`.
+    fn files(self, kind: Kind) -> (Vec<File>, Vec<&'static File>) {
+        let main = |text| (self.main_file(), text);
+        match self {
+            Self::Rust => (
+                [RUST.as_slice(), &[main(kind.library())]].concat(),
+                RUST_SDK.iter().chain(&WIT).chain([&SDK_MANIFEST]).collect(),
+            ),
+            Self::JavaScript => (
+                [JAVASCRIPT.as_slice(), &[main(template!("js/src/index.js"))]].concat(),
+                JS_SDK.iter().collect(),
+            ),
+            Self::TypeScript => {
+                let own =
+                    [main(template!("ts/src/index.ts")), ("tsconfig.json", template!("ts/tsconfig.json"))];
+                ([JAVASCRIPT.as_slice(), &own].concat(), JS_SDK.iter().collect())
+            }
+            Self::Python => (PYTHON.to_vec(), PYTHON_SDK.iter().collect()),
+        }
+    }
 }
 
 /// What a plugin is.
@@ -35,9 +100,9 @@ impl Kind {
 
     const fn library(self) -> &'static str {
         match self {
-            Self::Source => include_str!("../templates/rust/src/source.rs.template"),
-            Self::Sink => include_str!("../templates/rust/src/sink.rs.template"),
-            Self::Transform => include_str!("../templates/rust/src/transform.rs.template"),
+            Self::Source => template!("rust/src/source.rs.template"),
+            Self::Sink => template!("rust/src/sink.rs.template"),
+            Self::Transform => template!("rust/src/transform.rs.template"),
         }
     }
 
@@ -85,72 +150,63 @@ pipelines:
       - { type: NAME, field: level, text: debug }
     topic: logs";
 
-/// Where in the project a file goes, and what it holds.
-type File = (&'static str, &'static str);
-
-/// `NAME` stands for the plugin's name, `TYPE` for that of its Rust type, `KIND` for what it is, `EXAMPLE` and `OPTIONS`
-/// for how it is used.
-const TEMPLATE: [File; 3] = [
-    ("Cargo.toml", include_str!("../templates/rust/Cargo.toml.template")),
-    ("README.md", include_str!("../templates/rust/README.md")),
+/// `NAME` stands for the plugin's name, `TYPE` for that of its type, `KIND` for what it is, `MAIN` for its file, `LANGUAGE`
+/// for what it is written in, `EXAMPLE` and `OPTIONS` for how it is used.
+const RUST: [File; 3] = [
+    ("Cargo.toml", template!("rust/Cargo.toml.template")),
+    ("README.md", template!("rust/README.md")),
     (".gitignore", "/target\n"),
 ];
 
-macro_rules! sdk {
-    ($($file:literal)*) => {
-        [$((concat!("towpath/sdk/rust/src/", $file), include_str!(concat!("../../sdk/rust/src/", $file))),)*]
-    };
-}
+const JAVASCRIPT: [File; 4] = [
+    ("package.json", template!("js/package.json")),
+    ("test/index.test.js", template!("js/test/index.test.js")),
+    ("README.md", template!("js/README.md")),
+    (".gitignore", "/node_modules\n/target\n"),
+];
 
-const SDK: [File; 17] = sdk!(
-    "lib.rs" "batch.rs" "bindings.rs" "bindings_sink.rs" "bindings_source.rs" "config.rs" "describe.rs" "error.rs"
-    "host.rs" "output.rs" "outside.rs" "records.rs" "row.rs" "schema.rs" "sink.rs" "source.rs" "transform.rs"
-);
+const PYTHON: [File; 5] = [
+    ("pyproject.toml", template!("python/pyproject.toml.template")),
+    ("src/plugin.py", template!("python/src/plugin.py")),
+    ("tests/test_plugin.py", template!("python/tests/test_plugin.py")),
+    ("README.md", template!("python/README.md")),
+    (".gitignore", "/target\n__pycache__\n"),
+];
 
-macro_rules! wit {
-    ($($file:literal)*) => {
-        [$((concat!("towpath/wit/", $file), include_str!(concat!("../../wit/", $file))),)*]
-    };
-}
-
-const WIT: [File; 8] = wit!(
-    "README.md" "types.wit" "host.wit" "plugin.wit" "transform.wit" "outside.wit" "source.wit" "sink.wit"
-);
-
-const SDK_MANIFEST: File =
-    ("towpath/sdk/rust/Cargo.toml", include_str!("../templates/rust/sdk.Cargo.toml.template"));
+const SDK_MANIFEST: File = ("sdk/rust/Cargo.toml", template!("rust/sdk.Cargo.toml.template"));
 
 /// Writes a new project into `folder`, which must not be there yet. Returns the files.
 ///
 /// # Errors
 /// A name that cannot be, a folder that is there, a file that cannot be written.
 pub fn new(language: Language, kind: Kind, folder: &Path) -> Result<Vec<PathBuf>, ToolError> {
-    let Language::Rust = language;
+    if language != Language::Rust && kind != Kind::Transform {
+        return Err(ToolError::Kind { language: language.name() });
+    }
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    if name.len() > 64 || !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.bytes().all(legal) {
+    if !is_name(&name) {
         return Err(ToolError::Name(name));
     }
     if folder.exists() {
         let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "it is there already");
         return Err(ToolError::Io { path: folder.display().to_string(), source });
     }
+    let (own, sdk) = language.files(kind);
     let mut written = Vec::new();
-    let library = [("src/lib.rs", kind.library())];
-    let template = TEMPLATE.iter().chain(&library);
-    for (path, text) in template.clone().chain(&SDK).chain(&WIT).chain([&SDK_MANIFEST]) {
-        let file = folder.join(path);
-        let parent = file.parent().unwrap_or(folder);
-        std::fs::create_dir_all(parent).map_err(ToolError::io(parent))?;
-        let is_template = template.clone().any(|(known, _)| known == path);
-        let text = if is_template { filled_in(text, kind, &name) } else { (*text).to_owned() };
-        std::fs::write(&file, text).map_err(ToolError::io(&file))?;
-        written.push(file);
+    for (path, text) in own {
+        written.push(write(folder, path, &filled_in(text, language, kind, &name))?);
     }
+    written.extend(write_all(&folder.join("towpath"), sdk)?);
     Ok(written)
 }
 
-fn filled_in(text: &str, kind: Kind, name: &str) -> String {
+/// Whether a text can be a plugin's name, and so a file's.
+pub(crate) fn is_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    name.len() <= 64 && name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.bytes().all(legal)
+}
+
+fn filled_in(text: &str, language: Language, kind: Kind, name: &str) -> String {
     let ty: String = name
         .split(['_', '-'])
         .map(|word| {
@@ -161,6 +217,8 @@ fn filled_in(text: &str, kind: Kind, name: &str) -> String {
     text.replace("EXAMPLE", kind.example())
         .replace("OPTIONS", kind.options())
         .replace("KIND", kind.name())
+        .replace("LANGUAGE", language.name())
+        .replace("MAIN", language.main_file())
         .replace("TYPE", &ty)
         .replace("NAME", name)
 }
@@ -189,12 +247,22 @@ mod tests {
         }
     }
 
-    /// Every file of the SDK and the contract goes along.
     #[test]
-    fn nothing_is_forgotten() {
-        for (place, files) in [("../sdk/rust/src", SDK.as_slice()), ("../wit", WIT.as_slice())] {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(place);
-            assert_eq!(std::fs::read_dir(folder).unwrap().count(), files.len(), "{place}");
+    fn each_language_has_its_template() {
+        let folder = tempfile::tempdir().unwrap();
+        for language in [Language::Rust, Language::JavaScript, Language::TypeScript, Language::Python] {
+            let project = folder.path().join(language.name());
+            let files = new(language, Kind::Transform, &project).unwrap();
+            let main = std::fs::read_to_string(project.join(language.main_file())).unwrap();
+            assert!(main.contains(language.name()), "{main}");
+            assert!(files.iter().all(|file| file.is_file()));
+            let built_as = Language::of(&project).unwrap();
+            assert!(built_as == language || language == Language::TypeScript);
+        }
+        for kind in [Kind::Source, Kind::Sink] {
+            let refused = new(Language::Python, kind, &folder.path().join("other")).unwrap_err();
+            assert!(matches!(refused, ToolError::Kind { language: "Python" }), "{refused}");
+            assert!(!folder.path().join("other").exists());
         }
     }
 }

@@ -48,9 +48,7 @@ impl Toolchain {
     }
 
     fn fetched() -> Result<Self, ToolError> {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-        let cache = cache.or(home).unwrap_or_else(std::env::temp_dir).join("towpath").join("rustc-wasm");
+        let cache = super::script::cache().join("rustc-wasm");
         let missing = |source| ToolError::Missing { program: "bash".to_owned(), source };
         let output = Command::new("bash")
             .args(["-c", SCRIPT, "rustc-from-debian"])

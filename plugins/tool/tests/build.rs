@@ -65,6 +65,43 @@ fn a_new_project_builds_as_it_is() {
     }
 }
 
+/// Runs a program in a folder, and panics with what it says where it fails.
+fn succeeds(folder: &Path, program: &str, arguments: &[&str], env: &[(&str, &str)]) {
+    let output = std::process::Command::new(program)
+        .args(arguments)
+        .envs(env.iter().copied())
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&said));
+}
+
+/// The SDKs' own tests, in their languages.
+#[test]
+fn the_other_sdks_pass_their_tests() {
+    let sdks = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../sdk"));
+    succeeds(&sdks.join("js"), "node", &["--test"], &[]);
+    let tests = ["-B", "-m", "unittest", "discover", "-s", "tests"];
+    succeeds(&sdks.join("python"), "python3", &tests, &[("PYTHONPATH", ".")]);
+}
+
+/// What `plugin new` writes passes the tests that it writes, on this machine and without WASM.
+#[test]
+fn new_projects_pass_their_own_tests() {
+    let folder = tempfile::tempdir().unwrap();
+    let js = folder.path().join("drop-js");
+    new(Language::JavaScript, Kind::Transform, &js).unwrap();
+    // As npm would link it.
+    std::fs::create_dir(js.join("node_modules")).unwrap();
+    std::os::unix::fs::symlink("../towpath/sdk/js", js.join("node_modules/towpath-sdk")).unwrap();
+    succeeds(&js, "node", &["--test"], &[]);
+    let python = folder.path().join("drop-python");
+    new(Language::Python, Kind::Transform, &python).unwrap();
+    let path = [("PYTHONPATH", "src:towpath/sdk/python")];
+    succeeds(&python, "python3", &["-B", "-m", "unittest", "discover", "tests"], &path);
+}
+
 #[test]
 fn what_does_not_compile_is_told() {
     let folder = tempfile::tempdir().unwrap();

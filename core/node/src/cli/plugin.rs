@@ -17,7 +17,7 @@ pub(crate) enum Plugin {
         /// The folder to make; its name is the plugin's.
         folder: PathBuf,
     },
-    /// Build the plugins of a Rust project: one component each, NAME.wasm.
+    /// Build the plugins of a project, in the language that its files tell: one component each, NAME.wasm.
     Build {
         /// The project.
         #[arg(default_value = ".")]
@@ -123,6 +123,14 @@ pub(crate) struct DirectoryArgument {
 pub(crate) enum Lang {
     /// Rust.
     Rust,
+    /// JavaScript.
+    #[value(alias = "javascript")]
+    Js,
+    /// TypeScript.
+    #[value(alias = "typescript")]
+    Ts,
+    /// Python.
+    Python,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -10,6 +10,7 @@ mod connectors;
 mod contract;
 mod exports;
 mod hostile;
+mod languages;
 mod loading;
 mod outside;
 mod redis;

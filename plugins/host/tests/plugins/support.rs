@@ -30,6 +30,11 @@ pub(crate) static HOSTILE: LazyLock<PathBuf> =
 pub(crate) static FORGER: LazyLock<PathBuf> =
     LazyLock::new(|| built_component("plugins/host/tests/guests", "forger"));
 
+pub(crate) static JSON_COLUMNS: LazyLock<PathBuf> =
+    LazyLock::new(|| built_component("plugins/examples/json_columns", "json_columns"));
+pub(crate) static CONTACTS: LazyLock<PathBuf> =
+    LazyLock::new(|| built_component("plugins/examples/contacts", "contacts"));
+
 /// One loader for all tests: each component is compiled once.
 pub(crate) static PLUGINS: LazyLock<Plugins> = LazyLock::new(Plugins::new);
 

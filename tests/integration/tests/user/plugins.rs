@@ -72,6 +72,53 @@ fn a_plugin_is_made_built_checked_and_run() {
     assert!(values[2].contains("debug"), "{values:?}");
 }
 
+/// The templates of JavaScript and Python, side by side in one pipeline each.
+#[test]
+fn plugins_in_other_languages_run_as_those_in_rust_do() {
+    let languages = ["js", "python"];
+    let mut yaml = "plugins:\n".to_owned();
+    for lang in languages {
+        yaml += &format!("  no_debug_{lang}: {{ path: no_debug_{lang}/no_debug_{lang}.wasm }}\n");
+    }
+    yaml += "pipelines:\n";
+    for lang in languages {
+        yaml += &format!(
+            "  {lang}:\n    source: {{ type: file, paths: [in.jsonl], format: json }}\n    transforms:\n      - {{ type: \
+             no_debug_{lang}, field: level, text: debug }}\n    topic: {lang}\n"
+        );
+    }
+    let mut towpath = Towpath::prepare(Options::yaml(yaml)).unwrap();
+    let folder = towpath.folder().to_owned();
+    for lang in languages {
+        let name = format!("no_debug_{lang}");
+        towpath_in(&folder, &["plugin", "new", "--lang", lang, &name])
+            .says(0, &["is a plugin now", "plugin build"]);
+        towpath_in(&folder, &["plugin", "build", &name]).says(0, &[&format!("{name}/{name}.wasm")]);
+        let file = format!("{name}/{name}.wasm");
+        towpath_in(&folder, &["plugin", "check", &file])
+            .says(2, &["`field` is missing", "`text` is missing"]);
+    }
+    let refused = towpath_in(&folder, &["plugin", "new", "--lang", "python", "--kind", "sink", "other"]);
+    refused.says(1, &["plugins in Python are transforms so far", "--lang rust"]);
+    towpath_in(&folder, &["plugin", "build", "."])
+        .says(1, &["no Cargo.toml, no package.json and no pyproject.toml"]);
+    let lines = "{\"level\":\"info\",\"n\":1}\n{\"level\":\"debug\",\"n\":2}\n{\"level\":\"warn\",\"n\":3}\n";
+    std::fs::write(folder.join("in.jsonl"), lines).unwrap();
+    towpath.start_again().unwrap();
+    for lang in languages {
+        let values = || {
+            let records = ask(&towpath, &["consume", lang, "-f", "-e", "--json"]);
+            if records.code != 0 {
+                return Vec::new();
+            }
+            let value = |it: &serde_json::Value| it["value"].as_str().unwrap_or_default().to_owned();
+            records.json_lines().iter().map(value).collect()
+        };
+        let values = wait_until("two records came", values, |values: &Vec<_>| values.len() == 2);
+        assert!(values[0].contains("info") && values[1].contains("warn"), "{lang}: {values:?}");
+    }
+}
+
 /// Serves the same page to everybody, as long as the test runs.
 fn page(text: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

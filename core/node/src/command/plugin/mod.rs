@@ -84,19 +84,24 @@ fn about(file: &Path, error: impl Into<PluginError>) -> Failure {
 }
 
 fn new(lang: Lang, kind: PluginKind, folder: &Path, json: bool) -> Result<(), Failure> {
-    let Lang::Rust = lang;
+    let language = match lang {
+        Lang::Rust => Language::Rust,
+        Lang::Js => Language::JavaScript,
+        Lang::Ts => Language::TypeScript,
+        Lang::Python => Language::Python,
+    };
     let kind = match kind {
         PluginKind::Source => Kind::Source,
         PluginKind::Sink => Kind::Sink,
         PluginKind::Transform => Kind::Transform,
     };
-    let files = towpath_tool::new(Language::Rust, kind, folder)?;
+    let files = towpath_tool::new(language, kind, folder)?;
     if json {
         return print_json(&json!({ "folder": folder, "files": files }));
     }
-    let folder = folder.display();
+    let (folder, file) = (folder.display(), language.main_file());
     tell(&format!(
-        "{folder} is a plugin now: write it in {folder}/src/lib.rs, then `towpath plugin build {folder}`"
+        "{folder} is a plugin now: write it in {folder}/{file}, then `towpath plugin build {folder}`"
     ));
     Ok(())
 }

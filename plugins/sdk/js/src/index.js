@@ -1,0 +1,9 @@
+// What the author of a plugin sees. It runs outside of Towpath too, as in tests.
+export { Batch, Record } from './batch.js';
+export { Row, RowWriter } from './row.js';
+export { Output, Rewrite } from './output.js';
+export { Schemas, field, plainSchema } from './schema.js';
+export { Descriptor, OptionSpec, Element, Problem } from './describe.js';
+export { PluginError, Rejection } from './error.js';
+export { Config, log, nowMs, monotonicNs, random } from './host.js';
+export { transform } from './testing.js';
