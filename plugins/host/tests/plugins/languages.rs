@@ -39,7 +39,7 @@ async fn through(transform: &mut dyn Transform, batch: Batch) -> (Vec<String>, V
     };
     let mut passed = Vec::new();
     for record in transformed.batch.records() {
-        let (row, fields) = (record.after().unwrap(), record.schema().value().fields());
+        let (row, fields) = (record.after().unwrap(), &record.schema().value().fields);
         let values =
             fields.iter().enumerate().map(|(at, field)| format!("{}={}", field.name, shown(row.get(at))));
         passed.push(values.collect::<Vec<_>>().join(" "));
