@@ -21,48 +21,107 @@ pub struct Kinds {
     pub iban: bool,
 }
 
+/// What a byte may be part of.
+mod class {
+    /// A name before the `@` of an address.
+    pub(super) const LOCAL: u8 = 1;
+    /// A host's name.
+    pub(super) const HOST: u8 = 2;
+    /// A word: letters and digits, and whatever is not ASCII.
+    pub(super) const WORD: u8 = 4;
+    pub(super) const DIGIT: u8 = 8;
+    pub(super) const UPPER: u8 = 16;
+
+    /// By byte: looking into a table costs the same everywhere.
+    pub(super) const OF: [u8; 256] = {
+        let mut of = [0; 256];
+        let mut byte = 0_usize;
+        while byte < 256 {
+            let ascii = byte as u8;
+            if ascii.is_ascii_alphanumeric() {
+                of[byte] |= LOCAL | HOST | WORD;
+            }
+            if byte >= 0x80 {
+                of[byte] |= WORD;
+            }
+            if ascii.is_ascii_digit() {
+                of[byte] |= DIGIT;
+            }
+            if ascii.is_ascii_uppercase() {
+                of[byte] |= UPPER;
+            }
+            byte += 1;
+        }
+        let others = b".!#$%&'*+/=?^_`{|}~-";
+        let mut at = 0;
+        while at < others.len() {
+            of[others[at] as usize] |= LOCAL;
+            at += 1;
+        }
+        of[b'.' as usize] |= HOST;
+        of[b'-' as usize] |= HOST;
+        of
+    };
+}
+
+fn is(byte: u8, classes: u8) -> bool {
+    class::OF[byte as usize] & classes != 0
+}
+
+/// Where the bytes of these classes that begin at `at` end.
+fn end_of(bytes: &[u8], at: usize, classes: u8) -> usize {
+    let mut end = at;
+    while end < bytes.len() && is(bytes[end], classes) {
+        end += 1;
+    }
+    end
+}
+
 /// All finds in order; none overlaps another.
 pub fn find(text: &str, kinds: Kinds) -> Vec<(Range<usize>, Kind)> {
-    let bytes = text.as_bytes();
     let mut found = Vec::new();
-    let mut at = 0;
+    find_into(text, kinds, &mut found);
+    found
+}
+
+/// As [`find`], behind what `found` has.
+pub fn find_into(text: &str, kinds: Kinds, found: &mut Vec<(Range<usize>, Kind)>) {
+    let bytes = text.as_bytes();
+    let email = kinds.email && bytes.contains(&b'@');
+    let (mut at, mut local_end) = (0, 0);
     while at < bytes.len() {
-        let email = || kinds.email.then(|| email_at(bytes, at)).flatten().map(|end| (end, Kind::Email));
-        let card = || kinds.card.then(|| card_at(bytes, at)).flatten().map(|end| (end, Kind::Card));
-        let iban = || kinds.iban.then(|| iban_at(bytes, at)).flatten().map(|end| (end, Kind::Iban));
-        match email().or_else(iban).or_else(card) {
+        if at >= local_end {
+            local_end = end_of(bytes, at, class::LOCAL);
+        }
+        let first = bytes[at];
+        let mut end = None;
+        if email && local_end > at && bytes.get(local_end) == Some(&b'@') {
+            end = email_at(bytes, at, local_end).map(|end| (end, Kind::Email));
+        }
+        if end.is_none() && kinds.iban && is(first, class::UPPER) {
+            end = iban_at(bytes, at).map(|end| (end, Kind::Iban));
+        }
+        if end.is_none() && kinds.card && is(first, class::DIGIT) {
+            end = card_at(bytes, at).map(|end| (end, Kind::Card));
+        }
+        match end {
             Some((end, kind)) => {
                 found.push((at..end, kind));
                 at = end;
             }
             // What begins within a word does not begin there.
-            None => at += word_at(bytes, at).max(1),
+            None => at = end_of(bytes, at, class::WORD).max(at + 1),
         }
     }
-    found
 }
 
-/// The length of the word at `at`: letters and digits.
-fn word_at(bytes: &[u8], at: usize) -> usize {
-    bytes[at..].iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte >= 0x80).count()
-}
-
-fn is_local(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b".!#$%&'*+/=?^_`{|}~-".contains(&byte)
-}
-
-/// The end of an address that begins at `at`.
-fn email_at(bytes: &[u8], at: usize) -> Option<usize> {
-    let local = bytes[at..].iter().take(65).take_while(|byte| is_local(**byte)).count();
-    if local == 0 || local > 64 || bytes.get(at + local) != Some(&b'@') {
+/// The end of an address whose name is from `at` to `local_end`, where the `@` is.
+fn email_at(bytes: &[u8], at: usize, local_end: usize) -> Option<usize> {
+    if local_end - at > 64 {
         return None;
     }
-    let host = at + local + 1;
-    let length = bytes[host..]
-        .iter()
-        .take(255)
-        .take_while(|byte| byte.is_ascii_alphanumeric() || b".-".contains(byte));
-    let mut end = host + length.count();
+    let host = local_end + 1;
+    let mut end = end_of(bytes, host, class::HOST).min(host + 255);
     // A full stop ends a sentence, not a name.
     while end > host && !bytes[end - 1].is_ascii_alphanumeric() {
         end -= 1;
@@ -73,33 +132,34 @@ fn email_at(bytes: &[u8], at: usize) -> Option<usize> {
     sound.then_some(end)
 }
 
-/// Digits from `at` on, with single spaces or hyphens between them, and where they end.
-fn digits_at(bytes: &[u8], at: usize, most: usize) -> (Vec<u8>, usize) {
-    let (mut digits, mut end, mut next) = (Vec::new(), at, at);
+/// Digits from `at` on, with single spaces or hyphens between them: the first 20, how many, and where they end.
+fn digits_at(bytes: &[u8], at: usize) -> ([u8; 20], usize, usize) {
+    let (mut digits, mut count, mut end, mut next) = ([0; 20], 0, at, at);
     while let Some(byte) = bytes.get(next) {
-        if byte.is_ascii_digit() {
-            digits.push(byte - b'0');
+        if is(*byte, class::DIGIT) {
+            digits[count] = byte - b'0';
+            count += 1;
             end = next + 1;
-        } else if !matches!(byte, b' ' | b'-') || end != next || digits.is_empty() {
+        } else if !matches!(byte, b' ' | b'-') || end != next || count == 0 {
             break;
         }
-        if digits.len() > most {
+        if count == digits.len() {
             break;
         }
         next += 1;
     }
-    (digits, end)
+    (digits, count, end)
 }
 
 /// The end of a card number that begins at `at`.
 fn card_at(bytes: &[u8], at: usize) -> Option<usize> {
-    if !bytes[at].is_ascii_digit() {
+    let (digits, count, end) = digits_at(bytes, at);
+    let goes_on = bytes.get(end).is_some_and(u8::is_ascii_alphanumeric);
+    if !(13..=19).contains(&count) || goes_on {
         return None;
     }
-    let (digits, end) = digits_at(bytes, at, 19);
-    let goes_on = bytes.get(end).is_some_and(u8::is_ascii_alphanumeric);
-    let sound = (13..=19).contains(&digits.len()) && !goes_on && digits.iter().any(|digit| *digit != 0);
-    (sound && luhn(&digits)).then_some(end)
+    let digits = &digits[..count];
+    (digits.iter().any(|digit| *digit != 0) && luhn(digits)).then_some(end)
 }
 
 /// ISO/IEC 7812: every second digit from the right counts double.
@@ -117,26 +177,30 @@ fn luhn(digits: &[u8]) -> bool {
     sum.is_multiple_of(10)
 }
 
+/// The longest IBAN.
+const IBAN_MAX: usize = 34;
+
 /// The end of an IBAN that begins at `at` (ISO 13616), possibly in groups.
 fn iban_at(bytes: &[u8], at: usize) -> Option<usize> {
     let head = bytes.get(at..at + 4)?;
     if !head[..2].iter().all(u8::is_ascii_uppercase) || !head[2..].iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let (mut letters, mut next) = (Vec::new(), at);
+    let (mut letters, mut count, mut next) = ([0; IBAN_MAX], 0, at);
     let mut best = None;
     while let Some(byte) = bytes.get(next) {
         next += 1;
-        if byte.is_ascii_digit() || byte.is_ascii_uppercase() {
-            letters.push(*byte);
-        } else if *byte != b' ' || !letters.len().is_multiple_of(4) {
+        if is(*byte, class::DIGIT | class::UPPER) {
+            letters[count] = *byte;
+            count += 1;
+        } else if *byte != b' ' || !count.is_multiple_of(4) {
             break;
         }
         let ends = bytes.get(next).is_none_or(|byte| !byte.is_ascii_alphanumeric());
-        if ends && (15..=34).contains(&letters.len()) && checks(&letters) {
+        if ends && count >= 15 && checks(&letters[..count]) {
             best = Some(next);
         }
-        if letters.len() == 34 {
+        if count == IBAN_MAX {
             break;
         }
     }

@@ -3,7 +3,7 @@
 mod find;
 mod mask;
 
-pub use find::{Kind, Kinds, find};
-pub use mask::{PiiMask, masked};
+pub use find::{Kind, Kinds, find, find_into};
+pub use mask::{PiiMask, mask};
 
 towpath_sdk::export_transform!(PiiMask);

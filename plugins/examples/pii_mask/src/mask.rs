@@ -1,11 +1,13 @@
 //! The transform.
 
+use std::ops::Range;
+
 use towpath_sdk::{
     Batch, Config, Descriptor, Element, Error, OptionSpec, Output, Problem, Record, Row, RowWriter, Scalar,
     Transform, Type, Value,
 };
 
-use super::find::{Kind, Kinds, find};
+use super::find::{Kind, Kinds, find_into};
 
 /// Masks personal data in text fields; keys stay as they are, since equal keys must stay equal.
 #[derive(Debug)]
@@ -13,6 +15,9 @@ pub struct PiiMask {
     kinds: Kinds,
     fields: Vec<String>,
     keep_last: usize,
+    /// Reused from row to row.
+    finds: Finds,
+    found: Vec<(Range<usize>, Kind)>,
 }
 
 impl Transform for PiiMask {
@@ -63,6 +68,8 @@ impl Transform for PiiMask {
             kinds: Kinds { email: wanted("email"), card: wanted("card"), iban: wanted("iban") },
             fields: config.texts("fields"),
             keep_last: config.integer("keep_last").and_then(|count| usize::try_from(count).ok()).unwrap_or(4),
+            finds: Finds::new(),
+            found: Vec::new(),
         })
     }
 
@@ -74,15 +81,22 @@ impl Transform for PiiMask {
     }
 }
 
+/// What was found in a row: the field, where in its text, and what.
+type Finds = Vec<(usize, Range<usize>, Kind)>;
+
 impl PiiMask {
-    fn record(&self, record: Record<'_>, out: &mut Output<'_>) {
+    fn record(&mut self, record: Record<'_>, out: &mut Output<'_>) {
         let (before, after) = (record.before(), record.after());
         let mut rewrite = out.rewrite(record);
-        if let Some(row) = before.filter(|row| self.touches(row)) {
-            rewrite.before(|out| self.row(row, out));
+        if let Some(row) = before
+            && self.search(&row)
+        {
+            rewrite.before(|out| self.write(row, out));
         }
-        if let Some(row) = after.filter(|row| self.touches(row)) {
-            rewrite.after(|out| self.row(row, out));
+        if let Some(row) = after
+            && self.search(&row)
+        {
+            rewrite.after(|out| self.write(row, out));
         }
         rewrite.finish();
     }
@@ -97,45 +111,88 @@ impl PiiMask {
         }
     }
 
-    fn touches(&self, row: &Row<'_>) -> bool {
-        let found = |text| !find(text, self.kinds).is_empty();
-        (0..row.len()).any(|index| self.text(row, index).is_some_and(found))
+    /// Looks at every text of a row; whether there is something to mask.
+    fn search(&mut self, row: &Row<'_>) -> bool {
+        self.finds.clear();
+        for index in 0..row.len() {
+            if let Some(text) = self.text(row, index) {
+                self.found.clear();
+                find_into(text, self.kinds, &mut self.found);
+                self.finds.extend(self.found.iter().map(|(range, kind)| (index, range.clone(), *kind)));
+            }
+        }
+        !self.finds.is_empty()
     }
 
-    fn row(&self, row: Row<'_>, out: &mut RowWriter<'_>) {
-        for index in 0..row.len() {
-            match self.text(&row, index) {
-                Some(text) => out.text(&masked(text, self.kinds, self.keep_last)),
-                None => out.value(row.get(index)),
+    /// Writes the row that was searched last.
+    fn write(&self, row: Row<'_>, out: &mut RowWriter<'_>) {
+        let mut finds = self.finds.as_slice();
+        for (index, value) in row.values().enumerate() {
+            let count = finds.iter().take_while(|(field, ..)| *field == index).count();
+            let (mine, rest) = finds.split_at(count);
+            finds = rest;
+            match value {
+                Value::Text(text) if count > 0 => out.text_of(|out| {
+                    let mine = mine.iter().map(|(_, range, kind)| (range.clone(), *kind));
+                    mask(text, mine, self.keep_last, |part| out.push(part));
+                }),
+                value => out.value(value),
             }
         }
     }
 }
 
-/// The text with what is found in it hidden; the last characters of numbers stay.
-pub fn masked(text: &str, kinds: Kinds, keep_last: usize) -> String {
-    let mut masked = String::with_capacity(text.len());
+/// Enough for the longest that is hidden at once.
+const STARS: &str = "****************************************************************";
+
+/// Gives the text in parts, with what was found in it hidden; the last characters of numbers stay.
+pub fn mask(
+    text: &str,
+    finds: impl Iterator<Item = (Range<usize>, Kind)>,
+    keep_last: usize,
+    mut give: impl FnMut(&str),
+) {
     let mut done = 0;
-    for (range, kind) in find(text, kinds) {
-        masked.push_str(&text[done..range.start]);
+    for (range, kind) in finds {
+        give(&text[done..range.start]);
         let found = &text[range.clone()];
         done = range.end;
         let kept = match kind {
             Kind::Email => found.find('@').unwrap_or_default(),
             Kind::Card | Kind::Iban => found.len().saturating_sub(keep_last),
         };
-        let (hidden, shown) = found.split_at(kept);
-        masked.extend(hidden.chars().map(|letter| if matches!(letter, ' ' | '-') { letter } else { '*' }));
-        masked.push_str(shown);
+        let (mut hidden, shown) = found.split_at(kept);
+        // Everything that is found is ASCII.
+        while !hidden.is_empty() {
+            let (run, between) = match kind {
+                Kind::Email => (hidden.len(), 0),
+                _ => {
+                    let run = hidden.find([' ', '-']).unwrap_or(hidden.len());
+                    (run, usize::from(run < hidden.len()))
+                }
+            };
+            let run = run.min(STARS.len());
+            give(&STARS[..run]);
+            give(&hidden[run..run + between]);
+            hidden = &hidden[run + between..];
+        }
+        give(shown);
     }
-    masked.push_str(&text[done..]);
-    masked
+    give(&text[done..]);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::find::find;
     use towpath_sdk::Setting;
+
+    fn masked(text: &str, mask_it: &PiiMask) -> String {
+        let mut masked = String::new();
+        let finds = find(text, mask_it.kinds);
+        mask(text, finds.into_iter(), mask_it.keep_last, |part| masked.push_str(part));
+        masked
+    }
 
     #[test]
     fn masks_as_the_options_say() {
@@ -143,11 +200,16 @@ mod tests {
         let text = "zoe@example.com paid with 4111 1111 1111 1111";
         let all =
             Config::of([("detect", detect(&["email", "card", "iban"])), ("keep_last", Setting::Integer(4))]);
-        let mask = PiiMask::open(&all).unwrap();
-        assert_eq!(masked(text, mask.kinds, mask.keep_last), "***@example.com paid with **** **** **** 1111");
+        let opened = PiiMask::open(&all).unwrap();
+        assert_eq!(masked(text, &opened), "***@example.com paid with **** **** **** 1111");
         let none = Config::of([("detect", detect(&["card"])), ("keep_last", Setting::Integer(0))]);
-        let mask = PiiMask::open(&none).unwrap();
-        assert_eq!(masked(text, mask.kinds, mask.keep_last), "zoe@example.com paid with **** **** **** ****");
+        let opened = PiiMask::open(&none).unwrap();
+        assert_eq!(masked(text, &opened), "zoe@example.com paid with **** **** **** ****");
+        let long = format!("{}@example.com!", "a".repeat(64));
+        assert_eq!(
+            masked(&long, &PiiMask::open(&Config::of([("detect", detect(&["email"]))])).unwrap()),
+            format!("{}@example.com!", "*".repeat(64))
+        );
         let twice = Config::of([("fields", detect(&["a", "b", "a"]))]);
         assert_eq!(PiiMask::check(&twice)[0].path, "fields[2]");
     }

@@ -182,10 +182,36 @@ impl<'a> RowWriter<'a> {
         self.value(Value::Text(text));
     }
 
+    /// Writes a text part by part, where it goes, without a copy of its own.
+    pub fn text_of(&mut self, write: impl FnOnce(&mut TextWriter<'_>)) {
+        write(&mut TextWriter { arena: self.arena });
+        self.seal(0);
+    }
+
     pub(crate) fn finish(mut self) -> (usize, usize) {
         while self.written < self.fields {
             self.seal(2);
         }
         (self.start, self.arena.len() - self.start)
+    }
+}
+
+/// Writes one text; see [`RowWriter::text_of`]. `write!` writes to it as well.
+#[derive(Debug)]
+pub struct TextWriter<'a> {
+    arena: &'a mut Vec<u8>,
+}
+
+impl TextWriter<'_> {
+    /// Appends a part.
+    pub fn push(&mut self, part: &str) {
+        self.arena.extend_from_slice(part.as_bytes());
+    }
+}
+
+impl std::fmt::Write for TextWriter<'_> {
+    fn write_str(&mut self, part: &str) -> std::fmt::Result {
+        self.push(part);
+        Ok(())
     }
 }

@@ -82,7 +82,7 @@ fn measured(arguments: &Arguments, plugins: &Plugins, guests: &Guests) -> Result
     reports.push(Report::measure(title, &figures, &names, arguments.pairs(), masked)?);
     let title = format!("plugin: the example `pii_mask` searches every text, {batches}");
     let searched = |subject: usize, _| match names.get(subject) {
-        Some(&"built in") => figure(&mut plugin_native::PiiMask, &batch, time),
+        Some(&"built in") => figure(&mut plugin_native::PiiMask::default(), &batch, time),
         _ => rate(&*pii_mask, &json!({})),
     };
     let report = Report::measure(title, &figures, &names, arguments.pairs(), searched)?;

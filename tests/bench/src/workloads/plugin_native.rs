@@ -1,7 +1,9 @@
 //! The example `pii_mask` as it would be if it were built in: the same search over the same fields, without a border.
 
+use std::ops::Range;
+
 use async_trait::async_trait;
-use pii_mask::{Kinds, find, masked};
+use pii_mask::{Kind, Kinds, find_into, mask};
 use towpath_api::{
     Batch, BatchBuilder, ConnectorError, RecordView, Row, RowWriter, Transform, Transformed, Type, Value,
 };
@@ -11,8 +13,12 @@ const KINDS: Kinds = Kinds { email: true, card: true, iban: true };
 const KEEP_LAST: usize = 4;
 
 /// The transform.
-#[derive(Debug)]
-pub(super) struct PiiMask;
+#[derive(Debug, Default)]
+pub(super) struct PiiMask {
+    finds: Vec<(usize, Range<usize>, Kind)>,
+    found: Vec<(Range<usize>, Kind)>,
+    masked: String,
+}
 
 fn text<'a>(row: &Row<'a>, index: usize) -> Option<&'a str> {
     match row.get(index) {
@@ -21,41 +27,54 @@ fn text<'a>(row: &Row<'a>, index: usize) -> Option<&'a str> {
     }
 }
 
-fn touches(row: &Row<'_>) -> bool {
-    (0..row.len()).any(|index| text(row, index).is_some_and(|text| !find(text, KINDS).is_empty()))
-}
+impl PiiMask {
+    fn search(&mut self, row: &Row<'_>) -> bool {
+        self.finds.clear();
+        for index in 0..row.len() {
+            if let Some(text) = text(row, index) {
+                self.found.clear();
+                find_into(text, KINDS, &mut self.found);
+                self.finds.extend(self.found.iter().map(|(range, kind)| (index, range.clone(), *kind)));
+            }
+        }
+        !self.finds.is_empty()
+    }
 
-fn write(row: &Row<'_>, out: &mut RowWriter<'_>) {
-    for index in 0..row.len() {
-        match text(row, index) {
-            Some(text) => out.text(&masked(text, KINDS, KEEP_LAST)),
-            None => out.value(row.get(index)),
+    /// Writes the row that was searched last.
+    fn write(&mut self, row: &Row<'_>, out: &mut RowWriter<'_>) {
+        for (index, value) in row.values().enumerate() {
+            let mine = self.finds.iter().filter(|(field, ..)| *field == index);
+            match value {
+                Value::Text(text) if mine.clone().next().is_some() => {
+                    self.masked.clear();
+                    let mine = mine.map(|(_, range, kind)| (range.clone(), *kind));
+                    mask(text, mine, KEEP_LAST, |part| self.masked.push_str(part));
+                    out.text(&self.masked);
+                }
+                value => out.value(value),
+            }
         }
     }
-}
 
-fn record(record: RecordView<'_>, out: &mut BatchBuilder) {
-    let (before, after) = (record.before(), record.after());
-    if !before.iter().chain(&after).any(touches) {
-        out.push(record);
-        return;
+    /// Rows of a log have no image of before.
+    fn record(&mut self, record: RecordView<'_>, out: &mut BatchBuilder) {
+        match record.after() {
+            Some(row) if self.search(&row) => {
+                let mut changed = out.record_like(record, record.schema());
+                changed.copy_key(record).copy_source(record);
+                changed.after(|out| self.write(&row, out));
+                changed.finish();
+            }
+            _ => out.push(record),
+        }
     }
-    let mut changed = out.record_like(record, record.schema());
-    changed.copy_key(record).copy_source(record);
-    if let Some(row) = before {
-        changed.before(|out| write(&row, out));
-    }
-    if let Some(row) = after {
-        changed.after(|out| write(&row, out));
-    }
-    changed.finish();
 }
 
 #[async_trait]
 impl Transform for PiiMask {
     async fn apply(&mut self, batch: Batch) -> Result<Transformed, ConnectorError> {
         let mut out = BatchBuilder::new();
-        batch.records().for_each(|it| record(it, &mut out));
+        batch.records().for_each(|it| self.record(it, &mut out));
         Ok(out.build().into())
     }
 }
