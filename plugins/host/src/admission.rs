@@ -52,11 +52,11 @@ impl Demands {
             self.pinned.as_ref().filter(|it| it.locked.sha256 != actual)
         {
             return Err(PluginError::Store(StoreError::OtherContent {
-                identity: locked.identity.clone(),
+                identity: Box::new(locked.identity.clone()),
                 path: self.path.clone(),
                 lock: lock.clone(),
-                locked: locked.sha256,
-                actual,
+                locked: Box::new(locked.sha256),
+                actual: Box::new(actual),
                 asking: asking.clone(),
             }));
         }
@@ -88,7 +88,10 @@ impl Admitted {
         }
         let actual = said()?;
         match self.must_be.into_iter().find(|(_, expected)| *expected != actual) {
-            Some((what, expected)) => Err(StoreError::OtherIdentity { what, expected, actual }.into()),
+            Some((what, expected)) => {
+                let (expected, actual) = (Box::new(expected), Box::new(actual));
+                Err(StoreError::OtherIdentity { what, expected, actual }.into())
+            }
             None => Ok(()),
         }
     }

@@ -84,7 +84,7 @@ pub enum StoreError {
     #[error("{identity} is what {} has locked, and {} is not there", lock.display(), path.display())]
     LockedAbsent {
         /// The plugin.
-        identity: Identity,
+        identity: Box<Identity>,
         /// The lock file.
         lock: PathBuf,
         /// Where the component should be.
@@ -99,15 +99,15 @@ pub enum StoreError {
     )]
     OtherContent {
         /// The plugin.
-        identity: Identity,
+        identity: Box<Identity>,
         /// The component's file.
         path: PathBuf,
         /// The lock file.
         lock: PathBuf,
         /// What it says.
-        locked: ContentHash,
+        locked: Box<ContentHash>,
         /// What the file has.
-        actual: ContentHash,
+        actual: Box<ContentHash>,
         /// The file that asks for it.
         asking: PathBuf,
     },
@@ -171,9 +171,9 @@ pub enum StoreError {
         /// Who says otherwise (`the file is that of`, `what was signed is`).
         what: &'static str,
         /// What they say.
-        expected: Identity,
+        expected: Box<Identity>,
         /// What the component says.
-        actual: Identity,
+        actual: Box<Identity>,
     },
     /// A public key that is none.
     #[error("`{0}` is no public key")]

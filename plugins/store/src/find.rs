@@ -57,7 +57,7 @@ pub fn find(
         let (identity, path) = (locked.identity.clone(), directory.file(&locked.identity));
         if !path.exists() {
             let (lock, asking) = (lock.path().to_owned(), asking.to_owned());
-            return Err(StoreError::LockedAbsent { identity, lock, path, asking });
+            return Err(StoreError::LockedAbsent { identity: Box::new(identity), lock, path, asking });
         }
         return Ok(Found { identity, path, locked: Some(locked.clone()), replaced: None });
     }

@@ -116,11 +116,11 @@ impl Lock {
                 Ok(at) if lock.entries[at].sha256 == new.sha256 => {}
                 Ok(at) => {
                     return Err(StoreError::OtherContent {
-                        identity: new.identity.clone(),
+                        identity: Box::new(new.identity.clone()),
                         path: file.clone(),
                         lock: path.to_owned(),
-                        locked: lock.entries[at].sha256,
-                        actual: new.sha256,
+                        locked: Box::new(lock.entries[at].sha256),
+                        actual: Box::new(new.sha256),
                         asking: asking.clone(),
                     });
                 }

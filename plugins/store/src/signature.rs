@@ -112,7 +112,7 @@ impl Signature {
         if self.identity == *actual {
             return Ok(());
         }
-        let (expected, actual) = (self.identity.clone(), actual.clone());
+        let (expected, actual) = (Box::new(self.identity.clone()), Box::new(actual.clone()));
         Err(StoreError::OtherIdentity { what: "what was signed is", expected, actual })
     }
 }
