@@ -171,6 +171,14 @@ fn replace(path: &Path, bytes: &[u8]) {
     fs::rename(new, path).unwrap();
 }
 
+/// Whether a task has had records.
+fn has_moved(towpath: &Towpath, id: &str) -> bool {
+    let status = towpath.status().unwrap();
+    let pipelines = status["pipelines"].as_array().unwrap();
+    let mut tasks = pipelines.iter().flat_map(|pipeline| pipeline["tasks"].as_array().unwrap());
+    tasks.any(|task| task["id"] == id && task["records"].as_u64() > Some(0))
+}
+
 /// Waits until a line was logged so many times.
 fn wait_for(towpath: &Towpath, line: &str, times: usize) {
     let deadline = Instant::now() + Duration::from_secs(180);
@@ -194,6 +202,12 @@ fn replaced_files_take_over_without_loss() {
     let writer = Writer::start(redis);
     let files = ["redis_streams", "redis_sink"].map(|name| plugins.join(format!("{name}.wasm")));
     let good = files.each_ref().map(|path| fs::read(path).unwrap());
+    // A task that was given no partition yet has nothing to go over with.
+    let deadline = Instant::now() + Duration::from_secs(180);
+    while !has_moved(&towpath, "hashes/sink/0") {
+        assert!(Instant::now() < deadline, "nothing is delivered:\n{}", towpath.stderr());
+        std::thread::sleep(Duration::from_millis(50));
+    }
     for round in 1..=3 {
         std::thread::sleep(Duration::from_millis(700));
         for (path, bytes) in files.iter().zip(&good) {
