@@ -42,6 +42,8 @@ struct Life<'a> {
     target: Client,
     store: Store,
     stored: Stored,
+    /// What tells this life from others.
+    owner: Bytes,
     lane: Lane,
     provenance: Option<Arc<Provenance>>,
     /// The partitions that were given to a mover, or cannot be.
@@ -86,6 +88,8 @@ pub(super) async fn run(
     let begun = async {
         let mut life = Life::begin(shared, &mut tasks, &fail).await?;
         loop {
+            // Who has nothing to store would not notice that another has taken over, and say that it runs (R8).
+            life.store.put(state::OWNER.to_owned(), life.owner.clone()).await.map_err(LinkError::state)?;
             life.discover().await?;
             told.send_replace((LinkState::Running, None));
             groups::sync(shared, &life.source, &life.target).await?;
@@ -121,6 +125,7 @@ impl<'a> Life<'a> {
             target,
             store,
             stored,
+            owner: Bytes::copy_from_slice(Uuid::new_v4().as_bytes()),
             lane: Lane { producer_id: ProducerId::NONE, epoch: ProducerEpoch::NONE },
             provenance: None,
             begun: BTreeSet::new(),

@@ -31,6 +31,8 @@ pub(crate) const POSITION: &str = "position";
 /// What is stored of a topic: the source's topic id, 16 bytes.
 pub(crate) const TOPIC: &str = "topic";
 
+/// Whose turn it is.
+pub(crate) const OWNER: &str = "owner";
 /// What is stored of a cluster of origin: that there is a lane for it.
 pub(crate) const LANE: &str = "lane";
 

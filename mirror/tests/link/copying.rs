@@ -8,7 +8,7 @@ use towpath_client::{Compression, ProducerConfig, ProducerRecord, TransactionCon
 use towpath_mirror::{Link, LinkState, Naming};
 use towpath_types::{Offset, TopicPartition};
 
-use super::support::{Cluster, caught_up, link, send, until};
+use super::support::{Cluster, PATIENCE, caught_up, link, send, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_arrive_in_order_with_all_that_they_have() {
@@ -145,9 +145,17 @@ async fn the_newer_of_two_links_goes_on_and_the_other_ends() {
     // Whichever was last to take over goes on; the test's own is not always that one.
     let mut running = vec![newest];
     running.extend(links);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let alive = running.iter().filter(|link| link.status().state != LinkState::Failed).count();
-    assert_eq!(alive, 1, "{:#?}", running.iter().map(Link::status).collect::<Vec<_>>());
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let alive =
+        |running: &[Link]| running.iter().filter(|link| link.status().state != LinkState::Failed).count();
+    while alive(&running) > 1 {
+        let said = || running.iter().map(Link::status).collect::<Vec<_>>();
+        assert!(tokio::time::Instant::now() < deadline, "{:#?}", said());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // The one that is left stays.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(alive(&running), 1, "{:#?}", running.iter().map(Link::status).collect::<Vec<_>>());
     let at = running.iter().position(|link| link.status().state != LinkState::Failed).unwrap();
     let alive = running.swap_remove(at);
     send(&producer, &topic, 0, "last").await;
