@@ -10,6 +10,10 @@ const SEPARATOR: char = '.';
 /// MirrorMaker 2's heartbeats: they are named alike everywhere, and never go round.
 pub const HEARTBEATS: &str = "heartbeats";
 
+/// What pipelines know and remember (`_towpath_offsets` and others) is each cluster's own: copied, it would send them back,
+/// or ahead.
+const RUNTIME: &str = "_towpath_";
+
 /// How topics are called at the target (`naming`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Naming {
@@ -69,6 +73,7 @@ impl Naming {
 #[must_use]
 pub fn is_internal(topic: &str) -> bool {
     topic.starts_with("__")
+        || topic.starts_with(RUNTIME)
         || topic.ends_with(".internal")
         || topic.ends_with("-internal")
         || topic.ends_with(".replica")
@@ -106,7 +111,13 @@ mod tests {
 
     #[test]
     fn topics_of_the_cluster_itself_stay() {
-        for name in ["__consumer_offsets", "mm2-offset-syncs.eu.internal", "connect-internal", "heartbeats"] {
+        for name in [
+            "_towpath_offsets",
+            "__consumer_offsets",
+            "mm2-offset-syncs.eu.internal",
+            "connect-internal",
+            "heartbeats",
+        ] {
             assert!(is_internal(name), "{name}");
         }
         assert!(!is_internal("orders"));
