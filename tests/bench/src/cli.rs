@@ -48,6 +48,8 @@ pub(crate) enum Workload {
     W3,
     /// End to end, 2000 records a second for 30 s.
     W4,
+    /// Mirror 1 GB from one broker to another.
+    W5,
     /// Capture a backlog from PostgreSQL.
     W6,
     /// Snapshot a table of PostgreSQL.
@@ -72,9 +74,18 @@ impl Workload {
     /// What it is made of.
     pub(crate) const fn parts(&self) -> &[Self] {
         match self {
-            Self::All => {
-                &[Self::W1, Self::W2, Self::W3, Self::W4, Self::W6, Self::W7, Self::W8, Self::W9, Self::W10]
-            }
+            Self::All => &[
+                Self::W1,
+                Self::W2,
+                Self::W3,
+                Self::W4,
+                Self::W5,
+                Self::W6,
+                Self::W7,
+                Self::W8,
+                Self::W9,
+                Self::W10,
+            ],
             _ => std::slice::from_ref(self),
         }
     }

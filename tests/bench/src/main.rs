@@ -15,6 +15,7 @@ mod floor;
 mod load;
 mod machine;
 mod meter;
+mod mirror_maker;
 mod nodes;
 mod report;
 mod series;

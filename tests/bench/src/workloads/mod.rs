@@ -4,6 +4,7 @@ mod capture;
 mod consume;
 mod failover;
 mod latency;
+mod mirror;
 mod partitions;
 mod plugin;
 mod plugin_native;
@@ -46,6 +47,7 @@ fn one(workload: Workload, arguments: &Arguments) -> Result<Vec<Report>> {
         Workload::W2 => produce::w2(arguments),
         Workload::W3 => consume::w3(arguments),
         Workload::W4 => latency::w4(arguments),
+        Workload::W5 => mirror::w5(arguments),
         Workload::W6 => capture::w6(arguments),
         Workload::W7 => snapshot::w7(arguments),
         Workload::W8 => sink::w8(arguments),
