@@ -165,7 +165,8 @@ pub(crate) async fn compare(
         let mut changes = Vec::new();
         let found = there.get(&topic.target);
         match found {
-            None => changes.push(Change::Create { partitions, configs: mine.cloned().unwrap_or_default() }),
+            // A topic that is gone from the source meanwhile is not created: there is nothing to mirror.
+            None => changes.extend(mine.cloned().map(|configs| Change::Create { partitions, configs })),
             Some(found) => {
                 if sync.partitions && found.partitions.len() < partitions {
                     changes.push(Change::Grow { from: found.partitions.len(), to: partitions });
