@@ -23,22 +23,33 @@ towpath_output *towpath_output_begin(const towpath_batch *batch) {
 
 /* ---- Records ---- */
 
-static void push(towpath_output *out, towpath_record record, const uint8_t *entry) {
+/* Copies a record's entry to where the next one goes. */
+static void copy_entry(towpath_output *out, towpath_record record) {
     if (record.batch != out->batch) {
         towpath_panic("a record of another batch");
     }
+    if (out->count == out->entries_room) {
+        out->entries = towpath_grown(out->entries, &out->entries_room, out->count + 1, TOWPATH_ENTRY_BYTES);
+    }
+    memcpy(out->entries + out->count * TOWPATH_ENTRY_BYTES, record.entry, TOWPATH_ENTRY_BYTES);
+    /* What was written of one that was not finished is forgotten. */
+    out->length = out->sealed;
+    out->serial++;
+}
+
+/* The entry that was copied goes on. */
+static void push(towpath_output *out, towpath_record record) {
     if (record.index < out->next) {
         towpath_panic("a record goes on once, and in the order in which it came");
     }
     out->next = (size_t)record.index + 1;
-    if (out->count == out->entries_room) {
-        out->entries = towpath_grown(out->entries, &out->entries_room, out->count + 1, TOWPATH_ENTRY_BYTES);
-    }
-    memcpy(out->entries + out->count * TOWPATH_ENTRY_BYTES, entry, TOWPATH_ENTRY_BYTES);
     out->count++;
 }
 
-void towpath_keep(towpath_output *out, towpath_record record) { push(out, record, record.entry); }
+void towpath_keep(towpath_output *out, towpath_record record) {
+    copy_entry(out, record);
+    push(out, record);
+}
 
 towpath_details *towpath_reject(towpath_output *out, towpath_record record, const char *code, const char *format, ...) {
     if (record.batch != out->batch) {
@@ -65,30 +76,29 @@ towpath_details *towpath_reject(towpath_output *out, towpath_record record, cons
 
 /* ---- A record on its way out ---- */
 
+static void no_slot(uint8_t *at) {
+    towpath_u32_to(at, TOWPATH_NOT_THERE);
+    towpath_u32_to(at + 4, 0);
+}
+
+/* The entry that is being written. */
+static uint8_t *entry_of(const towpath_rewrite *it) {
+    if (it->serial != it->out->serial) {
+        towpath_panic("one record is written at a time");
+    }
+    return it->out->entries + it->out->count * TOWPATH_ENTRY_BYTES;
+}
+
 static towpath_rewrite begun(towpath_output *out, towpath_record record, const towpath_known *known, bool images) {
-    towpath_rewrite it;
-    memset(&it, 0, sizeof it);
-    it.out = out;
-    it.record = record;
-    it.known = known;
-    it.images = images;
-    it.serial = ++out->serial;
-    /* What was written of one that was not finished is forgotten. */
-    out->length = out->sealed;
-    memcpy(it.entry, record.entry, TOWPATH_ENTRY_BYTES);
+    copy_entry(out, record);
+    towpath_rewrite it = {out, record, known, NULL, 0, 0, 0, out->serial, images, false};
     /* Positions are the host's business. */
-    towpath_u32_to(it.entry + TOWPATH_AT_POSITION, TOWPATH_NOT_THERE);
-    towpath_u32_to(it.entry + TOWPATH_AT_POSITION + 4, 0);
+    no_slot(entry_of(&it) + TOWPATH_AT_POSITION);
     return it;
 }
 
 towpath_rewrite towpath_rewrite_record(towpath_output *out, towpath_record record) {
     return begun(out, record, record.known, true);
-}
-
-static void no_slot(uint8_t *at) {
-    towpath_u32_to(at, TOWPATH_NOT_THERE);
-    towpath_u32_to(at + 4, 0);
 }
 
 towpath_rewrite towpath_rewrite_as(towpath_output *out, towpath_record record, uint32_t schema) {
@@ -97,9 +107,10 @@ towpath_rewrite towpath_rewrite_as(towpath_output *out, towpath_record record, u
         towpath_panic("nobody knows the schema %u", (unsigned)schema);
     }
     towpath_rewrite it = begun(out, record, known, false);
-    towpath_u32_to(it.entry, schema);
-    no_slot(it.entry + TOWPATH_AT_BEFORE);
-    no_slot(it.entry + TOWPATH_AT_AFTER);
+    uint8_t *entry = entry_of(&it);
+    towpath_u32_to(entry, schema);
+    no_slot(entry + TOWPATH_AT_BEFORE);
+    no_slot(entry + TOWPATH_AT_AFTER);
     return it;
 }
 
@@ -129,11 +140,13 @@ static void append(towpath_rewrite *it, const void *at, size_t length) {
 }
 
 static void slot_to(towpath_rewrite *it, size_t at, size_t start) {
-    towpath_u32_to(it->entry + at, (uint32_t)(it->out->batch->base + start));
-    towpath_u32_to(it->entry + at + 4, (uint32_t)(it->out->length - start));
+    uint8_t *slot = entry_of(it) + at;
+    towpath_u32_to(slot, (uint32_t)(it->out->batch->base + start));
+    towpath_u32_to(slot + 4, (uint32_t)(it->out->length - start));
 }
 
 static const towpath_field *next_field(const towpath_rewrite *it) {
+    entry_of(it);
     if (it->fields == NULL) {
         towpath_panic("no row was begun");
     }
@@ -157,6 +170,7 @@ static void end_row(towpath_rewrite *it) {
     if (it->fields == NULL) {
         return;
     }
+    entry_of(it);
     if (it->in_parts) {
         towpath_panic("a text was not ended");
     }
@@ -362,16 +376,16 @@ void towpath_change_after(towpath_rewrite *it, const towpath_change *changes, si
 
 /* ---- What else a record has ---- */
 
-void towpath_set_op(towpath_rewrite *it, towpath_op op) { it->entry[8] = (uint8_t)op; }
+void towpath_set_op(towpath_rewrite *it, towpath_op op) { entry_of(it)[8] = (uint8_t)op; }
 
-void towpath_set_flat(towpath_rewrite *it, bool flat) { it->entry[9] = flat ? 1 : 0; }
+void towpath_set_flat(towpath_rewrite *it, bool flat) { entry_of(it)[9] = flat ? 1 : 0; }
 
 void towpath_set_timestamp_ms(towpath_rewrite *it, int64_t timestamp_ms) {
-    towpath_u64_to(it->entry + 16, (uint64_t)timestamp_ms);
+    towpath_u64_to(entry_of(it) + 16, (uint64_t)timestamp_ms);
 }
 
 void towpath_set_partition(towpath_rewrite *it, int32_t partition) {
-    towpath_u32_to(it->entry + 4, (uint32_t)partition);
+    towpath_u32_to(entry_of(it) + 4, (uint32_t)partition);
 }
 
 void towpath_set_topic(towpath_rewrite *it, towpath_text topic) {
@@ -396,11 +410,9 @@ void towpath_set_headers(towpath_rewrite *it, const towpath_header *headers, siz
 }
 
 void towpath_finish(towpath_rewrite *it) {
-    if (it->serial != it->out->serial) {
-        towpath_panic("one record is written at a time");
-    }
+    entry_of(it);
     end_row(it);
-    push(it->out, it->record, it->entry);
+    push(it->out, it->record);
     it->out->sealed = it->out->length;
     it->out->changed = true;
     /* Nothing more can be written of it. */

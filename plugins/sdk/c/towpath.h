@@ -300,7 +300,8 @@ void towpath_keep(towpath_output *out, towpath_record record);
 towpath_details *towpath_reject(towpath_output *out, towpath_record record, const char *code, const char *format, ...)
     TOWPATH_FORMAT(4, 5);
 
-/* A record on its way out; without `towpath_finish` it does not go on. One at a time. Its parts are not for authors. */
+/* A record on its way out; without `towpath_finish` it does not go on. One at a time: what is written of it is forgotten when
+ * another is begun or kept. Its parts are not for authors. */
 typedef struct towpath_rewrite {
     towpath_output *out;
     towpath_record record;
@@ -309,7 +310,6 @@ typedef struct towpath_rewrite {
     size_t slot, start, field;
     uint32_t serial;
     bool images, in_parts;
-    uint8_t entry[96];
 } towpath_rewrite;
 
 /* Lets the record go on, but for what is written of it. */

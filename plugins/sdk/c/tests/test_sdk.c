@@ -259,6 +259,11 @@ static const towpath_error *faulty(const towpath_batch *batch, towpath_output *o
         towpath_put_part(&it, towpath_text_of("a"));
         towpath_finish(&it);
         break;
+    case 11:
+        towpath_begin_after(&it);
+        towpath_keep(out, record);
+        towpath_put_null(&it);
+        break;
     default:
         towpath_panic("%s", "of its own");
     }
@@ -269,7 +274,8 @@ static void plugins_that_break_the_rules_are_stopped(void) {
     static const char *const SAID[] = {
         "`id` takes no text, but int", "the row has 8 fields and no more", "a record goes on once", "32768 does not fit `short`",
         "no row was begun", "one record is written at a time", "the schema has no key", "the batch has no record 1",
-        "nobody knows the schema 99", "one record is written at a time", "a text was not ended", "of its own",
+        "nobody knows the schema 99", "one record is written at a time", "a text was not ended", "one record is written at a time",
+        "of its own",
     };
     for (fault = 0; fault < (int)TOWPATH_COUNT(SAID); fault++) {
         begin(faulty);

@@ -47,7 +47,7 @@ def main() -> None:
     manifest = manifest_of(project)
     sdk = work / "sdk" / "c"
     command = [
-        sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", "-mexec-model=reactor", "-std=c11", "-O2", "-s",
+        sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", "-mexec-model=reactor", "-std=c11", "-O2", "-flto", "-s",
         "-Wall", "-Wextra", "-fno-strict-aliasing",
         # It stands beneath everything else: one that is overrun traps. Without this it has 16 MiB.
         "-Wl,-z,stack-size=1048576",
