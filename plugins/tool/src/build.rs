@@ -4,10 +4,13 @@ use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
+use wit_component::StringEncoding;
+use wit_parser::{Resolve, SourceMap};
 
 use super::error::ToolError;
+use super::files::WIT;
 use super::new::Language;
-use super::script::{JAVASCRIPT, PYTHON};
+use super::script::{C, JAVASCRIPT, PYTHON};
 use super::toolchain::Toolchain;
 
 /// One component.
@@ -33,6 +36,7 @@ pub fn build(folder: &Path, target: Option<&Path>) -> Result<Vec<Built>, ToolErr
         Language::Rust => return build_rust(folder, target),
         Language::JavaScript | Language::TypeScript => JAVASCRIPT,
         Language::Python => PYTHON,
+        Language::C => C,
     };
     let _lock = lock(&place)?;
     Ok(vec![kit.build(folder, &place)?])
@@ -103,7 +107,21 @@ fn package(module: &Path, project: &Path) -> Result<PathBuf, ToolError> {
     Ok(path)
 }
 
-fn component_of(module: &[u8]) -> Result<Vec<u8>, String> {
+/// Puts the types of one of the contract's worlds into a core module, as the bindings for Rust do by themselves.
+pub(super) fn with_world(module: &mut Vec<u8>, world: &str) -> Result<(), String> {
+    let mut sources = SourceMap::default();
+    for (path, text) in WIT.iter().filter(|(path, _)| path.ends_with(".wit")) {
+        sources.push_str(path, *text);
+    }
+    let group = sources.parse().map_err(|(_, error)| error.to_string())?;
+    let mut resolve = Resolve::default();
+    let package = resolve.push_group(group).map_err(|error| error.to_string())?;
+    let world = resolve.select_world(&[package], Some(world)).map_err(|error| format!("{error:#}"))?;
+    wit_component::embed_component_metadata(module, &resolve, world, StringEncoding::UTF8)
+        .map_err(|error| format!("{error:#}"))
+}
+
+pub(super) fn component_of(module: &[u8]) -> Result<Vec<u8>, String> {
     let encoder = wit_component::ComponentEncoder::default().validate(true).module(module);
     encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| format!("{error:#}"))
 }

@@ -46,7 +46,7 @@ pub enum ToolError {
         said: String,
     },
     /// No file tells what the project is written in.
-    #[error("{0} has no Cargo.toml, no package.json and no pyproject.toml: it is no plugin's project")]
+    #[error("{0} has no Cargo.toml, package.json, pyproject.toml or towpath.toml: it is no plugin's project")]
     NoProject(String),
     /// The language has no such plugins.
     #[error("plugins in {language} are transforms so far")]
@@ -80,7 +80,7 @@ impl ToolError {
                     "plugins in JavaScript need Node.js and npm: `apt-get install nodejs npm`, or their like"
                 }
                 "python3" | "venv/bin/python" => {
-                    "plugins in Python need Python with venv: `apt-get install python3 python3-venv`, or their like"
+                    "plugins in Python and C need Python with venv: `apt-get install python3 python3-venv`, or their like"
                 }
                 "bash" => {
                     "install bash, or let rustup add the target: `rustup target add wasm32-unknown-unknown`"
@@ -89,7 +89,7 @@ impl ToolError {
             },
             Self::TooOld { program: "node", .. } => "install a newer Node.js",
             Self::TooOld { .. } => "install a newer Python",
-            Self::Fetch { language: "Python", .. } => {
+            Self::Fetch { language: "Python" | "C", .. } => {
                 "it takes python3 with venv (`apt-get install python3-venv`) and pip's reach to its registry, once"
             }
             Self::Fetch { .. } => "it takes npm's reach to its registry, once",
@@ -98,7 +98,9 @@ impl ToolError {
             Self::Toolchain(_) => {
                 "where rustup is online, `rustup target add wasm32-unknown-unknown` is all it takes"
             }
-            Self::NoComponent { .. } => "export the plugin with the SDK's macro, and use nothing of WASI",
+            Self::NoComponent { .. } => {
+                "export the plugin with the SDK's macro, and use nothing of a system (WASI): no files, no clock but the SDK's"
+            }
             Self::Nothing(_) => "write `[lib] crate-type = [\"cdylib\"]` into its Cargo.toml",
             Self::Name(_) => {
                 "it begins with a letter, and has letters, digits, `_` and `-` in it, 64 at most"

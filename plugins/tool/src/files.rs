@@ -33,6 +33,11 @@ pub(crate) const PYTHON_SDK: [File; 10] = carried!("sdk/python/", "../../sdk/pyt
     "towpath_sdk/host.py" "towpath_sdk/output.py" "towpath_sdk/row.py" "towpath_sdk/schema.py" "towpath_sdk/testing.py"
 );
 
+pub(crate) const C_SDK: [File; 10] = carried!("sdk/c/", "../../sdk/c/":
+    "README.md" "towpath.h" "internal.h" "towpath.c" "output.c" "component.c" "transform.h" "transform.c" "testing.h"
+    "testing.c"
+);
+
 /// Writes a file below `folder`, with the folders above it.
 pub(crate) fn write(folder: &Path, path: &str, text: &str) -> Result<PathBuf, ToolError> {
     let file = folder.join(path);
@@ -73,6 +78,7 @@ mod tests {
             ("sdk/rust/src", RUST_SDK.as_slice()),
             ("sdk/js", JS_SDK.as_slice()),
             ("sdk/python", PYTHON_SDK.as_slice()),
+            ("sdk/c", C_SDK.as_slice()),
             ("wit", WIT.as_slice()),
         ] {
             let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

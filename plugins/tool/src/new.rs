@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::ToolError;
-use super::files::{File, JS_SDK, PYTHON_SDK, RUST_SDK, WIT, write, write_all};
+use super::files::{C_SDK, File, JS_SDK, PYTHON_SDK, RUST_SDK, WIT, write, write_all};
 
 macro_rules! template {
     ($file:literal) => {
@@ -22,14 +22,21 @@ pub enum Language {
     TypeScript,
     /// Python.
     Python,
+    /// C.
+    C,
 }
 
 impl Language {
     /// What the project in `folder` is written in; TypeScript is built as JavaScript is.
     pub(crate) fn of(folder: &Path) -> Option<Self> {
-        [("Cargo.toml", Self::Rust), ("package.json", Self::JavaScript), ("pyproject.toml", Self::Python)]
-            .into_iter()
-            .find_map(|(file, language)| folder.join(file).is_file().then_some(language))
+        [
+            ("Cargo.toml", Self::Rust),
+            ("package.json", Self::JavaScript),
+            ("pyproject.toml", Self::Python),
+            ("towpath.toml", Self::C),
+        ]
+        .into_iter()
+        .find_map(|(file, language)| folder.join(file).is_file().then_some(language))
     }
 
     /// The language, for people.
@@ -40,6 +47,7 @@ impl Language {
             Self::JavaScript => "JavaScript",
             Self::TypeScript => "TypeScript",
             Self::Python => "Python",
+            Self::C => "C",
         }
     }
 
@@ -51,6 +59,7 @@ impl Language {
             Self::JavaScript => "src/index.js",
             Self::TypeScript => "src/index.ts",
             Self::Python => "src/plugin.py",
+            Self::C => "plugin.c",
         }
     }
 
@@ -72,6 +81,7 @@ impl Language {
                 ([JAVASCRIPT.as_slice(), &own].concat(), JS_SDK.iter().collect())
             }
             Self::Python => (PYTHON.to_vec(), PYTHON_SDK.iter().collect()),
+            Self::C => (C.to_vec(), C_SDK.iter().collect()),
         }
     }
 }
@@ -173,6 +183,14 @@ const PYTHON: [File; 5] = [
     (".gitignore", "/target\n__pycache__\n"),
 ];
 
+const C: [File; 5] = [
+    ("towpath.toml", template!("c/towpath.toml")),
+    ("plugin.c", template!("c/plugin.c")),
+    ("tests/test_plugin.c", template!("c/tests/test_plugin.c")),
+    ("README.md", template!("c/README.md")),
+    (".gitignore", "/target\n/target-test\n"),
+];
+
 const SDK_MANIFEST: File = ("sdk/rust/Cargo.toml", template!("rust/sdk.Cargo.toml.template"));
 
 /// Writes a new project into `folder`, which must not be there yet. Returns the files.
@@ -250,7 +268,9 @@ mod tests {
     #[test]
     fn each_language_has_its_template() {
         let folder = tempfile::tempdir().unwrap();
-        for language in [Language::Rust, Language::JavaScript, Language::TypeScript, Language::Python] {
+        for language in
+            [Language::Rust, Language::JavaScript, Language::TypeScript, Language::Python, Language::C]
+        {
             let project = folder.path().join(language.name());
             let files = new(language, Kind::Transform, &project).unwrap();
             let main = std::fs::read_to_string(project.join(language.main_file())).unwrap();

@@ -1,5 +1,5 @@
-//! Plugins in JavaScript and Python: an interpreter with the plugin in it becomes a component. What does that comes from
-//! the languages' own registries, pinned, into the user's cache.
+//! Plugins in JavaScript and Python: an interpreter with the plugin in it becomes a component. Plugins in C: a compiler makes a
+//! module, which becomes one here. What does that comes from the languages' registries, pinned, into the user's cache.
 
 use std::hash::Hasher as _;
 use std::path::{Path, PathBuf};
@@ -7,9 +7,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value as Json, json};
 
-use super::build::{Built, lock};
+use super::build::{Built, component_of, lock, with_world};
 use super::error::ToolError;
-use super::files::{File, JS_SDK, PYTHON_SDK, WIT, write, write_all};
+use super::files::{C_SDK, File, JS_SDK, PYTHON_SDK, WIT, write, write_all};
 use super::new::is_name;
 
 /// How a language's plugins become components.
@@ -29,7 +29,12 @@ pub(crate) struct Kit {
     /// What is laid beside the plugin.
     sdk: &'static [File],
     entry: &'static [File],
+    /// Whether the script makes a core module, and not a component.
+    module: bool,
 }
+
+/// What a script makes.
+const WORLD: &str = "transform";
 
 pub(crate) const JAVASCRIPT: Kit = Kit {
     language: "JavaScript",
@@ -46,7 +51,23 @@ pub(crate) const JAVASCRIPT: Kit = Kit {
     script: "build.mjs",
     sdk: &JS_SDK,
     entry: &[("entry.js", include_str!("../toolchains/js/entry.js"))],
+    module: false,
 };
+
+/// A virtual environment of Python with what `requirements.txt` names.
+const PIP: &[&[&str]] = &[
+    &["python3", "-m", "venv", "venv"],
+    &[
+        "venv/bin/python",
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "-r",
+        "requirements.txt",
+    ],
+];
 
 pub(crate) const PYTHON: Kit = Kit {
     language: "Python",
@@ -56,23 +77,29 @@ pub(crate) const PYTHON: Kit = Kit {
         ("requirements.txt", include_str!("../toolchains/python/requirements.txt")),
         ("build.py", include_str!("../toolchains/python/build.py")),
     ],
-    fetch: &[
-        &["python3", "-m", "venv", "venv"],
-        &[
-            "venv/bin/python",
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--disable-pip-version-check",
-            "-r",
-            "requirements.txt",
-        ],
-    ],
+    fetch: PIP,
     interpreter: "venv/bin/python",
     script: "build.py",
     sdk: &PYTHON_SDK,
     entry: &[],
+    module: false,
+};
+
+/// Zig's C compiler, which brings the C library and comes as a package of Python.
+pub(crate) const C: Kit = Kit {
+    language: "C",
+    runtime: "python3",
+    version: (3, 11),
+    laid: &[
+        ("requirements.txt", include_str!("../toolchains/c/requirements.txt")),
+        ("build.py", include_str!("../toolchains/c/build.py")),
+    ],
+    fetch: PIP,
+    interpreter: "venv/bin/python",
+    script: "build.py",
+    sdk: &C_SDK,
+    entry: &[],
+    module: true,
 };
 
 /// Towpath's folder in the user's cache directory.
@@ -181,7 +208,7 @@ impl Kit {
         write_all(work, self.sdk)?;
         write_all(work, &WIT)?;
         write_all(work, self.entry)?;
-        let request = json!({ "project": project, "work": work, "world": "transform", "output": output });
+        let request = json!({ "project": project, "work": work, "world": WORLD, "output": output });
         let request = write(work, "request.json", &request.to_string())?;
         let interpreter = match self.interpreter {
             "" => PathBuf::from(self.runtime),
@@ -192,6 +219,9 @@ impl Kit {
         let done = run(&mut command, self.runtime)?;
         if !done.status.success() {
             return Err(ToolError::Compile("the plugin does not compile".to_owned()));
+        }
+        if self.module {
+            componentize(output)?;
         }
         let said = String::from_utf8_lossy(&done.stdout);
         let said = said.lines().last().and_then(|line| serde_json::from_str::<Json>(line).ok());
@@ -210,6 +240,15 @@ impl Kit {
         std::fs::rename(&new, &path).map_err(ToolError::io(&path))?;
         Ok(Built { name, path })
     }
+}
+
+/// Makes a component of the core module in a file.
+fn componentize(path: &Path) -> Result<(), ToolError> {
+    let mut bytes = std::fs::read(path).map_err(ToolError::io(path))?;
+    let component = with_world(&mut bytes, WORLD).and_then(|()| component_of(&bytes));
+    let component =
+        component.map_err(|reason| ToolError::NoComponent { path: path.display().to_string(), reason })?;
+    std::fs::write(path, component).map_err(ToolError::io(path))
 }
 
 /// Folders below which a project's sources are looked for.

@@ -46,11 +46,37 @@ fn examples_become_components() {
         ("plugins/examples", "pii_mask", Kind::Transform),
         ("plugins/examples", "redis_streams", Kind::Source),
         ("plugins/examples", "redis_sink", Kind::Sink),
+        ("plugins/examples/geohash", "geohash", Kind::Transform),
         ("plugins/host/tests/guests", "hostile", Kind::Transform),
     ] {
         let all = built(&root.join(folder));
         is(kind, all.iter().find(|it| it.name == name).unwrap());
     }
+}
+
+#[test]
+fn a_new_project_in_c_builds_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let project = folder.path().join("new_c");
+    new(Language::C, Kind::Transform, &project).unwrap();
+    let target = folder.path().join("target");
+    let all = build(&project, Some(&target)).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((all.len(), all[0].name.as_str()), (1, "new_c"));
+    is(Kind::Transform, &all[0]);
+    // R11: what the C library would do with a system is refused, and told.
+    let plugin = project.join("plugin.c");
+    let source = std::fs::read_to_string(&plugin).unwrap();
+    let print = source.replace("    return NULL;", "    puts(\"\");\n    return NULL;");
+    std::fs::write(&plugin, format!("#include <stdio.h>\n{print}")).unwrap();
+    let error = build(&project, Some(&target)).unwrap_err();
+    assert!(error.to_string().contains("wasi_snapshot_preview1"), "{error}");
+    assert!(error.hint().unwrap().contains("no files"), "{error}");
+    std::fs::write(&plugin, source.replace("towpath_keep(out", "towpath_kept(out")).unwrap();
+    let error = build(&project, Some(&target)).unwrap_err().to_string();
+    assert!(error.contains("does not compile"), "{error}");
+    std::fs::write(project.join("towpath.toml"), "name = \"a\"\nlanguage = \"c\"\nsources = [\"no.c\"]\n")
+        .unwrap();
+    build(&project, Some(&target)).unwrap_err();
 }
 
 #[test]
@@ -77,6 +103,33 @@ fn succeeds(folder: &Path, program: &str, arguments: &[&str], env: &[(&str, &str
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&said));
 }
 
+/// Compiles C for this machine, with sanitizers, and runs it. The paths are below `folder`, but for those of the SDK.
+fn c_succeeds(folder: &Path, sdk: &Path, files: &[&str]) {
+    let place = tempfile::tempdir().unwrap();
+    let program = place.path().join("test").to_str().unwrap().to_owned();
+    let include = format!("-I{}", sdk.display());
+    let flags = [
+        "-std=c11",
+        "-g",
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+    ];
+    let own = ["towpath.c", "output.c", "testing.c"].map(|file| sdk.join(file).to_str().unwrap().to_owned());
+    let own = own.iter().map(String::as_str);
+    let arguments: Vec<_> = flags
+        .into_iter()
+        .chain([&*include, "-o", &program])
+        .chain(files.iter().copied())
+        .chain(own)
+        .collect();
+    succeeds(folder, "cc", &arguments, &[]);
+    succeeds(folder, &program, &[], &[]);
+}
+
 /// The SDKs' own tests, in their languages.
 #[test]
 fn the_other_sdks_pass_their_tests() {
@@ -84,6 +137,9 @@ fn the_other_sdks_pass_their_tests() {
     succeeds(&sdks.join("js"), "node", &["--test"], &[]);
     let tests = ["-B", "-m", "unittest", "discover", "-s", "tests"];
     succeeds(&sdks.join("python"), "python3", &tests, &[("PYTHONPATH", ".")]);
+    c_succeeds(&sdks.join("c"), &sdks.join("c"), &["tests/test_sdk.c"]);
+    let example = sdks.join("../examples/geohash");
+    c_succeeds(&example, &sdks.join("c"), &["plugin.c", "geohash.c", "tests/test_geohash.c"]);
 }
 
 /// What `plugin new` writes passes the tests that it writes, on this machine and without WASM.
@@ -100,6 +156,9 @@ fn new_projects_pass_their_own_tests() {
     new(Language::Python, Kind::Transform, &python).unwrap();
     let path = [("PYTHONPATH", "src:towpath/sdk/python")];
     succeeds(&python, "python3", &["-B", "-m", "unittest", "discover", "tests"], &path);
+    let c = folder.path().join("drop-c");
+    new(Language::C, Kind::Transform, &c).unwrap();
+    c_succeeds(&c, &c.join("towpath/sdk/c"), &["plugin.c", "tests/test_plugin.c"]);
 }
 
 #[test]

@@ -131,6 +131,8 @@ pub(crate) enum Lang {
     Ts,
     /// Python.
     Python,
+    /// C.
+    C,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use towpath_api::{Batch, ConnectorError, ErrorKind, Transform, Transformed};
 
-use crate::support::{FORGER, HOSTILE, config, hostile, load, texts, told};
+use crate::support::{FORGER, HOSTILE, HOSTILE_C, config, hostile, load, texts, told};
 
 fn split(transformed: Transformed) -> (Vec<String>, Vec<(String, ConnectorError)>) {
     let (rejected, errors) = transformed.rejected.into_parts();
@@ -41,6 +41,67 @@ async fn the_record_at_which_a_plugin_dies_is_found() {
         assert!(error.to_string().contains(says), "{how}: {error}");
         let (passed, _) = apply(&mut *transform, texts(&["e"])).await;
         assert_eq!(passed, ["e"], "it goes on after {how}");
+    }
+}
+
+/// The same in C, opened with these options.
+fn hostile_c(options: Json) -> Box<dyn Transform> {
+    let factory = load(&HOSTILE_C, &json!({ "time": 300, "memory": 16 << 20 })).unwrap();
+    factory.parse(&config(&*factory, options)).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+#[tokio::test]
+async fn a_plugin_in_c_dies_alone() {
+    for (how, code, says) in [
+        ("panic", "PLUGIN_TRAP", "on purpose"),
+        ("abort", "PLUGIN_TRAP", "crashed: wasm trap"),
+        ("stack", "PLUGIN_TRAP", "crashed: wasm trap"),
+        ("hog", "PLUGIN_MEMORY", "16777216 bytes"),
+        ("loop", "PLUGIN_TIMEOUT", "300ms"),
+        ("type", "PLUGIN_TRAP", "takes no int, but text"),
+        ("twice", "PLUGIN_TRAP", "a record goes on once"),
+        ("utf-8", "PLUGIN_ANSWER", "do not fit"),
+        ("cut", "HOSTILE_RECORD", "a?ü???"),
+    ] {
+        let mut transform = hostile_c(json!({ "number": 1 }));
+        let (passed, rejected) = apply(&mut *transform, texts(&["a", "b", "c", how, "d"])).await;
+        assert_eq!(passed, ["a", "b", "c", "d"], "{how}");
+        let [(text, error)] = &rejected[..] else { panic!("{how}: {rejected:?}") };
+        assert_eq!((text.as_str(), error.code()), (how, code), "{error}");
+        assert!(error.to_string().contains(says), "{how}: {error}");
+        let (passed, _) = apply(&mut *transform, texts(&["e"])).await;
+        assert_eq!(passed, ["e"], "it goes on after {how}");
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_in_c_knows_its_options_and_the_world() {
+    let options = json!({
+        "number": -5, "flag": true, "list": ["a", "b"], "map": { "k": [1] }, "url": "http://example.org/", "wait": 1500,
+    });
+    let mut transform = hostile_c(options);
+    let (passed, _) = apply(&mut *transform, texts(&["options", "world", "calls", "calls"])).await;
+    assert_eq!(passed, [r#"x -5 1 2 b {"k":[1]} http://example.org/ 1500"#, "right", "1", "2"]);
+    let (passed, _) = apply(&mut *transform, texts(&["calls"])).await;
+    assert_eq!(passed, ["3"]);
+    let error = transform.apply(texts(&["a", "terminal"])).await.unwrap_err();
+    assert_eq!((error.code(), error.kind()), ("HOSTILE_END", ErrorKind::Terminal));
+    assert_eq!(error.message(), "no more of 2");
+    let opened = |how: &'static str| async move {
+        hostile_c(json!({ "number": 1, "at_open": how })).apply(texts(&["a"])).await.unwrap_err()
+    };
+    assert_eq!(opened("operator").await.kind(), ErrorKind::NeedsOperator);
+    assert_eq!(opened("retry").await.kind(), ErrorKind::RetryAfter(Duration::from_secs(7)));
+    let spec = load(&HOSTILE_C, &json!({})).unwrap().descriptor().options.options.clone();
+    let spec: Vec<_> = spec.iter().map(|it| serde_json::to_value(it).unwrap()).collect();
+    assert_eq!(spec.len(), 10);
+    assert_eq!(
+        (&spec[1]["required"], &spec[8]["secret"], &spec[0]["default"]),
+        (&json!(true), &json!(true), &json!("x"))
+    );
+    let types = json!(spec.iter().map(|it| &it["type"]).collect::<Vec<_>>()).to_string();
+    for part in ["-5", "https", "\"a\"", "B."] {
+        assert!(types.contains(part), "{part}: {types}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The examples in JavaScript and Python keep the contract, and do what they say. Each is built and compiled once.
+//! The examples in JavaScript, Python and C keep the contract, and do what they say. Each is built and compiled once.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use towpath_api::{
     Value, conformance,
 };
 
-use crate::support::{CONTACTS, JSON_COLUMNS, PLUGINS, config, load};
+use crate::support::{CONTACTS, GEOHASH, JSON_COLUMNS, PLUGINS, config, load};
 
 /// Records of nullable texts.
 fn records<const N: usize>(names: [&str; N], rows: &[[Option<&str>; N]]) -> Batch {
@@ -133,6 +133,63 @@ async fn python() {
     );
 }
 
+#[tokio::test]
+async fn c() {
+    let factory = load(&GEOHASH, &json!({})).unwrap();
+    let options = json!({ "latitude": "lat", "longitude": "lon", "precision": 5 });
+    conformance::transform(&*factory, &config(&*factory, options.clone())).await.unwrap();
+    let found = problems(&*factory, json!({ "latitude": "a", "longitude": "a", "into": "a" }));
+    assert_eq!(found, ["longitude: `a` is the latitude", "into: `a` is what it is made of"]);
+
+    let mut transform = open(&*factory, options);
+    let rows = [
+        [Some("42.6"), Some("-5.6"), Some("Zoë")],
+        [Some("91"), Some("0"), None],
+        [None, Some("0"), None],
+        [Some("north"), Some("0"), None],
+        [Some("57.64911"), Some("1.040744e1"), None],
+    ];
+    // Twice: what is known of a schema, and memory, is used again.
+    for _ in 0..2 {
+        let (passed, errors) = through(&mut *transform, records(["lat", "lon", "name"], &rows)).await;
+        assert_eq!(
+            passed,
+            [
+                "lat=42.6 lon=-5.6 name=Zoë geohash=ezs42",
+                "lat=Null lon=0 name=Null geohash=Null",
+                "lat=57.64911 lon=1.040744e1 name=Null geohash=u4pru",
+            ]
+        );
+        let codes: Vec<_> = errors.iter().map(ConnectorError::code).collect();
+        assert_eq!(codes, ["GEOHASH_PLACE", "GEOHASH_PLACE"], "{errors:?}");
+        assert!(errors[0].message().contains("`lat` and `lon`"), "{}", errors[0]);
+        assert!(errors[0].hint().unwrap().contains("invalid: null"), "{}", errors[0]);
+    }
+    let rows = [[Some("42.6"), Some("-5.6"), Some("old")]];
+    let (passed, _) = through(&mut *transform, records(["lat", "lon", "geohash"], &rows)).await;
+    assert_eq!(passed, ["lat=42.6 lon=-5.6 geohash=ezs42"]);
+    let (passed, _) = through(&mut *transform, records(["other"], &[[Some("kept")]])).await;
+    assert_eq!(passed, ["other=kept"]);
+}
+
+/// Records of a number and a text, in batches of every size, with what is dropped and kept in between.
+#[tokio::test]
+async fn c_runs_for_long_in_its_memory() {
+    let factory = load(&GEOHASH, &json!({ "memory": 8 << 20 })).unwrap();
+    let mut transform =
+        open(&*factory, json!({ "latitude": "lat", "longitude": "lon", "invalid": "reject" }));
+    let text = "ü".repeat(10_000);
+    for count in (0..40).cycle().take(400) {
+        let good = [Some("1"), Some("2"), Some(&*text)];
+        let rows: Vec<_> =
+            (0..count).map(|at| if at % 3 == 1 { [Some("x"), Some("2"), None] } else { good }).collect();
+        let (passed, errors) = through(&mut *transform, records(["lat", "lon", "text"], &rows)).await;
+        assert_eq!(errors.len(), (count + 1) / 3);
+        assert_eq!(passed.len() + errors.len(), count);
+        assert!(passed.iter().all(|it| it.ends_with(" geohash=s01mtw037")), "{passed:?}");
+    }
+}
+
 /// R10: an interpreter loses memory at each call. Its instance makes way for another before it fails, and where one record
 /// alone is more than fits, that one is found, and the limit to raise is told.
 #[tokio::test]
@@ -155,10 +212,10 @@ async fn an_interpreter_runs_for_long_in_its_memory() {
     assert!(error.to_string().contains("67108864") && error.hint().unwrap().contains("`memory`"), "{error}");
 }
 
-/// R11: what the interpreters would like to have of a system is not there.
+/// R11: what the interpreters and the C library would like to have of a system is not there.
 #[test]
-fn interpreters_import_nothing_but_the_contract() {
-    for path in [&*JSON_COLUMNS, &*CONTACTS] {
+fn other_languages_import_nothing_but_the_contract() {
+    for path in [&*JSON_COLUMNS, &*CONTACTS, &*GEOHASH] {
         let imports = PLUGINS.inspect(path).unwrap().imports;
         assert!(imports.iter().all(|name| name.starts_with("towpath:plugin/")), "{imports:?}");
     }

@@ -34,6 +34,10 @@ pub(crate) static JSON_COLUMNS: LazyLock<PathBuf> =
     LazyLock::new(|| built_component("plugins/examples/json_columns", "json_columns"));
 pub(crate) static CONTACTS: LazyLock<PathBuf> =
     LazyLock::new(|| built_component("plugins/examples/contacts", "contacts"));
+pub(crate) static GEOHASH: LazyLock<PathBuf> =
+    LazyLock::new(|| built_component("plugins/examples/geohash", "geohash"));
+pub(crate) static HOSTILE_C: LazyLock<PathBuf> =
+    LazyLock::new(|| built_component("plugins/host/tests/guests/hostile_c", "hostile_c"));
 
 /// One loader for all tests: each component is compiled once.
 pub(crate) static PLUGINS: LazyLock<Plugins> = LazyLock::new(Plugins::new);

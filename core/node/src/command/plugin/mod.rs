@@ -89,6 +89,7 @@ fn new(lang: Lang, kind: PluginKind, folder: &Path, json: bool) -> Result<(), Fa
         Lang::Js => Language::JavaScript,
         Lang::Ts => Language::TypeScript,
         Lang::Python => Language::Python,
+        Lang::C => Language::C,
     };
     let kind = match kind {
         PluginKind::Source => Kind::Source,
