@@ -85,7 +85,8 @@ fn append(out: &mut Vec<u8>, bytes: &[u8]) -> Slot {
     Slot::of(&(start..out.len()))
 }
 
-fn entry_bytes(entry: &Entry, origin: u32, schema: u32, topic: Slot) -> [u8; ENTRY_BYTES] {
+#[inline]
+fn entry_bytes(entry: &Entry, origin: u32, schema: u32, topic: Slot) -> Raw {
     let moved = |slot: Slot| match slot {
         Slot::NONE => Slot::NONE,
         Slot { start, end } => Slot { start: start + HEADER_BYTES as u32, end: end + HEADER_BYTES as u32 },
@@ -212,8 +213,18 @@ fn entries<'a>(
         topics: HashMap::new(),
         used: Vec::with_capacity(count),
     };
-    for (index, entry) in entries.chunks_exact(ENTRY_BYTES).enumerate() {
-        reader.entry(entry, &schema).map_err(|what| Malformed::Record { index, what })?;
+    let (entries, _) = entries.as_chunks::<ENTRY_BYTES>();
+    // Records of one schema come in runs: it is looked up, and counted as held, once for each.
+    let mut current: Option<(u32, usize, Arc<EventSchema>)> = None;
+    for (index, entry) in entries.iter().enumerate() {
+        let wrong = |what| Malformed::Record { index, what };
+        let number = u32_at(entry, 0);
+        if current.as_ref().is_none_or(|(known, ..)| *known != number) {
+            let at = reader.schema_index(number, &schema).map_err(wrong)?;
+            current = Some((number, at, Arc::clone(&reader.batch.schemas[at])));
+        }
+        let Some((_, at, schema)) = &current else { continue };
+        reader.entry(entry, *at, schema).map_err(wrong)?;
     }
     Ok(reader)
 }
@@ -243,15 +254,8 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn entry(
-        &mut self,
-        bytes: &[u8],
-        schema: &impl Fn(u32) -> Option<Arc<EventSchema>>,
-    ) -> Result<(), String> {
+    fn entry(&mut self, bytes: &Raw, index: usize, schema: &EventSchema) -> Result<(), String> {
         let origin = self.origin(u32_at(bytes, 12) as usize)?;
-        let number = u32_at(bytes, 0);
-        let index = self.schema_index(number, schema)?;
-        let schema = Arc::clone(&self.batch.schemas[index]);
         let op = op_of(bytes[8]).ok_or_else(|| format!("has the operation {}", bytes[8]))?;
         if bytes[9] > 1 || bytes[10..12] != [0, 0] {
             return Err("has unknown flags".to_owned());
@@ -260,10 +264,10 @@ impl<'a> Reader<'a> {
         if partition < -1 {
             return Err(format!("has the partition {partition}"));
         }
-        let key = self.row(bytes, 40, "key", schema.key().map(Arc::as_ref))?;
-        let before = self.row(bytes, 48, "before", Some(schema.value()))?;
-        let after = self.row(bytes, 56, "after", Some(schema.value()))?;
-        let source = self.row(bytes, 64, "source", schema.source().map(|block| &block.fields))?;
+        let key = self.row::<40>(bytes, "key", schema.key().map(Arc::as_ref))?;
+        let before = self.row::<48>(bytes, "before", Some(schema.value()))?;
+        let after = self.row::<56>(bytes, "after", Some(schema.value()))?;
+        let source = self.row::<64>(bytes, "source", schema.source().map(|block| &block.fields))?;
         let headers = self.headers(bytes)?;
         let (offset, lane, position) = match origin {
             Some(origin) => (origin.offset, origin.lane, self.position(bytes, origin)?),
@@ -316,8 +320,9 @@ impl<'a> Reader<'a> {
         Ok(self.known.len() - 1)
     }
 
-    fn slot(&mut self, bytes: &[u8], at: usize, what: &str) -> Result<Slot, String> {
-        let (start, length) = (u32_at(bytes, at), u32_at(bytes, at + 4));
+    #[inline]
+    fn slot<const AT: usize>(&mut self, bytes: &Raw, what: &str) -> Result<Slot, String> {
+        let (start, length) = (u32_at(bytes, AT), u32_at(bytes, AT + 4));
         if start == u32::MAX {
             return Ok(Slot::NONE);
         }
@@ -328,14 +333,14 @@ impl<'a> Reader<'a> {
         Ok(Slot { start, end })
     }
 
-    fn row(
+    #[inline]
+    fn row<const AT: usize>(
         &mut self,
-        bytes: &[u8],
-        at: usize,
+        bytes: &Raw,
         what: &str,
         schema: Option<&RowSchema>,
     ) -> Result<Slot, String> {
-        let slot = self.slot(bytes, at, what)?;
+        let slot = self.slot::<AT>(bytes, what)?;
         match (slot.bytes(&self.batch.arena), schema) {
             (None, _) => {}
             (Some(_), None) => return Err(format!("has a {what}, of which its schema knows nothing")),
@@ -346,8 +351,8 @@ impl<'a> Reader<'a> {
         Ok(slot)
     }
 
-    fn headers(&mut self, bytes: &[u8]) -> Result<Slot, String> {
-        let slot = self.slot(bytes, 72, "headers")?;
+    fn headers(&mut self, bytes: &Raw) -> Result<Slot, String> {
+        let slot = self.slot::<72>(bytes, "headers")?;
         let mut headers = Headers { rest: slot.bytes(&self.batch.arena).unwrap_or_default() };
         let mut count = 0;
         while !headers.rest.is_empty() {
@@ -361,8 +366,8 @@ impl<'a> Reader<'a> {
     }
 
     /// The origin's position: as the guest carried it along, or once more.
-    fn position(&mut self, bytes: &[u8], origin: &Entry) -> Result<Slot, String> {
-        let slot = self.slot(bytes, 80, "position")?;
+    fn position(&mut self, bytes: &Raw, origin: &Entry) -> Result<Slot, String> {
+        let slot = self.slot::<80>(bytes, "position")?;
         let from = self.origins.as_ref().map(|origins| &origins.from.arena);
         let expected = from.and_then(|arena| origin.position.bytes(arena));
         let Some(expected) = expected else { return Ok(Slot::NONE) };
@@ -372,8 +377,8 @@ impl<'a> Reader<'a> {
         Ok(append(&mut self.batch.arena, expected))
     }
 
-    fn new_position(&mut self, bytes: &[u8]) -> Result<Slot, String> {
-        let slot = self.slot(bytes, 80, "position")?;
+    fn new_position(&mut self, bytes: &Raw) -> Result<Slot, String> {
+        let slot = self.slot::<80>(bytes, "position")?;
         match slot.bytes(&self.batch.arena).map_or(0, <[u8]>::len) {
             length if length > PLUGIN_POSITION_BYTES_MAX => {
                 Err(format!("has a position of {length} bytes; {PLUGIN_POSITION_BYTES_MAX} are the most"))
@@ -382,8 +387,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn topic(&mut self, bytes: &[u8]) -> Result<u32, String> {
-        let slot = self.slot(bytes, 88, "topic")?;
+    fn topic(&mut self, bytes: &Raw) -> Result<u32, String> {
+        let slot = self.slot::<88>(bytes, "topic")?;
         let Some(name) = slot.bytes(&self.batch.arena) else { return Ok(NO_TOPIC) };
         let topics = &mut self.batch.topics;
         if topics.last().is_some_and(|topic| topic.as_str().as_bytes() == name) {
@@ -400,14 +405,19 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// One entry as it crosses.
+type Raw = [u8; ENTRY_BYTES];
+
 /// `at` lies within an entry.
-fn u32_at(entry: &[u8], at: usize) -> u32 {
+#[inline]
+fn u32_at(entry: &Raw, at: usize) -> u32 {
     let mut raw = [0; 4];
     raw.copy_from_slice(&entry[at..at + 4]);
     u32::from_le_bytes(raw)
 }
 
-fn u64_at(entry: &[u8], at: usize) -> u64 {
+#[inline]
+fn u64_at(entry: &Raw, at: usize) -> u64 {
     let mut raw = [0; 8];
     raw.copy_from_slice(&entry[at..at + 8]);
     u64::from_le_bytes(raw)
