@@ -4,6 +4,11 @@ use super::*;
 use crate::batch::BatchBuilder;
 use crate::conformance::records;
 
+/// Where the entries stand.
+fn entries_at(buffer: &[u8]) -> usize {
+    u32::from_le_bytes(*buffer[8..].first_chunk().unwrap()) as usize
+}
+
 /// Every schema of the batch under its index.
 fn numbers(batch: &Batch) -> impl Fn(u32) -> Option<Arc<EventSchema>> {
     let schemas = batch.schemas.clone();
@@ -59,7 +64,7 @@ fn an_empty_batch_is_its_header() {
 fn offsets_and_positions_are_those_of_the_origin() {
     let batch = records();
     let mut bytes = flat(&batch, 0..batch.len());
-    let at = u32_at(&bytes, 8) as usize;
+    let at = entries_at(&bytes);
     for entry in bytes[at..].chunks_exact_mut(ENTRY_BYTES) {
         entry[24..40].fill(0x77);
         entry[80..84].fill(0xff);
@@ -72,7 +77,7 @@ fn offsets_and_positions_are_those_of_the_origin() {
 fn forged_buffers_are_refused_and_told_apart() {
     let batch = records();
     let good = flat(&batch, 0..batch.len());
-    let at = u32_at(&good, 8) as usize;
+    let at = entries_at(&good);
     let forge = |at: usize, bytes: &[u8]| {
         let mut forged = good.clone();
         forged[at..at + bytes.len()].copy_from_slice(bytes);
@@ -108,7 +113,7 @@ fn forged_buffers_are_refused_and_told_apart() {
 fn new_records_have_places_of_their_own() {
     let batch = records();
     let mut bytes = flat(&batch, 0..batch.len());
-    let at = u32_at(&bytes, 8) as usize;
+    let at = entries_at(&bytes);
     for entry in bytes[at..].chunks_exact_mut(ENTRY_BYTES) {
         // Origins mean nothing here.
         entry[12..16].fill(0x7f);
@@ -138,7 +143,7 @@ fn positions_of_new_records_are_bounded() {
 fn records_do_not_share_bytes() {
     let batch = records();
     let mut bytes = flat(&batch, 0..batch.len());
-    let at = u32_at(&bytes, 8) as usize;
+    let at = entries_at(&bytes);
     // One stretch as the headers of all: each alone would be fine.
     let wide = [0_u32, 0].map(u32::to_le_bytes).concat().repeat(8);
     bytes[HEADER_BYTES..HEADER_BYTES + wide.len()].copy_from_slice(&wide);
