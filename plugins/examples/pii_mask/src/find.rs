@@ -188,55 +188,37 @@ fn host_end(bytes: &[u8], at: usize) -> Option<usize> {
     while end > host && !bytes[end - 1].is_ascii_alphanumeric() {
         end -= 1;
     }
-    let name = &bytes[host..end];
-    let top = name.rsplit(|byte| *byte == b'.').next()?;
-    let sound = name.contains(&b'.') && top.len() >= 2 && top.iter().all(u8::is_ascii_alphabetic);
-    sound.then_some(end)
+    // The last part is of letters alone, two at least.
+    let mut top = end;
+    while top > host && bytes[top - 1].is_ascii_alphabetic() {
+        top -= 1;
+    }
+    (end >= top + 2 && top > host && bytes[top - 1] == b'.').then_some(end)
 }
 
-/// Digits from `at` on, with single spaces or hyphens between them: the first 20, how many, and where they end.
-fn digits_at(bytes: &[u8], at: usize) -> ([u8; 20], usize, usize) {
-    let (mut digits, mut count, mut end, mut next) = ([0; 20], 0, at, at);
-    while let Some(byte) = bytes.get(next) {
-        if byte.is_ascii_digit() {
-            digits[count] = byte - b'0';
+/// The end of a card number that begins at `at`: digits with single spaces or hyphens between them, and the check digit
+/// of ISO/IEC 7812, for which every second one from the right counts double.
+fn card_at(bytes: &[u8], at: usize) -> Option<usize> {
+    // The sum if the last digit counts once, and if it counts double.
+    let (mut once, mut double) = (0, 0);
+    let (mut count, mut end, mut any) = (0, at, 0);
+    for (next, byte) in bytes.iter().enumerate().skip(at) {
+        let digit = u32::from(byte.wrapping_sub(b'0'));
+        if digit < 10 {
+            let doubled = if digit > 4 { digit * 2 - 9 } else { digit * 2 };
+            (once, double) = (double + digit, once + doubled);
+            any |= digit;
             count += 1;
             end = next + 1;
-        } else if !matches!(byte, b' ' | b'-') || end != next || count == 0 {
+        } else if !matches!(byte, b' ' | b'-') || end != next {
             break;
         }
-        if count == digits.len() {
-            break;
+        if count > 19 {
+            return None;
         }
-        next += 1;
     }
-    (digits, count, end)
-}
-
-/// The end of a card number that begins at `at`.
-fn card_at(bytes: &[u8], at: usize) -> Option<usize> {
-    let (digits, count, end) = digits_at(bytes, at);
     let goes_on = bytes.get(end).is_some_and(u8::is_ascii_alphanumeric);
-    if !(13..=19).contains(&count) || goes_on {
-        return None;
-    }
-    let digits = &digits[..count];
-    (digits.iter().any(|digit| *digit != 0) && luhn(digits)).then_some(end)
-}
-
-/// ISO/IEC 7812: every second digit from the right counts double.
-fn luhn(digits: &[u8]) -> bool {
-    let sum: u32 = digits
-        .iter()
-        .rev()
-        .enumerate()
-        .map(|(index, digit)| match (index % 2, u32::from(*digit)) {
-            (0, digit) => digit,
-            (_, digit) if digit > 4 => digit * 2 - 9,
-            (_, digit) => digit * 2,
-        })
-        .sum();
-    sum.is_multiple_of(10)
+    (count >= 13 && !goes_on && any != 0 && once.is_multiple_of(10)).then_some(end)
 }
 
 /// The longest IBAN.
@@ -317,7 +299,11 @@ mod tests {
             let email = local && bytes.get(local_end) == Some(&b'@');
             let end = email.then(|| host_end(bytes, local_end)).flatten().map(|end| (end, Kind::Email));
             let iban = || iban_at(bytes, at).filter(|_| kinds.iban).map(|end| (end, Kind::Iban));
-            let card = || card_at(bytes, at).filter(|_| kinds.card).map(|end| (end, Kind::Card));
+            let card = || {
+                card_at(bytes, at)
+                    .filter(|_| kinds.card && bytes[at].is_ascii_digit())
+                    .map(|end| (end, Kind::Card))
+            };
             match end.or_else(iban).or_else(card) {
                 Some((end, kind)) => {
                     found.push((at..end, kind));

@@ -4,6 +4,6 @@ mod find;
 mod mask;
 
 pub use find::{Kind, Kinds, find, find_into};
-pub use mask::{PiiMask, mask};
+pub use mask::{PiiMask, hidden, star};
 
 towpath_sdk::export_transform!(PiiMask);

@@ -133,8 +133,11 @@ impl PiiMask {
             finds = rest;
             match value {
                 Value::Text(text) if count > 0 => out.text_of(|out| {
-                    let mine = mine.iter().map(|(_, range, kind)| (range.clone(), *kind));
-                    mask(text, mine, self.keep_last, |part| out.push(part));
+                    out.push(text);
+                    for (_, range, kind) in mine {
+                        let hidden = hidden(text, range, *kind, self.keep_last);
+                        out.map_ascii(hidden, |character| star(*kind, character));
+                    }
                 }),
                 value => out.value(value),
             }
@@ -142,43 +145,21 @@ impl PiiMask {
     }
 }
 
-/// Enough for the longest that is hidden at once.
-const STARS: &str = "****************************************************************";
+/// Which part of what was found is hidden: the last characters of numbers stay, and the domain of an address.
+pub fn hidden(text: &str, range: &Range<usize>, kind: Kind, keep_last: usize) -> Range<usize> {
+    let end = match kind {
+        Kind::Email => text[range.clone()].find('@').map_or(range.end, |at| range.start + at),
+        Kind::Card | Kind::Iban => range.end.saturating_sub(keep_last).max(range.start),
+    };
+    range.start..end
+}
 
-/// Gives the text in parts, with what was found in it hidden; the last characters of numbers stay.
-pub fn mask(
-    text: &str,
-    finds: impl Iterator<Item = (Range<usize>, Kind)>,
-    keep_last: usize,
-    mut give: impl FnMut(&str),
-) {
-    let mut done = 0;
-    for (range, kind) in finds {
-        give(&text[done..range.start]);
-        let found = &text[range.clone()];
-        done = range.end;
-        let kept = match kind {
-            Kind::Email => found.find('@').unwrap_or_default(),
-            Kind::Card | Kind::Iban => found.len().saturating_sub(keep_last),
-        };
-        let (mut hidden, shown) = found.split_at(kept);
-        // Everything that is found is ASCII.
-        while !hidden.is_empty() {
-            let (run, between) = match kind {
-                Kind::Email => (hidden.len(), 0),
-                _ => {
-                    let run = hidden.find([' ', '-']).unwrap_or(hidden.len());
-                    (run, usize::from(run < hidden.len()))
-                }
-            };
-            let run = run.min(STARS.len());
-            give(&STARS[..run]);
-            give(&hidden[run..run + between]);
-            hidden = &hidden[run + between..];
-        }
-        give(shown);
+/// What stands in the place of a hidden character: numbers keep their groups.
+pub fn star(kind: Kind, character: u8) -> u8 {
+    match (kind, character) {
+        (Kind::Card | Kind::Iban, b' ' | b'-') => character,
+        _ => b'*',
     }
-    give(&text[done..]);
 }
 
 #[cfg(test)]
@@ -188,10 +169,12 @@ mod tests {
     use towpath_sdk::Setting;
 
     fn masked(text: &str, mask_it: &PiiMask) -> String {
-        let mut masked = String::new();
-        let finds = find(text, mask_it.kinds);
-        mask(text, finds.into_iter(), mask_it.keep_last, |part| masked.push_str(part));
-        masked
+        let mut masked = text.as_bytes().to_vec();
+        for (range, kind) in find(text, mask_it.kinds) {
+            let hidden = hidden(text, &range, kind, mask_it.keep_last);
+            masked[hidden].iter_mut().for_each(|character| *character = star(kind, *character));
+        }
+        String::from_utf8(masked).unwrap()
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Rows: reading one under its fields, and writing one.
 
+use std::ops::Range;
+
 use crate::schema::{Field, Scalar, Type};
 
 const STATE_SHIFT: u32 = 30;
@@ -184,7 +186,8 @@ impl<'a> RowWriter<'a> {
 
     /// Writes a text part by part, where it goes, without a copy of its own.
     pub fn text_of(&mut self, write: impl FnOnce(&mut TextWriter<'_>)) {
-        write(&mut TextWriter { arena: self.arena });
+        let start = self.arena.len();
+        write(&mut TextWriter { arena: self.arena, start });
         self.seal(0);
     }
 
@@ -200,12 +203,26 @@ impl<'a> RowWriter<'a> {
 #[derive(Debug)]
 pub struct TextWriter<'a> {
     arena: &'a mut Vec<u8>,
+    /// Where the text begins.
+    start: usize,
 }
 
 impl TextWriter<'_> {
     /// Appends a part.
     pub fn push(&mut self, part: &str) {
         self.arena.extend_from_slice(part.as_bytes());
+    }
+
+    /// Puts others in the place of the ASCII characters that stand at `range` of what has been pushed, as
+    /// [`str::get`] counts; all others stay. What lies behind the text's end is left out.
+    pub fn map_ascii(&mut self, range: Range<usize>, with: impl Fn(u8) -> u8) {
+        let text = self.arena.get_mut(self.start..).unwrap_or_default();
+        let end = range.end.min(text.len());
+        for byte in text.get_mut(range.start..end).unwrap_or_default() {
+            // What stands there is ASCII before and after: the text stays one.
+            let replaced = with(*byte) & 0x7f;
+            *byte = if byte.is_ascii() { replaced } else { *byte };
+        }
     }
 }
 

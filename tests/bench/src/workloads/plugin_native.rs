@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use async_trait::async_trait;
-use pii_mask::{Kind, Kinds, find_into, mask};
+use pii_mask::{Kind, Kinds, find_into, hidden, star};
 use towpath_api::{
     Batch, BatchBuilder, ConnectorError, RecordView, Row, RowWriter, Transform, Transformed, Type, Value,
 };
@@ -17,7 +17,7 @@ const KEEP_LAST: usize = 4;
 pub(super) struct PiiMask {
     finds: Vec<(usize, Range<usize>, Kind)>,
     found: Vec<(Range<usize>, Kind)>,
-    masked: String,
+    masked: Vec<u8>,
 }
 
 fn text<'a>(row: &Row<'a>, index: usize) -> Option<&'a str> {
@@ -47,9 +47,13 @@ impl PiiMask {
             match value {
                 Value::Text(text) if mine.clone().next().is_some() => {
                     self.masked.clear();
-                    let mine = mine.map(|(_, range, kind)| (range.clone(), *kind));
-                    mask(text, mine, KEEP_LAST, |part| self.masked.push_str(part));
-                    out.text(&self.masked);
+                    self.masked.extend_from_slice(text.as_bytes());
+                    for (_, range, kind) in mine {
+                        let hidden = hidden(text, range, *kind, KEEP_LAST);
+                        let hidden = self.masked.get_mut(hidden).unwrap_or_default();
+                        hidden.iter_mut().for_each(|character| *character = star(*kind, *character));
+                    }
+                    out.text(std::str::from_utf8(&self.masked).unwrap_or(text));
                 }
                 value => out.value(value),
             }
