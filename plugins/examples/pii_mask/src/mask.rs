@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use towpath_sdk::{
-    Batch, Config, Descriptor, Element, Error, OptionSpec, Output, Problem, Record, Row, RowWriter, Scalar,
+    Batch, Config, Descriptor, Element, Error, OptionSpec, Output, Problem, Record, Row, RowEdit, Scalar,
     Transform, Type, Value,
 };
 
@@ -81,22 +81,18 @@ impl Transform for PiiMask {
     }
 }
 
-/// What was found in a row: the field, where in its text, and what.
+/// What was found in a row: the field, which part of its text is hidden, and what it is.
 type Finds = Vec<(usize, Range<usize>, Kind)>;
 
 impl PiiMask {
     fn record(&mut self, record: Record<'_>, out: &mut Output<'_>) {
         let (before, after) = (record.before(), record.after());
         let mut rewrite = out.rewrite(record);
-        if let Some(row) = before
-            && self.search(&row)
-        {
-            rewrite.before(|out| self.write(row, out));
+        if before.is_some_and(|row| self.search(&row)) {
+            rewrite.before_with(|row| self.mask(row));
         }
-        if let Some(row) = after
-            && self.search(&row)
-        {
-            rewrite.after(|out| self.write(row, out));
+        if after.is_some_and(|row| self.search(&row)) {
+            rewrite.after_with(|row| self.mask(row));
         }
         rewrite.finish();
     }
@@ -118,29 +114,18 @@ impl PiiMask {
             if let Some(text) = self.text(row, index) {
                 self.found.clear();
                 find_into(text, self.kinds, &mut self.found);
-                self.finds.extend(self.found.iter().map(|(range, kind)| (index, range.clone(), *kind)));
+                let hidden =
+                    |(range, kind): &(Range<usize>, Kind)| hidden(text, range, *kind, self.keep_last);
+                self.finds.extend(self.found.iter().map(|find| (index, hidden(find), find.1)));
             }
         }
         !self.finds.is_empty()
     }
 
-    /// Writes the row that was searched last.
-    fn write(&self, row: Row<'_>, out: &mut RowWriter<'_>) {
-        let mut finds = self.finds.as_slice();
-        for (index, value) in row.values().enumerate() {
-            let count = finds.iter().take_while(|(field, ..)| *field == index).count();
-            let (mine, rest) = finds.split_at(count);
-            finds = rest;
-            match value {
-                Value::Text(text) if count > 0 => out.text_of(|out| {
-                    out.push(text);
-                    for (_, range, kind) in mine {
-                        let hidden = hidden(text, range, *kind, self.keep_last);
-                        out.map_ascii(hidden, |character| star(*kind, character));
-                    }
-                }),
-                value => out.value(value),
-            }
+    /// Masks the row that was searched last.
+    fn mask(&self, row: &mut RowEdit<'_>) {
+        for (field, hidden, kind) in &self.finds {
+            row.map_ascii(*field, hidden.clone(), |character| star(*kind, character));
         }
     }
 }

@@ -65,7 +65,7 @@ pub use host::{Level, log, monotonic_ns, now_ms, random};
 pub use output::{Output, Rewrite};
 pub use outside::{http, secrets, state, tcp};
 pub use records::{NewRecord, Records, RejectedInput};
-pub use row::{Row, RowWriter, TextWriter, Value};
+pub use row::{Row, RowEdit, RowWriter, TextWriter, Value};
 pub use schema::{ColumnId, Computed, Field, Scalar, Schema, Schemas, SourceBlock, Type};
 pub use sink::{Assigned, Delivery, Positions, Sink, TopicPartition, Written};
 pub use source::{Budget, Offsets, Polled, Position, Source, Task};

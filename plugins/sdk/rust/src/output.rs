@@ -2,7 +2,7 @@
 
 use crate::batch::{ENTRY_BYTES, HEADER_BYTES, MAGIC, NOT_THERE, Op, Record, at};
 use crate::error::Rejection;
-use crate::row::RowWriter;
+use crate::row::{Row, RowEdit, RowWriter};
 use crate::schema::{Schema, Schemas};
 
 /// The records that go on, and those that are rejected. Each record of the incoming batch can go on once, in order.
@@ -159,6 +159,25 @@ impl Rewrite<'_> {
         self
     }
 
+    /// As [`Rewrite::before`], where the row keeps its form: it is copied, and `edit` changes the copy.
+    pub fn before_with(&mut self, edit: impl FnOnce(&mut RowEdit<'_>)) -> &mut Self {
+        self.edited(at::BEFORE, self.record.before(), edit);
+        self
+    }
+
+    /// As [`Rewrite::after`], where the row keeps its form: it is copied, and `edit` changes the copy.
+    pub fn after_with(&mut self, edit: impl FnOnce(&mut RowEdit<'_>)) -> &mut Self {
+        self.edited(at::AFTER, self.record.after(), edit);
+        self
+    }
+
+    fn edited(&mut self, at: usize, row: Option<Row<'_>>, edit: impl FnOnce(&mut RowEdit<'_>)) {
+        let Some((row, bytes)) = row.zip(self.record.slot(at)).filter(|_| self.counts.images) else { return };
+        let start = self.arena.len();
+        self.bytes(at, bytes);
+        edit(&mut RowEdit::new(row, self.arena.get_mut(start..).unwrap_or_default()));
+    }
+
     /// Sets the operation.
     pub fn op(&mut self, op: Option<Op>) -> &mut Self {
         self.entry[8] = Op::code(op);
@@ -281,6 +300,29 @@ mod tests {
         assert_eq!((records[1].topic(), records[0].topic()), (Some("elsewhere"), None));
         assert_eq!(records[1].headers().collect::<Vec<_>>(), [("a", Some(&b"1"[..])), ("b", None)]);
         assert_eq!((records[0].partition(), records[0].op()), (None, None));
+    }
+
+    #[test]
+    fn rows_are_copied_and_changed_in_place() {
+        let mut schemas = Schemas::default();
+        let bytes = incoming(&mut schemas);
+        let batch = Batch::read(&bytes, &mut schemas).unwrap();
+        let mut out = Output::new(bytes.len(), &mut schemas);
+        let record = batch.records().next().unwrap();
+        // Where there is no such text, and where it ends, nothing happens; the result is ASCII whatever is asked for.
+        let edit = |row: &mut RowEdit<'_>| {
+            row.map_ascii(1, 1..3, |byte| byte.to_ascii_uppercase());
+            row.map_ascii(1, 3..99, |_| 0xff);
+            row.map_ascii(0, 0..8, |_| b'x');
+            row.map_ascii(7, 0..8, |_| b'x');
+        };
+        out.rewrite(record).after_with(edit).before_with(|row| row.map_ascii(1, 0..4, |_| b'x')).finish();
+        let (bytes, _) = out.finish();
+        let read = Batch::read(&bytes, &mut schemas).unwrap();
+        let record = read.records().next().unwrap();
+        assert!(record.before().is_none());
+        let values: Vec<_> = record.after().unwrap().values().collect();
+        assert_eq!(values, [Value::Int(0), Value::Text("tEX\u{7f}")]);
     }
 
     #[test]

@@ -121,6 +121,35 @@ impl<'a> Row<'a> {
     }
 }
 
+/// A row that is copied, with changes that leave its form as it is; see [`Rewrite::after_with`](crate::Rewrite::after_with).
+#[derive(Debug)]
+pub struct RowEdit<'a> {
+    row: Row<'a>,
+    copy: &'a mut [u8],
+}
+
+impl<'a> RowEdit<'a> {
+    /// `copy` is a copy of the row's bytes.
+    pub(crate) const fn new(row: Row<'a>, copy: &'a mut [u8]) -> Self {
+        Self { row, copy }
+    }
+
+    /// Puts others in the place of the ASCII characters that stand at `range` of the text of field `index`, counted in
+    /// bytes. All others stay, and nothing happens where there is no text, or it ends.
+    pub fn map_ascii(&mut self, index: usize, range: Range<usize>, with: impl Fn(u8) -> u8) {
+        let Value::Text(text) = self.row.get(index) else { return };
+        let from = if index == 0 { 0 } else { self.row.entry(index - 1).1 };
+        let start = self.row.len() * 4 + from;
+        let range = start + range.start..start + range.end.min(text.len());
+        // What stands there is ASCII before and after: the text stays one.
+        let map = |byte: &mut u8| *byte = if byte.is_ascii() { with(*byte) & 0x7f } else { *byte };
+        // Each turn of a loop looks at the sandbox's clock.
+        let (fours, rest) = self.copy.get_mut(range).unwrap_or_default().as_chunks_mut::<4>();
+        fours.iter_mut().for_each(|four| four.iter_mut().for_each(map));
+        rest.iter_mut().for_each(map);
+    }
+}
+
 /// Writes one row, field by field in the order of the schema; what is not written is absent.
 #[derive(Debug)]
 pub struct RowWriter<'a> {
@@ -186,8 +215,7 @@ impl<'a> RowWriter<'a> {
 
     /// Writes a text part by part, where it goes, without a copy of its own.
     pub fn text_of(&mut self, write: impl FnOnce(&mut TextWriter<'_>)) {
-        let start = self.arena.len();
-        write(&mut TextWriter { arena: self.arena, start });
+        write(&mut TextWriter { arena: self.arena });
         self.seal(0);
     }
 
@@ -203,27 +231,12 @@ impl<'a> RowWriter<'a> {
 #[derive(Debug)]
 pub struct TextWriter<'a> {
     arena: &'a mut Vec<u8>,
-    /// Where the text begins.
-    start: usize,
 }
 
 impl TextWriter<'_> {
     /// Appends a part.
     pub fn push(&mut self, part: &str) {
         self.arena.extend_from_slice(part.as_bytes());
-    }
-
-    /// Puts others in the place of the ASCII characters that stand at `range` of what has been pushed, as
-    /// [`str::get`] counts; all others stay. What lies behind the text's end is left out.
-    pub fn map_ascii(&mut self, range: Range<usize>, with: impl Fn(u8) -> u8) {
-        let text = self.arena.get_mut(self.start..).unwrap_or_default();
-        let end = range.end.min(text.len());
-        // What stands there is ASCII before and after: the text stays one.
-        let map = |byte: &mut u8| *byte = if byte.is_ascii() { with(*byte) & 0x7f } else { *byte };
-        // Each turn of a loop looks at the sandbox's clock.
-        let (fours, rest) = text.get_mut(range.start..end).unwrap_or_default().as_chunks_mut::<4>();
-        fours.iter_mut().for_each(|four| four.iter_mut().for_each(map));
-        rest.iter_mut().for_each(map);
     }
 }
 
