@@ -579,6 +579,13 @@ fn sync_options() -> ConfigSpec {
             json!(true),
             "Partitions that the source's topics get later.",
         ),
+        OptionSpec::with_default(
+            "deletes",
+            OptionType::Bool,
+            json!(false),
+            "Topics that are deleted at the source are deleted at the target, and those that are made anew there are mirrored \
+             anew. Only what the mirror itself has made is deleted.",
+        ),
     ])
 }
 
@@ -627,7 +634,7 @@ pub fn mirror_options() -> ConfigSpec {
         OptionSpec::with_default(
             "sync",
             OptionType::Object(sync_options()),
-            json!({ "configs": true, "partitions": true }),
+            json!({ "configs": true, "partitions": true, "deletes": false }),
             "What is brought in line with the source, beside that its topics are created: `towpath mirror plan` shows it.",
         ),
         OptionSpec::with_default(
@@ -642,6 +649,11 @@ pub fn mirror_options() -> ConfigSpec {
             OptionType::int(1, 64),
             json!(2),
             "How many tasks share the partitions; each has connections of its own.",
+        ),
+        OptionSpec::optional(
+            "bandwidth",
+            OptionType::ByteSize,
+            "How many bytes a second it may fetch from the source, all its tasks together; as many as it can, without it.",
         ),
     ])
 }

@@ -35,6 +35,10 @@ pub struct Mirror {
     pub sync_configs: bool,
     /// Whether topics are given the partitions that come later.
     pub sync_partitions: bool,
+    /// Whether topics that are deleted at the source are deleted at the target.
+    pub sync_deletes: bool,
+    /// How many bytes a second it may fetch.
+    pub bandwidth: Option<u64>,
     /// How often the source is looked at.
     pub refresh: Duration,
     /// How many tasks share the partitions.
@@ -172,8 +176,10 @@ fn mirror(
             "identical" => MirrorNaming::Identical,
             _ => MirrorNaming::Prefixed,
         },
-        sync_configs: is_on(&raw, "configs"),
-        sync_partitions: is_on(&raw, "partitions"),
+        sync_configs: is_on(&raw, "configs", true),
+        sync_partitions: is_on(&raw, "partitions", true),
+        sync_deletes: is_on(&raw, "deletes", false),
+        bandwidth: raw.int("bandwidth").and_then(|bytes| u64::try_from(bytes).ok()),
         active_active: raw.str("mode") == "active_active",
         refresh: Duration::from_millis(
             raw.int("refresh").and_then(|ms| u64::try_from(ms).ok()).unwrap_or(5_000),
@@ -182,10 +188,10 @@ fn mirror(
     })
 }
 
-/// What stands in `sync`; everything that is not said is on.
-fn is_on(raw: &RawConfig, what: &str) -> bool {
+/// What stands in `sync`.
+fn is_on(raw: &RawConfig, what: &str, otherwise: bool) -> bool {
     let said = raw.values().get("sync").and_then(|sync| sync.get(what));
-    said.and_then(serde_json::Value::as_bool).unwrap_or(true)
+    said.and_then(serde_json::Value::as_bool).unwrap_or(otherwise)
 }
 
 fn place(node: &Node, option: &str) -> Place {

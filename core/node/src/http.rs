@@ -135,7 +135,8 @@ async fn ready(State(shown): State<Arc<Shown>>) -> Response {
 }
 
 async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
-    let text = shown.metrics.render() + &scrape::render(shown.broker.get().map(Arc::as_ref));
+    let links = shown.mirrors.get().map_or(&[][..], |links| links.as_slice());
+    let text = shown.metrics.render() + &scrape::render(shown.broker.get().map(Arc::as_ref), links);
     ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

@@ -29,7 +29,12 @@ pub(crate) fn link(mirror: &Mirror) -> LinkConfig {
         },
         mode: if mirror.active_active { Mode::ActiveActive } else { Mode::ActivePassive },
         groups: mirror.groups.clone(),
-        sync: Sync { configs: mirror.sync_configs, partitions: mirror.sync_partitions },
+        sync: Sync {
+            configs: mirror.sync_configs,
+            partitions: mirror.sync_partitions,
+            deletes: mirror.sync_deletes,
+        },
+        bandwidth: mirror.bandwidth,
         refresh: mirror.refresh,
         tasks: mirror.tasks,
     }

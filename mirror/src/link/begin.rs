@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::groups;
 use super::mover::{Moved, Mover};
+use super::pacer::Pacer;
 use super::plan;
 use super::provenance::Provenance;
 use super::state::{self, Store, Stored};
@@ -36,30 +37,32 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// What one life has.
-struct Life<'a> {
-    shared: &'a Shared,
-    source: Client,
-    target: Client,
-    store: Store,
-    stored: Stored,
+pub(super) struct Life<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) source: Client,
+    pub(super) target: Client,
+    pub(super) store: Store,
+    pub(super) stored: Stored,
     /// What tells this life from others.
     owner: Bytes,
     lane: Lane,
     provenance: Option<Arc<Provenance>>,
     /// The partitions that were given to a mover, or cannot be.
-    begun: BTreeSet<TopicPartition>,
+    pub(super) begun: BTreeSet<TopicPartition>,
     /// Which topics are mirrored, by the source's name.
-    ids: BTreeMap<TopicName, Ids>,
+    pub(super) ids: BTreeMap<TopicName, Ids>,
     movers: Vec<mpsc::Sender<Moved>>,
     /// When settings are looked at again.
     configs_at: Option<Instant>,
+    /// Topics that the source did not list, and how many times in a row.
+    pub(super) missing: BTreeMap<TopicName, u32>,
 }
 
 /// The topics of both sides, which are others when they were made anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Ids {
-    source: TopicId,
-    target: TopicId,
+pub(super) struct Ids {
+    pub(super) source: TopicId,
+    pub(super) target: TopicId,
 }
 
 impl Ids {
@@ -67,7 +70,7 @@ impl Ids {
         Bytes::from([*self.source.get().as_bytes(), *self.target.get().as_bytes()].concat())
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (ids, []) = bytes.as_chunks::<16>() else {
             return Err(DecodeError::Damaged("an id has 16 bytes"));
         };
@@ -132,13 +135,17 @@ impl<'a> Life<'a> {
             ids: BTreeMap::new(),
             movers: Vec::new(),
             configs_at: None,
+            missing: BTreeMap::new(),
         };
         life.take_over().await?;
+        let pacer = Arc::new(Pacer::new(config.bandwidth));
         for _ in 0..config.tasks.max(1) {
             let (mover, more) = mpsc::channel(QUEUE);
             life.movers.push(mover);
             let provenance = life.provenance.clone();
-            let moving = Mover::new(|| life.source.raw(), life.target.raw(), life.store.clone(), provenance);
+            let pacer = Arc::clone(&pacer);
+            let moving =
+                Mover::new(|| life.source.raw(), life.target.raw(), life.store.clone(), provenance, pacer);
             let (stop, fail) = (shared.stop.clone(), fail.clone());
             tasks.spawn(async move {
                 if let Err(error) = moving.run(more, stop).await {
@@ -203,7 +210,7 @@ impl<'a> Life<'a> {
         if with_configs {
             self.configs_at = Some(Instant::now() + self.shared.config.refresh * CONFIGS_EVERY);
         }
-        self.notice_gone(&wanted);
+        self.notice_gone(&wanted).await?;
         let mut left_out = BTreeMap::new();
         for topic in &wanted {
             let name = &topic.source.name;
@@ -239,16 +246,6 @@ impl<'a> Life<'a> {
         Ok(())
     }
 
-    /// Topics that are gone from the source stay at the target, and are not waited for.
-    fn notice_gone(&self, wanted: &[Mirrored]) {
-        let there: BTreeSet<&TopicName> = wanted.iter().map(|topic| &topic.source.name).collect();
-        for (source, (_, progress)) in self.shared.known.lock().iter() {
-            if !there.contains(&source.topic) {
-                progress.problem("the source has no such topic any more");
-            }
-        }
-    }
-
     /// Whether the topics are those that the link knows (R7): one of the same name that was made anew at the source has
     /// other records. Where the target's was made anew, it is mirrored from its beginning.
     async fn same(&mut self, topic: &Mirrored, target: TopicId) -> Result<Result<(), String>, LinkError> {
@@ -269,13 +266,14 @@ impl<'a> Life<'a> {
                         "the mirroring of {name}, which was made anew at the target"
                     )));
                 }
-                let partitions = format!(":{name}:");
-                let of_it = |key: &&String| key.contains(&partitions);
-                for key in self.stored.keys().filter(of_it).cloned().collect::<Vec<_>>() {
-                    self.stored.remove(&key);
-                    self.store.forget(key).await.map_err(LinkError::state)?;
-                }
+                self.forget(name).await?;
                 self.store.put(key, ids.encode()).await.map_err(LinkError::state)?;
+            }
+            Some(known) if self.shared.config.in_line().deletes => {
+                self.delete(name, &topic.target, known).await?;
+                return Ok(Err(
+                    "the source's topic was made anew: it is mirrored from its beginning".to_owned()
+                ));
             }
             Some(known) => {
                 return Ok(Err(format!(
@@ -332,7 +330,7 @@ impl<'a> Life<'a> {
         self.movers.get(mover).ok_or_else(ended)?.send(moved).await.map_err(|_| ended())
     }
 
-    fn read<T>(
+    pub(super) fn read<T>(
         &self,
         key: &str,
         decode: impl Fn(&[u8]) -> Result<T, DecodeError>,

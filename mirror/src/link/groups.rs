@@ -64,16 +64,17 @@ async fn one(
     };
     let maps = maps(&shared.known, positions.keys()).await;
     let mut translated = BTreeMap::new();
-    let mut inexact = 0;
+    let mut twice = 0_u64;
     for (partition, position) in &positions {
         let Some((to, map)) = maps.get(partition) else { continue };
-        inexact += usize::from(!map.is_exact(position.offset));
+        twice = twice.saturating_add(map.twice_at_most(position.offset));
         translated.insert(to.clone(), map.translate(position.offset));
     }
     let status = |state: &str, committed| GroupStatus {
         state: state.to_owned(),
         partitions: translated.len(),
-        inexact,
+        twice,
+        unmirrored: unmirrored(&shared.known, positions.keys()),
         committed,
         problem: None,
     };
@@ -117,6 +118,12 @@ async fn one(
             ..status("not committed", count - failed.len())
         }),
     }
+}
+
+/// How many records of these partitions the target does not have yet, as the source was known last.
+fn unmirrored<'a>(known: &Known, partitions: impl Iterator<Item = &'a TopicPartition>) -> Option<i64> {
+    let known = known.lock();
+    partitions.filter_map(|partition| known.get(partition)).map(|(_, progress)| progress.lag()).sum()
 }
 
 /// The maps of these partitions, of those that are mirrored, and their names at the target.

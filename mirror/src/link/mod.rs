@@ -1,8 +1,10 @@
 //! One direction between two clusters: finds what is to be mirrored, and keeps it going.
 
 mod begin;
+mod gone;
 mod groups;
 mod mover;
+mod pacer;
 mod plan;
 mod provenance;
 mod state;
@@ -50,9 +52,14 @@ impl LinkConfig {
         self.mode == Mode::ActiveActive && self.naming == Naming::Identical
     }
 
-    /// What is brought in line. Settings of topics that both sides write to would go to and fro.
+    /// What is brought in line. Settings and deletions of topics that both sides write to would go to and fro.
     pub(crate) fn in_line(&self) -> Sync {
-        Sync { configs: self.sync.configs && !self.is_shared(), ..self.sync }
+        Sync {
+            configs: self.sync.configs && !self.is_shared(),
+            // What is deleted on one side is deleted by whoever writes there.
+            deletes: self.sync.deletes && !self.is_shared(),
+            ..self.sync
+        }
     }
 }
 
@@ -83,6 +90,8 @@ pub struct LinkConfig {
     pub refresh: Duration,
     /// How many movers share the partitions: each has connections of its own.
     pub tasks: usize,
+    /// How many bytes a second it may fetch.
+    pub bandwidth: Option<u64>,
 }
 
 /// What ends a link, or makes it start again.
@@ -129,6 +138,12 @@ pub enum LinkError {
         partition: TopicPartition,
         /// What.
         error: FlowError,
+    },
+    /// A topic of the target was deleted, as it was at the source: what was in use of it is left.
+    #[error("{topic} was deleted at the target, since it is gone from the source")]
+    Deleted {
+        /// The target's topic.
+        topic: TopicName,
     },
     /// A batch that has no header.
     #[error("{partition}: {error}")]

@@ -20,9 +20,10 @@ use towpath_record::edit;
 use towpath_types::{Offset, ProducerId, TopicPartition};
 
 use super::LinkError;
+use super::pacer::Pacer;
 use super::provenance::Provenance;
 use super::state::{self, Store};
-use super::status::Progress;
+use super::status::{Progress, now_ms};
 use crate::flow::{Command, Flow, Outgoing};
 use crate::translate::{Piece, Translator};
 
@@ -81,9 +82,15 @@ impl Pace {
 type FetchAnswer = Result<Vec<(TopicPartition, Result<RawFetched, ClientError>)>, ClientError>;
 type Produced = Vec<(TopicPartition, Result<RawProduced, ClientError>)>;
 
+/// What was asked of the source, and when (ms since 1970).
+struct Asked {
+    partitions: Vec<TopicPartition>,
+    at_ms: i64,
+}
+
 /// What has happened.
 enum Event {
-    Fetched(Vec<TopicPartition>, RawClient, Result<FetchAnswer, LinkError>),
+    Fetched(Asked, RawClient, Result<FetchAnswer, LinkError>),
     Produced(Vec<(TopicPartition, u64)>, Produced),
     Stored(TopicPartition, u64, Result<(), ClientError>),
 }
@@ -98,6 +105,7 @@ pub(crate) struct Mover {
     target: RawClient,
     store: Store,
     provenance: Option<Arc<Provenance>>,
+    pacer: Arc<Pacer>,
     events: FuturesUnordered<BoxFuture<'static, Event>>,
     /// Whose turn it is to be fetched first.
     next: Option<TopicPartition>,
@@ -109,6 +117,7 @@ impl Mover {
         target: RawClient,
         store: Store,
         provenance: Option<Arc<Provenance>>,
+        pacer: Arc<Pacer>,
     ) -> Self {
         Self {
             parts: BTreeMap::new(),
@@ -117,6 +126,7 @@ impl Mover {
             target,
             store,
             provenance,
+            pacer,
             events: FuturesUnordered::new(),
             next: None,
         }
@@ -154,7 +164,13 @@ impl Mover {
     fn wake_at(&self) -> Instant {
         let now = Instant::now();
         let pauses = self.parts.values().flat_map(|part| [part.pace.fetch_after, part.pace.send_after]);
-        pauses.flatten().filter(|at| *at > now).min().unwrap_or(now + MAP_EVERY).min(now + MAP_EVERY)
+        pauses
+            .chain([self.pacer.not_before(now)])
+            .flatten()
+            .filter(|at| *at > now)
+            .min()
+            .unwrap_or(now + MAP_EVERY)
+            .min(now + MAP_EVERY)
     }
 
     /// Does what the flows want done.
@@ -249,6 +265,9 @@ impl Mover {
     /// Fetches from the partitions that have room, if a client is free.
     fn fetch(&mut self) {
         let now = Instant::now();
+        if self.pacer.not_before(now).is_some() {
+            return;
+        }
         while let Some(client) = self.fetchers.pop() {
             let wants = |part: &Moved| {
                 !part.pace.stopped
@@ -283,7 +302,8 @@ impl Mover {
                     part.pace.fetching = true;
                 }
             }
-            self.events.push(Box::pin(fetch(client, chosen, self.provenance.clone())));
+            let bytes_max = self.pacer.at_a_time(FETCH_BYTES);
+            self.events.push(Box::pin(fetch(client, chosen, bytes_max, self.provenance.clone())));
         }
     }
 
@@ -305,20 +325,23 @@ impl Mover {
         }
     }
 
-    fn fetched(&mut self, asked: &[TopicPartition], answer: FetchAnswer) {
-        for name in asked {
+    fn fetched(&mut self, asked: &Asked, answer: FetchAnswer) {
+        for name in &asked.partitions {
             if let Some(part) = self.parts.get_mut(name) {
                 part.pace.fetching = false;
             }
         }
         let results = match answer {
             Ok(results) => results,
-            Err(error) => asked.iter().map(|name| (name.clone(), Err(error.clone()))).collect(),
+            Err(error) => asked.partitions.iter().map(|name| (name.clone(), Err(error.clone()))).collect(),
         };
         for (name, result) in results {
             let Some(part) = self.parts.get_mut(&name) else { continue };
             match result {
-                Ok(fetched) => part.fetched(&fetched),
+                Ok(fetched) => {
+                    self.pacer.spend(fetched.batches.len(), Instant::now());
+                    part.fetched(&fetched, asked.at_ms);
+                }
                 Err(error) => part.fetch_failed(error),
             }
         }
@@ -344,15 +367,17 @@ impl Mover {
 async fn fetch(
     client: RawClient,
     partitions: Vec<(TopicPartition, Offset)>,
+    bytes_max: usize,
     provenance: Option<Arc<Provenance>>,
 ) -> Event {
-    let asked = partitions.iter().map(|(name, _)| name.clone()).collect();
+    let asked =
+        Asked { partitions: partitions.iter().map(|(name, _)| name.clone()).collect(), at_ms: now_ms() };
     let fetch = RawFetch {
         partitions,
         wait_max: FETCH_WAIT,
         bytes_min: 1,
-        bytes_max: FETCH_BYTES,
-        partition_bytes_max: PARTITION_BYTES,
+        bytes_max,
+        partition_bytes_max: PARTITION_BYTES.min(bytes_max),
         isolation_level: IsolationLevel::ReadCommitted,
     };
     let answer = client.fetch(&fetch).await;
@@ -400,8 +425,9 @@ impl Moved {
         }
     }
 
-    fn fetched(&mut self, fetched: &RawFetched) {
-        self.progress.source_end(fetched.last_stable_offset.unwrap_or(fetched.high_watermark));
+    fn fetched(&mut self, fetched: &RawFetched, asked_at_ms: i64) {
+        let end = fetched.last_stable_offset.unwrap_or(fetched.high_watermark);
+        self.progress.source_end(end, asked_at_ms);
         let from = self.flow.fetch_from();
         let pieces = match self.translator.take(from, &fetched.batches, &fetched.aborted) {
             Ok(pieces) => pieces,

@@ -10,6 +10,7 @@ use towpath_client::{
 };
 use towpath_types::{TopicId, TopicName};
 
+use super::gone;
 use super::topics::{Mirrored, is_unknown, wanted};
 use super::{LinkConfig, LinkError};
 
@@ -33,6 +34,8 @@ pub struct Sync {
     pub configs: bool,
     /// Partitions that are added later.
     pub partitions: bool,
+    /// Topics that are deleted at the source, or made anew there.
+    pub deletes: bool,
 }
 
 /// What is to be done with a topic of the target.
@@ -53,6 +56,10 @@ pub enum Change {
         /// How many it gets.
         to: usize,
     },
+    /// It is gone from the source, and goes from the target as well.
+    Delete,
+    /// It was made anew at the source: what the target has of the old one goes, and the new one is mirrored.
+    Renew,
     /// Its settings are others.
     Configure {
         /// What is set.
@@ -75,6 +82,8 @@ impl fmt::Display for Change {
                 write!(f, "create it with {partitions} partitions and {}", pairs(configs))
             }
             Self::Grow { from, to } => write!(f, "add partitions: {from} become {to}"),
+            Self::Delete => f.write_str("delete it: the source has no such topic any more"),
+            Self::Renew => f.write_str("delete it and mirror it anew: the source's topic was made anew"),
             Self::Configure { set, reset } => {
                 let names = reset.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
                 match (set.is_empty(), reset.is_empty()) {
@@ -103,8 +112,9 @@ pub struct Planned {
 /// # Errors
 /// [`LinkError`]: one of the clusters does not answer, or a topic cannot have its name.
 pub async fn plan(config: &LinkConfig) -> Result<Vec<Planned>, LinkError> {
-    let source = Client::connect(config.source.clone()).await.map_err(LinkError::Source)?.admin();
-    let target = Client::connect(config.target.clone()).await.map_err(LinkError::Target)?.admin();
+    let of = Client::connect(config.source.clone()).await.map_err(LinkError::Source)?;
+    let at = Client::connect(config.target.clone()).await.map_err(LinkError::Target)?;
+    let (source, target) = (of.admin(), at.admin());
     let wanted = wanted(config, &source).await?;
     let compared = compare(config.in_line(), &source, &target, &wanted, true).await?;
     let planned = |topic: &Mirrored| Planned {
@@ -113,6 +123,10 @@ pub async fn plan(config: &LinkConfig) -> Result<Vec<Planned>, LinkError> {
         changes: compared.get(&topic.source.name).map(|it| it.changes.clone()).unwrap_or_default(),
     };
     let mut planned: Vec<_> = wanted.iter().map(planned).collect();
+    for gone in gone::plan(config, &of, &at, &wanted).await? {
+        planned.retain(|it| it.topic != gone.topic);
+        planned.push(gone);
+    }
     planned.sort_by(|one, other| one.topic.cmp(&other.topic));
     Ok(planned)
 }
@@ -271,6 +285,8 @@ enum Applied {
 /// Carries out one change.
 async fn apply(target: &Admin, topic: &TopicName, change: &Change) -> Result<Applied, LinkError> {
     let outcome = match change {
+        // Done where a topic is found to be gone: there is nothing to compare it with.
+        Change::Delete | Change::Renew => return Ok(Applied::Later),
         Change::Create { partitions, configs } => {
             let new = NewTopic {
                 partitions: i32::try_from(*partitions).ok(),

@@ -121,7 +121,7 @@ pub(crate) async fn create(client: &Client, topic: &TopicName) -> Result<(), Cli
 }
 
 /// Reads the topic to its end: whoever wrote before is shut out, so that nothing is added any more.
-async fn read(client: &Client, topic: &TopicName) -> Result<Stored, ClientError> {
+pub(crate) async fn read(client: &Client, topic: &TopicName) -> Result<Stored, ClientError> {
     let mut stored = Stored::new();
     read_from(client, topic, Offset::ZERO, IsolationLevel::ReadCommitted, |key, value| {
         match value {

@@ -10,13 +10,24 @@ use towpath_types::{Offset, TopicPartition};
 
 use crate::map::OffsetMap;
 
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// One partition's, written by whoever moves it.
 #[derive(Debug)]
 pub(crate) struct Progress {
     through: AtomicI64,
     source_end: AtomicI64,
+    /// What the target has to have, and when the source was asked where it ends; then when it was asked what the target
+    /// has by now (ms).
+    mark: Mutex<Option<(Offset, i64)>>,
+    synced_at_ms: AtomicI64,
+    begun_at: i64,
     bytes: AtomicU64,
-    /// When the target last took something, or the source last had nothing more (ms).
+    /// When the target last took something (ms).
     moved_at_ms: AtomicI64,
     stopped: AtomicBool,
     problem: Mutex<Option<String>>,
@@ -37,6 +48,9 @@ impl Progress {
         Self {
             through: AtomicI64::new(through.get()),
             source_end: AtomicI64::new(-1),
+            mark: Mutex::new(None),
+            synced_at_ms: AtomicI64::new(-1),
+            begun_at: through.get(),
             bytes: AtomicU64::new(0),
             moved_at_ms: AtomicI64::new(-1),
             stopped: AtomicBool::new(false),
@@ -68,19 +82,44 @@ impl Progress {
         }
     }
 
-    pub(crate) fn source_end(&self, end: Offset) {
+    /// The source was asked at `asked_at_ms`, and ended at `end`.
+    pub(crate) fn source_end(&self, end: Offset, asked_at_ms: i64) {
         self.source_end.store(end.get(), Ordering::Relaxed);
+        self.mark.lock().get_or_insert((end, asked_at_ms));
     }
 
     pub(crate) fn through(&self, through: Offset) {
         self.through.store(through.get(), Ordering::Relaxed);
+        let mut mark = self.mark.lock();
+        if let Some((_, at)) = mark.take_if(|(end, _)| *end <= through) {
+            self.synced_at_ms.store(at, Ordering::Relaxed);
+        }
+    }
+
+    /// Offsets of the source that are not mirrored yet, once the source has told its end.
+    pub(crate) fn lag(&self) -> Option<i64> {
+        let end = Some(self.source_end.load(Ordering::Relaxed)).filter(|end| *end >= 0)?;
+        Some((end - self.through.load(Ordering::Relaxed)).max(0))
+    }
+
+    /// What the lag takes, if its records are as large as those that were mirrored.
+    fn lag_bytes(&self) -> Option<u64> {
+        let lag = self.lag()?.unsigned_abs();
+        let through = self.through.load(Ordering::Relaxed);
+        let moved = u64::try_from(through - self.begun_at).ok().filter(|moved| *moved > 0);
+        let bytes =
+            |moved| u128::from(self.bytes.load(Ordering::Relaxed)) * u128::from(lag) / u128::from(moved);
+        if lag == 0 {
+            Some(0)
+        } else {
+            moved.map(|moved: u64| u64::try_from(bytes(moved)).unwrap_or(u64::MAX))
+        }
     }
 
     pub(crate) fn moved(&self, through: Offset, bytes: usize) {
         self.through(through);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.moved_at_ms.store(i64::try_from(now.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.moved_at_ms.store(now_ms(), Ordering::Relaxed);
         *self.problem.lock() = None;
     }
 
@@ -103,7 +142,9 @@ impl Progress {
             target: target.topic.to_string(),
             mirrored: through,
             source_end: known(end),
-            lag: known(end).map(|end| (end - through).max(0)),
+            lag: self.lag(),
+            lag_bytes: self.lag_bytes(),
+            behind_ms: known(self.synced_at_ms.load(Ordering::Relaxed)).map(|at| (now_ms() - at).max(0)),
             bytes: self.bytes.load(Ordering::Relaxed),
             moved_at_ms: known(self.moved_at_ms.load(Ordering::Relaxed)),
             stopped: self.stopped.load(Ordering::Relaxed),
@@ -127,6 +168,11 @@ pub struct PartitionStatus {
     pub source_end: Option<i64>,
     /// Offsets of the source that are not mirrored yet.
     pub lag: Option<i64>,
+    /// Their bytes, if they are as large as those that were mirrored since the start.
+    pub lag_bytes: Option<u64>,
+    /// The age of what the target has (ms): everything that the source had so long ago is there. What is lost if the source
+    /// is lost now was written after that. Unknown until it has had everything once since the start.
+    pub behind_ms: Option<i64>,
     /// Bytes that the target has acknowledged since the start.
     pub bytes: u64,
     /// When it last acknowledged something (ms since 1970).
@@ -144,9 +190,11 @@ pub struct GroupStatus {
     pub state: String,
     /// Partitions whose offsets were translated.
     pub partitions: usize,
-    /// Those of them where the group would read something again that it has processed, since it is not mirrored yet or the
-    /// map is coarse there.
-    pub inexact: usize,
+    /// How many records at most the group would process twice if it went over to the target now: those that it has
+    /// processed and that are not mirrored yet, and those whose place is not known any more.
+    pub twice: u64,
+    /// Records of its partitions that the target does not have yet: what the group does not get if the source is lost.
+    pub unmirrored: Option<i64>,
     /// Offsets that were committed at the target in the last round.
     pub committed: usize,
     /// What went wrong.

@@ -153,7 +153,7 @@ impl OffsetMap {
     /// Where a group that has processed everything of the source below `position` goes on at the target.
     ///
     /// Nothing of the source from `position` on is below the answer at the target (R9), and nothing else of the source
-    /// is at or after it, but for what [`Self::is_exact`] says.
+    /// is at or after it, but for what [`Self::twice_at_most`] says.
     #[must_use]
     pub fn translate(&self, position: Offset) -> Offset {
         let after = self.runs.partition_point(|run| run.source <= position);
@@ -168,18 +168,20 @@ impl OffsetMap {
         }
     }
 
-    /// Whether [`Self::translate`] gives the last offset that is right: nothing that the group has processed comes
-    /// again.
+    /// How many records at most a group that has processed everything of the source below `position` finds again at
+    /// the target: those that are not mirrored yet, and those whose place is not known any more.
     #[must_use]
-    pub fn is_exact(&self, position: Offset) -> bool {
-        if position > self.through {
-            return false;
-        }
+    pub fn twice_at_most(&self, position: Offset) -> u64 {
+        let to_come = position.get().saturating_sub(self.through.get()).max(0);
         let after = self.runs.partition_point(|run| run.source <= position);
-        match after.checked_sub(1).and_then(|index| self.runs.get(index)) {
-            None => true,
-            Some(run) => !self.thinned || position.get() < run.source_end() || after == self.runs.len(),
-        }
+        let before = after.checked_sub(1).and_then(|index| self.runs.get(index));
+        let unknown = match (before, self.runs.get(after)) {
+            (Some(run), _) if !self.thinned || position.get() <= run.source_end() => 0,
+            (Some(run), Some(next)) => next.target.get().saturating_sub(run.target_end()),
+            (Some(run), None) => self.through.get().min(position.get()).saturating_sub(run.source_end()),
+            (None, _) => 0,
+        };
+        to_come.saturating_add(unknown).unsigned_abs()
     }
 
     /// Where a record of the target comes from: the source's offset, if it was copied and is still known.

@@ -78,7 +78,7 @@ async fn a_group_goes_on_where_it_was() {
     let running = Link::start(link(&us, &eu));
     caught_up(&running, &us, 1).await;
     let in_step = |status: &towpath_mirror::LinkStatus| {
-        status.groups.get("billing").is_some_and(|group| group.state == "in step" && group.inexact == 0)
+        status.groups.get("billing").is_some_and(|group| group.state == "in step" && group.twice == 0)
     };
     until(&running, "the group is not translated", in_step).await;
     let target = TopicName::new("us.orders").unwrap();

@@ -111,7 +111,8 @@ pub(crate) fn link(source: &Cluster, target: &Cluster) -> LinkConfig {
         naming: Naming::Prefixed,
         mode: Mode::ActivePassive,
         groups: Filter::new(["*"]).unwrap(),
-        sync: Sync { configs: true, partitions: true },
+        sync: Sync { configs: true, partitions: true, deletes: false },
+        bandwidth: None,
         refresh: Duration::from_millis(200),
         tasks: 2,
     }

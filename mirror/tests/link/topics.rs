@@ -1,9 +1,10 @@
 //! Topics of the target follow those of the source, and what is to be done for that is told before.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use towpath_client::{AlterConfig, ConfigResource, ConfigSource};
-use towpath_mirror::{Change, Link, LinkState, Sync, plan};
+use towpath_client::{AlterConfig, Client, ConfigResource, ConfigSource, ProducerConfig};
+use towpath_mirror::{Change, Link, LinkConfig, LinkState, Sync, plan};
 use towpath_types::TopicName;
 
 use super::support::{Cluster, PATIENCE, caught_up, link, send, until};
@@ -28,14 +29,14 @@ async fn own(cluster: &Cluster, topic: &TopicName) -> BTreeMap<String, String> {
 async fn until_own(cluster: &Cluster, topic: &TopicName, expected: &[(&str, &str)]) {
     let expected: BTreeMap<String, String> =
         expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let found = own(cluster, topic).await;
         if found == expected {
             return;
         }
-        assert!(std::time::Instant::now() < deadline, "{found:?}, and not {expected:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert!(Instant::now() < deadline, "{found:?}, and not {expected:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -87,7 +88,7 @@ async fn what_is_not_synchronised_is_left_alone_and_told() {
     let (us, eu) = (Cluster::start().await, Cluster::start().await);
     let topic = us.topic("orders", 1, &[]).await;
     let config =
-        towpath_mirror::LinkConfig { sync: Sync { configs: false, partitions: false }, ..link(&us, &eu) };
+        LinkConfig { sync: Sync { configs: false, partitions: false, deletes: false }, ..link(&us, &eu) };
     let running = Link::start(config.clone());
     caught_up(&running, &us, 1).await;
     set(&us, &topic, vec![AlterConfig::Set("retention.ms".to_owned(), "2000000".to_owned())]).await;
@@ -107,5 +108,123 @@ async fn what_is_not_synchronised_is_left_alone_and_told() {
     assert_eq!((status.state, status.partitions.len()), (LinkState::Running, 1));
     let target = TopicName::new("us.orders").unwrap();
     assert!(own(&eu, &target).await.is_empty());
+    running.stop().await;
+}
+
+/// A link with `sync: deletes`, and topics of which one has a record.
+async fn deleting(us: &Cluster, eu: &Cluster) -> LinkConfig {
+    let topic = us.topic("orders", 1, &[]).await;
+    us.topic("others", 1, &[]).await;
+    let producer = us.producer();
+    send(&producer, &topic, 0, "old").await;
+    producer.flush().await.unwrap();
+    let sync = Sync { configs: true, partitions: true, deletes: true };
+    let config = LinkConfig { sync, ..link(us, eu) };
+    let running = Link::start(config.clone());
+    caught_up(&running, us, 2).await;
+    running.stop().await;
+    config
+}
+
+async fn delete(cluster: &Cluster, topic: &str) {
+    let topic = TopicName::new(topic).unwrap();
+    let deleted = cluster.client.admin().delete_topics(std::slice::from_ref(&topic)).await.unwrap();
+    deleted.into_values().for_each(|result| result.unwrap());
+}
+
+async fn names(cluster: &Cluster) -> Vec<String> {
+    let listed = cluster.client.admin().list_topics().await.unwrap();
+    let names = listed.into_iter().map(|topic| topic.name.to_string());
+    let mut names: Vec<_> = names.filter(|name| name.starts_with("us.")).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_that_go_at_the_source_go_at_the_target_if_that_is_wanted() {
+    let (us, eu) = (Cluster::start().await, Cluster::start().await);
+    let config = deleting(&us, &eu).await;
+    eu.topic("us.somebody_elses", 1, &[]).await;
+    delete(&us, "orders").await;
+    let told: Vec<_> = plan(&config).await.unwrap().into_iter().map(|it| (it.target, it.changes)).collect();
+    let gone = ("us.orders".to_owned(), vec![Change::Delete]);
+    assert_eq!(told, [gone, ("us.others".to_owned(), vec![])]);
+    // Nothing goes where it is not wanted.
+    let kept = Link::start(LinkConfig { sync: Sync { deletes: false, ..config.sync }, ..config.clone() });
+    until(&kept, "it runs", |status| status.state == LinkState::Running).await;
+    tokio::time::sleep(config.refresh * 6).await;
+    assert_eq!(names(&eu).await, ["us.orders", "us.others", "us.somebody_elses"]);
+    kept.stop().await;
+    // One that is not moved in this life, and one that is.
+    let running = Link::start(config.clone());
+    until_names(&eu, &["us.others", "us.somebody_elses"]).await;
+    delete(&us, "others").await;
+    until_names(&eu, &["us.somebody_elses"]).await;
+    until(&running, "it goes on without", |status| {
+        status.state == LinkState::Running && status.partitions.is_empty()
+    })
+    .await;
+    assert!(plan(&config).await.unwrap().is_empty());
+    running.stop().await;
+}
+
+async fn until_names(cluster: &Cluster, expected: &[&str]) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let names = names(cluster).await;
+        if names == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{names:?}, and not {expected:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_that_are_made_anew_are_mirrored_anew_if_deletes_are_wanted() {
+    let (us, eu) = (Cluster::start().await, Cluster::start().await);
+    let config = deleting(&us, &eu).await;
+    let target = TopicName::new("us.orders").unwrap();
+    delete(&us, "orders").await;
+    let topic = us.topic("orders", 1, &[]).await;
+    let producer = Client::connect(us.config.clone()).await.unwrap().producer(ProducerConfig::default());
+    for value in ["new", "newer"] {
+        send(&producer, &topic, 0, value).await;
+    }
+    producer.flush().await.unwrap();
+    let planned = plan(&config).await.unwrap();
+    assert!(planned.iter().any(|it| it.changes == [Change::Renew]), "{planned:?}");
+    let running = Link::start(config.clone());
+    let deadline = Instant::now() + PATIENCE;
+    // While it is deleted there, it cannot be read.
+    loop {
+        let there = until(&running, "it mirrors", |status| status.state == LinkState::Running).await;
+        let moved = there.partitions.iter().any(|it| it.topic == "orders" && it.mirrored == 2);
+        if moved && eu.values(&target, 1).await[&0] == ["new", "newer"] {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{there:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_is_fetched_than_the_bandwidth_allows() {
+    let (us, eu) = (Cluster::start().await, Cluster::start().await);
+    let topic = us.topic("orders", 1, &[]).await;
+    let producer = us.producer();
+    let value = "x".repeat(10_000);
+    for _ in 0..300 {
+        send(&producer, &topic, 0, &value).await;
+    }
+    producer.flush().await.unwrap();
+    let begun = Instant::now();
+    let bandwidth = 1_000_000;
+    let running = Link::start(LinkConfig { bandwidth: Some(bandwidth), ..link(&us, &eu) });
+    caught_up(&running, &us, 1).await;
+    // 3 MB, of which two fetches come before anything has to be waited for.
+    assert!(begun.elapsed().as_secs_f64() > 2.0, "{:?}", begun.elapsed());
+    assert_eq!(eu.values(&TopicName::new("us.orders").unwrap(), 1).await[&0].len(), 300);
     running.stop().await;
 }

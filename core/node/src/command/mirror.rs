@@ -150,6 +150,11 @@ fn entries<'a>(mirror: &'a Json, key: &str) -> &'a [Json] {
     mirror[key].as_array().map_or(&[], Vec::as_slice)
 }
 
+/// `0.4s`
+fn seconds(ms: i64) -> String {
+    format!("{:.1}s", ms as f64 / 1e3)
+}
+
 fn show(mirrors: &[Json]) -> Result<(), Failure> {
     let mut listing = Listing::new(&[
         ("MIRROR", "link"),
@@ -159,6 +164,8 @@ fn show(mirrors: &[Json]) -> Result<(), Failure> {
         ("PARTITIONS", "partitions"),
         ("STOPPED", "stopped"),
         ("LAG", "lag"),
+        ("LAG BYTES", "lag_bytes"),
+        ("BEHIND", "behind"),
         ("GROUPS", "groups"),
         ("PROBLEM", "problem"),
     ]);
@@ -167,6 +174,10 @@ fn show(mirrors: &[Json]) -> Result<(), Failure> {
         let partitions = entries(mirror, "partitions");
         // Unknown as long as one partition's is.
         let lag = partitions.iter().map(|it| it["lag"].as_i64()).sum::<Option<i64>>();
+        let lag_bytes = partitions.iter().map(|it| it["lag_bytes"].as_u64()).sum::<Option<u64>>();
+        // As old as the oldest partition.
+        let behind = partitions.iter().map(|it| it["behind_ms"].as_i64()).collect::<Option<Vec<_>>>();
+        let behind = behind.and_then(|all| all.into_iter().max()).map(seconds);
         let stopped = partitions.iter().filter(|it| it["stopped"] == true).count();
         let problem = mirror["problem"].as_str().map(str::to_owned);
         let of_partition = || partitions.iter().find_map(|it| Some(it["problem"].as_str()?.to_owned()));
@@ -175,6 +186,8 @@ fn show(mirrors: &[Json]) -> Result<(), Failure> {
             json!(partitions.len()),
             json!(stopped),
             json!(lag),
+            json!(lag_bytes),
+            json!(behind),
             json!(mirror["groups"].as_object().map_or(0, serde_json::Map::len)),
             json!(problem.or_else(of_partition)),
         ]);
@@ -202,15 +215,19 @@ fn show_partitions(mirrors: &[Json]) -> Result<(), Failure> {
         ("TARGET", "target"),
         ("MIRRORED", "mirrored"),
         ("LAG", "lag"),
+        ("LAG BYTES", "lag_bytes"),
+        ("BEHIND", "behind"),
         ("PROBLEM", "problem"),
     ]);
     for mirror in mirrors {
         for partition in entries(mirror, "partitions") {
             let mut row = vec![mirror["link"].clone()];
             row.extend(
-                ["topic", "partition", "target", "mirrored", "lag", "problem"]
+                ["topic", "partition", "target", "mirrored", "lag", "lag_bytes"]
                     .map(|key| partition[key].clone()),
             );
+            row.push(json!(partition["behind_ms"].as_i64().map(seconds)));
+            row.push(partition["problem"].clone());
             listing.row(row);
         }
     }
@@ -223,13 +240,16 @@ fn show_groups(mirrors: &[Json]) -> Result<(), Failure> {
         ("GROUP", "group"),
         ("STATE", "state"),
         ("PARTITIONS", "partitions"),
-        ("INEXACT", "inexact"),
+        ("TWICE", "twice"),
+        ("UNMIRRORED", "unmirrored"),
         ("PROBLEM", "problem"),
     ]);
     for mirror in mirrors {
         for (name, group) in mirror["groups"].as_object().into_iter().flatten() {
             let mut row = vec![mirror["link"].clone(), json!(name)];
-            row.extend(["state", "partitions", "inexact", "problem"].map(|key| group[key].clone()));
+            row.extend(
+                ["state", "partitions", "twice", "unmirrored", "problem"].map(|key| group[key].clone()),
+            );
             listing.row(row);
         }
     }
