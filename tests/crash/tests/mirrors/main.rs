@@ -22,7 +22,7 @@ use side::Side;
 use traffic::{Group, Values, Writer};
 
 /// How long everything may take that needs nothing but time.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One trial at a time: on two cores, two of them would measure each other.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -54,7 +54,7 @@ fn strike(sides: &mut [&mut Side], mirrors: &mut Mirrors, dice: &mut StdRng, len
 }
 
 /// Waits until a side has as many records as it is to have.
-fn wait_for(side: &Side, count: usize) -> Values {
+fn wait_for(side: &Side, count: usize, mirrors: &Mirrors) -> Values {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let values = side.values();
@@ -62,7 +62,12 @@ fn wait_for(side: &Side, count: usize) -> Values {
         if found >= count {
             return values;
         }
-        assert!(Instant::now() < deadline, "{} has {found} records of {count}", side.alias());
+        assert!(
+            Instant::now() < deadline,
+            "{} has {found} records of {count}\n{}",
+            side.alias(),
+            mirrors.told()
+        );
         std::thread::sleep(Duration::from_millis(300));
     }
 }
@@ -102,7 +107,7 @@ fn the_target_has_what_the_source_has_whatever_is_killed() {
     let source = us.values();
     has_all(&source, &acknowledged);
     assert!(count(&source) > 500, "only {} records were written", count(&source));
-    let target = wait_for(&eu, count(&source));
+    let target = wait_for(&eu, count(&source), &mirrors);
     assert_eq!(source, target);
 
     // The group goes on at the target: nothing is left out (R9), and no more comes twice than its status had said.
@@ -124,7 +129,7 @@ fn the_target_has_what_the_source_has_whatever_is_killed() {
 }
 
 /// Both have their own records and the other's, each origin's in its order, and each once.
-fn both_have_everything(us: &Side, eu: &Side) {
+fn both_have_everything(us: &Side, eu: &Side, mirrors: &Mirrors) {
     let own = |values: &Values, origin: &str| -> Values {
         let of = |list: &Vec<String>| list.iter().filter(|it| it.starts_with(origin)).cloned().collect();
         values.iter().map(|(partition, list)| (partition.clone(), of(list))).collect()
@@ -134,7 +139,8 @@ fn both_have_everything(us: &Side, eu: &Side) {
         let (here, there) = (us.values(), eu.values());
         let expected = count(&own(&here, "us")) + count(&own(&there, "eu"));
         if count(&here) < expected || count(&there) < expected {
-            assert!(Instant::now() < deadline, "{} and {} of {expected}", count(&here), count(&there));
+            let told = || format!("{} and {} of {expected}\n{}", count(&here), count(&there), mirrors.told());
+            assert!(Instant::now() < deadline, "{}", told());
             std::thread::sleep(Duration::from_millis(300));
             continue;
         }
@@ -161,11 +167,11 @@ fn both_sides_have_everything_once_whatever_is_killed_and_one_of_them_is_kafka()
     let acknowledged = writers.map(Writer::stop);
     us.whole();
     eu.whole();
-    both_have_everything(&us, &eu);
+    both_have_everything(&us, &eu, &mirrors);
     for (side, acknowledged) in [&us, &eu].into_iter().zip(&acknowledged) {
         has_all(&side.values(), acknowledged);
     }
     // What goes round would come again and again.
     std::thread::sleep(Duration::from_secs(2));
-    both_have_everything(&us, &eu);
+    both_have_everything(&us, &eu, &mirrors);
 }

@@ -55,6 +55,12 @@ impl Mirrors {
         drop(old);
     }
 
+    /// What the mirror says of itself, for people.
+    pub(crate) fn told(&self) -> String {
+        let status = self.current.status().map(|status| format!("{:#}", status["mirrors"]));
+        format!("{}\n{}", status.unwrap_or_else(|error| error.to_string()), self.current.log_tail())
+    }
+
     fn link(&self) -> Json {
         self.current.status().unwrap()["mirrors"][0].clone()
     }
