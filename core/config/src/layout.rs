@@ -589,19 +589,9 @@ fn sync_options() -> ConfigSpec {
     ])
 }
 
-/// One of `mirrors:`.
-#[must_use]
-pub fn mirror_options() -> ConfigSpec {
-    ConfigSpec::new(vec![
-        OptionSpec::required("from", OptionType::NonEmptyString, "The source: one of `clusters:`."),
-        OptionSpec::required("to", OptionType::NonEmptyString, "The target: another one of `clusters:`."),
-        OptionSpec::with_default(
-            "topics",
-            OptionType::list(OptionType::NonEmptyString),
-            json!(["*"]),
-            "The topics of the source, as patterns: `*` stands for any characters, `?` for one, and what begins with `!` is \
-             left out. Internal topics are never mirrored.",
-        ),
+/// Who writes to a mirror's topics, and what they are called.
+fn naming_options() -> Vec<OptionSpec> {
+    vec![
         OptionSpec::with_default(
             "mode",
             OptionType::choices(&[
@@ -623,6 +613,29 @@ pub fn mirror_options() -> ConfigSpec {
             ]),
             json!("prefixed"),
             "What topics are called at the target.",
+        ),
+        OptionSpec::with_default(
+            "forward",
+            OptionType::Bool,
+            json!(true),
+            "With identical names: whether records that came to the source from other clusters go on to the target, as in a \
+             ring. Off where mirrors lead from each cluster to each other one: there they have a way of their own.",
+        ),
+    ]
+}
+
+/// One of `mirrors:`.
+#[must_use]
+pub fn mirror_options() -> ConfigSpec {
+    let mut options = vec![
+        OptionSpec::required("from", OptionType::NonEmptyString, "The source: one of `clusters:`."),
+        OptionSpec::required("to", OptionType::NonEmptyString, "The target: another one of `clusters:`."),
+        OptionSpec::with_default(
+            "topics",
+            OptionType::list(OptionType::NonEmptyString),
+            json!(["*"]),
+            "The topics of the source, as patterns: `*` stands for any characters, `?` for one, and what begins with `!` is \
+             left out. Internal topics are never mirrored.",
         ),
         OptionSpec::with_default(
             "groups",
@@ -655,7 +668,10 @@ pub fn mirror_options() -> ConfigSpec {
             OptionType::ByteSize,
             "How many bytes a second it may fetch from the source, all its tasks together; as many as it can, without it.",
         ),
-    ])
+    ];
+    // Behind the topics.
+    options.splice(3..3, naming_options());
+    ConfigSpec::new(options)
 }
 
 pub(crate) fn top_options() -> ConfigSpec {

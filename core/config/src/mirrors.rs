@@ -29,6 +29,8 @@ pub struct Mirror {
     pub naming: MirrorNaming,
     /// Whether others write to the target's topics.
     pub active_active: bool,
+    /// Whether what came to the source from other clusters goes on.
+    pub forward: bool,
     /// Which groups' offsets are translated.
     pub groups: Filter,
     /// Whether settings of topics that change later are set.
@@ -180,6 +182,7 @@ fn mirror(
         sync_partitions: is_on(&raw, "partitions", true),
         sync_deletes: is_on(&raw, "deletes", false),
         bandwidth: raw.int("bandwidth").and_then(|bytes| u64::try_from(bytes).ok()),
+        forward: raw.values().get("forward").and_then(serde_json::Value::as_bool).unwrap_or(true),
         active_active: raw.str("mode") == "active_active",
         refresh: Duration::from_millis(
             raw.int("refresh").and_then(|ms| u64::try_from(ms).ok()).unwrap_or(5_000),

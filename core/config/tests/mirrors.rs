@@ -40,14 +40,16 @@ fn a_mirror_is_read_with_its_defaults() {
         (MirrorNaming::Prefixed, Duration::from_secs(5), 2)
     );
     assert!(mirror.topics.takes("anything") && mirror.groups.takes("any"));
-    assert!(mirror.sync_configs && mirror.sync_partitions);
+    assert!(mirror.sync_configs && mirror.sync_partitions && !mirror.sync_deletes && mirror.forward);
+    assert_eq!(mirror.bandwidth, None);
 }
 
 #[test]
 fn what_is_said_counts() {
     let config = load(&format!(
         "{CLUSTERS}mirrors:\n  a:\n    from: us\n    to: eu\n    topics: ['shop.*', '!*.tmp']\n    naming: identical\n    \
-         groups: []\n    refresh: 1m\n    tasks: 8\n    sync: {{ configs: false }}\n"
+         groups: []\n    refresh: 1m\n    tasks: 8\n    sync: {{ configs: false, deletes: true }}\n    \
+         bandwidth: 20MiB\n    forward: false\n"
     ))
     .unwrap();
     let mirror = &config.mirrors[0];
@@ -58,7 +60,8 @@ fn what_is_said_counts() {
         (mirror.naming, mirror.refresh, mirror.tasks),
         (MirrorNaming::Identical, Duration::from_secs(60), 8)
     );
-    assert!(!mirror.sync_configs && mirror.sync_partitions);
+    assert!(!mirror.sync_configs && mirror.sync_partitions && mirror.sync_deletes && !mirror.forward);
+    assert_eq!(mirror.bandwidth, Some(20 << 20));
 }
 
 #[test]

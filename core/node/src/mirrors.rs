@@ -28,6 +28,7 @@ pub(crate) fn link(mirror: &Mirror) -> LinkConfig {
             MirrorNaming::Prefixed => Naming::Prefixed,
         },
         mode: if mirror.active_active { Mode::ActiveActive } else { Mode::ActivePassive },
+        forward: mirror.forward,
         groups: mirror.groups.clone(),
         sync: Sync {
             configs: mirror.sync_configs,

@@ -82,6 +82,8 @@ pub struct LinkConfig {
     pub naming: Naming,
     /// Whether the target's topics are written to by others, too.
     pub mode: Mode,
+    /// With identical names: whether what came to the source from other clusters goes on to the target.
+    pub forward: bool,
     /// Which groups' offsets are translated.
     pub groups: Filter,
     /// What is brought in line.

@@ -46,6 +46,8 @@ pub(crate) struct Provenance {
     /// The ids of both clusters.
     from: Arc<str>,
     to: Arc<str>,
+    /// Whether records of other clusters go on.
+    forwards: bool,
     known: Mutex<Known>,
     /// Up to where the source's register was read.
     read: tokio::sync::Mutex<Offset>,
@@ -91,6 +93,7 @@ impl Provenance {
             register,
             from: Arc::clone(&from),
             to,
+            forwards: config.forward,
             known: Mutex::default(),
             read: tokio::sync::Mutex::new(Offset::ZERO),
             lanes: Mutex::default(),
@@ -169,7 +172,7 @@ impl Provenance {
             let known = self.known.lock();
             producers.iter().filter_map(|id| known.entered.get(id)).cloned().collect()
         };
-        for origin in origins.into_iter().filter(|origin| *origin != self.to) {
+        for origin in origins.into_iter().filter(|origin| self.takes(origin)) {
             if !self.lanes.lock().contains_key(&origin) {
                 // Nobody has written for it before: else it would be stored.
                 self.open(&origin, &[]).await?;
@@ -178,11 +181,16 @@ impl Provenance {
         Ok(())
     }
 
-    /// Under which producer a batch goes on; `None` if it came from the target.
+    /// Whether records that were first written at `origin` go to the target.
+    fn takes(&self, origin: &Arc<str>) -> bool {
+        *origin != self.to && (self.forwards || *origin == self.from)
+    }
+
+    /// Under which producer a batch goes on; `None` if it came from the target, or comes there by another way.
     pub(crate) fn lane(&self, producer: ProducerId) -> Option<Lane> {
         let origin =
             self.known.lock().entered.get(&producer).cloned().unwrap_or_else(|| Arc::clone(&self.from));
-        if origin == self.to { None } else { self.lanes.lock().get(&origin).copied() }
+        if self.takes(&origin) { self.lanes.lock().get(&origin).copied() } else { None }
     }
 
     /// The lane of the source's own records.

@@ -130,6 +130,35 @@ async fn in_a_ring_everything_goes_on_to_where_it_began_and_no_further() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_mesh_everything_goes_to_all_others_by_one_way() {
+    let (us, eu, ap) = (Cluster::start().await, Cluster::start().await, Cluster::start().await);
+    let topic = us.topic("orders", 1, &[]).await;
+    let sides = [&us, &eu, &ap];
+    let mut links = Vec::new();
+    for (from, source) in sides.iter().enumerate() {
+        for (to, target) in sides.iter().enumerate().filter(|(to, _)| *to != from) {
+            links.push(LinkConfig { forward: false, ..shared(&format!("{from}-to-{to}"), source, target) });
+        }
+    }
+    let mut running: Vec<Link> = links.iter().cloned().map(Link::start).collect();
+    for link in &running {
+        until(link, "all have the topic", |status| status.partitions.len() == 1).await;
+    }
+    let mut written = BTreeMap::new();
+    for (round, link) in links.into_iter().enumerate() {
+        write(&sides, &topic, round, &mut written).await;
+        running.remove(round).kill();
+        running.insert(round, Link::start(link));
+    }
+    until_all_have(&sides, &topic, &written).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    until_all_have(&sides, &topic, &written).await;
+    for link in &running {
+        link.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_is_not_mirrored_into_itself() {
     let us = Cluster::start().await;
     let topic = us.topic("orders", 1, &[]).await;

@@ -110,6 +110,7 @@ pub(crate) fn link(source: &Cluster, target: &Cluster) -> LinkConfig {
         topics: Filter::new(["*"]).unwrap(),
         naming: Naming::Prefixed,
         mode: Mode::ActivePassive,
+        forward: true,
         groups: Filter::new(["*"]).unwrap(),
         sync: Sync { configs: true, partitions: true, deletes: false },
         bandwidth: None,

@@ -3,6 +3,7 @@
 //!
 //! `TOWPATH_SEED` repeats a run's moments, and `TOWPATH_MIRROR_SECONDS` makes it longer.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
+#![allow(clippy::print_stderr, reason = "what struck when is told with a failure")]
 
 mod mirror;
 mod side;
