@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,8 +44,6 @@ pub(super) struct Life<'a> {
     pub(super) target: Client,
     pub(super) store: Store,
     pub(super) stored: Stored,
-    /// What tells this life from others.
-    owner: Bytes,
     lane: Lane,
     provenance: Option<Arc<Provenance>>,
     /// The partitions that were given to a mover, or cannot be.
@@ -92,7 +91,7 @@ pub(super) async fn run(
         let mut life = Life::begin(shared, &mut tasks, &fail).await?;
         loop {
             // Who has nothing to store would not notice that another has taken over, and say that it runs (R8).
-            life.store.put(state::OWNER.to_owned(), life.owner.clone()).await.map_err(LinkError::state)?;
+            life.own().await?;
             life.discover().await?;
             told.send_replace((LinkState::Running, None));
             groups::sync(shared, &life.source, &life.target).await?;
@@ -118,6 +117,13 @@ impl<'a> Life<'a> {
         let source = Client::connect(config.source.clone()).await.map_err(LinkError::Source)?;
         let target = Client::connect(config.target.clone()).await.map_err(LinkError::Target)?;
         let topic = state::topic_of(&config.name).map_err(LinkError::Link)?;
+        // R6: who begins again after a failure does not take over from who has taken over meanwhile.
+        if shared.owned.load(Ordering::Relaxed) {
+            let stored = state::read(&target, &topic).await.map_err(LinkError::state)?;
+            if stored.get(state::OWNER).is_some_and(|owner| **owner != *shared.owner.as_bytes()) {
+                return Err(LinkError::Fenced);
+            }
+        }
         let (store, stored, writing) =
             Store::start(&target, &config.name, &topic).await.map_err(LinkError::state)?;
         tasks.spawn(writing);
@@ -128,7 +134,6 @@ impl<'a> Life<'a> {
             target,
             store,
             stored,
-            owner: Bytes::copy_from_slice(Uuid::new_v4().as_bytes()),
             lane: Lane { producer_id: ProducerId::NONE, epoch: ProducerEpoch::NONE },
             provenance: None,
             begun: BTreeSet::new(),
@@ -137,6 +142,7 @@ impl<'a> Life<'a> {
             configs_at: None,
             missing: BTreeMap::new(),
         };
+        life.own().await?;
         life.take_over().await?;
         let pacer = Arc::new(Pacer::new(config.bandwidth));
         for _ in 0..config.tasks.max(1) {
@@ -155,6 +161,14 @@ impl<'a> Life<'a> {
             });
         }
         Ok(life)
+    }
+
+    /// Stores whose turn it is.
+    async fn own(&self) -> Result<(), LinkError> {
+        let owner = Bytes::copy_from_slice(self.shared.owner.as_bytes());
+        self.store.put(state::OWNER.to_owned(), owner).await.map_err(LinkError::state)?;
+        self.shared.owned.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Shuts out whoever wrote before, wherever it may write.

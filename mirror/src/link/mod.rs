@@ -13,6 +13,7 @@ mod topics;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 use towpath_client::{ClientConfig, ClientError};
 use towpath_record::BatchError;
 use towpath_types::{Filter, TopicName, TopicPartition};
+use uuid::Uuid;
 
 use crate::DecodeError;
 use crate::flow::{FlowError, RecoverError};
@@ -220,6 +222,9 @@ pub struct Link {
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     config: Arc<LinkConfig>,
+    /// What tells this process's link from others', and whether it has stored that.
+    owner: Uuid,
+    owned: Arc<AtomicBool>,
     known: Known,
     left_out: Arc<Mutex<BTreeMap<TopicName, String>>>,
     groups: Arc<Mutex<BTreeMap<String, GroupStatus>>>,
@@ -235,6 +240,8 @@ impl Link {
         let (stop, stopped) = watch::channel(false);
         let shared = Shared {
             config: Arc::clone(&config),
+            owner: Uuid::new_v4(),
+            owned: Arc::default(),
             known: Known::default(),
             left_out: Arc::default(),
             groups: Arc::default(),

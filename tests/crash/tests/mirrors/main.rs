@@ -129,6 +129,13 @@ fn the_target_has_what_the_source_has_whatever_is_killed() {
     );
 }
 
+/// What of one side is not at the other; not all of it if it is much.
+fn missing(of: &Values, at: &Values) -> Vec<String> {
+    let of = of.iter().flat_map(|(partition, list)| list.iter().map(move |value| (partition, value)));
+    let missing = of.filter(|(partition, value)| !at[*partition].contains(value));
+    missing.map(|(partition, value)| format!("{}: {value}", partition.partition)).take(100).collect()
+}
+
 /// Both have their own records and the other's, each origin's in its order, and each once.
 fn both_have_everything(us: &Side, eu: &Side, mirrors: &Mirrors) {
     let own = |values: &Values, origin: &str| -> Values {
@@ -140,7 +147,10 @@ fn both_have_everything(us: &Side, eu: &Side, mirrors: &Mirrors) {
         let (here, there) = (us.values(), eu.values());
         let expected = count(&own(&here, "us")) + count(&own(&there, "eu"));
         if count(&here) < expected || count(&there) < expected {
-            let told = || format!("{} and {} of {expected}\n{}", count(&here), count(&there), mirrors.told());
+            let told = || {
+                let (at_us, at_eu) = (missing(&own(&there, "eu"), &here), missing(&own(&here, "us"), &there));
+                format!("us has not {at_us:?}\neu has not {at_eu:?}\n{}", mirrors.told())
+            };
             assert!(Instant::now() < deadline, "{}", told());
             std::thread::sleep(Duration::from_millis(300));
             continue;
