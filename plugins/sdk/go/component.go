@@ -212,6 +212,11 @@ func (hostSchemas) define(schema *Schema) (number uint32, defined bool) {
 
 // ---- What the component exports ----
 
+// How large a goroutine's stack can be: without this, an endless recursion takes all memory.
+const stackBytesMax = 4 << 20
+
+func init() { debug.SetMaxStack(stackBytesMax) }
+
 // One call: what it answers is read until the next one. A panic ends the instance, and is told.
 func called(call func()) {
 	wake()

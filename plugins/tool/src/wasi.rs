@@ -28,9 +28,6 @@ const LINE_END: i32 = 12288 - 8;
 /// Random bytes that the host gives at a time.
 const RANDOM_MAX: i32 = 65536;
 
-/// Of a runtime that gives up, one sentence is told, and not the whole stack: the last line is what users see.
-const ENVIRONMENT: &[u8; 17] = b"GOTRACEBACK=none\0";
-
 /// By this function the SDK says whether the host can be called.
 const AWAKE_NAME: &str = "towpath_awake";
 
@@ -42,7 +39,14 @@ const NOT_THERE: i32 = 52;
 
 /// Levels of the log.
 const INFO: i32 = 1;
+const WARN: i32 = 2;
 const ERROR: i32 = 3;
+
+/// How the line begins with which Go's runtime gives up. The last error is what users are told, so that it is none what else
+/// goes to the standard error: the stacks of all goroutines follow.
+const FATAL: i64 = i64::from_le_bytes(*b"fatal er");
+const PANIC: i64 = i64::from_le_bytes(*b"panic: \0");
+const PANIC_MASK: i64 = i64::from_le_bytes([0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0]);
 
 /// The functions that are imported, by their places.
 const LOG: u32 = 0;
@@ -199,24 +203,21 @@ pub(crate) fn adapter(full: impl Fn(&str) -> String) -> Vec<u8> {
     adapter.define("sched_yield", ("", "i"), "", |it| {
         it.i32_const(0);
     });
-    adapter.define("args_sizes_get", ("ii", "i"), "", |it| {
-        it.local_get(0).i32_const(0).i32_store(at(0)).local_get(1).i32_const(0).i32_store(at(0)).i32_const(0);
-    });
-    adapter.define("args_get", ("ii", "i"), "", |it| {
-        it.i32_const(0);
-    });
-    adapter.define("environ_sizes_get", ("ii", "i"), "", |it| {
-        let length = ENVIRONMENT.len() as i32;
-        it.local_get(0).i32_const(1).i32_store(at(0));
-        it.local_get(1).i32_const(length).i32_store(at(0)).i32_const(0);
-    });
-    adapter.define("environ_get", ("ii", "i"), "", |it| {
-        it.local_get(0).local_get(1).i32_store(at(0));
-        for (offset, byte) in (0..).zip(ENVIRONMENT) {
-            it.local_get(1).i32_const(i32::from(*byte)).i32_store8(at(offset));
-        }
-        it.i32_const(0);
-    });
+    // There are no arguments, and no environment.
+    for (sizes, get) in [("args_sizes_get", "args_get"), ("environ_sizes_get", "environ_get")] {
+        adapter.define(sizes, ("ii", "i"), "", |it| {
+            it.local_get(0)
+                .i32_const(0)
+                .i32_store(at(0))
+                .local_get(1)
+                .i32_const(0)
+                .i32_store(at(0))
+                .i32_const(0);
+        });
+        adapter.define(get, ("ii", "i"), "", |it| {
+            it.i32_const(0);
+        });
+    }
     for (name, parameters) in MISSING {
         // Go looks for folders that it was given until there is no such file.
         let number = if name == "fd_prestat_get" { BAD_FILE } else { NOT_THERE };
@@ -275,7 +276,11 @@ fn printing(adapter: &mut Adapter) {
         it.global_get(END).i32_const(i32::from(b'\n')).i32_store8(at(0));
         it.global_get(END).i32_const(1).i32_add().global_set(END).end().return_().end();
         it.global_get(END).i32_const(LINE).i32_ne().if_(BlockType::Empty);
-        it.i32_const(INFO).i32_const(ERROR).global_get(STREAM).i32_const(1).i32_eq().select();
+        it.i32_const(INFO).i32_const(ERROR).i32_const(WARN);
+        it.i32_const(LINE).i64_load(at(0)).i64_const(FATAL).i64_eq();
+        it.i32_const(LINE).i64_load(at(0)).i64_const(PANIC_MASK).i64_and().i64_const(PANIC).i64_eq().i32_or();
+        it.global_get(END).i32_const(LINE + 8).i32_ge_u().i32_and().select();
+        it.global_get(STREAM).i32_const(1).i32_eq().select();
         it.i32_const(LINE).global_get(END).i32_const(LINE).i32_sub().call(LOG);
         it.i32_const(LINE).global_set(END).end();
     });
