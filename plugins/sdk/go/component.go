@@ -5,6 +5,7 @@ package towpath
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -212,6 +213,9 @@ func (hostSchemas) define(schema *Schema) (number uint32, defined bool) {
 
 // ---- What the component exports ----
 
+// From this size on, what the batch before has left is collected first: the collector does not know how little memory there is.
+const largeBytes = 1 << 20
+
 // How large a goroutine's stack can be: without this, an endless recursion takes all memory.
 const stackBytesMax = 4 << 20
 
@@ -361,6 +365,9 @@ func exportProcess(at, length uint32) unsafe.Pointer {
 	return answered(64, func(to []byte) {
 		data := bytesAt(at, length)
 		release()
+		if length > largeBytes {
+			runtime.GC()
+		}
 		made, err := processed(data)
 		if err != nil {
 			answer.failed(to, err)

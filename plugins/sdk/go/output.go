@@ -35,9 +35,10 @@ type Output struct {
 	rejected    []rejected
 	// What is put together; held for the next batch.
 	buffer []byte
-	// The record that is being written, and its number.
+	// The record that is being written, and its number; and the row of it that is being written.
 	writing writing
 	serial  uint32
+	writer  RowWriter
 }
 
 type writing struct {
@@ -185,17 +186,31 @@ func (r Rewrite) slot(at, start int) Rewrite {
 }
 
 func (r Rewrite) row(at int, shape *shape, write func(*RowWriter)) Rewrite {
+	writer := r.beginRow(shape)
+	write(writer)
+	return r.endRow(at, writer)
+}
+
+func (r Rewrite) beginRow(shape *shape) *RowWriter {
 	r.state()
 	if shape == nil {
 		panic("the schema has no such row")
 	}
-	writer := RowWriter{r, shape, len(r.out.parts), 0}
+	writer := &r.out.writer
+	if writer.shape != nil && writer.rewrite == r {
+		panic("one row is written at a time")
+	}
+	*writer = RowWriter{r, shape, len(r.out.parts), 0}
 	r.out.parts = append(r.out.parts, make([]byte, len(shape.fields)*4)...)
-	write(&writer)
+	return writer
+}
+
+func (r Rewrite) endRow(at int, writer *RowWriter) Rewrite {
 	r.state()
-	for writer.next < len(shape.fields) {
+	for writer.next < len(writer.shape.fields) {
 		writer.seal(stateAbsent)
 	}
+	writer.shape = nil
 	return r.slot(at, writer.start)
 }
 
@@ -300,8 +315,9 @@ func (r Rewrite) Headers(headers ...Header) Rewrite {
 func (r Rewrite) Finish() {
 	state := r.state()
 	if len(state.changes) > 0 {
-		from := state.record.After()
-		r.row(atAfter, state.known.value, func(row *RowWriter) { row.changed(from, state.changes) })
+		writer := r.beginRow(state.known.value)
+		writer.changed(state.record.After(), state.changes)
+		r.endRow(atAfter, writer)
 	}
 	r.out.push(state.record)
 	r.out.sealed, r.out.changed = len(r.out.parts), true
@@ -336,6 +352,9 @@ func (s *shape) fits(index int, value Value) {
 // The index of the next field.
 func (w *RowWriter) field() int {
 	w.rewrite.state()
+	if w.shape == nil {
+		panic("the row was written")
+	}
 	if w.next >= len(w.shape.fields) {
 		panic(fmt.Sprintf("the row has %d fields and no more", len(w.shape.fields)))
 	}
@@ -420,7 +439,7 @@ func (w *RowWriter) Copy(row Row, index int) {
 		return
 	}
 	state, data := row.raw(index)
-	if state == 0 {
+	if state == 0 && (w.shape != row.shape || field != index) {
 		if w.shape.fields[field].Type != row.shape.fields[index].Type || w.shape.kinds[field] == KindInt {
 			// Another type may be narrower.
 			w.Value(row.At(index))

@@ -249,6 +249,57 @@ async fn go_runs_for_long_in_its_memory() {
     }
 }
 
+/// Batches of many megabytes leave nothing behind that the next one would not find room beside.
+#[tokio::test]
+async fn go_takes_large_batches() {
+    let factory = load(&IP_PREFIX, &json!({})).unwrap();
+    let mut transform = open(&*factory, json!({ "field": "ip", "networks": { "a": "10.0.0.0/8" } }));
+    let text = "ü".repeat(20_000);
+    let rows = vec![[Some("10.1.2.3"), Some(&*text)]; 200];
+    for _ in 0..20 {
+        let (passed, errors) = through(&mut *transform, records(["ip", "text"], &rows)).await;
+        assert!(passed.len() == rows.len() && errors.is_empty(), "{errors:?}");
+    }
+}
+
+/// A schema goes through a plugin with all that it has.
+#[tokio::test]
+async fn schemas_are_told_whole() {
+    let id = json!({ "table": u64::MAX, "column": 7 });
+    let field = json!({
+        "name": "lat", "type": "string", "nullable": true, "source_type": "postgres:text", "renamed_from": "old",
+        "initial": "", "id": id,
+    });
+    let arrays = json!({ "name": "ip", "type": { "array": { "array": "int32" } }, "initial": "{}" });
+    let whole = json!({
+        "name": "public.Zoë", "variables": { "a": "b", "c": "" }, "key": [{ "name": "k", "type": "int16" }],
+        "value": [field, { "name": "lon", "type": "string" }, arrays, { "name": "at", "type": "string" }],
+        "computed": [{ "name": "n", "source_type": "postgres:int4", "expression": "postgres:(1 + 1)" }],
+        "source": { "constants": [["db", "shop"]], "fields": [{ "name": "lsn", "type": "int64", "nullable": true }] },
+    });
+    let schema = Arc::new(EventSchema::from_json(whole.to_string().as_bytes()).unwrap());
+    let mut expected: Json = serde_json::from_slice(&schema.to_json()).unwrap();
+    expected["value"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "name": "new", "type": "string", "nullable": true }));
+    for (plugin, options) in [
+        (&GEOHASH, json!({ "latitude": "lat", "longitude": "lon", "into": "new" })),
+        (&IP_PREFIX, json!({ "field": "at", "networks": { "a": "::/0" }, "into": "new", "invalid": "null" })),
+    ] {
+        let factory = load(plugin, &json!({})).unwrap();
+        let mut builder = BatchBuilder::new();
+        let mut record = builder.record(&schema);
+        record.after(|row| ["1", "2", "{}", "x"].into_iter().for_each(|text| row.text(text)));
+        record.finish();
+        let transformed = open(&*factory, options).apply(builder.build()).await.unwrap();
+        let (_, errors) = transformed.rejected.into_parts();
+        assert!(errors.is_empty(), "{errors:?}");
+        let told = transformed.batch.records().next().unwrap().schema().to_json();
+        assert_eq!(serde_json::from_slice::<Json>(&told).unwrap(), expected);
+    }
+}
+
 /// R10: an interpreter loses memory at each call. Its instance makes way for another before it fails, and where one record
 /// alone is more than fits, that one is found, and the limit to raise is told.
 #[tokio::test]
