@@ -89,6 +89,11 @@ fn a_new_project_in_go_builds_as_it_is() {
     let all = build(&project, Some(&target)).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((all.len(), all[0].name.as_str()), (1, "new-go"));
     is(Kind::Transform, &all[0]);
+    // It says nothing of where it was made.
+    let other = folder.path().join("elsewhere/new-go");
+    new(Language::Go, Kind::Transform, &other).unwrap();
+    let again = build(&other, Some(&folder.path().join("other"))).unwrap_or_else(|error| panic!("{error}"));
+    assert!(std::fs::read(&all[0].path).unwrap() == std::fs::read(&again[0].path).unwrap());
     let plugin = project.join("plugin.go");
     let source = std::fs::read_to_string(&plugin).unwrap();
     // R11: what asks for more of a system than Go's runtime does still imports nothing but the contract.

@@ -119,6 +119,8 @@ async fn a_plugin_in_go_dies_alone() {
         ("index", "PLUGIN_TRAP", "index out of range"),
         ("exit", "PLUGIN_TRAP", "crashed: wasm trap"),
         ("stack", "PLUGIN_TRAP", "stack overflow"),
+        ("stderr", "PLUGIN_TRAP", "it said: panic: 1 ? 2 ü€𝄞 3 ??? 4 ?? 5 ?x 6 ???? 7 ? [PLUGIN_TRAP]"),
+        ("long", "PLUGIN_TRAP", "it said: panic: €€€"),
         ("deadlock", "PLUGIN_TRAP", "all goroutines are asleep"),
         ("elsewhere", "PLUGIN_TRAP", "in another goroutine"),
         ("hog", "PLUGIN_MEMORY", "16777216 bytes"),

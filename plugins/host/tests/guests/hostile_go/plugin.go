@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"towpath"
@@ -144,6 +145,13 @@ func (it *hostile) one(record towpath.Record, how string, out *towpath.Output) {
 		}
 	case "sleep":
 		time.Sleep(time.Hour)
+	case "stderr":
+		fmt.Fprint(os.Stderr, "panic: 1 \xff 2 ü€𝄞 3 \xed\xa0\x80 4 \xc0\x80 5 \xe2\x82x 6 \xf4\x90\x80\x80 7 \xf0\x9f\x98\n")
+		fmt.Fprintln(os.Stderr, "what follows is no error")
+		os.Exit(1)
+	case "long":
+		fmt.Fprintln(os.Stderr, "panic: "+strings.Repeat("€", 5000))
+		os.Exit(1)
 	case "deadlock":
 		select {}
 	case "elsewhere":
