@@ -8,8 +8,8 @@ use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::{PackageId, Resolve, SourceMap};
 
 use super::error::ToolError;
-use super::files::WIT;
-use super::golang::GO;
+use super::files::{WIT, replace};
+use super::golang;
 use super::new::Language;
 use super::script::{C, JAVASCRIPT, PYTHON};
 use super::toolchain::Toolchain;
@@ -36,10 +36,13 @@ pub fn build(folder: &Path, target: Option<&Path>) -> Result<Vec<Built>, ToolErr
     let place = place_of(folder, target);
     let kit = match language {
         Language::Rust => return build_rust(folder, target),
+        Language::Go => {
+            let _lock = lock(&place)?;
+            return Ok(vec![golang::build(folder, &place)?]);
+        }
         Language::JavaScript | Language::TypeScript => JAVASCRIPT,
         Language::Python => PYTHON,
         Language::C => C,
-        Language::Go => GO,
     };
     let _lock = lock(&place)?;
     Ok(vec![kit.build(folder, &place)?])
@@ -104,9 +107,7 @@ fn package(module: &Path, project: &Path) -> Result<PathBuf, ToolError> {
     let folder = module.with_file_name(format!("components/{:016x}", hasher.finish()));
     std::fs::create_dir_all(&folder).map_err(ToolError::io(&folder))?;
     let path = folder.join(module.file_name().unwrap_or_default());
-    let new = path.with_extension("new");
-    std::fs::write(&new, component).map_err(ToolError::io(&new))?;
-    std::fs::rename(&new, &path).map_err(ToolError::io(&path))?;
+    replace(&path, &component)?;
     Ok(path)
 }
 

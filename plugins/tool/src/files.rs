@@ -52,6 +52,13 @@ pub(crate) fn write(folder: &Path, path: &str, text: &str) -> Result<PathBuf, To
     Ok(file)
 }
 
+/// Puts a file in the place of an older one at once: whoever reads it sees a whole one.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), ToolError> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, bytes).map_err(ToolError::io(&new))?;
+    std::fs::rename(&new, path).map_err(ToolError::io(path))
+}
+
 /// Writes carried files below `folder`.
 pub(crate) fn write_all<'a>(
     folder: &Path,

@@ -1,6 +1,5 @@
 //! Plugins in JavaScript and Python: an interpreter with the plugin in it becomes a component. Plugins in C: a compiler makes a
-//! module, which becomes one here. What does that comes from the languages' registries, pinned, into the user's cache; Go
-//! (`golang`) brings all that it takes.
+//! module, which becomes one here. What does that comes from the languages' registries, pinned, into the user's cache.
 
 use std::hash::Hasher as _;
 use std::path::{Path, PathBuf};
@@ -8,10 +7,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value as Json, json};
 
-use super::build::{Built, component_of, component_with_wasi, lock, with_world};
+use super::build::{Built, component_of, lock, with_world};
 use super::error::ToolError;
 use super::files::{C_SDK, File, JS_SDK, PYTHON_SDK, WIT, write, write_all};
-use super::golang;
 use super::new::is_name;
 
 /// How a language's plugins become components.
@@ -19,33 +17,24 @@ pub(crate) struct Kit {
     /// The language, for people.
     pub(crate) language: &'static str,
     /// What runs the build, and its least version.
-    pub(super) runtime: &'static str,
-    pub(super) version: (u32, u32),
+    runtime: &'static str,
+    version: (u32, u32),
     /// What is laid into the cache before anything is fetched.
-    pub(super) laid: &'static [File],
+    laid: &'static [File],
     /// Fetches, in the folder of `laid`.
-    pub(super) fetch: &'static [&'static [&'static str]],
+    fetch: &'static [&'static [&'static str]],
     /// The program and the script that make the component, in that folder; an empty one is the runtime.
-    pub(super) interpreter: &'static str,
-    pub(super) script: &'static str,
+    interpreter: &'static str,
+    script: &'static str,
     /// What is laid beside the plugin.
-    pub(super) sdk: &'static [File],
-    pub(super) entry: &'static [File],
-    pub(super) makes: Makes,
+    sdk: &'static [File],
+    entry: &'static [File],
+    /// Whether the script makes a core module, and not a component.
+    module: bool,
 }
 
 /// What a script makes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Makes {
-    Component,
-    /// A core module that imports the contract.
-    Module,
-    /// A core module of Go, which imports WASI as well; there is no script.
-    GoModule,
-}
-
-/// The world that plugins are made for.
-const WORLD: &str = "transform";
+pub(super) const WORLD: &str = "transform";
 
 pub(crate) const JAVASCRIPT: Kit = Kit {
     language: "JavaScript",
@@ -62,7 +51,7 @@ pub(crate) const JAVASCRIPT: Kit = Kit {
     script: "build.mjs",
     sdk: &JS_SDK,
     entry: &[("entry.js", include_str!("../toolchains/js/entry.js"))],
-    makes: Makes::Component,
+    module: false,
 };
 
 /// A virtual environment of Python with what `requirements.txt` names.
@@ -93,7 +82,7 @@ pub(crate) const PYTHON: Kit = Kit {
     script: "build.py",
     sdk: &PYTHON_SDK,
     entry: &[],
-    makes: Makes::Component,
+    module: false,
 };
 
 /// Zig's C compiler, which brings the C library and comes as a package of Python.
@@ -110,7 +99,7 @@ pub(crate) const C: Kit = Kit {
     script: "build.py",
     sdk: &C_SDK,
     entry: &[],
-    makes: Makes::Module,
+    module: true,
 };
 
 /// Towpath's folder in the user's cache directory.
@@ -125,14 +114,14 @@ pub(super) fn run(command: &mut Command, program: &str) -> Result<Output, ToolEr
     command.stdin(Stdio::null()).output().map_err(missing)
 }
 
-fn digest(parts: impl IntoIterator<Item = impl std::hash::Hash>) -> String {
+pub(super) fn digest(parts: impl IntoIterator<Item = impl std::hash::Hash>) -> String {
     let mut hasher = std::hash::DefaultHasher::new();
     parts.into_iter().for_each(|part| part.hash(&mut hasher));
     format!("{:016x}", hasher.finish())
 }
 
 /// `v20.11.0`, `Python 3.11.2` or `go version go1.26.8 linux/amd64` as a version.
-fn version(text: &str) -> Option<(u32, u32)> {
+pub(super) fn version(text: &str) -> Option<(u32, u32)> {
     let digits = text.trim().trim_start_matches(|it: char| !it.is_ascii_digit());
     let mut parts = digits.split('.').map(|part| {
         let end = part.find(|it: char| !it.is_ascii_digit()).unwrap_or(part.len());
@@ -144,18 +133,13 @@ fn version(text: &str) -> Option<(u32, u32)> {
 impl Kit {
     /// Where everything is that the build needs; fetched if need be.
     fn prepared(&self) -> Result<PathBuf, ToolError> {
-        let said = match self.makes {
-            Makes::GoModule => run(golang::command().arg("version"), self.runtime)?,
-            _ => run(Command::new(self.runtime).arg("--version"), self.runtime)?,
-        };
+        let said = run(Command::new(self.runtime).arg("--version"), self.runtime)?;
         let found = String::from_utf8_lossy(&said.stdout).trim().to_owned();
         if version(&found).is_none_or(|found| found < self.version) {
             let needed = format!("{}.{}", self.version.0, self.version.1);
             return Err(ToolError::TooOld { program: self.runtime, found, needed });
         }
-        // What is laid pins everything else; Go is what it says it is.
-        let pinned = if self.makes == Makes::GoModule { digest([&found]) } else { digest(self.laid) };
-        let name = format!("{}-{pinned}", self.language.to_lowercase());
+        let name = format!("{}-{}", self.language.to_lowercase(), digest(self.laid));
         let place = cache().join(name);
         // One at a time; who comes second finds it done.
         let _lock = lock(&place.with_extension("lock.d"))?;
@@ -227,11 +211,6 @@ impl Kit {
         write_all(work, self.sdk)?;
         write_all(work, &WIT)?;
         write_all(work, self.entry)?;
-        if self.makes == Makes::GoModule {
-            let name = golang::module(project, work, output)?;
-            componentize(output, component_with_wasi)?;
-            return Ok(name);
-        }
         let request = json!({ "project": project, "work": work, "world": WORLD, "output": output });
         let request = write(work, "request.json", &request.to_string())?;
         let interpreter = match self.interpreter {
@@ -244,8 +223,8 @@ impl Kit {
         if !done.status.success() {
             return Err(ToolError::Compile("the plugin does not compile".to_owned()));
         }
-        if self.makes == Makes::Module {
-            componentize(output, component_of)?;
+        if self.module {
+            componentize(output)?;
         }
         let said = String::from_utf8_lossy(&done.stdout);
         let said = said.lines().last().and_then(|line| serde_json::from_str::<Json>(line).ok());
@@ -267,9 +246,9 @@ impl Kit {
 }
 
 /// Makes a component of the core module in a file.
-fn componentize(path: &Path, make: fn(&[u8]) -> Result<Vec<u8>, String>) -> Result<(), ToolError> {
+fn componentize(path: &Path) -> Result<(), ToolError> {
     let mut bytes = std::fs::read(path).map_err(ToolError::io(path))?;
-    let component = with_world(&mut bytes, WORLD).and_then(|()| make(&bytes));
+    let component = with_world(&mut bytes, WORLD).and_then(|()| component_of(&bytes));
     let component =
         component.map_err(|reason| ToolError::NoComponent { path: path.display().to_string(), reason })?;
     std::fs::write(path, component).map_err(ToolError::io(path))
