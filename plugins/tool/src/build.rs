@@ -4,14 +4,16 @@ use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
-use wit_component::StringEncoding;
-use wit_parser::{Resolve, SourceMap};
+use wit_component::{ComponentEncoder, StringEncoding};
+use wit_parser::{PackageId, Resolve, SourceMap};
 
 use super::error::ToolError;
-use super::files::WIT;
+use super::files::{WIT, replace};
+use super::golang;
 use super::new::Language;
 use super::script::{C, JAVASCRIPT, PYTHON};
 use super::toolchain::Toolchain;
+use super::wasi;
 
 /// One component.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,10 @@ pub fn build(folder: &Path, target: Option<&Path>) -> Result<Vec<Built>, ToolErr
     let place = place_of(folder, target);
     let kit = match language {
         Language::Rust => return build_rust(folder, target),
+        Language::Go => {
+            let _lock = lock(&place)?;
+            return Ok(vec![golang::build(folder, &place)?]);
+        }
         Language::JavaScript | Language::TypeScript => JAVASCRIPT,
         Language::Python => PYTHON,
         Language::C => C,
@@ -101,14 +107,12 @@ fn package(module: &Path, project: &Path) -> Result<PathBuf, ToolError> {
     let folder = module.with_file_name(format!("components/{:016x}", hasher.finish()));
     std::fs::create_dir_all(&folder).map_err(ToolError::io(&folder))?;
     let path = folder.join(module.file_name().unwrap_or_default());
-    let new = path.with_extension("new");
-    std::fs::write(&new, component).map_err(ToolError::io(&new))?;
-    std::fs::rename(&new, &path).map_err(ToolError::io(&path))?;
+    replace(&path, &component)?;
     Ok(path)
 }
 
-/// Puts the types of one of the contract's worlds into a core module, as the bindings for Rust do by themselves.
-pub(super) fn with_world(module: &mut Vec<u8>, world: &str) -> Result<(), String> {
+/// The contract, in a place where worlds can be looked up.
+fn contract() -> Result<(Resolve, PackageId), String> {
     let mut sources = SourceMap::default();
     for (path, text) in WIT.iter().filter(|(path, _)| path.ends_with(".wit")) {
         sources.push_str(path, *text);
@@ -116,13 +120,42 @@ pub(super) fn with_world(module: &mut Vec<u8>, world: &str) -> Result<(), String
     let group = sources.parse().map_err(|(_, error)| error.to_string())?;
     let mut resolve = Resolve::default();
     let package = resolve.push_group(group).map_err(|error| error.to_string())?;
-    let world = resolve.select_world(&[package], Some(world)).map_err(|error| format!("{error:#}"))?;
-    wit_component::embed_component_metadata(module, &resolve, world, StringEncoding::UTF8)
+    Ok((resolve, package))
+}
+
+/// Puts the types of a world of `package` into a core module.
+fn embed(
+    module: &mut Vec<u8>,
+    resolve: &Resolve,
+    package: PackageId,
+    world: Option<&str>,
+) -> Result<(), String> {
+    let world = resolve.select_world(&[package], world).map_err(|error| format!("{error:#}"))?;
+    wit_component::embed_component_metadata(module, resolve, world, StringEncoding::UTF8)
         .map_err(|error| format!("{error:#}"))
 }
 
+/// Puts the types of one of the contract's worlds into a core module, as the bindings for Rust do by themselves.
+pub(super) fn with_world(module: &mut Vec<u8>, world: &str) -> Result<(), String> {
+    let (resolve, package) = contract()?;
+    embed(module, &resolve, package, Some(world))
+}
+
 pub(super) fn component_of(module: &[u8]) -> Result<Vec<u8>, String> {
-    let encoder = wit_component::ComponentEncoder::default().validate(true).module(module);
+    let encoder = ComponentEncoder::default().validate(true).module(module);
+    encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| format!("{error:#}"))
+}
+
+/// Makes a component of a module that asks for WASI, and gets it out of the contract.
+pub(super) fn component_with_wasi(module: &[u8]) -> Result<Vec<u8>, String> {
+    let (mut resolve, package) = contract()?;
+    let mut adapter = wasi::adapter(|interface| resolve.id_of_name(package, interface));
+    let version = resolve.packages[package].name.version.as_ref().map(ToString::to_string);
+    let text = wasi::WORLD.replace("VERSION", &version.unwrap_or_default());
+    let package = resolve.push_source("wasi.wit", &text).map_err(|error| format!("{error:#}"))?;
+    embed(&mut adapter, &resolve, package, None)?;
+    let encoder = ComponentEncoder::default().validate(true).module(module);
+    let encoder = encoder.and_then(|encoder| encoder.adapter(wasi::NAME, &adapter));
     encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| format!("{error:#}"))
 }
 

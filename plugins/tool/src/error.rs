@@ -46,7 +46,9 @@ pub enum ToolError {
         said: String,
     },
     /// No file tells what the project is written in.
-    #[error("{0} has no Cargo.toml, package.json, pyproject.toml or towpath.toml: it is no plugin's project")]
+    #[error(
+        "{0} has no Cargo.toml, package.json, pyproject.toml, towpath.toml or go.mod: it is no plugin's project"
+    )]
     NoProject(String),
     /// The language has no such plugins.
     #[error("plugins in {language} are transforms so far")]
@@ -82,12 +84,14 @@ impl ToolError {
                 "python3" | "venv/bin/python" => {
                     "plugins in Python and C need Python with venv: `apt-get install python3 python3-venv`, or their like"
                 }
+                "go" => "plugins in Go need Go 1.24 or newer on the PATH: see go.dev/dl",
                 "bash" => {
                     "install bash, or let rustup add the target: `rustup target add wasm32-unknown-unknown`"
                 }
                 _ => "plugins in Rust need cargo and rustc: see rustup",
             },
             Self::TooOld { program: "node", .. } => "install a newer Node.js",
+            Self::TooOld { program: "go", .. } => "install a newer Go: see go.dev/dl",
             Self::TooOld { .. } => "install a newer Python",
             Self::Fetch { language: "Python" | "C", .. } => {
                 "it takes python3 with venv (`apt-get install python3-venv`) and pip's reach to its registry, once"

@@ -38,6 +38,11 @@ pub(crate) const C_SDK: [File; 10] = carried!("sdk/c/", "../../sdk/c/":
     "testing.c"
 );
 
+pub(crate) const GO_SDK: [File; 14] = carried!("sdk/go/", "../../sdk/go/":
+    "README.md" "go.mod" "batch.go" "component.go" "describe.go" "error.go" "host.go" "host_native.go" "lift.go"
+    "output.go" "row.go" "schema.go" "towpath.go" "try.go"
+);
+
 /// Writes a file below `folder`, with the folders above it.
 pub(crate) fn write(folder: &Path, path: &str, text: &str) -> Result<PathBuf, ToolError> {
     let file = folder.join(path);
@@ -45,6 +50,13 @@ pub(crate) fn write(folder: &Path, path: &str, text: &str) -> Result<PathBuf, To
     std::fs::create_dir_all(parent).map_err(ToolError::io(parent))?;
     std::fs::write(&file, text).map_err(ToolError::io(&file))?;
     Ok(file)
+}
+
+/// Puts a file in the place of an older one at once: whoever reads it sees a whole one.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), ToolError> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, bytes).map_err(ToolError::io(&new))?;
+    std::fs::rename(&new, path).map_err(ToolError::io(path))
 }
 
 /// Writes carried files below `folder`.
@@ -66,6 +78,7 @@ mod tests {
             match path.is_dir() {
                 true if ["test", "tests", "__pycache__", "node_modules"].contains(&&*name) => {}
                 true => files_below(&path, found),
+                false if name.ends_with("_test.go") => {}
                 false => found.push(path),
             }
         }
@@ -79,6 +92,7 @@ mod tests {
             ("sdk/js", JS_SDK.as_slice()),
             ("sdk/python", PYTHON_SDK.as_slice()),
             ("sdk/c", C_SDK.as_slice()),
+            ("sdk/go", GO_SDK.as_slice()),
             ("wit", WIT.as_slice()),
         ] {
             let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::ToolError;
-use super::files::{C_SDK, File, JS_SDK, PYTHON_SDK, RUST_SDK, WIT, write, write_all};
+use super::files::{C_SDK, File, GO_SDK, JS_SDK, PYTHON_SDK, RUST_SDK, WIT, write, write_all};
 
 macro_rules! template {
     ($file:literal) => {
@@ -24,6 +24,8 @@ pub enum Language {
     Python,
     /// C.
     C,
+    /// Go.
+    Go,
 }
 
 impl Language {
@@ -34,6 +36,7 @@ impl Language {
             ("package.json", Self::JavaScript),
             ("pyproject.toml", Self::Python),
             ("towpath.toml", Self::C),
+            ("go.mod", Self::Go),
         ]
         .into_iter()
         .find_map(|(file, language)| folder.join(file).is_file().then_some(language))
@@ -48,6 +51,7 @@ impl Language {
             Self::TypeScript => "TypeScript",
             Self::Python => "Python",
             Self::C => "C",
+            Self::Go => "Go",
         }
     }
 
@@ -60,6 +64,7 @@ impl Language {
             Self::TypeScript => "src/index.ts",
             Self::Python => "src/plugin.py",
             Self::C => "plugin.c",
+            Self::Go => "plugin.go",
         }
     }
 
@@ -82,6 +87,7 @@ impl Language {
             }
             Self::Python => (PYTHON.to_vec(), PYTHON_SDK.iter().collect()),
             Self::C => (C.to_vec(), C_SDK.iter().collect()),
+            Self::Go => (GO.to_vec(), GO_SDK.iter().collect()),
         }
     }
 }
@@ -191,6 +197,14 @@ const C: [File; 5] = [
     (".gitignore", "/target\n/target-test\n"),
 ];
 
+const GO: [File; 5] = [
+    ("go.mod", template!("go/go.mod.template")),
+    ("plugin.go", template!("go/plugin.go.template")),
+    ("plugin_test.go", template!("go/plugin_test.go.template")),
+    ("README.md", template!("go/README.md")),
+    (".gitignore", "/target\n"),
+];
+
 const SDK_MANIFEST: File = ("sdk/rust/Cargo.toml", template!("rust/sdk.Cargo.toml.template"));
 
 /// Writes a new project into `folder`, which must not be there yet. Returns the files.
@@ -268,9 +282,14 @@ mod tests {
     #[test]
     fn each_language_has_its_template() {
         let folder = tempfile::tempdir().unwrap();
-        for language in
-            [Language::Rust, Language::JavaScript, Language::TypeScript, Language::Python, Language::C]
-        {
+        for language in [
+            Language::Rust,
+            Language::JavaScript,
+            Language::TypeScript,
+            Language::Python,
+            Language::C,
+            Language::Go,
+        ] {
             let project = folder.path().join(language.name());
             let files = new(language, Kind::Transform, &project).unwrap();
             let main = std::fs::read_to_string(project.join(language.main_file())).unwrap();

@@ -34,7 +34,7 @@ pub(crate) struct Kit {
 }
 
 /// What a script makes.
-const WORLD: &str = "transform";
+pub(super) const WORLD: &str = "transform";
 
 pub(crate) const JAVASCRIPT: Kit = Kit {
     language: "JavaScript",
@@ -109,21 +109,24 @@ pub(crate) fn cache() -> PathBuf {
     cache.or(home).unwrap_or_else(std::env::temp_dir).join("towpath")
 }
 
-fn run(command: &mut Command, program: &str) -> Result<Output, ToolError> {
+pub(super) fn run(command: &mut Command, program: &str) -> Result<Output, ToolError> {
     let missing = |source| ToolError::Missing { program: program.to_owned(), source };
     command.stdin(Stdio::null()).output().map_err(missing)
 }
 
-fn digest(parts: impl IntoIterator<Item = impl std::hash::Hash>) -> String {
+pub(super) fn digest(parts: impl IntoIterator<Item = impl std::hash::Hash>) -> String {
     let mut hasher = std::hash::DefaultHasher::new();
     parts.into_iter().for_each(|part| part.hash(&mut hasher));
     format!("{:016x}", hasher.finish())
 }
 
-/// `v20.11.0` or `Python 3.11.2` as a version.
-fn version(text: &str) -> Option<(u32, u32)> {
+/// `v20.11.0`, `Python 3.11.2` or `go version go1.26.8 linux/amd64` as a version.
+pub(super) fn version(text: &str) -> Option<(u32, u32)> {
     let digits = text.trim().trim_start_matches(|it: char| !it.is_ascii_digit());
-    let mut parts = digits.split('.').map(|part| part.parse().ok());
+    let mut parts = digits.split('.').map(|part| {
+        let end = part.find(|it: char| !it.is_ascii_digit()).unwrap_or(part.len());
+        part.get(..end)?.parse().ok()
+    });
     Some((parts.next()??, parts.next()??))
 }
 
@@ -286,6 +289,7 @@ mod tests {
     fn versions_are_read() {
         assert_eq!(version("v20.11.0\n"), Some((20, 11)));
         assert_eq!(version("Python 3.9.2"), Some((3, 9)));
+        assert_eq!(version("go version go1.27rc1 linux/amd64"), Some((1, 27)));
         assert_eq!(version(""), None);
         assert!(version("Python 3.9.2") < Some(PYTHON.version));
     }

@@ -47,6 +47,7 @@ fn examples_become_components() {
         ("plugins/examples", "redis_streams", Kind::Source),
         ("plugins/examples", "redis_sink", Kind::Sink),
         ("plugins/examples/geohash", "geohash", Kind::Transform),
+        ("plugins/examples/ip_prefix", "ip_prefix", Kind::Transform),
         ("plugins/host/tests/guests", "hostile", Kind::Transform),
     ] {
         let all = built(&root.join(folder));
@@ -77,6 +78,35 @@ fn a_new_project_in_c_builds_as_it_is() {
     std::fs::write(project.join("towpath.toml"), "name = \"a\"\nlanguage = \"c\"\nsources = [\"no.c\"]\n")
         .unwrap();
     build(&project, Some(&target)).unwrap_err();
+}
+
+#[test]
+fn a_new_project_in_go_builds_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let project = folder.path().join("new-go");
+    new(Language::Go, Kind::Transform, &project).unwrap();
+    let target = folder.path().join("target");
+    let all = build(&project, Some(&target)).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((all.len(), all[0].name.as_str()), (1, "new-go"));
+    is(Kind::Transform, &all[0]);
+    // It says nothing of where it was made.
+    let other = folder.path().join("elsewhere/new-go");
+    new(Language::Go, Kind::Transform, &other).unwrap();
+    let again = build(&other, Some(&folder.path().join("other"))).unwrap_or_else(|error| panic!("{error}"));
+    assert!(std::fs::read(&all[0].path).unwrap() == std::fs::read(&again[0].path).unwrap());
+    let plugin = project.join("plugin.go");
+    let source = std::fs::read_to_string(&plugin).unwrap();
+    // R11: what asks for more of a system than Go's runtime does still imports nothing but the contract.
+    let asks = source
+        .replace("import \"towpath\"", "import (\n\"os\"\n\"towpath\"\n)\nvar _, _ = os.ReadDir(\".\")");
+    std::fs::write(&plugin, asks).unwrap();
+    is(Kind::Transform, &build(&project, Some(&target)).unwrap_or_else(|error| panic!("{error}"))[0]);
+    std::fs::write(&plugin, source.replace("out.Keep(", "out.Kept(")).unwrap();
+    let error = build(&project, Some(&target)).unwrap_err().to_string();
+    assert!(error.contains("does not compile"), "{error}");
+    std::fs::write(project.join("go.mod"), "module new-go\n\nno 1\n").unwrap();
+    let error = build(&project, Some(&target)).unwrap_err().to_string();
+    assert!(error.contains("go.mod"), "{error}");
 }
 
 #[test]
@@ -130,6 +160,11 @@ fn c_succeeds(folder: &Path, sdk: &Path, files: &[&str]) {
     succeeds(folder, &program, &[], &[]);
 }
 
+/// Go as it is installed.
+fn go_succeeds(folder: &Path, arguments: &[&str]) {
+    succeeds(folder, "go", arguments, &[("GOTOOLCHAIN", "local"), ("GOFLAGS", ""), ("GOWORK", "off")]);
+}
+
 /// The SDKs' own tests, in their languages.
 #[test]
 fn the_other_sdks_pass_their_tests() {
@@ -140,6 +175,10 @@ fn the_other_sdks_pass_their_tests() {
     c_succeeds(&sdks.join("c"), &sdks.join("c"), &["tests/test_sdk.c"]);
     let example = sdks.join("../examples/geohash");
     c_succeeds(&example, &sdks.join("c"), &["plugin.c", "geohash.c", "tests/test_geohash.c"]);
+    for folder in [sdks.join("go"), sdks.join("../examples/ip_prefix")] {
+        go_succeeds(&folder, &["vet", "./..."]);
+        go_succeeds(&folder, &["test", "./..."]);
+    }
 }
 
 /// What `plugin new` writes passes the tests that it writes, on this machine and without WASM.
@@ -159,6 +198,10 @@ fn new_projects_pass_their_own_tests() {
     let c = folder.path().join("drop-c");
     new(Language::C, Kind::Transform, &c).unwrap();
     c_succeeds(&c, &c.join("towpath/sdk/c"), &["plugin.c", "tests/test_plugin.c"]);
+    let go = folder.path().join("drop-go");
+    new(Language::Go, Kind::Transform, &go).unwrap();
+    go_succeeds(&go, &["vet", "./..."]);
+    go_succeeds(&go, &["test", "./..."]);
 }
 
 #[test]

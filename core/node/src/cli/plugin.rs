@@ -133,6 +133,8 @@ pub(crate) enum Lang {
     Python,
     /// C.
     C,
+    /// Go.
+    Go,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 use towpath_api::{Batch, ConnectorError, ErrorKind, Transform, Transformed};
 
-use crate::support::{FORGER, HOSTILE, HOSTILE_C, config, hostile, load, texts, told};
+use crate::support::{FORGER, HOSTILE, HOSTILE_C, HOSTILE_GO, config, hostile, load, texts, told};
 
 fn split(transformed: Transformed) -> (Vec<String>, Vec<(String, ConnectorError)>) {
     let (rejected, errors) = transformed.rejected.into_parts();
@@ -47,6 +47,12 @@ async fn the_record_at_which_a_plugin_dies_is_found() {
 /// The same in C, opened with these options.
 fn hostile_c(options: Json) -> Box<dyn Transform> {
     let factory = load(&HOSTILE_C, &json!({ "time": 300, "memory": 16 << 20 })).unwrap();
+    factory.parse(&config(&*factory, options)).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// The same in Go.
+fn hostile_go(options: Json) -> Box<dyn Transform> {
+    let factory = load(&HOSTILE_GO, &json!({ "time": 500, "memory": 16 << 20 })).unwrap();
     factory.parse(&config(&*factory, options)).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
@@ -103,6 +109,81 @@ async fn a_plugin_in_c_knows_its_options_and_the_world() {
     for part in ["-5", "https", "\"a\"", "B."] {
         assert!(types.contains(part), "{part}: {types}");
     }
+}
+
+#[tokio::test]
+async fn a_plugin_in_go_dies_alone() {
+    for (how, code, says) in [
+        ("panic", "PLUGIN_TRAP", "it said: panic: on purpose"),
+        ("nil", "PLUGIN_TRAP", "assignment to entry in nil map"),
+        ("index", "PLUGIN_TRAP", "index out of range"),
+        ("exit", "PLUGIN_TRAP", "crashed: wasm trap"),
+        ("stack", "PLUGIN_TRAP", "stack overflow"),
+        ("stderr", "PLUGIN_TRAP", "it said: panic: 1 ? 2 ü€𝄞 3 ??? 4 ?? 5 ?x 6 ???? 7 ? [PLUGIN_TRAP]"),
+        ("long", "PLUGIN_TRAP", "it said: panic: €€€"),
+        ("deadlock", "PLUGIN_TRAP", "all goroutines are asleep"),
+        ("elsewhere", "PLUGIN_TRAP", "in another goroutine"),
+        ("hog", "PLUGIN_MEMORY", "16777216 bytes"),
+        ("loop", "PLUGIN_TIMEOUT", "500ms"),
+        ("sleep", "PLUGIN_TIMEOUT", "500ms"),
+        ("type", "PLUGIN_TRAP", "takes no int, but text"),
+        ("twice", "PLUGIN_TRAP", "a record goes on once"),
+        ("utf-8", "PLUGIN_ANSWER", "do not fit"),
+        ("cut", "HOSTILE_RECORD", "a?ü"),
+    ] {
+        let mut transform = hostile_go(json!({ "number": 1 }));
+        let (passed, rejected) = apply(&mut *transform, texts(&["a", "b", "c", how, "d"])).await;
+        assert_eq!(passed, ["a", "b", "c", "d"], "{how}");
+        let [(text, error)] = &rejected[..] else { panic!("{how}: {rejected:?}") };
+        assert_eq!((text.as_str(), error.code()), (how, code), "{error}");
+        assert!(error.to_string().contains(says), "{how}: {error}");
+        let (passed, _) = apply(&mut *transform, texts(&["e"])).await;
+        assert_eq!(passed, ["e"], "it goes on after {how}");
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_in_go_knows_its_options_and_the_world() {
+    let options = json!({
+        "number": -5, "flag": true, "list": ["a", "b"], "map": { "k": [1] }, "url": "http://example.org/", "wait": 1500,
+    });
+    let mut transform = hostile_go(options);
+    let (passed, _) = apply(&mut *transform, texts(&["options", "world", "calls", "calls"])).await;
+    assert_eq!(passed, [r#"x -5 true [a b] {"k":[1]} http://example.org/ 1.5s"#, "right", "1", "2"]);
+    let (passed, _) = apply(&mut *transform, texts(&["calls"])).await;
+    assert_eq!(passed, ["3"]);
+    let error = transform.apply(texts(&["a", "terminal"])).await.unwrap_err();
+    assert_eq!((error.code(), error.kind()), ("HOSTILE_END", ErrorKind::Terminal));
+    assert_eq!(error.message(), "no more of 2");
+    let opened = |how: &'static str| async move {
+        hostile_go(json!({ "number": 1, "at_open": how })).apply(texts(&["a"])).await.unwrap_err()
+    };
+    assert_eq!(opened("operator").await.kind(), ErrorKind::NeedsOperator);
+    let later = opened("retry").await;
+    assert_eq!(later.kind(), ErrorKind::RetryAfter(Duration::from_secs(7)));
+    assert_eq!(later.message(), "around: later");
+    let plain = opened("plain").await;
+    assert_eq!((plain.code(), plain.kind()), ("PLUGIN_ERROR", ErrorKind::RetryAfter(Duration::from_secs(1))));
+    let spec = load(&HOSTILE_GO, &json!({})).unwrap().descriptor().options.options.clone();
+    let in_c = load(&HOSTILE_C, &json!({})).unwrap().descriptor().options.options.clone();
+    assert_eq!(serde_json::to_value(spec).unwrap(), serde_json::to_value(in_c).unwrap());
+}
+
+/// What a plugin has begun goes on in its calls, and calls nobody in between, when the host has memory allocated.
+#[tokio::test]
+async fn goroutines_of_a_plugin_in_go_live_on_between_its_calls() {
+    let mut transform = hostile_go(json!({ "number": 1 }));
+    assert_eq!(apply(&mut *transform, texts(&["background"])).await.0, ["begun"]);
+    let mut done = 0;
+    for round in 1..=50 {
+        // Schemas are asked for in the midst of it.
+        let (passed, rejected) = apply(&mut *transform, texts(&["work", "done"])).await;
+        assert!(passed.len() == 2 && passed[0] == "given" && rejected.is_empty(), "{passed:?} {rejected:?}");
+        let now = passed[1].parse().unwrap();
+        assert!(done <= now && now <= round * 400, "{now}");
+        done = now;
+    }
+    assert!(done > 400, "{done}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The examples in JavaScript, Python and C keep the contract, and do what they say. Each is built and compiled once.
+//! The examples in JavaScript, Python, C and Go keep the contract, and do what they say. Each is built and compiled once.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use towpath_api::{
     Value, conformance,
 };
 
-use crate::support::{CONTACTS, GEOHASH, JSON_COLUMNS, PLUGINS, config, load};
+use crate::support::{CONTACTS, GEOHASH, IP_PREFIX, JSON_COLUMNS, PLUGINS, config, load};
 
 /// Records of nullable texts.
 fn records<const N: usize>(names: [&str; N], rows: &[[Option<&str>; N]]) -> Batch {
@@ -190,6 +190,116 @@ async fn c_runs_for_long_in_its_memory() {
     }
 }
 
+#[tokio::test]
+async fn go() {
+    let factory = load(&IP_PREFIX, &json!({})).unwrap();
+    let networks = json!({ "ours": "10.0.0.0/8, fd00::/8", "office": "10.1.0.0/16" });
+    let options = json!({ "field": "ip", "networks": networks });
+    conformance::transform(&*factory, &config(&*factory, options.clone())).await.unwrap();
+    let found = problems(
+        &*factory,
+        json!({ "field": "a", "into": "a", "networks": { "b": "1.2.3.4/8,x", "c": "::/0" } }),
+    );
+    assert_eq!(found, ["networks.b: `x` is no network", "into: `a` is the address"]);
+
+    let mut transform = open(&*factory, options);
+    let rows = [
+        [Some("10.1.2.3"), Some("Zoë")],
+        [Some("[fd00:1:2:3::4]:443"), None],
+        [Some("::ffff:192.0.2.77"), None],
+        [None, None],
+        [Some("nobody"), None],
+    ];
+    // Twice: what is known of a schema, and memory, is used again.
+    for _ in 0..2 {
+        let (passed, errors) = through(&mut *transform, records(["ip", "name"], &rows)).await;
+        assert_eq!(
+            passed,
+            [
+                "ip=10.1.2.0 name=Zoë network=office",
+                "ip=fd00:1:2:: name=Null network=ours",
+                "ip=192.0.2.0 name=Null network=Null",
+                "ip=Null name=Null network=Null",
+            ]
+        );
+        let codes: Vec<_> = errors.iter().map(ConnectorError::code).collect();
+        assert_eq!(codes, ["IP_PREFIX_ADDRESS"], "{errors:?}");
+        assert!(errors[0].hint().unwrap().contains("invalid: null"), "{}", errors[0]);
+    }
+    let rows = [[Some("10.1.2.3"), Some("old")]];
+    let (passed, _) = through(&mut *transform, records(["ip", "network"], &rows)).await;
+    assert_eq!(passed, ["ip=10.1.2.0 network=office"]);
+    let (passed, _) = through(&mut *transform, records(["other"], &[[Some("kept")]])).await;
+    assert_eq!(passed, ["other=kept"]);
+}
+
+/// R10: what a batch took is collected before memory ends, whatever the sizes of batches; the same instance goes on.
+#[tokio::test]
+async fn go_runs_for_long_in_its_memory() {
+    let factory = load(&IP_PREFIX, &json!({ "memory": 24 << 20 })).unwrap();
+    let mut transform = open(&*factory, json!({ "field": "ip", "networks": { "a": "10.0.0.0/8" } }));
+    let text = "ü".repeat(10_000);
+    for count in (0..40).cycle().take(400) {
+        let good = [Some("10.1.2.3"), Some(&*text)];
+        let rows: Vec<_> = (0..count).map(|at| if at % 3 == 1 { [Some("x"), None] } else { good }).collect();
+        let (passed, errors) = through(&mut *transform, records(["ip", "text"], &rows)).await;
+        assert_eq!(errors.len(), (count + 1) / 3);
+        assert_eq!(passed.len() + errors.len(), count);
+        assert!(passed.iter().all(|it| it.ends_with(" network=a")), "{passed:?}");
+    }
+}
+
+/// Batches of many megabytes leave nothing behind that the next one would not find room beside.
+#[tokio::test]
+async fn go_takes_large_batches() {
+    let factory = load(&IP_PREFIX, &json!({})).unwrap();
+    let mut transform = open(&*factory, json!({ "field": "ip", "networks": { "a": "10.0.0.0/8" } }));
+    let text = "ü".repeat(20_000);
+    let rows = vec![[Some("10.1.2.3"), Some(&*text)]; 200];
+    for _ in 0..20 {
+        let (passed, errors) = through(&mut *transform, records(["ip", "text"], &rows)).await;
+        assert!(passed.len() == rows.len() && errors.is_empty(), "{errors:?}");
+    }
+}
+
+/// A schema goes through a plugin with all that it has.
+#[tokio::test]
+async fn schemas_are_told_whole() {
+    let id = json!({ "table": u64::MAX, "column": 7 });
+    let field = json!({
+        "name": "lat", "type": "string", "nullable": true, "source_type": "postgres:text", "renamed_from": "old",
+        "initial": "", "id": id,
+    });
+    let arrays = json!({ "name": "ip", "type": { "array": { "array": "int32" } }, "initial": "{}" });
+    let whole = json!({
+        "name": "public.Zoë", "variables": { "a": "b", "c": "" }, "key": [{ "name": "k", "type": "int16" }],
+        "value": [field, { "name": "lon", "type": "string" }, arrays, { "name": "at", "type": "string" }],
+        "computed": [{ "name": "n", "source_type": "postgres:int4", "expression": "postgres:(1 + 1)" }],
+        "source": { "constants": [["db", "shop"]], "fields": [{ "name": "lsn", "type": "int64", "nullable": true }] },
+    });
+    let schema = Arc::new(EventSchema::from_json(whole.to_string().as_bytes()).unwrap());
+    let mut expected: Json = serde_json::from_slice(&schema.to_json()).unwrap();
+    expected["value"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "name": "new", "type": "string", "nullable": true }));
+    for (plugin, options) in [
+        (&GEOHASH, json!({ "latitude": "lat", "longitude": "lon", "into": "new" })),
+        (&IP_PREFIX, json!({ "field": "at", "networks": { "a": "::/0" }, "into": "new", "invalid": "null" })),
+    ] {
+        let factory = load(plugin, &json!({})).unwrap();
+        let mut builder = BatchBuilder::new();
+        let mut record = builder.record(&schema);
+        record.after(|row| ["1", "2", "{}", "x"].into_iter().for_each(|text| row.text(text)));
+        record.finish();
+        let transformed = open(&*factory, options).apply(builder.build()).await.unwrap();
+        let (_, errors) = transformed.rejected.into_parts();
+        assert!(errors.is_empty(), "{errors:?}");
+        let told = transformed.batch.records().next().unwrap().schema().to_json();
+        assert_eq!(serde_json::from_slice::<Json>(&told).unwrap(), expected);
+    }
+}
+
 /// R10: an interpreter loses memory at each call. Its instance makes way for another before it fails, and where one record
 /// alone is more than fits, that one is found, and the limit to raise is told.
 #[tokio::test]
@@ -215,7 +325,7 @@ async fn an_interpreter_runs_for_long_in_its_memory() {
 /// R11: what the interpreters and the C library would like to have of a system is not there.
 #[test]
 fn other_languages_import_nothing_but_the_contract() {
-    for path in [&*JSON_COLUMNS, &*CONTACTS, &*GEOHASH] {
+    for path in [&*JSON_COLUMNS, &*CONTACTS, &*GEOHASH, &*IP_PREFIX] {
         let imports = PLUGINS.inspect(path).unwrap().imports;
         assert!(imports.iter().all(|name| name.starts_with("towpath:plugin/")), "{imports:?}");
     }

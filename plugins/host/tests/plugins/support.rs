@@ -38,6 +38,10 @@ pub(crate) static GEOHASH: LazyLock<PathBuf> =
     LazyLock::new(|| built_component("plugins/examples/geohash", "geohash"));
 pub(crate) static HOSTILE_C: LazyLock<PathBuf> =
     LazyLock::new(|| built_component("plugins/host/tests/guests/hostile_c", "hostile_c"));
+pub(crate) static IP_PREFIX: LazyLock<PathBuf> =
+    LazyLock::new(|| built_component("plugins/examples/ip_prefix", "ip_prefix"));
+pub(crate) static HOSTILE_GO: LazyLock<PathBuf> =
+    LazyLock::new(|| built_component("plugins/host/tests/guests/hostile_go", "hostile_go"));
 
 /// One loader for all tests: each component is compiled once.
 pub(crate) static PLUGINS: LazyLock<Plugins> = LazyLock::new(Plugins::new);

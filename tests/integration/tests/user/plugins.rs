@@ -72,10 +72,10 @@ fn a_plugin_is_made_built_checked_and_run() {
     assert!(values[2].contains("debug"), "{values:?}");
 }
 
-/// The templates of JavaScript, Python and C, side by side in one pipeline each.
+/// The templates of JavaScript, Python, C and Go, side by side in one pipeline each.
 #[test]
 fn plugins_in_other_languages_run_as_those_in_rust_do() {
-    let languages = ["js", "python", "c"];
+    let languages = ["js", "python", "c", "go"];
     let mut yaml = "plugins:\n".to_owned();
     for lang in languages {
         yaml += &format!("  no_debug_{lang}: {{ path: no_debug_{lang}/no_debug_{lang}.wasm }}\n");
@@ -101,7 +101,7 @@ fn plugins_in_other_languages_run_as_those_in_rust_do() {
     let refused = towpath_in(&folder, &["plugin", "new", "--lang", "python", "--kind", "sink", "other"]);
     refused.says(1, &["plugins in Python are transforms so far", "--lang rust"]);
     towpath_in(&folder, &["plugin", "build", "."])
-        .says(1, &["no Cargo.toml, package.json, pyproject.toml or towpath.toml"]);
+        .says(1, &["no Cargo.toml, package.json, pyproject.toml, towpath.toml or go.mod"]);
     let lines = "{\"level\":\"info\",\"n\":1}\n{\"level\":\"debug\",\"n\":2}\n{\"level\":\"warn\",\"n\":3}\n";
     std::fs::write(folder.join("in.jsonl"), lines).unwrap();
     towpath.start_again().unwrap();

@@ -90,6 +90,7 @@ fn new(lang: Lang, kind: PluginKind, folder: &Path, json: bool) -> Result<(), Fa
         Lang::Ts => Language::TypeScript,
         Lang::Python => Language::Python,
         Lang::C => Language::C,
+        Lang::Go => Language::Go,
     };
     let kind = match kind {
         PluginKind::Source => Kind::Source,

@@ -1,0 +1,7 @@
+module ip_prefix
+
+go 1.24
+
+require towpath v0.0.0
+
+replace towpath => ../../sdk/go
