@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod new;
 mod script;
+mod templates;
 mod toolchain;
 
 pub use build::{Built, build};

@@ -1,0 +1,233 @@
+//! R11: what sources and sinks in JavaScript and Python do that is nothing good, in every function, and how it ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use towpath_api::{
+    ConnectorError, ErrorKind, Poll, Position, RawConfig, SinkBatch, SinkConnector, SourceConnector,
+    SourceOffsets, TaskContext,
+};
+use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
+
+use crate::connectors::{BUDGET, load, open, plan_one};
+use crate::support::{built_in, texts};
+
+/// A guest of both kinds, as a project of one of them.
+fn of_kind(folder: &str, kind: &str) -> PathBuf {
+    let from = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guests")).join(folder);
+    let project = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{folder}_{kind}"));
+    std::fs::create_dir_all(&project).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap().replace("KIND", kind);
+        std::fs::write(project.join(path.file_name().unwrap()), text).unwrap();
+    }
+    built_in(&project, folder)
+}
+
+static SOURCES: LazyLock<[PathBuf; 2]> =
+    LazyLock::new(|| ["hostile_js", "hostile_py"].map(|folder| of_kind(folder, "source")));
+static SINKS: LazyLock<[PathBuf; 2]> =
+    LazyLock::new(|| ["hostile_js", "hostile_py"].map(|folder| of_kind(folder, "sink")));
+
+/// What they do, how that ends, and what is told of it. `throw` is what the plugin does not handle; the last three are what
+/// it says of itself.
+const HARM: [(&str, &str, &str); 9] = [
+    ("loop", "PLUGIN_TIMEOUT", "300ms"),
+    ("throw", "PLUGIN_TRAP", "on purpose"),
+    ("text", "PLUGIN_TRAP", "on purpose"),
+    ("exit", "PLUGIN_TRAP", "on purpose"),
+    ("stack", "PLUGIN_TRAP", "recursion"),
+    ("hog", "PLUGIN_MEMORY", "67108864"),
+    ("retry", "HOSTILE", "later"),
+    ("operator", "HOSTILE", "not with these"),
+    ("terminal", "HOSTILE", "no more"),
+];
+
+/// Whether the language has no such thing to do.
+fn is_other_languages(path: &Path, how: &str) -> bool {
+    let is_python = path.to_string_lossy().contains("hostile_py");
+    how == if is_python { "text" } else { "exit" }
+}
+
+fn is(error: &ConnectorError, at: &str, how: &str, code: &str, says: &str) {
+    assert_eq!(error.code(), code, "{at} {how}: {error}");
+    assert!(error.to_string().contains(says), "{at} {how}: {error}");
+    let kind = match how {
+        "operator" => ErrorKind::NeedsOperator,
+        "terminal" => ErrorKind::Terminal,
+        "retry" => ErrorKind::RetryAfter(Duration::from_secs(7)),
+        _ => {
+            assert!(matches!(error.kind(), ErrorKind::RetryAfter(_)), "{at} {how}: {error}");
+            return;
+        }
+    };
+    assert_eq!(error.kind(), kind, "{at} {how}: {error}");
+}
+
+fn source(path: &Path, at: &str, how: &str) -> Result<Box<dyn SourceConnector>, String> {
+    let factory = load(path, &json!({ "time": 300 })).source.unwrap();
+    let options = RawConfig::with_defaults(&factory.descriptor().options, json!({ "at": at, "how": how }));
+    factory.parse(&options.unwrap()).map_err(|problems| problems.to_string())
+}
+
+fn sink(path: &Path, at: &str, how: &str) -> Result<Box<dyn SinkConnector>, String> {
+    let factory = load(path, &json!({ "time": 300 })).sink.unwrap();
+    let options = RawConfig::with_defaults(&factory.descriptor().options, json!({ "at": at, "how": how }));
+    factory.parse(&options.unwrap()).map_err(|problems| problems.to_string())
+}
+
+async fn fails_of_source(path: &Path, at: &str, how: &str) -> ConnectorError {
+    let connector = source(path, at, how).unwrap();
+    match at {
+        "check" => return connector.check(&TaskContext::new("test", 0)).await.unwrap_err().remove(0),
+        "plan" => return plan_one(&*connector).await.unwrap_err(),
+        "open" => return open(&*connector, SourceOffsets::default()).await.err().unwrap(),
+        _ => {}
+    }
+    let mut source = open(&*connector, SourceOffsets::default()).await.unwrap();
+    let error = match at {
+        "poll" => source.poll(BUDGET).await.map(drop).unwrap_err(),
+        "commit" => source.commit(&SourceOffsets::default()).await.unwrap_err(),
+        "upstream_end" => source.upstream_end().await.map(drop).unwrap_err(),
+        _ => return source.close().await.unwrap_err(),
+    };
+    if error.code().starts_with("PLUGIN_") {
+        assert_eq!(source.poll(BUDGET).await.map(drop).unwrap_err().code(), "PLUGIN_GONE", "{at} {how}");
+    }
+    error
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_function_of_a_source_is_contained() {
+    for path in &*SOURCES {
+        for (how, code, says) in HARM {
+            if is_other_languages(path, how) {
+                continue;
+            }
+            for at in ["check", "plan", "open", "poll", "commit", "upstream_end", "close"] {
+                is(&fails_of_source(path, at, how).await, at, how, code, says);
+            }
+        }
+        // What it cannot say is no answer either.
+        for at in ["check", "plan", "poll", "upstream_end"] {
+            assert_eq!(fails_of_source(path, at, "nonsense").await.code(), "PLUGIN_TRAP", "{at}");
+        }
+    }
+}
+
+/// What cannot fail in the contract ends the call where it does; what the options are is looked at before anything runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_fail_is_contained_too() {
+    for path in &*SOURCES {
+        for (how, code) in [("loop", "PLUGIN_TIMEOUT"), ("throw", "PLUGIN_TRAP"), ("terminal", "PLUGIN_TRAP")]
+        {
+            let connector = source(path, "has_passed", how).unwrap();
+            let mut source = open(&*connector, SourceOffsets::default()).await.unwrap();
+            let end = Position { document: json!("1"), text: String::new() };
+            let begun = Instant::now();
+            assert!(!source.has_passed(&SourceOffsets::default(), &end), "{how}");
+            assert!(begun.elapsed() < Duration::from_secs(5), "{how}: {:?}", begun.elapsed());
+            assert_eq!(source.poll(BUDGET).await.map(drop).unwrap_err().code(), code, "{how}");
+        }
+    }
+    for (path, is_source) in SOURCES.iter().map(|it| (it, true)).chain(SINKS.iter().map(|it| (it, false))) {
+        for (how, says) in [("loop", "longer than 300ms"), ("throw", "on purpose"), ("terminal", "no more")] {
+            let at = "check_config";
+            let problems = if is_source { source(path, at, how).err() } else { sink(path, at, how).err() };
+            let problems = problems.unwrap_or_else(|| panic!("{} {how}: no problem", path.display()));
+            assert!(problems.contains(says), "{how}: {problems}");
+        }
+    }
+}
+
+/// A source that is none of the ways to be async.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_async_is_told() {
+    let [javascript, _] = &*SOURCES;
+    for at in ["check", "plan", "poll", "commit", "upstream_end", "close"] {
+        let error = fails_of_source(javascript, at, "async").await;
+        assert_eq!(error.code(), "PLUGIN_TRAP", "{at}");
+        assert!(error.to_string().contains("is async"), "{at}: {error}");
+    }
+}
+
+fn partition() -> TopicPartition {
+    TopicPartition::new(TopicName::new("lines").unwrap(), 0)
+}
+
+async fn fails_of_sink(path: &Path, at: &str, how: &str) -> ConnectorError {
+    let connector = sink(path, at, how).unwrap();
+    if at == "check" {
+        return connector.check(&TaskContext::new("test", 0)).await.unwrap_err().remove(0);
+    }
+    let opened = connector.open(TaskContext::new("test", 0)).await;
+    if at == "open" {
+        return opened.err().unwrap();
+    }
+    let (mut sink, topic_id) = (opened.unwrap(), TopicId::random());
+    let assigned = sink.assign(&[(partition(), topic_id)]).await;
+    if at == "assign" {
+        return assigned.unwrap_err();
+    }
+    let batch = SinkBatch {
+        partition: Arc::new(partition()),
+        topic_id,
+        first_offset: Offset::new(0),
+        next_offset: Offset::new(1),
+        batch: texts(&["a"]),
+    };
+    let written = sink.write(batch).await;
+    if at == "write" {
+        // Where it dies at a record, that one is rejected with what it died of; what it says itself ends the task.
+        return written.map_or_else(|error| error, |mut it| it.rejected.remove(0).error);
+    }
+    written.unwrap();
+    match at {
+        "flush" => sink.flush().await.unwrap_err(),
+        "revoke" => sink.revoke(&[partition()]).await.unwrap_err(),
+        _ => sink.close().await.unwrap_err(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_function_of_a_sink_is_contained() {
+    for path in &*SINKS {
+        for (how, code, says) in HARM {
+            if is_other_languages(path, how) {
+                continue;
+            }
+            for at in ["check", "open", "assign", "write", "flush", "revoke", "close"] {
+                is(&fails_of_sink(path, at, how).await, at, how, code, says);
+            }
+        }
+        for at in ["check", "assign", "write"] {
+            assert_eq!(fails_of_sink(path, at, "nonsense").await.code(), "PLUGIN_TRAP", "{at}");
+        }
+    }
+}
+
+/// What they bring and take where they do nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn they_work_where_they_do_no_harm() {
+    for path in &*SOURCES {
+        let connector = source(path, "", "").unwrap();
+        let mut source = open(&*connector, SourceOffsets::default()).await.unwrap();
+        let Poll::Batch(batch) = source.poll(BUDGET).await.unwrap() else { panic!("no batch") };
+        let offsets = SourceOffsets { partitions: [("numbers".to_owned(), json!("1"))].into() };
+        assert_eq!((batch.batch.len(), batch.offsets), (1, offsets));
+        assert_eq!(source.status(), "running");
+        source.close().await.unwrap();
+    }
+    for path in &*SINKS {
+        let connector = sink(path, "", "").unwrap();
+        connector.check(&TaskContext::new("test", 0)).await.unwrap();
+        let mut sink = connector.open(TaskContext::new("test", 0)).await.unwrap();
+        assert!(sink.assign(&[(partition(), TopicId::random())]).await.unwrap().is_empty());
+        assert!(sink.flush().await.unwrap().is_empty());
+        sink.revoke(&[partition()]).await.unwrap();
+        sink.close().await.unwrap();
+    }
+}
