@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use towpath_api::{
-    ConnectorError, ErrorKind, Poll, Position, RawConfig, SinkBatch, SinkConnector, SourceConnector,
-    SourceOffsets, TaskContext,
+    ConnectorError, Durability, ErrorKind, Poll, Position, RawConfig, SinkBatch, SinkConnector,
+    SourceConnector, SourceOffsets, TaskContext,
 };
 use towpath_types::{Offset, TopicId, TopicName, TopicPartition};
 
 use crate::connectors::{BUDGET, load, open, plan_one};
-use crate::support::{built_in, texts};
+use crate::support::{built_in, texts, texts_from};
 
 /// A guest of both kinds, as a project of one of them.
 fn of_kind(folder: &str, kind: &str) -> PathBuf {
@@ -206,6 +206,37 @@ async fn every_function_of_a_sink_is_contained() {
         for at in ["check", "assign", "write"] {
             assert_eq!(fails_of_sink(path, at, "nonsense").await.code(), "PLUGIN_TRAP", "{at}");
         }
+    }
+}
+
+/// R10, R5: what an interpreter loses at each call adds up to more than its memory. Its instance makes way for another after a
+/// flush of what was only accepted, and the runtime sees nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_makes_way_for_another_instance() {
+    let text = "ü".repeat(20_000);
+    for path in &*SINKS {
+        let factory = load(path, &json!({})).sink.unwrap();
+        let options = RawConfig::with_defaults(&factory.descriptor().options, json!({})).unwrap();
+        let connector = factory.parse(&options).unwrap_or_else(|problems| panic!("{problems}"));
+        let mut sink = connector.open(TaskContext::new("test", 0)).await.unwrap();
+        let topic_id = TopicId::random();
+        sink.assign(&[(partition(), topic_id)]).await.unwrap();
+        // 400 KB each, 100 MB in all: more than the memory of one instance.
+        for first in (0..2500).step_by(10) {
+            let records: Vec<_> = (first..first + 10).map(|offset| (offset, &*text)).collect();
+            let batch = SinkBatch {
+                partition: Arc::new(partition()),
+                topic_id,
+                first_offset: Offset::new(first),
+                next_offset: Offset::new(first + 10),
+                batch: texts_from(&records),
+            };
+            let written = sink.write(batch).await.unwrap();
+            assert!(written.rejected.is_empty() && written.durability == Durability::Accepted);
+        }
+        assert_eq!(sink.flush().await.unwrap(), [(partition(), Offset::new(2500))].into());
+        sink.revoke(&[partition()]).await.unwrap();
+        sink.close().await.unwrap();
     }
 }
 
