@@ -124,7 +124,9 @@ export function sourceExports(Plugin, host) {
       }),
       upstreamEnd: () => told(() => {
         const end = now(opened().upstreamEnd?.(), 'upstreamEnd');
-        return end && { document: String(end.document), text: String(end.text) };
+        if (end === undefined) return undefined;
+        if (typeof end?.document !== 'string') throw new TypeError('`upstreamEnd` returns `{ document, text }`, both of them text');
+        return { document: end.document, text: String(end.text) };
       }),
       hasPassed: (durable, end) =>
         told(() => Boolean(now(open?.hasPassed?.(offsetsIn(durable), end), 'hasPassed')), none),
