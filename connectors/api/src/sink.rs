@@ -133,8 +133,9 @@ pub trait Sink: Send {
     /// As classified by the connector.
     async fn revoke(&mut self, removed: &[TopicPartition]) -> Result<(), ConnectorError>;
 
-    /// Whether something else has taken the place of what runs (the file of a plugin was replaced). The runtime then ends
-    /// the task between two batches, once everything that was written is flushed and committed, and opens it again at once.
+    /// Whether something else is to take the place of what runs: the file of a plugin was replaced, or an instance of it has
+    /// used up its memory. The runtime then ends the task between two batches, once everything that was
+    /// written is flushed and committed, and opens it again at once.
     fn is_superseded(&self) -> bool {
         false
     }

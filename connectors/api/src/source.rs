@@ -170,8 +170,9 @@ pub trait Source: Send {
     /// Where the task stands, for people (`snapshot 3 of 4 tables`, `streaming at 0/1A2B3C`).
     fn status(&self) -> String;
 
-    /// Whether something else has taken the place of what runs (the file of a plugin was replaced). The runtime then ends
-    /// the task between two batches, once everything that was polled is durable and committed, and opens it again at once.
+    /// Whether something else is to take the place of what runs: the file of a plugin was replaced, or an instance of it has
+    /// used up its memory. The runtime then ends the task between two batches, once everything that was
+    /// polled is durable and committed, and opens it again at once.
     fn is_superseded(&self) -> bool {
         false
     }

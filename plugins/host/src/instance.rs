@@ -183,7 +183,10 @@ impl Instance {
         task: &sources::Task,
         offsets: &[sources::Offset],
     ) -> Called<String> {
-        call!(self, self.limits.time, Reach::Granted, self.exports.source.as_ref(), call_open, task, offsets)
+        let source = self.exports.source.as_ref();
+        let opened = call!(self, self.limits.time, Reach::Granted, source, call_open, task, offsets);
+        self.at_open = self.store.data().memory_used;
+        opened
     }
 
     pub(crate) async fn poll(&mut self, budget: sources::Budget) -> Called<sources::Polled> {
@@ -219,7 +222,9 @@ impl Instance {
     }
 
     pub(crate) async fn open_sink(&mut self) -> Called<()> {
-        call!(self, self.limits.time, Reach::Granted, self.exports.sink.as_ref(), call_open)
+        let opened = call!(self, self.limits.time, Reach::Granted, self.exports.sink.as_ref(), call_open);
+        self.at_open = self.store.data().memory_used;
+        opened
     }
 
     pub(crate) async fn assign(&mut self, added: &[sinks::Assigned]) -> Called<Vec<sinks::Position>> {

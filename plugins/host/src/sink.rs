@@ -269,6 +269,23 @@ impl Running {
         Ok(())
     }
 
+    /// Lets another instance take the place of one that has used up most of its memory (R10), between two calls and with
+    /// everything durable that was accepted: nothing comes again for it.
+    async fn make_way(&mut self) -> Result<(), ConnectorError> {
+        if !self.instance.as_ref().is_some_and(Instance::is_worn) {
+            return Ok(());
+        }
+        if self.outstanding {
+            self.flush_all().await?;
+        }
+        let mut instance = self.take()?;
+        let (plugin, bytes) = (&*self.plugin.name, instance.store.data().memory_used);
+        tracing::debug!(plugin, bytes, "an instance has used up most of its memory; another takes its place");
+        let closed = instance.close_sink().await;
+        self.said(instance, closed)?;
+        self.revive().await
+    }
+
     /// The records of `range` of a batch, which cover the offsets of `covered`.
     async fn deliver(
         &mut self,
@@ -381,6 +398,36 @@ impl Running {
         Ok(Written::durable())
     }
 
+    /// Makes safe everything that was accepted.
+    async fn flush_all(&mut self) -> Result<BTreeMap<TopicPartition, Offset>, ConnectorError> {
+        let mut instance = self.take()?;
+        let called = instance.flush().await;
+        let said = self.said(instance, called)?;
+        for (partition, next) in self.positions(said)? {
+            let Some(held) = self.partitions.get_mut(&partition) else { continue };
+            // A flush makes everything accepted safe, and nothing else.
+            if held.next != Some(next.get()) {
+                let message =
+                    format!("{next} of {partition} is said to be durable, and {:?} was written", held.next);
+                return Err(answer(&message));
+            }
+            held.durable = held.next;
+        }
+        if let Some((partition, held)) =
+            self.partitions.iter().find(|(_, it)| it.written && it.durable != it.next)
+        {
+            return Err(answer(&format!(
+                "nothing of {partition} is said to be durable, and {:?} was written",
+                held.next
+            )));
+        }
+        self.outstanding = false;
+        let written = self.partitions.iter().filter(|(_, held)| held.written);
+        let durable =
+            written.filter_map(|(partition, held)| Some((partition.clone(), Offset::new(held.durable?))));
+        Ok(durable.collect())
+    }
+
     /// Whether the plugin has died within these offsets before.
     fn is_suspect(&self, batch: &SinkBatch) -> bool {
         let suspects = self.suspects.lock();
@@ -435,6 +482,7 @@ impl Sink for Running {
             // It died at the record that was rejected last.
             self.revive().await?;
         }
+        self.make_way().await?;
         let dropped = batch.batch.len();
         let batch = self.rest(batch);
         let dropped = dropped - batch.batch.len();
@@ -474,32 +522,10 @@ impl Sink for Running {
         if self.instance.is_none() && !self.outstanding {
             self.revive().await?;
         }
-        let mut instance = self.take()?;
-        let called = instance.flush().await;
-        let said = self.said(instance, called)?;
-        for (partition, next) in self.positions(said)? {
-            let Some(held) = self.partitions.get_mut(&partition) else { continue };
-            // A flush makes everything accepted safe, and nothing else.
-            if held.next != Some(next.get()) {
-                let message =
-                    format!("{next} of {partition} is said to be durable, and {:?} was written", held.next);
-                return Err(answer(&message));
-            }
-            held.durable = held.next;
+        if !self.outstanding {
+            self.make_way().await?;
         }
-        if let Some((partition, held)) =
-            self.partitions.iter().find(|(_, it)| it.written && it.durable != it.next)
-        {
-            return Err(answer(&format!(
-                "nothing of {partition} is said to be durable, and {:?} was written",
-                held.next
-            )));
-        }
-        self.outstanding = false;
-        let written = self.partitions.iter().filter(|(_, held)| held.written);
-        let durable =
-            written.filter_map(|(partition, held)| Some((partition.clone(), Offset::new(held.durable?))));
-        Ok(durable.collect())
+        self.flush_all().await
     }
 
     async fn revoke(&mut self, removed: &[TopicPartition]) -> Result<(), ConnectorError> {

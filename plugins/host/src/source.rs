@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde_json::Value as Json;
@@ -25,6 +26,9 @@ use super::reload::Slot;
 use super::state::Task;
 use super::transform::check;
 use super::versions::Versions;
+
+/// What a poll takes at least that finds nothing.
+const IDLE_TIME: Duration = Duration::from_millis(100);
 
 /// A source type out of a component.
 pub(crate) struct PluginSource {
@@ -272,6 +276,7 @@ impl Source for Running {
         let mut instance = self.take()?;
         let limit = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let budget = wit::Budget { bytes: limit(budget.bytes), records: limit(budget.records) };
+        let begun = Instant::now();
         let called = instance.poll(budget).await;
         let (mut instance, polled) = match self.said(instance, called) {
             Ok(said) => said,
@@ -282,6 +287,11 @@ impl Source for Running {
         self.set_status(&polled.status);
         let found = self.found(&mut instance, polled.found)?;
         *self.instance.get_mut() = Some(instance);
+        if matches!(&found, Poll::Idle(offsets) if offsets.is_empty()) {
+            // A plugin has nothing to wait with but its connections: asked again at once, it would only burn its core.
+            let rest = IDLE_TIME.saturating_sub(begun.elapsed());
+            let _stopped = tokio::time::timeout(rest, self.context.stop.cancelled()).await;
+        }
         Ok(found)
     }
 
@@ -331,8 +341,10 @@ impl Source for Running {
         self.status.clone()
     }
 
+    /// An instance that is worn goes the way of one whose file was replaced: another is opened at what is committed (R4).
     fn is_superseded(&self) -> bool {
-        self.versions.is_superseded(&self.plugin)
+        let is_worn = self.instance.borrow().as_ref().is_some_and(Instance::is_worn);
+        is_worn || self.versions.is_superseded(&self.plugin)
     }
 
     async fn close(mut self: Box<Self>) -> Result<(), ConnectorError> {

@@ -98,7 +98,9 @@ impl ToolError {
             }
             Self::Fetch { .. } => "it takes npm's reach to its registry, once",
             Self::NoProject(_) => "`towpath plugin new FOLDER` writes one",
-            Self::Kind { .. } => "sources and sinks are written in Rust: `--lang rust`",
+            Self::Kind { .. } => {
+                "sources and sinks are written in Rust, JavaScript, TypeScript or Python: `--lang rust`"
+            }
             Self::Toolchain(_) => {
                 "where rustup is online, `rustup target add wasm32-unknown-unknown` is all it takes"
             }

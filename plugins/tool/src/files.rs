@@ -23,14 +23,16 @@ pub(crate) const RUST_SDK: [File; 17] = carried!("sdk/rust/src/", "../../sdk/rus
     "host.rs" "output.rs" "outside.rs" "records.rs" "row.rs" "schema.rs" "sink.rs" "source.rs" "transform.rs"
 );
 
-pub(crate) const JS_SDK: [File; 13] = carried!("sdk/js/", "../../sdk/js/":
-    "package.json" "index.d.ts" "README.md" "src/index.js" "src/batch.js" "src/component.js" "src/describe.js"
-    "src/error.js" "src/host.js" "src/output.js" "src/row.js" "src/schema.js" "src/testing.js"
+pub(crate) const JS_SDK: [File; 16] = carried!("sdk/js/", "../../sdk/js/":
+    "package.json" "index.d.ts" "README.md" "src/index.js" "src/batch.js" "src/component.js" "src/delivery.js" "src/describe.js"
+    "src/error.js" "src/host.js" "src/outside.js" "src/output.js" "src/records.js" "src/row.js" "src/schema.js" "src/testing.js"
 );
 
-pub(crate) const PYTHON_SDK: [File; 10] = carried!("sdk/python/", "../../sdk/python/":
-    "README.md" "towpath_sdk/__init__.py" "towpath_sdk/batch.py" "towpath_sdk/component.py" "towpath_sdk/describe.py"
-    "towpath_sdk/host.py" "towpath_sdk/output.py" "towpath_sdk/row.py" "towpath_sdk/schema.py" "towpath_sdk/testing.py"
+pub(crate) const PYTHON_SDK: [File; 17] = carried!("sdk/python/", "../../sdk/python/":
+    "README.md" "towpath_sdk/__init__.py" "towpath_sdk/batch.py" "towpath_sdk/component.py" "towpath_sdk/connector.py"
+    "towpath_sdk/describe.py" "towpath_sdk/host.py" "towpath_sdk/http.py" "towpath_sdk/outside.py" "towpath_sdk/output.py"
+    "towpath_sdk/records.py" "towpath_sdk/row.py" "towpath_sdk/schema.py" "towpath_sdk/secrets.py" "towpath_sdk/state.py"
+    "towpath_sdk/tcp.py" "towpath_sdk/testing.py"
 );
 
 pub(crate) const C_SDK: [File; 10] = carried!("sdk/c/", "../../sdk/c/":

@@ -12,6 +12,7 @@ mod files;
 mod golang;
 mod new;
 mod script;
+mod templates;
 mod toolchain;
 mod wasi;
 

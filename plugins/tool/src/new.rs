@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::ToolError;
 use super::files::{C_SDK, File, GO_SDK, JS_SDK, PYTHON_SDK, RUST_SDK, WIT, write, write_all};
+use super::templates;
 
 macro_rules! template {
     ($file:literal) => {
@@ -68,24 +69,38 @@ impl Language {
         }
     }
 
+    /// Whether plugins of this kind can be written in it.
+    const fn has(self, kind: Kind) -> bool {
+        match self {
+            Self::Rust | Self::JavaScript | Self::TypeScript | Self::Python => true,
+            Self::C | Self::Go => matches!(kind, Kind::Transform),
+        }
+    }
+
     /// The files that are filled in, and those of the SDK, which go below `towpath/`.
     fn files(self, kind: Kind) -> (Vec<File>, Vec<&'static File>) {
         let main = |text| (self.main_file(), text);
         match self {
             Self::Rust => (
-                [RUST.as_slice(), &[main(kind.library())]].concat(),
+                [RUST.as_slice(), &[main(templates::rust(kind))]].concat(),
                 RUST_SDK.iter().chain(&WIT).chain([&SDK_MANIFEST]).collect(),
             ),
-            Self::JavaScript => (
-                [JAVASCRIPT.as_slice(), &[main(template!("js/src/index.js"))]].concat(),
-                JS_SDK.iter().collect(),
-            ),
-            Self::TypeScript => {
-                let own =
-                    [main(template!("ts/src/index.ts")), ("tsconfig.json", template!("ts/tsconfig.json"))];
+            Self::JavaScript => {
+                let own = [main(templates::javascript(kind)), templates::javascript_test(kind)];
                 ([JAVASCRIPT.as_slice(), &own].concat(), JS_SDK.iter().collect())
             }
-            Self::Python => (PYTHON.to_vec(), PYTHON_SDK.iter().collect()),
+            Self::TypeScript => {
+                let own = [
+                    main(templates::typescript(kind)),
+                    templates::javascript_test(kind),
+                    ("tsconfig.json", template!("ts/tsconfig.json")),
+                ];
+                ([JAVASCRIPT.as_slice(), &own].concat(), JS_SDK.iter().collect())
+            }
+            Self::Python => {
+                let own = [main(templates::python(kind)), templates::python_test(kind)];
+                ([PYTHON.as_slice(), &own].concat(), PYTHON_SDK.iter().collect())
+            }
             Self::C => (C.to_vec(), C_SDK.iter().collect()),
             Self::Go => (GO.to_vec(), GO_SDK.iter().collect()),
         }
@@ -111,14 +126,6 @@ impl Kind {
             Self::Source => "source",
             Self::Sink => "sink",
             Self::Transform => "transform",
-        }
-    }
-
-    const fn library(self) -> &'static str {
-        match self {
-            Self::Source => template!("rust/src/source.rs.template"),
-            Self::Sink => template!("rust/src/sink.rs.template"),
-            Self::Transform => template!("rust/src/transform.rs.template"),
         }
     }
 
@@ -174,17 +181,14 @@ const RUST: [File; 3] = [
     (".gitignore", "/target\n"),
 ];
 
-const JAVASCRIPT: [File; 4] = [
+const JAVASCRIPT: [File; 3] = [
     ("package.json", template!("js/package.json")),
-    ("test/index.test.js", template!("js/test/index.test.js")),
     ("README.md", template!("js/README.md")),
     (".gitignore", "/node_modules\n/target\n"),
 ];
 
-const PYTHON: [File; 5] = [
+const PYTHON: [File; 3] = [
     ("pyproject.toml", template!("python/pyproject.toml.template")),
-    ("src/plugin.py", template!("python/src/plugin.py")),
-    ("tests/test_plugin.py", template!("python/tests/test_plugin.py")),
     ("README.md", template!("python/README.md")),
     (".gitignore", "/target\n__pycache__\n"),
 ];
@@ -212,7 +216,7 @@ const SDK_MANIFEST: File = ("sdk/rust/Cargo.toml", template!("rust/sdk.Cargo.tom
 /// # Errors
 /// A name that cannot be, a folder that is there, a file that cannot be written.
 pub fn new(language: Language, kind: Kind, folder: &Path) -> Result<Vec<PathBuf>, ToolError> {
-    if language != Language::Rust && kind != Kind::Transform {
+    if !language.has(kind) {
         return Err(ToolError::Kind { language: language.name() });
     }
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -290,18 +294,22 @@ mod tests {
             Language::C,
             Language::Go,
         ] {
-            let project = folder.path().join(language.name());
-            let files = new(language, Kind::Transform, &project).unwrap();
-            let main = std::fs::read_to_string(project.join(language.main_file())).unwrap();
-            assert!(main.contains(language.name()), "{main}");
-            assert!(files.iter().all(|file| file.is_file()));
-            let built_as = Language::of(&project).unwrap();
-            assert!(built_as == language || language == Language::TypeScript);
-        }
-        for kind in [Kind::Source, Kind::Sink] {
-            let refused = new(Language::Python, kind, &folder.path().join("other")).unwrap_err();
-            assert!(matches!(refused, ToolError::Kind { language: "Python" }), "{refused}");
-            assert!(!folder.path().join("other").exists());
+            for kind in [Kind::Source, Kind::Sink, Kind::Transform] {
+                let project = folder.path().join(format!("{}-{}", language.name(), kind.name()));
+                if !language.has(kind) {
+                    let refused = new(language, kind, &project).unwrap_err();
+                    assert!(matches!(refused, ToolError::Kind { language: "C" | "Go" }), "{refused}");
+                    assert!(!project.exists());
+                    continue;
+                }
+                let files = new(language, kind, &project).unwrap();
+                let main = std::fs::read_to_string(project.join(language.main_file())).unwrap();
+                assert!(main.contains(&format!("The {} `", kind.name())), "{main}");
+                assert!(main.contains(language.name()), "{main}");
+                assert!(files.iter().all(|file| file.is_file()));
+                let built_as = Language::of(&project).unwrap();
+                assert!(built_as == language || language == Language::TypeScript);
+            }
         }
     }
 }

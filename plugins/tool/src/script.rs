@@ -33,7 +33,7 @@ pub(crate) struct Kit {
     module: bool,
 }
 
-/// What a script makes.
+/// What a script makes, unless the project says otherwise (`kind`).
 pub(super) const WORLD: &str = "transform";
 
 pub(crate) const JAVASCRIPT: Kit = Kit {
@@ -50,7 +50,11 @@ pub(crate) const JAVASCRIPT: Kit = Kit {
     interpreter: "",
     script: "build.mjs",
     sdk: &JS_SDK,
-    entry: &[("entry.js", include_str!("../toolchains/js/entry.js"))],
+    entry: &[
+        ("entries/source.js", include_str!("../toolchains/js/entries/source.js")),
+        ("entries/sink.js", include_str!("../toolchains/js/entries/sink.js")),
+        ("entries/transform.js", include_str!("../toolchains/js/entries/transform.js")),
+    ],
     module: false,
 };
 

@@ -48,6 +48,8 @@ fn examples_become_components() {
         ("plugins/examples", "redis_sink", Kind::Sink),
         ("plugins/examples/geohash", "geohash", Kind::Transform),
         ("plugins/examples/ip_prefix", "ip_prefix", Kind::Transform),
+        ("plugins/examples/rest_pages", "rest_pages", Kind::Source),
+        ("plugins/examples/bulk_index", "bulk_http", Kind::Sink),
         ("plugins/host/tests/guests", "hostile", Kind::Transform),
     ] {
         let all = built(&root.join(folder));
@@ -121,6 +123,30 @@ fn a_new_project_builds_as_it_is() {
     }
 }
 
+/// The world is what the project says; what it cannot be is told.
+#[test]
+fn new_projects_in_javascript_and_python_build_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    for (language, kind) in [
+        (Language::JavaScript, Kind::Source),
+        (Language::TypeScript, Kind::Sink),
+        (Language::Python, Kind::Source),
+        (Language::Python, Kind::Sink),
+    ] {
+        let project = folder.path().join(format!("{}_{}", language.name(), kind.name()));
+        new(language, kind, &project).unwrap();
+        let all =
+            build(&project, Some(&folder.path().join("target"))).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(all.len(), 1);
+        is(kind, &all[0]);
+        let manifest =
+            project.join(if language == Language::Python { "pyproject.toml" } else { "package.json" });
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        std::fs::write(&manifest, text.replace(&format!("\"{}\"", kind.name()), "\"fountain\"")).unwrap();
+        build(&project, Some(&folder.path().join("target"))).unwrap_err();
+    }
+}
+
 /// Runs a program in a folder, and panics with what it says where it fails.
 fn succeeds(folder: &Path, program: &str, arguments: &[&str], env: &[(&str, &str)]) {
     let output = std::process::Command::new(program)
@@ -185,16 +211,18 @@ fn the_other_sdks_pass_their_tests() {
 #[test]
 fn new_projects_pass_their_own_tests() {
     let folder = tempfile::tempdir().unwrap();
-    let js = folder.path().join("drop-js");
-    new(Language::JavaScript, Kind::Transform, &js).unwrap();
-    // As npm would link it.
-    std::fs::create_dir(js.join("node_modules")).unwrap();
-    std::os::unix::fs::symlink("../towpath/sdk/js", js.join("node_modules/towpath-sdk")).unwrap();
-    succeeds(&js, "node", &["--test"], &[]);
-    let python = folder.path().join("drop-python");
-    new(Language::Python, Kind::Transform, &python).unwrap();
-    let path = [("PYTHONPATH", "src:towpath/sdk/python")];
-    succeeds(&python, "python3", &["-B", "-m", "unittest", "discover", "tests"], &path);
+    for kind in [Kind::Source, Kind::Sink, Kind::Transform] {
+        let js = folder.path().join(format!("{}-js", kind.name()));
+        new(Language::JavaScript, kind, &js).unwrap();
+        // As npm would link it.
+        std::fs::create_dir(js.join("node_modules")).unwrap();
+        std::os::unix::fs::symlink("../towpath/sdk/js", js.join("node_modules/towpath-sdk")).unwrap();
+        succeeds(&js, "node", &["--test"], &[]);
+        let python = folder.path().join(format!("{}-python", kind.name()));
+        new(Language::Python, kind, &python).unwrap();
+        let path = [("PYTHONPATH", "src:towpath/sdk/python")];
+        succeeds(&python, "python3", &["-B", "-m", "unittest", "discover", "tests"], &path);
+    }
     let c = folder.path().join("drop-c");
     new(Language::C, Kind::Transform, &c).unwrap();
     c_succeeds(&c, &c.join("towpath/sdk/c"), &["plugin.c", "tests/test_plugin.c"]);

@@ -1,4 +1,5 @@
-//! A source and a sink that are plugins, over a real Redis, under kill -9 of towpath and of Redis.
+//! Sources and sinks that are plugins, under kill -9: in Rust over a real Redis, which is killed as well, and in Python and
+//! JavaScript over servers that stumble.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
 
 use std::collections::BTreeMap;
@@ -12,21 +13,18 @@ use parking_lot::RwLock;
 use serde_json::Value as Json;
 use towpath_crash::{Fire, deliver};
 use towpath_harness::process::{self, Options};
+use towpath_harness::web::{Answer, Index, Pages};
 use towpath_harness::{Redis, TempDir, Towpath, paths};
 
 const PASSWORD: &str = "hunter2 hunter2";
 const STREAMS: u64 = 3;
 const KEYS: u64 = 97;
 
-/// The components, built as a user builds them.
-fn build(to: &Path) {
+/// The components of a project or workspace, built as a user builds them.
+fn build(folder: &str, to: &Path) {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
     let mut command = process::command().unwrap();
-    command
-        .args(["plugin", "build"])
-        .arg(paths::workspace().join("plugins/examples"))
-        .arg("--output")
-        .arg(to);
+    command.args(["plugin", "build"]).arg(paths::workspace().join(folder)).arg("--output").arg(to);
     let output = command.env("CARGO_TARGET_DIR", target).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -64,8 +62,8 @@ fn write(redis: &RwLock<Redis>, stop: &AtomicBool) {
     }
 }
 
-/// The numbers in the files of each stream's topic, in order.
-fn numbers(directory: &Path) -> BTreeMap<String, Vec<u64>> {
+/// The numbers in the files of each topic, in order; where one stands in its row is what `number` tells.
+fn numbers(directory: &Path, number: impl Fn(&Json) -> Option<u64>) -> BTreeMap<String, Vec<u64>> {
     let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     // `redis.s0-0-FIRST-LAST.jsonl`; nothing else is left.
     let place = |path: &Path| -> Option<(String, u64)> {
@@ -81,7 +79,7 @@ fn numbers(directory: &Path) -> BTreeMap<String, Vec<u64>> {
         let (topic, _) = place(&path).unwrap();
         for line in fs::read_to_string(&path).unwrap().lines() {
             let row: Json = serde_json::from_str(line).unwrap();
-            let number = row["fields"]["v"].as_str().unwrap_or_else(|| panic!("{line}")).parse().unwrap();
+            let number = number(&row).unwrap_or_else(|| panic!("{line}"));
             numbers.entry(topic.clone()).or_default().push(number);
         }
     }
@@ -92,7 +90,7 @@ fn numbers(directory: &Path) -> BTreeMap<String, Vec<u64>> {
 fn judge(redis: &Redis, out: &Path, seed: u64) {
     let total: u64 = redis.cli(&["GET", "v"]).unwrap().parse().unwrap();
     assert!(total > 200, "only {total} entries (seed {seed})");
-    let numbers = numbers(out);
+    let numbers = numbers(out, |row| row["fields"]["v"].as_str()?.parse().ok());
     assert_eq!(numbers.len() as u64, STREAMS, "{:?} (seed {seed})", numbers.keys());
     for (topic, numbers) in numbers {
         let stream: u64 = topic.trim_start_matches("redis.s").parse().unwrap();
@@ -137,7 +135,7 @@ impl Writer {
 fn every_entry_arrives_once_and_in_order() {
     let folder = TempDir::new("plugins").unwrap();
     let (plugins, out) = (folder.join("plugins"), folder.join("out"));
-    build(&plugins);
+    build("plugins/examples", &plugins);
     let redis = Redis::with_password(PASSWORD).unwrap();
     let options = Options::yaml(yaml(&plugins, &redis, &out)).env("REDIS_PASSWORD", PASSWORD);
     let mut towpath = Towpath::start(options).unwrap();
@@ -158,6 +156,92 @@ fn every_entry_arrives_once_and_in_order() {
     // R13
     let said = format!("{}{}", towpath.stdout(), towpath.stderr());
     assert!(!said.contains(PASSWORD), "the password was told (seed {seed})");
+}
+
+const TOKEN: &str = "hunter2 hunter2";
+
+fn web_yaml(plugins: &Path, pages: &Pages, index: &Index, out: &Path) -> String {
+    let entry = |name: &str, address: &str| {
+        format!(
+            "  {name}: {{ path: \"{}/{name}.wasm\", grants: {{ http: [\"{address}\"], secrets: [token] }} }}\n",
+            plugins.display()
+        )
+    };
+    let (from, to) = (pages.address(), index.address());
+    format!(
+        "plugins:\n{}{}pipelines:\n\
+         \x20 in:\n    source: {{ type: rest_pages, url: \"http://{from}/items\", key: id, interval: 50ms, \
+         token: \"${{env:TOKEN}}\" }}\n    topic: \"api.{{stream}}\"\n\
+         \x20 documents:\n    topics: [\"api.*\"]\n    sink: {{ type: bulk_index, url: \"http://{to}\", \
+         token: \"${{env:TOKEN}}\" }}\n\
+         \x20 files:\n    topics: [\"api.*\"]\n    sink: {{ type: file, path: \"{}\", roll_bytes: 30000 }}\n",
+        entry("rest_pages", &from),
+        entry("bulk_index", &to),
+        out.display()
+    )
+}
+
+/// Adds items, and lets both servers stumble: they refuse, fail, or hang up before or after they have done what was asked.
+fn stumble(pages: &Pages, index: &Index, stop: &AtomicBool) {
+    let busy = || Answer::With(429, vec![("retry-after", "1".to_owned())], String::new());
+    for round in 0_usize.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        pages.add(20);
+        match round % 400 {
+            100 => pages.answer_next([busy()]),
+            200 => pages.answer_next([Answer::Hangup, Answer::status(500)]),
+            150 => index.answer_next([(Answer::Hangup, true), (Answer::status(503), false)]),
+            250 => index.answer_next([(Answer::Hangup, false), (Answer::status(500), true)]),
+            350 => index.answer_next([(busy(), false)]),
+            _ => {}
+        }
+        std::thread::sleep(Duration::from_millis(25));
+    }
+}
+
+/// Every item of the pages is in the files once and in order, and in the index.
+#[test]
+fn every_item_becomes_a_document() {
+    let folder = TempDir::new("web").unwrap();
+    let (plugins, out) = (folder.join("plugins"), folder.join("out"));
+    build("plugins/examples/rest_pages", &plugins);
+    build("plugins/examples/bulk_index", &plugins);
+    let pages = Arc::new(Pages::start(250, Some(TOKEN)).unwrap());
+    let index = Arc::new(Index::start(Some(TOKEN)).unwrap());
+    pages.add(1);
+    let options = Options::yaml(web_yaml(&plugins, &pages, &index, &out)).env("TOKEN", TOKEN);
+    let mut towpath = Towpath::start(options).unwrap();
+    // An interpreter takes a while to compile: one that is killed before would never get further.
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while !has_moved(&towpath, "documents/sink/0") {
+        assert!(Instant::now() < deadline, "nothing is delivered:\n{}", towpath.stderr());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let (servers, until) = ((Arc::clone(&pages), Arc::clone(&index)), Arc::clone(&stop));
+    let writer = std::thread::spawn(move || stumble(&servers.0, &servers.1, &until));
+    let mut fire = Fire::new().unwrap();
+    let seed = fire.seed;
+    for _ in 0..6 {
+        fire.strike(&mut towpath, Duration::from_millis(300)..Duration::from_millis(4000)).unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+    deliver(&mut towpath, Duration::from_secs(180)).unwrap();
+    let total = pages.add(0);
+    assert!(total > 200, "only {total} items (seed {seed})");
+    let numbers =
+        numbers(&out, |row| row["item"]["id"].as_u64().or_else(|| row["id"].as_str()?.parse().ok()));
+    let expected: Vec<_> = (0..total as u64).collect();
+    assert_eq!(numbers, [("api.items".to_owned(), expected)].into(), "(seed {seed})");
+    let documents = index.documents("api.items");
+    assert_eq!(documents.len(), total, "(seed {seed})");
+    assert!(documents.iter().all(|(id, it)| it["item"]["text"] == format!("item {id}")), "(seed {seed})");
+    // R13
+    let said = format!("{}{}", towpath.stdout(), towpath.stderr());
+    assert!(!said.contains(TOKEN), "the token was told (seed {seed})");
 }
 
 /// The same component with other bytes: a section that nobody reads stands behind it.
@@ -195,7 +279,7 @@ fn wait_for(towpath: &Towpath, line: &str, times: usize) {
 fn replaced_files_take_over_without_loss() {
     let folder = TempDir::new("replaced").unwrap();
     let (plugins, out) = (folder.join("plugins"), folder.join("out"));
-    build(&plugins);
+    build("plugins/examples", &plugins);
     let redis = Redis::with_password(PASSWORD).unwrap();
     let options = Options::yaml(yaml(&plugins, &redis, &out)).env("REDIS_PASSWORD", PASSWORD);
     let mut towpath = Towpath::start(options).unwrap();

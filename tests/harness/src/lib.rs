@@ -24,6 +24,7 @@ pub mod redis;
 pub mod stats;
 pub mod temp;
 pub mod watchdog;
+pub mod web;
 
 pub use child::Guarded;
 pub use cluster::Cluster;

@@ -22,6 +22,10 @@ pub(crate) static REDIS_STREAMS: LazyLock<PathBuf> =
     LazyLock::new(|| built_component("plugins/examples", "redis_streams"));
 pub(crate) static REDIS_SINK: LazyLock<PathBuf> =
     LazyLock::new(|| built_component("plugins/examples", "redis_sink"));
+pub(crate) static REST_PAGES: LazyLock<PathBuf> =
+    LazyLock::new(|| built_component("plugins/examples/rest_pages", "rest_pages"));
+pub(crate) static BULK_INDEX: LazyLock<PathBuf> =
+    LazyLock::new(|| built_component("plugins/examples/bulk_index", "bulk_index"));
 
 pub(crate) static FORGER_SOURCE: LazyLock<PathBuf> =
     LazyLock::new(|| built_component("plugins/host/tests/guests", "forger_source"));

@@ -10,16 +10,17 @@ use towpath_api::{
 };
 use towpath_host::Plugins;
 
-/// The components of a workspace of guests, built as users' are.
-fn built(folder: &str) -> Vec<towpath_tool::Built> {
-    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+/// A component of a project or workspace of guests, built as users' are.
+pub(crate) fn built_in(folder: &Path, name: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
-    towpath_tool::build(&root.join(folder), Some(&target)).unwrap_or_else(|error| panic!("{error}"))
+    let all = towpath_tool::build(folder, Some(&target)).unwrap_or_else(|error| panic!("{error}"));
+    let found = all.into_iter().find(|it| it.name == name);
+    found.unwrap_or_else(|| panic!("{} has no {name}", folder.display())).path
 }
 
 pub(crate) fn built_component(folder: &str, name: &str) -> PathBuf {
-    let all = built(folder);
-    all.into_iter().find(|it| it.name == name).unwrap_or_else(|| panic!("{folder} has no {name}")).path
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    built_in(&root.join(folder), name)
 }
 
 pub(crate) static PII_MASK: LazyLock<PathBuf> =

@@ -68,7 +68,14 @@ export class Descriptor {
     this.name = name;
     this.version = version;
     this.summary = summary;
+    this.guarantee = 'at-least-once';
     this.options = [];
+  }
+
+  /** Promises that nothing comes twice, of a source or a sink. */
+  exactlyOnce() {
+    this.guarantee = 'exactly-once';
+    return this;
   }
 
   /** Adds an option. */

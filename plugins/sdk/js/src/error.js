@@ -15,7 +15,7 @@ export class Rejection {
   }
 }
 
-/** A failure of the transform itself. Any other error that is thrown ends the instance, as a crash does. */
+/** A failure of the plugin itself. Any other error that is thrown ends the instance, as a crash does. */
 export class PluginError extends Error {
   constructor(tag, delayMs, why) {
     super(why.message);
@@ -46,5 +46,12 @@ export class PluginError extends Error {
     return this.tag === 'retry-after'
       ? { tag: this.tag, val: { delayMs: BigInt(this.delayMs), details } }
       : { tag: this.tag, val: details };
+  }
+
+  /** A failure that the host tells, out of the contract's `error`. */
+  static from({ tag, val }) {
+    const { code, message, hint, path } = tag === 'retry-after' ? val.details : val;
+    const delayMs = tag === 'retry-after' ? Number(val.delayMs) : 0;
+    return new PluginError(tag, delayMs, new Rejection(code, message, { hint, path }));
   }
 }

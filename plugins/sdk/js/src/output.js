@@ -5,6 +5,45 @@ import { Arena, RowWriter } from './row.js';
 
 const SLOTS = [AT.key, AT.before, AT.after, AT.source, AT.headers, AT.topic];
 
+/** Writes a row from a function, its values in order, or values by name. Returns where it stands. */
+export function writeRow(arena, shape, write) {
+  if (shape === undefined) throw new RangeError('the schema has no such row');
+  const row = new RowWriter(arena, shape);
+  if (typeof write === 'function') write(row);
+  else if (Array.isArray(write)) write.forEach((value) => row.value(value));
+  else {
+    const unknown = Object.keys(write).find((name) => !shape.index.has(name));
+    if (unknown !== undefined) throw new RangeError(`there is no field \`${unknown}\``);
+    shape.fields.forEach(({ name }) => row.value(write[name]));
+  }
+  return row.finish();
+}
+
+/** Writes headers: `[name, value]` each, a value being bytes, text or null. Returns where they stand. */
+export function writeHeaders(arena, headers) {
+  const start = arena.length;
+  const put = (value) => {
+    if (value === null) return arena.uint32(NOT_THERE);
+    const at = arena.length;
+    arena.uint32(0);
+    if (typeof value === 'string') arena.text(value);
+    else arena.bytes(value);
+    return arena.setUint32(at, arena.length - at - 4);
+  };
+  for (const [name, value] of headers) {
+    put(String(name));
+    put(value);
+  }
+  return [start, arena.length - start];
+}
+
+/** The number of an operation in an entry. */
+export function opCode(op) {
+  const code = OPS.indexOf(op);
+  if (code < 0) throw new RangeError(`\`${op}\` is no operation`);
+  return code;
+}
+
 /**
  * The records that go on, and those that are rejected. Each record of the incoming batch can go on once, in order.
  *
@@ -155,12 +194,7 @@ export class Rewrite {
   }
 
   #row(at, shape, write) {
-    if (shape === undefined) throw new RangeError('the schema has no such row');
-    const row = new RowWriter(this.#out.arena, shape);
-    if (typeof write === 'function') write(row);
-    else if (Array.isArray(write)) write.forEach((value) => row.value(value));
-    else shape.fields.forEach(({ name }) => row.value(write[name]));
-    this.#slots.set(at, row.finish());
+    this.#slots.set(at, writeRow(this.#out.arena, shape, write));
     return this;
   }
 
@@ -192,8 +226,7 @@ export class Rewrite {
   }
 
   op(op) {
-    const code = OPS.indexOf(op);
-    if (code < 0) throw new RangeError(`\`${op}\` is no operation`);
+    const code = opCode(op);
     this.#scalars.push((view, at) => view.setUint8(at + 8, code));
     return this;
   }
@@ -223,21 +256,7 @@ export class Rewrite {
 
   /** Replaces all headers: `[name, value]` each, a value being bytes, text or null. */
   headers(headers) {
-    const { arena } = this.#out;
-    const start = arena.length;
-    const put = (value) => {
-      if (value === null) return arena.uint32(NOT_THERE);
-      const at = arena.length;
-      arena.uint32(0);
-      if (typeof value === 'string') arena.text(value);
-      else arena.bytes(value);
-      return arena.setUint32(at, arena.length - at - 4);
-    };
-    for (const [name, value] of headers) {
-      put(String(name));
-      put(value);
-    }
-    this.#slots.set(AT.headers, [start, arena.length - start]);
+    this.#slots.set(AT.headers, writeHeaders(this.#out.arena, headers));
     return this;
   }
 

@@ -18,7 +18,7 @@ class Rejection:
 
 
 class PluginError(Exception):
-    """A failure of the transform itself. Any other exception ends the instance, as a crash does."""
+    """A failure of the plugin itself. Any other exception ends the instance, as a crash does."""
 
     def __init__(self, kind: str, why: Rejection, delay_ms: int = 0):
         super().__init__(why.message)
@@ -136,6 +136,12 @@ class Descriptor:
     version: str
     summary: str
     options: list[OptionSpec] = field(default_factory=list)
+    guarantee: str = "AT_LEAST_ONCE"
+
+    def exactly_once(self) -> Descriptor:
+        """Promises that nothing comes twice, of a source or a sink."""
+        self.guarantee = "EXACTLY_ONCE"
+        return self
 
     def option(self, option: OptionSpec) -> Descriptor:
         """Adds an option."""

@@ -16,6 +16,25 @@ _SLOTS = (KEY, BEFORE, AFTER, SOURCE, HEADERS, TOPIC)
 Written = Union[Callable[[RowWriter], None], Sequence[Any], Mapping[str, Any]]
 
 
+def row_of(shape: Optional[Shape], write: Written) -> bytes:
+    """A row in its form."""
+    if shape is None:
+        raise ValueError("the schema has no such row")
+    row = RowWriter(shape)
+    if callable(write):
+        write(row)
+    elif isinstance(write, Mapping):
+        unknown = next((name for name in write if name not in shape.index), None)
+        if unknown is not None:
+            raise ValueError(f"there is no field `{unknown}`")
+        for field in shape.fields:
+            row.value(write.get(field.name, ABSENT))
+    else:
+        for value in write:
+            row.value(value)
+    return row.finish()
+
+
 class Output:
     """The records that go on, and those that are rejected. Each record can go on once, in the order in which it came.
 
@@ -24,7 +43,7 @@ class Output:
     """
 
     def __init__(self, batch: Batch):
-        self._batch = batch
+        self.batch = batch
         self._entries: list[Sequence[int]] = []
         self._parts: list[bytes] = []
         self._end = batch.entries
@@ -33,7 +52,7 @@ class Output:
 
     def define(self, schema: Schema) -> Optional[int]:
         """A number for a schema to write records of; `None` when there are too many, or it is too large."""
-        return self._batch.schemas.define(schema)
+        return self.batch.schemas.define(schema)
 
     def keep(self, record: Record) -> None:
         """Lets the record go on as it is."""
@@ -46,7 +65,7 @@ class Output:
     def rewrite_as(self, record: Record, number: int) -> Rewrite:
         """Lets the record go on under another schema: its images are those that are written, its key and source block
         stay."""
-        known = self._batch.schemas.get(number)
+        known = self.batch.schemas.get(number)
         if known is None:
             raise ValueError(f"nobody knows the schema {number}")
         return Rewrite(self, record, number, known, False)
@@ -71,7 +90,7 @@ class Output:
 
     def finish(self) -> bytes:
         """The buffer."""
-        batch, base = self._batch, self._batch.entries
+        batch, base = self.batch, self.batch.entries
         everything = len(self._entries) == len(batch)
         if everything and not self._parts and not any(isinstance(it, list) for it in self._entries):
             return batch.data
@@ -86,7 +105,7 @@ class Output:
         return b"".join((head, memoryview(batch.data)[HEAD.size:base], *self._parts, entries))
 
     def _gathered(self) -> bytes:
-        data, base = self._batch.data, self._batch.entries
+        data, base = self.batch.data, self.batch.entries
         parts, end = [], HEAD.size
         moved = []
         for entry in self._entries:
@@ -125,21 +144,7 @@ class Rewrite:
             entry[BEFORE] = entry[AFTER] = NOT_THERE
 
     def _row(self, at: int, shape: Optional[Shape], write: Written) -> Rewrite:
-        if shape is None:
-            raise ValueError("the schema has no such row")
-        row = RowWriter(shape)
-        if callable(write):
-            write(row)
-        elif isinstance(write, Mapping):
-            unknown = next((name for name in write if name not in shape.index), None)
-            if unknown is not None:
-                raise ValueError(f"there is no field `{unknown}`")
-            for field in shape.fields:
-                row.value(write.get(field.name, ABSENT))
-        else:
-            for value in write:
-                row.value(value)
-        return self._put(at, row.finish())
+        return self._put(at, row_of(shape, write))
 
     def _put(self, at: int, data: bytes) -> Rewrite:
         self._entry[at], self._entry[at + 1] = self._out.put(data)

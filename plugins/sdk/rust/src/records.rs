@@ -58,7 +58,7 @@ impl<'a> Records<'a> {
     /// Bytes of the records.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.arena.len() + self.entries.len()
+        self.arena.len() - HEADER_BYTES + self.entries.len()
     }
 
     /// Begins a record under the schema of a number.

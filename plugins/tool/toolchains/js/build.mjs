@@ -4,10 +4,17 @@ import { build } from 'esbuild';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-const { project, work, world, output } = JSON.parse(await readFile(process.argv[2], 'utf8'));
-const { name, main } = JSON.parse(await readFile(join(project, 'package.json'), 'utf8'));
+const request = JSON.parse(await readFile(process.argv[2], 'utf8'));
+const { project, work, output } = request;
+const { name, main, towpath } = JSON.parse(await readFile(join(project, 'package.json'), 'utf8'));
+// The project says what the plugin is.
+const world = towpath?.kind ?? request.world;
 if (typeof main !== 'string') {
   console.error('package.json does not name the plugin: write `"main": "src/index.js"`');
+  process.exit(1);
+}
+if (!['source', 'sink', 'transform'].includes(world)) {
+  console.error('package.json does not say what the plugin is: write `"towpath": { "kind": "source" }`, "sink" or "transform"');
   process.exit(1);
 }
 
@@ -16,7 +23,7 @@ const bundle = join(work, 'bundle.js');
 const sdk = join(work, 'sdk', 'js', 'src');
 try {
   await build({
-    entryPoints: [join(work, 'entry.js')],
+    entryPoints: [join(work, 'entries', `${world}.js`)],
     outfile: bundle,
     bundle: true,
     format: 'esm',

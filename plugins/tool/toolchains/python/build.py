@@ -10,29 +10,41 @@ import sys
 import tomllib
 from pathlib import Path
 
+# What each world imports, what it exports, and the classes that the SDK makes for it.
+COMMON = "clock config log random schemas types"
+WORLDS = {
+    "transform": (COMMON, "transforms", "Plugin, Transforms"),
+    "source": (f"{COMMON} http secrets state tcp", "sources", "Sources"),
+    "sink": (f"{COMMON} http secrets tcp", "sinks", "Sinks"),
+}
 ENTRY = """\
 from types import SimpleNamespace
 
 from componentize_py_types import Err
-from wit_world.exports.transforms import Outcome
-from wit_world.imports import clock, config, log, random, schemas, types
+from wit_world.exports import {exports}
+from wit_world.imports import {imports}
 
-from towpath_sdk.component import exports
+from towpath_sdk.component import {world}
 from {module} import {name}
 
-Plugin, Transforms = exports(lambda: {name}, SimpleNamespace(
-    Err=Err, Outcome=Outcome, clock=clock, config=config, log=log, random=random,
-    schemas=schemas, types=types,
-))
+{classes} = {world}(lambda: {name}, SimpleNamespace({bound}))
 """
+
+
+def entry(world: str, module: str, name: str) -> str:
+    """Between the contract and the plugin's class."""
+    imports, exports, classes = WORLDS[world]
+    bound = ", ".join(f"{it}={it}" for it in ["Err", exports, *imports.split()])
+    imports = ", ".join(imports.split())
+    return ENTRY.format(world=world, module=module, name=name, imports=imports, exports=exports, classes=classes, bound=bound)
 
 
 def fail(message: str) -> None:
     sys.exit(message)
 
 
-def plugin_of(project: Path) -> tuple[str, str, str, Path]:
-    """The project's name, the module and the class of the plugin, and the folder they are in."""
+def plugin_of(project: Path, world: str) -> tuple[str, str, str, str, Path]:
+    """The project's name, what the plugin is, its module and class, and the folder they are in."""
     try:
         manifest = tomllib.loads((project / "pyproject.toml").read_text())
     except tomllib.TOMLDecodeError as error:
@@ -41,16 +53,20 @@ def plugin_of(project: Path) -> tuple[str, str, str, Path]:
     module, colon, name = str(settings.get("plugin", "")).partition(":")
     if not colon or not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
         fail('pyproject.toml does not name the plugin: write `plugin = "module:Class"` under `[tool.towpath]`')
-    return str(manifest.get("project", {}).get("name", "")), module, name, project / str(settings.get("path", "src"))
+    world = settings.get("kind", world)
+    if world not in WORLDS:
+        fail('pyproject.toml does not say what the plugin is: write `kind = "source"`, "sink" or "transform" under `[tool.towpath]`')
+    path = project / str(settings.get("path", "src"))
+    return str(manifest.get("project", {}).get("name", "")), world, module, name, path
 
 
 def main() -> None:
     request = json.loads(Path(sys.argv[1]).read_text())
     project, work, output = (Path(request[name]) for name in ("project", "work", "output"))
-    project_name, module, name, path = plugin_of(project)
-    (work / "towpath_entry.py").write_text(ENTRY.format(module=module, name=name))
+    project_name, world, module, name, path = plugin_of(project, request["world"])
+    (work / "towpath_entry.py").write_text(entry(world, module, name))
     command = [
-        str(Path(sys.executable).with_name("componentize-py")), "-d", str(work / "wit"), "-w", request["world"], "componentize",
+        str(Path(sys.executable).with_name("componentize-py")), "-d", str(work / "wit"), "-w", world, "componentize",
         # Nothing but the contract is imported (R11).
         "--stub-wasi", "-p", str(work), "-p", str(work / "sdk" / "python"), "-p", str(path),
     ]

@@ -1,4 +1,4 @@
-// Between the contract and the plugin's class.
+// Between the contract and the plugin's class, of a transform.
 import * as clock from 'towpath:plugin/clock@0.1.0';
 import * as config from 'towpath:plugin/config@0.1.0';
 import * as log from 'towpath:plugin/log@0.1.0';
