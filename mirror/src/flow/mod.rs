@@ -145,6 +145,10 @@ pub struct Flow {
     /// Answers that are still to come; after a failure nothing is sent before it is 0.
     unanswered: usize,
     failed: bool,
+    /// The lane of which the target is known to have something, and to compare what comes with it. Kafka takes any
+    /// sequence number of a producer that it knows nothing of: were the first batch lost on its way, the second would be
+    /// taken in its place.
+    proven: Option<u8>,
     bytes: usize,
     fetch_from: Offset,
     tickets: u64,
@@ -171,6 +175,7 @@ impl Flow {
             flight: VecDeque::new(),
             unanswered: 0,
             failed: false,
+            proven: None,
             bytes: 0,
             fetch_from,
             tickets: 0,
@@ -324,7 +329,8 @@ impl Flow {
         let next = self.waiting.front()?;
         // One lane at a time: across two of them no sequence number would keep the order.
         let other_lane = self.flight.back().is_some_and(|before| before.lane != next.lane);
-        if next.needs > self.stored || self.flight.len() >= IN_FLIGHT_MAX || other_lane {
+        let alone = self.proven != Some(next.lane) && !self.flight.is_empty();
+        if next.needs > self.stored || self.flight.len() >= IN_FLIGHT_MAX || other_lane || alone {
             return None;
         }
         let item = self.waiting.pop_front()?;
@@ -379,9 +385,14 @@ impl Flow {
                 Acked::At(base) => self.note(&item, base)?,
                 Acked::Somewhere => self.map.lose_sight(),
             }
+            self.proven = Some(item.lane);
             self.map.reach(item.through);
         }
         self.settle();
+        if self.is_idle() {
+            // Who is silent for long is forgotten.
+            self.proven = None;
+        }
         Ok(before - self.bytes)
     }
 
@@ -427,7 +438,7 @@ impl Flow {
         if !self.failed || self.unanswered > 0 {
             return;
         }
-        self.failed = false;
+        (self.failed, self.proven) = (false, None);
         while let Some(mut item) = self.flight.pop_back() {
             item.base_offset = None;
             self.waiting.push_front(item);

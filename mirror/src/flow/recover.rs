@@ -42,6 +42,18 @@ pub enum RecoverError {
         /// The batch.
         seen: Seen,
     },
+    /// Some before it are missing.
+    #[error(
+        "offset {} of the target has records of this link before which {missing} are missing: delete the target's topic \
+         to mirror it from its beginning",
+        seen.base_offset
+    )]
+    Gap {
+        /// The batch.
+        seen: Seen,
+        /// How many records.
+        missing: u64,
+    },
     /// A batch that would come before what the map has.
     #[error("offset {} of the target has records of this link that do not follow those before", seen.base_offset)]
     Order {
@@ -53,7 +65,8 @@ pub enum RecoverError {
 /// Goes through what the target has from the map's end on, up to the marker that fences earlier writers (R6).
 ///
 /// `target_end` is where the target's log ends: where that is before the map's end, the target has lost what it had
-/// acknowledged.
+/// acknowledged. `whole` says that the target cannot have removed anything in between, by retention or compaction: then
+/// what is missing there was lost (R7).
 ///
 /// # Errors
 /// [`RecoverError`].
@@ -62,17 +75,39 @@ pub fn recover(
     position: &Position,
     seen: impl IntoIterator<Item = Seen>,
     target_end: Offset,
+    whole: bool,
 ) -> Result<Recovered, RecoverError> {
     let lost = map.cut(target_end);
+    let mut next: Vec<u64> =
+        (0..position.lanes.len()).map(|lane| sent(position, lane, map.through())).collect();
     let mut cursor = Cursor { runs: &position.runs, at: None };
     for seen in seen {
         let lane = position.lanes.iter().position(|lane| {
             lane.producer_id == seen.producer_id && lane.epoch == seen.epoch && seen.base_sequence >= 0
         });
-        let Some(lane) = lane else { continue };
-        cursor.take(seen, lane as u8, &mut map)?;
+        let Some((lane, next)) = lane.and_then(|lane| Some((lane, next.get_mut(lane)?))) else { continue };
+        let first = cursor.take(seen, lane as u8, &mut map)?;
+        if whole && first > *next {
+            return Err(RecoverError::Gap { seen, missing: first - *next });
+        }
+        *next = first + u64::from(seen.count);
     }
     Ok(Recovered { map, lost })
+}
+
+/// How many records a lane had sent of what is below `through`.
+fn sent(position: &Position, lane: usize, through: Offset) -> u64 {
+    let runs = || position.runs.iter().filter(|run| usize::from(run.lane) == lane);
+    let before = runs().take_while(|run| run.source < through).last();
+    let after = runs().find(|run| run.source >= through).map(|run| run.sequence);
+    match before {
+        // Between runs is nothing of it.
+        Some(run) => {
+            let inside = run.sequence + (through.get() - run.source.get()).unsigned_abs();
+            after.map_or(inside, |after| after.min(inside))
+        }
+        None => after.unwrap_or(0),
+    }
 }
 
 /// Where among the runs the last batch ended.
@@ -83,8 +118,10 @@ struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
-    fn take(&mut self, seen: Seen, lane: u8, map: &mut OffsetMap) -> Result<(), RecoverError> {
-        let (mut index, mut sequence) = self.find(seen, lane)?;
+    /// Adds a batch to the map; returns the number of its first record, not wrapped.
+    fn take(&mut self, seen: Seen, lane: u8, map: &mut OffsetMap) -> Result<u64, RecoverError> {
+        let (mut index, first) = self.find(seen, lane)?;
+        let mut sequence = first;
         let mut target = seen.base_offset;
         let mut left = u64::from(seen.count);
         while left > 0 {
@@ -102,7 +139,7 @@ impl Cursor<'_> {
             }
         }
         self.at = Some((index, sequence));
-        Ok(())
+        Ok(first)
     }
 
     /// The lane's run after this one.

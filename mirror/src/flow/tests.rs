@@ -53,8 +53,9 @@ impl Target {
         if mine.iter().any(|seen| seen.base_sequence == base_sequence) {
             return Answer::Duplicate;
         }
-        let next = mine.last().map_or(0, |seen| seen.base_sequence + seen.count as i32);
-        if base_sequence != next {
+        // Of whom nothing is known, anything is taken, as by Kafka.
+        let next = mine.last().map(|seen| seen.base_sequence + seen.count as i32);
+        if next.is_some_and(|next| base_sequence != next) {
             return Answer::Refused;
         }
         let base_offset = Offset::new(self.log.len() as i64);
@@ -131,7 +132,7 @@ impl World {
         let seen: Vec<Seen> =
             self.target.batches.iter().copied().filter(|it| it.base_offset >= from).collect();
         let end = Offset::new(self.target.log.len() as i64);
-        let recovered = recover(self.map.clone(), &self.position, seen, end).unwrap();
+        let recovered = recover(self.map.clone(), &self.position, seen, end, true).unwrap();
         self.lost += recovered.lost;
         self.epoch += 1;
         let lanes = (0..LANES).map(|lane| Lane {
@@ -329,10 +330,39 @@ fn records_of_the_link_that_no_position_knows_are_an_error() {
         base_offset: Offset::new(5),
     };
     let map = OffsetMap::new(Offset::ZERO, Offset::ZERO);
-    let found = recover(map.clone(), &position, [seen], Offset::new(8));
+    let found = recover(map.clone(), &position, [seen], Offset::new(8), true);
     assert_eq!(found, Err(RecoverError::Unknown { seen }));
     let other = Seen { producer_id: ProducerId::new(8), ..seen };
-    assert_eq!(recover(map.clone(), &position, [other], Offset::new(8)).unwrap().map, map);
+    assert_eq!(recover(map.clone(), &position, [other], Offset::new(8), true).unwrap().map, map);
+}
+
+#[test]
+fn what_is_missing_between_others_is_told() {
+    let lane = Lane { producer_id: ProducerId::new(7), epoch: ProducerEpoch::new(1) };
+    let runs = [(0, 0, 100), (1, 0, 110), (0, 10, 120)];
+    let runs = runs.map(|(lane, sequence, source)| Begun { lane, sequence, source: Offset::new(source) });
+    let position = Position { lanes: vec![lane], runs: runs.to_vec() };
+    let seen = |base_sequence, count, base_offset| Seen {
+        producer_id: lane.producer_id,
+        epoch: lane.epoch,
+        base_sequence,
+        count,
+        base_offset: Offset::new(base_offset),
+    };
+    let found = |through: i64, all: &[Seen], whole| {
+        let map = OffsetMap::new(Offset::new(through), Offset::new(50));
+        recover(map, &position, all.to_vec(), Offset::new(100), whole).map(|it| it.map.through().get())
+    };
+    assert_eq!(found(100, &[seen(0, 10, 50), seen(10, 5, 60)], true), Ok(125));
+    assert_eq!(found(104, &[seen(4, 6, 50), seen(10, 5, 60)], true), Ok(125));
+    // What the map has up to between two runs is not looked for.
+    assert_eq!(found(115, &[seen(10, 5, 60)], true), Ok(125));
+    let gap = |seen, missing| Err(RecoverError::Gap { seen, missing });
+    assert_eq!(found(100, &[seen(3, 7, 50)], true), gap(seen(3, 7, 50), 3));
+    assert_eq!(found(104, &[seen(4, 4, 50), seen(10, 5, 60)], true), gap(seen(10, 5, 60), 2));
+    assert_eq!(found(115, &[seen(12, 3, 60)], true), gap(seen(12, 3, 60), 2));
+    // What the target has removed is not missing.
+    assert_eq!(found(100, &[seen(10, 5, 60)], false), Ok(125));
 }
 
 #[test]
@@ -353,7 +383,8 @@ fn sequence_numbers_wrap() {
     };
     let map = OffsetMap::new(Offset::new(1_010), Offset::new(50));
     let found =
-        recover(map, &position, [seen(before, 3, 50), seen(before + 3, 4, 60)], Offset::new(64)).unwrap();
+        recover(map, &position, [seen(before, 3, 50), seen(before + 3, 4, 60)], Offset::new(64), true)
+            .unwrap();
     let runs: Vec<Run> = found.map.runs().copied().collect();
     let run = |source, target, count| Run { source: Offset::new(source), target: Offset::new(target), count };
     assert_eq!(runs, [run(1_010, 50, 3), run(1_013, 60, 2), run(2_000, 62, 2)]);

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use towpath_client::{Client, ClientError, IsolationLevel, OffsetSpec, PartitionDescription, RawFetch};
+use towpath_client::{
+    Client, ClientError, ConfigResource, IsolationLevel, OffsetSpec, PartitionDescription, RawFetch,
+};
 use towpath_types::{Offset, ProducerEpoch, ProducerId, TopicId, TopicName, TopicPartition};
 use uuid::Uuid;
 
@@ -314,7 +316,8 @@ impl<'a> Life<'a> {
                 let start = self.offset_of(&self.target, &target, OffsetSpec::Earliest).await;
                 let from = map.target_end().max(start.map_err(LinkError::Target)?);
                 let seen = self.scan(&target, from, end).await.map_err(LinkError::Target)?;
-                let recovered = recover(map, &position, seen, end)
+                let whole = from == map.target_end() && !self.compacts(&target.topic).await?;
+                let recovered = recover(map, &position, seen, end, whole)
                     .map_err(|error| LinkError::Recover { partition: target.clone(), error })?;
                 if recovered.lost > 0 {
                     tracing::warn!(
@@ -351,6 +354,16 @@ impl<'a> Life<'a> {
     ) -> Result<Option<T>, LinkError> {
         let Some(bytes) = self.stored.get(key) else { return Ok(None) };
         decode(bytes).map(Some).map_err(|error| LinkError::Stored { what: key.to_owned(), error })
+    }
+
+    /// Whether the target removes records of a topic from between others.
+    async fn compacts(&self, topic: &TopicName) -> Result<bool, LinkError> {
+        let resource = ConfigResource::Topic(topic.clone());
+        let described = self.target.admin().describe_configs(&[resource]).await.map_err(LinkError::Target)?;
+        let entries = described.into_values().next().unwrap_or(Ok(Vec::new())).map_err(LinkError::Target)?;
+        let policy =
+            entries.into_iter().find(|entry| entry.name == "cleanup.policy").and_then(|entry| entry.value);
+        Ok(policy.is_some_and(|policy| policy.contains("compact")))
     }
 
     async fn offset_of(
@@ -422,7 +435,8 @@ fn take(batches: &Bytes, from: Offset, seen: &mut Vec<Seen>) -> Offset {
                 producer_id: batch.producer_id,
                 epoch: batch.producer_epoch,
                 base_sequence: batch.base_sequence,
-                count: batch.record_count.unsigned_abs(),
+                // As many as there were: what was compacted away counts.
+                count: u32::try_from(batch.next_offset().get() - batch.base_offset.get()).unwrap_or_default(),
                 base_offset: batch.base_offset,
             });
         }

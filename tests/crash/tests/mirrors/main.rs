@@ -23,7 +23,7 @@ use side::Side;
 use traffic::{Group, Values, Writer};
 
 /// How long everything may take that needs nothing but time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// One trial at a time: on two cores, two of them would measure each other.
 static ALONE: Mutex<()> = Mutex::new(());
