@@ -15,7 +15,7 @@ use crate::connectors::{BUDGET, load, open, plan_one};
 use crate::support::{built_in, texts, texts_from};
 
 /// A guest of both kinds, as a project of one of them.
-pub(crate) fn of_kind(folder: &str, kind: &str) -> PathBuf {
+fn of_kind(folder: &str, kind: &str) -> PathBuf {
     let from = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guests")).join(folder);
     let project = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{folder}_{kind}"));
     std::fs::create_dir_all(&project).unwrap();
