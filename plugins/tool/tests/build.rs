@@ -191,13 +191,26 @@ fn go_succeeds(folder: &Path, arguments: &[&str]) {
     succeeds(folder, "go", arguments, &[("GOTOOLCHAIN", "local"), ("GOFLAGS", ""), ("GOWORK", "off")]);
 }
 
-/// The SDKs' own tests, in their languages.
+/// Links the SDK for JavaScript into a project, as npm would.
+fn linked(project: &Path, sdk: &Path) {
+    std::fs::create_dir(project.join("node_modules")).unwrap();
+    std::os::unix::fs::symlink(sdk, project.join("node_modules/towpath-sdk")).unwrap();
+}
+
+/// The SDKs' own tests and those of examples, in their languages.
 #[test]
 fn the_other_sdks_pass_their_tests() {
     let sdks = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../sdk"));
     succeeds(&sdks.join("js"), "node", &["--test"], &[]);
     let tests = ["-B", "-m", "unittest", "discover", "-s", "tests"];
     succeeds(&sdks.join("python"), "python3", &tests, &[("PYTHONPATH", ".")]);
+    let examples = sdks.join("../examples");
+    succeeds(&examples.join("rest_pages"), "python3", &tests, &[("PYTHONPATH", "src:../../sdk/python")]);
+    let folder = tempfile::tempdir().unwrap();
+    let bulk = examples.join("bulk_index");
+    succeeds(&bulk, "cp", &["-r", "package.json", "src", "test", folder.path().to_str().unwrap()], &[]);
+    linked(folder.path(), &sdks.join("js"));
+    succeeds(folder.path(), "node", &["--test"], &[]);
     c_succeeds(&sdks.join("c"), &sdks.join("c"), &["tests/test_sdk.c"]);
     let example = sdks.join("../examples/geohash");
     c_succeeds(&example, &sdks.join("c"), &["plugin.c", "geohash.c", "tests/test_geohash.c"]);
@@ -214,9 +227,7 @@ fn new_projects_pass_their_own_tests() {
     for kind in [Kind::Source, Kind::Sink, Kind::Transform] {
         let js = folder.path().join(format!("{}-js", kind.name()));
         new(Language::JavaScript, kind, &js).unwrap();
-        // As npm would link it.
-        std::fs::create_dir(js.join("node_modules")).unwrap();
-        std::os::unix::fs::symlink("../towpath/sdk/js", js.join("node_modules/towpath-sdk")).unwrap();
+        linked(&js, Path::new("../towpath/sdk/js"));
         succeeds(&js, "node", &["--test"], &[]);
         let python = folder.path().join(format!("{}-python", kind.name()));
         new(Language::Python, kind, &python).unwrap();
