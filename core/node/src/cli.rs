@@ -10,7 +10,7 @@ mod plugin;
 mod transactions;
 
 pub(crate) use cluster::{ClusterCommand, PartitionsArgument, QuorumChange, ReassignTo};
-pub(crate) use mirror::{Mirror, MirrorCommand};
+pub(crate) use mirror::{Mirror, MirrorCommand, Verify};
 pub(crate) use plugin::{Kind as PluginKind, Lang, Plugin};
 pub(crate) use transactions::{HangingArgument, Transactions};
 
@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Cluster(ClusterCommand),
     /// Copy topics between clusters: run the mirrors that the files declare, or ask how far they have come.
     Mirror(Mirror),
+    /// Show that the target of a mirror has what the source has, or where they begin to differ.
+    Verify(Verify),
     /// Write lines from standard input as records.
     Produce(Produce),
     /// Print records.

@@ -28,6 +28,8 @@ use crate::DecodeError;
 use crate::flow::{FlowError, RecoverError};
 use crate::naming::{NameError, Naming};
 
+pub(crate) use state::maps;
+
 pub use plan::{Change, Planned, Sync, plan};
 use status::Progress;
 pub use status::{GroupStatus, LinkState, LinkStatus, PartitionStatus};
@@ -166,6 +168,12 @@ pub enum LinkError {
         /// The cluster's id.
         id: String,
     },
+    /// There is nothing that it has mirrored.
+    #[error("the target has no `{topic}`: this mirror has not run yet, or under another name")]
+    Unborn {
+        /// Where it would keep how far it has come.
+        topic: TopicName,
+    },
     /// A cluster has no id.
     #[error("the cluster `{alias}` does not tell its id, which identical names need: use `naming: prefixed`")]
     NoId {
@@ -198,6 +206,7 @@ impl LinkError {
                 | Self::Link(_)
                 | Self::Itself { .. }
                 | Self::NoId { .. }
+                | Self::Unborn { .. }
         )
     }
 }

@@ -15,6 +15,9 @@ use towpath_client::{
 };
 use towpath_types::{Offset, TopicName, TopicPartition};
 
+use super::{LinkConfig, LinkError};
+use crate::map::OffsetMap;
+
 /// Values that wait to be stored (R10).
 const QUEUE: usize = 4096;
 /// Values of one transaction.
@@ -118,6 +121,27 @@ pub(crate) async fn create(client: &Client, topic: &TopicName) -> Result<(), Cli
         Some(Err(ClientError::Broker { code: ErrorCode::TopicAlreadyExists, .. })) | None => Ok(()),
         Some(result) => result.map(drop),
     }
+}
+
+/// The maps that a link has stored, without disturbing it.
+pub(crate) async fn maps(
+    config: &LinkConfig,
+    target: &Client,
+) -> Result<BTreeMap<TopicPartition, OffsetMap>, LinkError> {
+    let topic = topic_of(&config.name).map_err(LinkError::Link)?;
+    let there =
+        target.admin().describe_topics(std::slice::from_ref(&topic)).await.map_err(LinkError::Target)?;
+    if there.into_values().all(|described| described.is_err()) {
+        return Err(LinkError::Unborn { topic });
+    }
+    let prefix = format!("{MAP}:");
+    let mut maps = BTreeMap::new();
+    for (key, bytes) in read(target, &topic).await.map_err(LinkError::state)? {
+        let Some(partition) = key.strip_prefix(&prefix).and_then(parse) else { continue };
+        let map = OffsetMap::decode(&bytes).map_err(|error| LinkError::Stored { what: key, error })?;
+        maps.insert(partition, map);
+    }
+    Ok(maps)
 }
 
 /// Reads the topic to its end: whoever wrote before is shut out, so that nothing is added any more.

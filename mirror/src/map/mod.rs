@@ -184,6 +184,20 @@ impl OffsetMap {
         to_come.saturating_add(unknown).unsigned_abs()
     }
 
+    /// Whether a record of the source is at the target, as far as is known.
+    #[must_use]
+    pub fn has(&self, source: Offset) -> bool {
+        let after = self.runs.partition_point(|run| run.source <= source);
+        let run = after.checked_sub(1).and_then(|index| self.runs.get(index));
+        run.is_some_and(|run| source.get() < run.source_end())
+    }
+
+    /// Whether runs are missing: what lies between others is not known to be nothing then.
+    #[must_use]
+    pub const fn is_thinned(&self) -> bool {
+        self.thinned
+    }
+
     /// Where a record of the target comes from: the source's offset, if it was copied and is still known.
     #[must_use]
     pub fn source_of(&self, target: Offset) -> Option<Offset> {

@@ -6,3 +6,4 @@ mod copying;
 mod groups;
 mod support;
 mod topics;
+mod verify;

@@ -17,6 +17,17 @@ pub(crate) struct Mirror {
     pub(crate) files: Vec<PathBuf>,
 }
 
+/// Read both sides of mirrors and compare them, record by record.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Only these mirrors.
+    #[arg(long = "mirror", value_name = "NAME")]
+    pub(crate) mirrors: Vec<String>,
+    /// YAML files, and directories of YAML files, that declare them.
+    #[arg(value_name = "FILE|DIR", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum MirrorCommand {
     /// Show what the mirrors of the files would change of the target's topics, and change nothing.

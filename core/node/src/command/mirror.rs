@@ -58,12 +58,12 @@ async fn plan(files: &Files, json: bool) -> Result<(), Failure> {
 }
 
 /// Mirrors run no plugins.
-const fn mirrors_of(files: Vec<PathBuf>) -> Files {
+pub(super) const fn mirrors_of(files: Vec<PathBuf>) -> Files {
     Files { files, locked: false }
 }
 
 /// The files, which must declare mirrors.
-fn declared(files: &Files, json: bool) -> Result<Config, Failure> {
+pub(super) fn declared(files: &Files, json: bool) -> Result<Config, Failure> {
     let (config, _) = configuration(files, None, json)?;
     if config.mirrors.is_empty() {
         return Err(Failure::new("the files declare no mirrors").with_hint(

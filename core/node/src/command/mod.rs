@@ -19,6 +19,7 @@ mod topics;
 mod transactions;
 mod up;
 mod validate;
+mod verify;
 
 use super::cli::{Arguments, Command};
 use super::failure::Failure;
@@ -37,6 +38,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Transactions(command) => transactions::run(command, json).await,
         Command::Cluster(command) => cluster::run(command, json).await,
         Command::Mirror(mirror) => mirror::run(mirror, json).await,
+        Command::Verify(verify) => verify::run(verify, json).await,
         Command::Produce(produce) => produce::run(produce, json).await,
         Command::Consume(consume) => consume::run(consume, json).await,
         Command::Pipelines(command) => pipelines::run(command, json).await,

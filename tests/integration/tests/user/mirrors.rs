@@ -49,6 +49,11 @@ fn a_mirror_is_run_asked_and_killed() {
     type_in(mirror.folder(), &told, "", &[]).says(0, &["us-to-eu", "shop", "us.shop"]);
     type_in(mirror.folder(), &["mirror", "status", "nope", "--http", &http], "", &[])
         .says(1, &["there is no mirror `nope`", "us-to-eu"]);
+    // What is stored is compared: every few seconds, while something moves.
+    let verify = || type_in(mirror.folder(), &["verify", "--mirror", "us-to-eu", "towpath.yaml"], "", &[]);
+    wait_until("all three are equal", verify, |said| said.code == 0 && said.flat().contains("3 0 equal"));
+    type_in(mirror.folder(), &["verify", "--mirror", "nope", "towpath.yaml"], "", &[])
+        .says(1, &["no mirror `nope`", "us-to-eu"]);
     assert!(mirror.terminate(LONG).unwrap().success());
 }
 
