@@ -48,6 +48,8 @@ pub(crate) struct Provenance {
     to: Arc<str>,
     /// Whether records of other clusters go on.
     forwards: bool,
+    /// Whether the source is mirrored to.
+    is_shared: bool,
     known: Mutex<Known>,
     /// Up to where the source's register was read.
     read: tokio::sync::Mutex<Offset>,
@@ -85,6 +87,11 @@ impl Provenance {
         }
         let register = register()?;
         state::create(target, &register).await.map_err(LinkError::Target)?;
+        if config.is_shared() {
+            // The other direction writes to it. It has to be there, so that a broker that does not know it yet, after a
+            // start, is not taken for one that nobody mirrors to: everything would go round then.
+            state::create(source, &register).await.map_err(LinkError::Source)?;
+        }
         let provenance = Self {
             link: config.name.clone(),
             source: source.clone(),
@@ -94,6 +101,7 @@ impl Provenance {
             from: Arc::clone(&from),
             to,
             forwards: config.forward,
+            is_shared: config.is_shared(),
             known: Mutex::default(),
             read: tokio::sync::Mutex::new(Offset::ZERO),
             lanes: Mutex::default(),
@@ -152,8 +160,8 @@ impl Provenance {
         if producers.iter().any(|id| is_new(&self.known.lock(), id)) {
             let mut read = self.read.lock().await;
             // Whoever writes for another cluster was entered before: all that were fetched are there by now.
-            let entries =
-                read_register(&self.source, &self.register, &mut read).await.map_err(LinkError::Source)?;
+            let entries = read_register(&self.source, &self.register, &mut read, self.is_shared).await;
+            let entries = entries.map_err(LinkError::Source)?;
             let mut known = self.known.lock();
             if known.own.len() > KEPT_MAX {
                 known.own.clear();
@@ -199,16 +207,19 @@ impl Provenance {
     }
 }
 
-/// What was entered since the last look.
+/// What was entered since the last look. Where the register need not be, it may be unknown as long as it was not seen.
 async fn read_register(
     client: &Client,
     topic: &TopicName,
     next: &mut Offset,
+    has_to_be: bool,
 ) -> Result<Vec<(ProducerId, Arc<str>)>, ClientError> {
     let mut entries = Vec::new();
     let there = client.admin().describe_topics(std::slice::from_ref(topic)).await?.remove(topic);
     match there {
-        Some(Err(error)) if super::topics::is_unknown(&error) => return Ok(entries),
+        Some(Err(error)) if super::topics::is_unknown(&error) && !has_to_be && *next == Offset::ZERO => {
+            return Ok(entries);
+        }
         Some(Err(error)) => return Err(error),
         _ => {}
     }
