@@ -11,6 +11,7 @@ mod bytes;
 mod flow;
 mod link;
 mod map;
+mod mm2;
 mod naming;
 mod translate;
 mod verify;

@@ -651,6 +651,13 @@ pub fn mirror_options() -> ConfigSpec {
             "What is brought in line with the source, beside that its topics are created: `towpath mirror plan` shows it.",
         ),
         OptionSpec::with_default(
+            "mirrormaker_topics",
+            OptionType::Bool,
+            json!(false),
+            "Whether it also writes what the clients of MirrorMaker 2 look for: `SOURCE.checkpoints.internal` at the target, and \
+             `heartbeats` at the source, which is mirrored.",
+        ),
+        OptionSpec::with_default(
             "refresh",
             OptionType::Duration,
             json!(5_000),

@@ -41,6 +41,8 @@ pub struct Mirror {
     pub sync_deletes: bool,
     /// How many bytes a second it may fetch.
     pub bandwidth: Option<u64>,
+    /// Whether it writes what MirrorMaker 2's clients look for.
+    pub mirrormaker_topics: bool,
     /// How often the source is looked at.
     pub refresh: Duration,
     /// How many tasks share the partitions.
@@ -182,13 +184,19 @@ fn mirror(
         sync_partitions: is_on(&raw, "partitions", true),
         sync_deletes: is_on(&raw, "deletes", false),
         bandwidth: raw.int("bandwidth").and_then(|bytes| u64::try_from(bytes).ok()),
-        forward: raw.values().get("forward").and_then(serde_json::Value::as_bool).unwrap_or(true),
+        forward: flag(&raw, "forward"),
+        mirrormaker_topics: flag(&raw, "mirrormaker_topics"),
         active_active: raw.str("mode") == "active_active",
         refresh: Duration::from_millis(
             raw.int("refresh").and_then(|ms| u64::try_from(ms).ok()).unwrap_or(5_000),
         ),
         tasks: raw.int("tasks").and_then(|tasks| usize::try_from(tasks).ok()).unwrap_or(1),
     })
+}
+
+/// An option that has a default.
+fn flag(raw: &RawConfig, name: &str) -> bool {
+    raw.values().get(name).and_then(serde_json::Value::as_bool).unwrap_or_default()
 }
 
 /// What stands in `sync`.

@@ -36,6 +36,7 @@ pub(crate) fn link(mirror: &Mirror) -> LinkConfig {
             deletes: mirror.sync_deletes,
         },
         bandwidth: mirror.bandwidth,
+        mirrormaker_topics: mirror.mirrormaker_topics,
         refresh: mirror.refresh,
         tasks: mirror.tasks,
     }

@@ -15,6 +15,7 @@ use towpath_client::{
 use towpath_types::{Offset, ProducerEpoch, ProducerId, TopicId, TopicName, TopicPartition};
 use uuid::Uuid;
 
+use super::announce::Announcer;
 use super::groups;
 use super::mover::{Moved, Mover};
 use super::pacer::Pacer;
@@ -91,12 +92,19 @@ pub(super) async fn run(
     let (fail, mut failed) = mpsc::channel(1);
     let begun = async {
         let mut life = Life::begin(shared, &mut tasks, &fail).await?;
+        let mut announcer = match shared.config.mirrormaker_topics {
+            true => Some(Announcer::begin(&shared.config, &life.source, &life.target).await?),
+            false => None,
+        };
         loop {
             // Who has nothing to store would not notice that another has taken over, and say that it runs (R8).
             life.own().await?;
             life.discover().await?;
             told.send_replace((LinkState::Running, None));
-            groups::sync(shared, &life.source, &life.target).await?;
+            let translated = groups::sync(shared, &life.source, &life.target).await?;
+            if let Some(announcer) = &mut announcer {
+                announcer.tell(translated).await?;
+            }
             tokio::time::sleep(shared.config.refresh).await;
         }
     };

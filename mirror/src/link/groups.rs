@@ -10,6 +10,7 @@ use std::time::Duration;
 use towpath_client::{Admin, Client, CommittedOffset};
 use towpath_types::{Filter, GroupId, TopicPartition};
 
+use super::announce::Translated;
 use super::status::GroupStatus;
 use super::{Known, LinkError, Shared};
 use crate::map::OffsetMap;
@@ -18,8 +19,12 @@ use crate::map::OffsetMap;
 const MAPS_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Translates the offsets of the groups that the link takes, and commits them.
-pub(super) async fn sync(shared: &Shared, source: &Client, target: &Client) -> Result<(), LinkError> {
+/// Translates the offsets of the groups that the link takes, and commits them. Returns what was translated.
+pub(super) async fn sync(
+    shared: &Shared,
+    source: &Client,
+    target: &Client,
+) -> Result<Vec<Translated>, LinkError> {
     let (source, target) = (source.admin(), target.admin());
     let groups = wanted(&shared.config.groups, &source).await?;
     let mut told = BTreeMap::new();
@@ -29,14 +34,15 @@ pub(super) async fn sync(shared: &Shared, source: &Client, target: &Client) -> R
         let told =
             groups.iter().map(|group| (group.as_str().to_owned(), GroupStatus::problem(why.to_owned())));
         *shared.groups.lock() = told.collect();
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let mut all = Vec::new();
     for group in groups {
-        let status = one(shared, &group, &source, &target).await?;
+        let status = one(shared, &group, &source, &target, &mut all).await?;
         told.insert(group.as_str().to_owned(), status);
     }
     *shared.groups.lock() = told;
-    Ok(())
+    Ok(all)
 }
 
 async fn wanted(filter: &Filter, source: &Admin) -> Result<Vec<GroupId>, LinkError> {
@@ -56,6 +62,7 @@ async fn one(
     group: &GroupId,
     source: &Admin,
     target: &Admin,
+    all: &mut Vec<Translated>,
 ) -> Result<GroupStatus, LinkError> {
     let positions = match source.list_group_offsets(group, None).await {
         Ok(positions) => positions,
@@ -68,7 +75,10 @@ async fn one(
     for (partition, position) in &positions {
         let Some((to, map)) = maps.get(partition) else { continue };
         twice = twice.saturating_add(map.twice_at_most(position.offset));
-        translated.insert(to.clone(), map.translate(position.offset));
+        let downstream = map.translate(position.offset);
+        translated.insert(to.clone(), downstream);
+        let (group, target, upstream) = (group.clone(), to.clone(), position.offset);
+        all.push(Translated { group, target, upstream, downstream });
     }
     let status = |state: &str, committed| GroupStatus {
         state: state.to_owned(),

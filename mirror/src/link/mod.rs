@@ -1,5 +1,6 @@
 //! One direction between two clusters: finds what is to be mirrored, and keeps it going.
 
+mod announce;
 mod begin;
 mod gone;
 mod groups;
@@ -92,6 +93,8 @@ pub struct LinkConfig {
     pub groups: Filter,
     /// What is brought in line.
     pub sync: Sync,
+    /// Whether it writes what MirrorMaker 2's clients look for: checkpoints at the target, heartbeats at the source.
+    pub mirrormaker_topics: bool,
     /// How often the source is looked at for new topics and partitions, and for groups' offsets.
     pub refresh: Duration,
     /// How many movers share the partitions: each has connections of its own.

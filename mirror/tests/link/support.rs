@@ -114,6 +114,7 @@ pub(crate) fn link(source: &Cluster, target: &Cluster) -> LinkConfig {
         groups: Filter::new(["*"]).unwrap(),
         sync: Sync { configs: true, partitions: true, deletes: false },
         bandwidth: None,
+        mirrormaker_topics: false,
         refresh: Duration::from_millis(200),
         tasks: 2,
     }

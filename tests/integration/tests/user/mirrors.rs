@@ -1,7 +1,7 @@
 //! `mirrors:` and `towpath mirror`, as somebody uses them.
 
-use towpath_harness::Towpath;
 use towpath_harness::process::{Options, Runs};
+use towpath_harness::{Towpath, kafka, paths};
 
 use super::support::{LONG, ask, ask_with, type_in, wait_until};
 
@@ -72,4 +72,26 @@ fn mirrors_are_part_of_up_and_files_without_them_are_told() {
     std::fs::write(eu.folder().join("wrong.yaml"), "mirrors:\n  a: { from: us, to: eu }\n").unwrap();
     type_in(eu.folder(), &["mirror", "wrong.yaml"], "", &[]).says(2, &["wrong.yaml:2:14", "no `us` under"]);
     type_in(eu.folder(), &["mirror"], "", &[]).says(2, &["Usage"]);
+}
+
+#[test]
+fn the_client_of_mirrormaker_finds_what_it_looks_for() {
+    let (us, eu) = (Towpath::broker().unwrap(), Towpath::broker().unwrap());
+    ask(&us, &["topics", "create", "shop", "--partitions", "1"]).says(0, &[]);
+    ask_with(&us, &["produce", "shop"], "a\nb\n").says(0, &[]);
+    ask(&us, &["consume", "shop", "-f", "-e", "--group", "billing"]).says(0, &["a", "b"]);
+    ask_with(&us, &["produce", "shop"], "c\n").says(0, &[]);
+    let yaml = yaml(&us, &eu).replace("refresh: 200ms", "refresh: 200ms, mirrormaker_topics: true");
+    let options = Options { runs: Runs::Mirrors, ..Options::yaml(yaml).without_broker() };
+    let _mirror = Towpath::start(options).unwrap();
+    wait_until("all three came", || lines(&eu, "us.shop"), |lines| *lines == ["a", "b", "c"]);
+    let program = paths::workspace().join("tests/interop/mirror_client/Remote.java");
+    let look = || {
+        let arguments = [eu.bootstrap(), "us".to_owned(), "billing".to_owned()];
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        kafka::tool(&program.display().to_string(), &arguments, LONG).unwrap()
+    };
+    // The group's offsets and the heartbeats follow at the mirror's next looks.
+    let expected = "upstream [us]\nhops 1\ncheckpoints [us.checkpoints.internal]\ntopics [us.heartbeats, us.shop]\noffsets {us.shop-0=2}\n";
+    wait_until("it finds everything", look, |found| found.stdout == expected);
 }
