@@ -22,8 +22,8 @@ pub use flow::{
     recover,
 };
 pub use link::{
-    Change, GroupStatus, Link, LinkConfig, LinkError, LinkState, LinkStatus, Mode, PartitionStatus, Planned,
-    Sync, plan,
+    Begin, Change, GroupStatus, Link, LinkConfig, LinkError, LinkState, LinkStatus, Mode, PartitionStatus,
+    Planned, Sync, plan,
 };
 pub use map::{OffsetMap, OutOfOrder, RUNS_MAX, Run};
 pub use naming::{HEARTBEATS, NameError, Naming, is_internal};

@@ -651,6 +651,18 @@ pub fn mirror_options() -> ConfigSpec {
             "What is brought in line with the source, beside that its topics are created: `towpath mirror plan` shows it.",
         ),
         OptionSpec::with_default(
+            "begin",
+            OptionType::choices(&[
+                ("anew", "at its beginning"),
+                (
+                    "mirrormaker",
+                    "where MirrorMaker 2 has left it, which must be stopped: its offset syncs tell, and what the target has",
+                ),
+            ]),
+            json!("anew"),
+            "Where a partition begins that this mirror has not mirrored before.",
+        ),
+        OptionSpec::with_default(
             "mirrormaker_topics",
             OptionType::Bool,
             json!(false),

@@ -41,6 +41,8 @@ pub struct Mirror {
     pub sync_deletes: bool,
     /// How many bytes a second it may fetch.
     pub bandwidth: Option<u64>,
+    /// Whether partitions that it has not mirrored before begin where MirrorMaker 2 has left them.
+    pub begin_at_mirrormaker: bool,
     /// Whether it writes what MirrorMaker 2's clients look for.
     pub mirrormaker_topics: bool,
     /// How often the source is looked at.
@@ -185,6 +187,7 @@ fn mirror(
         sync_deletes: is_on(&raw, "deletes", false),
         bandwidth: raw.int("bandwidth").and_then(|bytes| u64::try_from(bytes).ok()),
         forward: flag(&raw, "forward"),
+        begin_at_mirrormaker: raw.str("begin") == "mirrormaker",
         mirrormaker_topics: flag(&raw, "mirrormaker_topics"),
         active_active: raw.str("mode") == "active_active",
         refresh: Duration::from_millis(

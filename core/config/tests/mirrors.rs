@@ -42,6 +42,7 @@ fn a_mirror_is_read_with_its_defaults() {
     assert!(mirror.topics.takes("anything") && mirror.groups.takes("any"));
     assert!(mirror.sync_configs && mirror.sync_partitions && !mirror.sync_deletes && mirror.forward);
     assert_eq!(mirror.bandwidth, None);
+    assert!(!mirror.begin_at_mirrormaker && !mirror.mirrormaker_topics);
 }
 
 #[test]
@@ -49,7 +50,7 @@ fn what_is_said_counts() {
     let config = load(&format!(
         "{CLUSTERS}mirrors:\n  a:\n    from: us\n    to: eu\n    topics: ['shop.*', '!*.tmp']\n    naming: identical\n    \
          groups: []\n    refresh: 1m\n    tasks: 8\n    sync: {{ configs: false, deletes: true }}\n    \
-         bandwidth: 20MiB\n    forward: false\n"
+         bandwidth: 20MiB\n    forward: false\n    begin: mirrormaker\n    mirrormaker_topics: true\n"
     ))
     .unwrap();
     let mirror = &config.mirrors[0];
@@ -62,6 +63,7 @@ fn what_is_said_counts() {
     );
     assert!(!mirror.sync_configs && mirror.sync_partitions && mirror.sync_deletes && !mirror.forward);
     assert_eq!(mirror.bandwidth, Some(20 << 20));
+    assert!(mirror.begin_at_mirrormaker && mirror.mirrormaker_topics);
 }
 
 #[test]

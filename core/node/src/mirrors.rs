@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use towpath_client::ClientConfig;
 use towpath_config::{Config, Mirror, MirrorNaming, RemoteCluster};
-use towpath_mirror::{Link, LinkConfig, Mode, Naming, Sync};
+use towpath_mirror::{Begin, Link, LinkConfig, Mode, Naming, Sync};
 
 /// Starts all of them. Must be called within a Tokio runtime.
 pub(crate) fn start(config: &Config) -> Vec<Link> {
@@ -36,6 +36,7 @@ pub(crate) fn link(mirror: &Mirror) -> LinkConfig {
             deletes: mirror.sync_deletes,
         },
         bandwidth: mirror.bandwidth,
+        begin: if mirror.begin_at_mirrormaker { Begin::MirrorMaker } else { Begin::Anew },
         mirrormaker_topics: mirror.mirrormaker_topics,
         refresh: mirror.refresh,
         tasks: mirror.tasks,

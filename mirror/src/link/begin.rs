@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::announce::Announcer;
 use super::groups;
+use super::inherit::{self, Syncs};
 use super::mover::{Moved, Mover};
 use super::pacer::Pacer;
 use super::plan;
@@ -24,7 +25,7 @@ use super::provenance::Provenance;
 use super::state::{self, Store, Stored};
 use super::status::Progress;
 use super::topics::{self, Mirrored};
-use super::{LinkError, LinkState, Shared};
+use super::{Begin, LinkError, LinkState, Shared};
 use crate::DecodeError;
 use crate::flow::{Flow, Lane, Position, Seen, recover};
 use crate::map::OffsetMap;
@@ -58,6 +59,8 @@ pub(super) struct Life<'a> {
     configs_at: Option<Instant>,
     /// Topics that the source did not list, and how many times in a row.
     pub(super) missing: BTreeMap<TopicName, u32>,
+    /// What MirrorMaker has told, where the link goes on from there.
+    syncs: Syncs,
 }
 
 /// The topics of both sides, which are others when they were made anew.
@@ -138,6 +141,10 @@ impl<'a> Life<'a> {
             Store::start(&target, &config.name, &topic).await.map_err(LinkError::state)?;
         tasks.spawn(writing);
         shared.known.lock().clear();
+        let syncs = match config.begin {
+            Begin::MirrorMaker => inherit::syncs(config, &source).await?,
+            Begin::Anew => Syncs::new(),
+        };
         let mut life = Self {
             shared,
             source,
@@ -151,6 +158,7 @@ impl<'a> Life<'a> {
             movers: Vec::new(),
             configs_at: None,
             missing: BTreeMap::new(),
+            syncs,
         };
         life.own().await?;
         life.take_over().await?;
@@ -335,6 +343,12 @@ impl<'a> Life<'a> {
                     );
                 }
                 recovered.map
+            }
+            None if self.shared.config.begin == Begin::MirrorMaker && end > Offset::ZERO => {
+                let here = self.offset_of(&self.source, source, OffsetSpec::Latest).await;
+                let ends = (here.map_err(LinkError::Source)?, end);
+                let sync = self.syncs.get(source);
+                inherit::map(sync, (&self.source, source), (&self.target, &target), ends).await?
             }
             None => {
                 let from = self.offset_of(&self.source, source, OffsetSpec::Earliest).await;

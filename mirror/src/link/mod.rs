@@ -4,6 +4,7 @@ mod announce;
 mod begin;
 mod gone;
 mod groups;
+mod inherit;
 mod mover;
 mod pacer;
 mod plan;
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use towpath_client::{ClientConfig, ClientError};
 use towpath_record::BatchError;
-use towpath_types::{Filter, TopicName, TopicPartition};
+use towpath_types::{Filter, Offset, TopicName, TopicPartition};
 use uuid::Uuid;
 
 use crate::DecodeError;
@@ -40,6 +41,16 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(30);
 /// A link that has run for so long is not one that fails again and again.
 const WELL_AFTER: Duration = Duration::from_secs(60);
+
+/// Where a partition begins that the link has not mirrored before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Begin {
+    /// At its beginning.
+    #[default]
+    Anew,
+    /// Where MirrorMaker 2 has left it.
+    MirrorMaker,
+}
 
 /// Who writes to the target's topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -93,6 +104,8 @@ pub struct LinkConfig {
     pub groups: Filter,
     /// What is brought in line.
     pub sync: Sync,
+    /// Where a partition begins that it has not mirrored before.
+    pub begin: Begin,
     /// Whether it writes what MirrorMaker 2's clients look for: checkpoints at the target, heartbeats at the source.
     pub mirrormaker_topics: bool,
     /// How often the source is looked at for new topics and partitions, and for groups' offsets.
@@ -171,6 +184,25 @@ pub enum LinkError {
         /// The cluster's id.
         id: String,
     },
+    /// There is no MirrorMaker to go on from.
+    #[error(
+        "the source has no `{topic}`: MirrorMaker 2 has not mirrored to a cluster of this alias (`begin: mirrormaker`)"
+    )]
+    NoMaker {
+        /// Where it would have kept how far it has come.
+        topic: TopicName,
+    },
+    /// What the target has is not what MirrorMaker would have copied.
+    #[error(
+        "offset {offset} of {partition} is not what follows at the source: is MirrorMaker stopped, and did nobody else \
+         write there (`begin: mirrormaker`)?"
+    )]
+    Inherit {
+        /// The target's partition.
+        partition: TopicPartition,
+        /// The record there.
+        offset: Offset,
+    },
     /// There is nothing that it has mirrored.
     #[error("the target has no `{topic}`: this mirror has not run yet, or under another name")]
     Unborn {
@@ -210,6 +242,8 @@ impl LinkError {
                 | Self::Itself { .. }
                 | Self::NoId { .. }
                 | Self::Unborn { .. }
+                | Self::NoMaker { .. }
+                | Self::Inherit { .. }
         )
     }
 }

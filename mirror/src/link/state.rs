@@ -165,6 +165,22 @@ pub(crate) async fn read_from(
     isolation_level: IsolationLevel,
     mut take: impl FnMut(&str, Option<&[u8]>),
 ) -> Result<Offset, ClientError> {
+    read_bytes(client, topic, from, isolation_level, |key, value| {
+        if let Ok(key) = std::str::from_utf8(key) {
+            take(key, value);
+        }
+    })
+    .await
+}
+
+/// The same, with keys of any kind. Records without one are passed over.
+pub(crate) async fn read_bytes(
+    client: &Client,
+    topic: &TopicName,
+    from: Offset,
+    isolation_level: IsolationLevel,
+    mut take: impl FnMut(&[u8], Option<&[u8]>),
+) -> Result<Offset, ClientError> {
     let partition = TopicPartition::new(topic.clone(), 0);
     let consumer = client.consumer(ConsumerConfig { isolation_level, ..ConsumerConfig::default() });
     let end = consumer.end_offsets(std::slice::from_ref(&partition)).await?;
@@ -191,10 +207,9 @@ pub(crate) async fn read_from(
         progress = tokio::time::Instant::now();
         for record in batches.iter().flat_map(|batch| batch.records()) {
             let record = record?;
-            let Some(key) = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()) else {
-                continue;
-            };
-            take(key, record.value);
+            if let Some(key) = record.key {
+                take(key, record.value);
+            }
         }
     }
     Ok(end)

@@ -68,6 +68,13 @@ impl OffsetMap {
         Self { begin: (source, target), through: source, runs: VecDeque::new(), thinned: false }
     }
 
+    /// A map of what somebody else has copied, of which only the end is known: what is below is translated to `begin`, where
+    /// both sides begin.
+    #[must_use]
+    pub const fn unknown(begin: (Offset, Offset)) -> Self {
+        Self { begin, through: begin.0, runs: VecDeque::new(), thinned: true }
+    }
+
     /// Where copying began: the source's offset, and where the target was to be written to next.
     #[must_use]
     pub const fn begin(&self) -> (Offset, Offset) {
@@ -179,6 +186,9 @@ impl OffsetMap {
             (Some(run), _) if !self.thinned || position.get() <= run.source_end() => 0,
             (Some(run), Some(next)) => next.target.get().saturating_sub(run.target_end()),
             (Some(run), None) => self.through.get().min(position.get()).saturating_sub(run.source_end()),
+            (None, Some(first)) if self.thinned && position > self.begin.0 => {
+                first.target.get().saturating_sub(self.begin.1.get())
+            }
             (None, _) => 0,
         };
         to_come.saturating_add(unknown).unsigned_abs()

@@ -11,9 +11,9 @@ pub(super) const RANGE_RECORDS: u64 = 10_000;
 
 /// A record: where it is, and the hash of what it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hashed {
-    pub(super) offset: Offset,
-    pub(super) hash: [u8; 32],
+pub(crate) struct Hashed {
+    pub(crate) offset: Offset,
+    pub(crate) hash: [u8; 32],
 }
 
 /// What the two sides may differ in without a fault.

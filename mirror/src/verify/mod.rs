@@ -16,7 +16,8 @@ pub use compare::{Difference, Range};
 
 use crate::link::{LinkConfig, LinkError, maps};
 use crate::map::OffsetMap;
-use compare::{Allowed, Compare, Hashed, Take};
+pub(crate) use compare::Hashed;
+use compare::{Allowed, Compare, Take};
 
 /// How long a side may stand still.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -77,10 +78,10 @@ async fn partition(
         let other = theirs.peek().await.map_err(LinkError::Target)?;
         let Some(take) = compare.step(one.as_ref(), other.as_ref()) else { break };
         if take != Take::Target {
-            ours.queue.pop_front();
+            ours.take();
         }
         if take != Take::Source {
-            theirs.queue.pop_front();
+            theirs.take();
         }
     }
     compare.close();
@@ -118,9 +119,11 @@ impl Settings {
 }
 
 /// Reads a stretch of a partition, as far as it is there.
-struct Reader {
+pub(crate) struct Reader {
     consumer: Consumer,
     partition: TopicPartition,
+    /// Where the partition begins now.
+    pub(crate) earliest: Offset,
     start: Offset,
     end: Offset,
     stamps: bool,
@@ -128,7 +131,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn new(
+    pub(crate) async fn new(
         client: &Client,
         partition: &TopicPartition,
         (from, end): (Offset, Offset),
@@ -138,13 +141,22 @@ impl Reader {
             ConsumerConfig { isolation_level: IsolationLevel::ReadCommitted, ..ConsumerConfig::default() };
         let consumer = client.consumer(config);
         let starts = consumer.beginning_offsets(std::slice::from_ref(partition)).await?;
-        let start = starts.get(partition).copied().unwrap_or(Offset::ZERO).max(from);
+        let earliest = starts.get(partition).copied().unwrap_or(Offset::ZERO);
+        let start = earliest.max(from);
         consumer.assign(&[(partition.clone(), StartAt::Offset(start))])?;
-        Ok(Self { consumer, partition: partition.clone(), start, end, stamps, queue: VecDeque::new() })
+        Ok(Self {
+            consumer,
+            partition: partition.clone(),
+            earliest,
+            start,
+            end,
+            stamps,
+            queue: VecDeque::new(),
+        })
     }
 
     /// The next record, without taking it.
-    async fn peek(&mut self) -> Result<Option<Hashed>, ClientError> {
+    pub(crate) async fn peek(&mut self) -> Result<Option<Hashed>, ClientError> {
         let mut progress = tokio::time::Instant::now();
         while self.queue.is_empty() {
             if self.consumer.position(&self.partition).is_some_and(|position| position >= self.end) {
@@ -170,6 +182,13 @@ impl Reader {
             }
         }
         Ok(self.queue.front().copied())
+    }
+}
+
+impl Reader {
+    /// Takes the next record, which was looked at.
+    pub(crate) fn take(&mut self) {
+        self.queue.pop_front();
     }
 }
 

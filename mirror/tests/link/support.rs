@@ -10,7 +10,7 @@ use towpath_client::{
     Client, ClientConfig, ConsumerConfig, IsolationLevel, NewTopic, Producer, ProducerConfig, ProducerRecord,
     StartAt,
 };
-use towpath_mirror::{Filter, Link, LinkConfig, LinkState, LinkStatus, Mode, Naming, Sync};
+use towpath_mirror::{Begin, Filter, Link, LinkConfig, LinkState, LinkStatus, Mode, Naming, Sync};
 use towpath_types::{TopicName, TopicPartition};
 
 /// What a test waits for at most.
@@ -114,6 +114,7 @@ pub(crate) fn link(source: &Cluster, target: &Cluster) -> LinkConfig {
         groups: Filter::new(["*"]).unwrap(),
         sync: Sync { configs: true, partitions: true, deletes: false },
         bandwidth: None,
+        begin: Begin::Anew,
         mirrormaker_topics: false,
         refresh: Duration::from_millis(200),
         tasks: 2,

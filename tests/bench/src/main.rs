@@ -15,7 +15,6 @@ mod floor;
 mod load;
 mod machine;
 mod meter;
-mod mirror_maker;
 mod nodes;
 mod report;
 mod series;

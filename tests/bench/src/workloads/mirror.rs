@@ -13,8 +13,8 @@ use crate::cli::{Arguments, Side};
 use crate::load::{ProduceLoad, produce};
 use crate::machine;
 use crate::meter::Meter;
-use crate::mirror_maker::{self, MirrorMaker};
 use crate::report::{Report, higher, lower, say};
+use towpath_harness::mirror_maker::{self, MirrorMaker};
 
 const PARTITIONS: i32 = 4;
 const VALUE_BYTES: usize = 1024;

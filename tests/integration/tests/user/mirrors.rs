@@ -1,7 +1,7 @@
 //! `mirrors:` and `towpath mirror`, as somebody uses them.
 
 use towpath_harness::process::{Options, Runs};
-use towpath_harness::{Towpath, kafka, paths};
+use towpath_harness::{MirrorMaker, Towpath, kafka, mirror_maker, paths};
 
 use super::support::{LONG, ask, ask_with, type_in, wait_until};
 
@@ -94,4 +94,46 @@ fn the_client_of_mirrormaker_finds_what_it_looks_for() {
     // The group's offsets and the heartbeats follow at the mirror's next looks.
     let expected = "upstream [us]\nhops 1\ncheckpoints [us.checkpoints.internal]\ntopics [us.heartbeats, us.shop]\noffsets {us.shop-0=2}\n";
     wait_until("it finds everything", look, |found| found.stdout == expected);
+}
+
+#[test]
+fn a_link_of_mirrormaker_is_taken_over() {
+    let (us, eu) = (Towpath::broker().unwrap(), Towpath::broker().unwrap());
+    ask(&us, &["topics", "create", "shop", "--partitions", "1"]).says(0, &[]);
+    let numbers = |range: std::ops::Range<u32>| range.map(|it| format!("{it}\n")).collect::<String>();
+    ask_with(&us, &["produce", "shop"], &numbers(0..250)).says(0, &[]);
+    ask(&us, &["consume", "shop", "-f", "-e", "--group", "billing"]).says(0, &["249"]);
+    let maker = MirrorMaker::start(us.kafka_address(), eu.kafka_address(), "shop").unwrap();
+    let begun = std::time::Instant::now();
+    while lines(&eu, "us.shop").len() < 250 {
+        assert!(
+            begun.elapsed() < mirror_maker::START_WITHIN,
+            "MirrorMaker has copied {}",
+            lines(&eu, "us.shop").len()
+        );
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+    ask_with(&us, &["produce", "shop"], &numbers(250..260)).says(0, &[]);
+    wait_until("it has copied ten more", || lines(&eu, "us.shop").len(), |count| *count == 260);
+    maker.stop(LONG).unwrap();
+    ask_with(&us, &["produce", "shop"], &numbers(260..300)).says(0, &[]);
+
+    let yaml = yaml(&us, &eu).replace("topics: [\"shop*\"]", "topics: [shop], begin: mirrormaker");
+    let options = Options { runs: Runs::Mirrors, ..Options::yaml(yaml).without_broker() };
+    let mirror = Towpath::start(options).unwrap();
+    let all: Vec<String> = (0..300).map(|it| it.to_string()).collect();
+    wait_until("the rest came, once", || lines(&eu, "us.shop"), |lines| *lines == all);
+    // What the group has processed before is known to the record.
+    let http = mirror.http_address().to_string();
+    let status = || type_in(mirror.folder(), &["mirror", "status", "--groups", "--http", &http], "", &[]);
+    wait_until("the group follows", status, |said| said.flat().contains("billing in step"));
+    let described = ask(&eu, &["groups", "describe", "billing", "--json"]);
+    assert!(described.out.contains("us.shop"), "{}", described.out);
+    let next = ask(&eu, &["consume", "us.shop", "-f", "-e", "--group", "billing"])
+        .out
+        .lines()
+        .next()
+        .map(str::to_owned);
+    // MirrorMaker tells of every hundredth record: the group goes on at the beginning, or exactly.
+    assert!(matches!(next.as_deref(), Some("0" | "250")), "{next:?}");
 }

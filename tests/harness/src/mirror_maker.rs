@@ -1,25 +1,32 @@
-//! The peer of W5: MirrorMaker 2, from one broker to another.
+//! MirrorMaker 2, from one broker to another.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::child::Guarded;
+use crate::peers;
+use crate::temp::TempDir;
 use anyhow::{Result, bail};
-use towpath_harness::{Guarded, TempDir, peers};
 
 /// Its name in tables.
-pub(crate) fn name() -> String {
+#[must_use]
+pub fn name() -> String {
     format!("MirrorMaker 2 of Kafka {}", peers::KAFKA_VERSION)
 }
 
 /// A running MirrorMaker.
-pub(crate) struct MirrorMaker {
+#[derive(Debug)]
+pub struct MirrorMaker {
     process: Guarded,
     folder: TempDir,
 }
 
 impl MirrorMaker {
     /// Starts it with its defaults, four tasks and a heap of 1 GB, for topics that begin so.
-    pub(crate) fn start(from: SocketAddr, to: SocketAddr, prefix: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// If the jars cannot be resolved, or it cannot be started.
+    pub fn start(from: SocketAddr, to: SocketAddr, prefix: &str) -> Result<Self> {
         let folder = TempDir::new("mirror-maker")?;
         let mut lines = vec![
             "clusters = us, eu".to_owned(),
@@ -53,12 +60,24 @@ impl MirrorMaker {
     }
 
     /// Its process.
-    pub(crate) fn pid(&self) -> u32 {
+    #[must_use]
+    pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
+    /// Ends it gracefully.
+    ///
+    /// # Errors
+    /// If it does not end in time.
+    pub fn stop(mut self, within: Duration) -> Result<()> {
+        self.process.terminate(within).map(drop)
+    }
+
     /// That it still runs.
-    pub(crate) fn check(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// If not, with the end of its log.
+    pub fn check(&mut self) -> Result<()> {
         if self.process.is_running()? {
             return Ok(());
         }
@@ -69,4 +88,4 @@ impl MirrorMaker {
 }
 
 /// How long it may take until it copies, from its start on.
-pub(crate) const START_WITHIN: Duration = Duration::from_secs(180);
+pub const START_WITHIN: Duration = Duration::from_secs(180);
