@@ -98,8 +98,8 @@ fn plugins_in_other_languages_run_as_those_in_rust_do() {
         towpath_in(&folder, &["plugin", "check", &file])
             .says(2, &["`field` is missing", "`text` is missing"]);
     }
-    let refused = towpath_in(&folder, &["plugin", "new", "--lang", "python", "--kind", "sink", "other"]);
-    refused.says(1, &["plugins in Python are transforms so far", "--lang rust"]);
+    let refused = towpath_in(&folder, &["plugin", "new", "--lang", "c", "--kind", "sink", "other"]);
+    refused.says(1, &["plugins in C are transforms so far", "--lang rust"]);
     towpath_in(&folder, &["plugin", "build", "."])
         .says(1, &["no Cargo.toml, package.json, pyproject.toml, towpath.toml or go.mod"]);
     let lines = "{\"level\":\"info\",\"n\":1}\n{\"level\":\"debug\",\"n\":2}\n{\"level\":\"warn\",\"n\":3}\n";
