@@ -29,7 +29,9 @@ fn shape(component: &Path) -> (Vec<String>, Vec<String>) {
 
 /// R11: a plugin imports what the contract names, and nothing else.
 fn is(kind: Kind, built: &Built) {
-    let (imports, exports) = shape(&built.path);
+    let (imports, mut exports) = shape(&built.path);
+    // By which componentize-py starts its interpreter; nobody calls it.
+    exports.retain(|name| name != "exports");
     assert!(imports.iter().all(|name| name.starts_with("towpath:plugin/")), "{imports:?}");
     let expected = match kind {
         Kind::Source => vec!["towpath:plugin/sources@0.1.0"],
