@@ -51,7 +51,7 @@ fn examples_become_components() {
         ("plugins/examples/geohash", "geohash", Kind::Transform),
         ("plugins/examples/ip_prefix", "ip_prefix", Kind::Transform),
         ("plugins/examples/rest_pages", "rest_pages", Kind::Source),
-        ("plugins/examples/bulk_index", "bulk_http", Kind::Sink),
+        ("plugins/examples/bulk_index", "bulk_index", Kind::Sink),
         ("plugins/host/tests/guests", "hostile", Kind::Transform),
     ] {
         let all = built(&root.join(folder));
